@@ -1,0 +1,50 @@
+# `make demo` and `make test` are all that a fresh machine needs; both set up .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Where pip finds torch. Empty: pip's own configuration. Without a GPU set it to PyTorch's CPU index (README).
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+DISTRIBUTIONS := client export server bench
+
+.PHONY: help setup demo test test-long check format clean
+
+help:
+	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
+	@echo "make test       set up, run the tests (minutes)"
+	@echo "make test-long  the tests that take longer"
+	@echo "make check      ruff and mypy"
+	@echo "make clean      remove .venv, caches and out/"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): constraints.txt tests/requirements.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 12) else "Vitriton needs Python 3.10 to 3.12 here, and $(PYTHON) is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.11 ...`")'
+	@echo "Setting up $(VENV) (1 to 3 minutes the first time)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PIP) install --quiet -c constraints.txt hatchling editables
+	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) -r tests/requirements.txt
+	@touch $@
+
+demo: $(INSTALLED)
+	@$(BIN)/python examples/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache out dist
