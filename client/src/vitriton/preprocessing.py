@@ -1,8 +1,8 @@
 """Encoded image → uint8 pixels, exactly as the PIL image processors of transformers make them.
 
-The same file runs in three places, so that their answers cannot drift apart: in Triton (the export copies it beside the
-preprocess model's `model.py` as `vitriton_preprocessing.py`), in the export's parity gate, and in the client. It therefore
-needs nothing but the standard library, numpy and Pillow, and imports nothing of Vitriton.
+The same file runs in three places, so that their answers cannot drift apart: in Triton (the export copies it beside
+the preprocess model's `model.py` as `vitriton_preprocessing.py`), in the export's parity gate, and in the client. It
+therefore needs nothing but the standard library, numpy and Pillow, and imports nothing of Vitriton.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from math import ceil
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
 
 FORMAT = 1  # of the JSON file; raised when an older reader would misunderstand a newer file
 
 RESAMPLE = {filter.name.lower(): filter for filter in Image.Resampling}
 
-# Formats that Pillow decodes by itself. Left out: those that start other programs (EPS: Ghostscript), that are no pictures
-# (PDF, video), or that have no signature and so match anything (TGA).
+# Formats that Pillow decodes by itself. Left out: those that start other programs (EPS: Ghostscript), that are no
+# pictures (PDF, video), or that have no signature and so match anything (TGA).
 DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
 # Where Pillow itself refuses to decode (2 × Image.MAX_IMAGE_PIXELS): what the reference takes, this takes.
@@ -82,8 +85,13 @@ class CenterCrop:
     width: int
 
 
-Step = Union[Resize, CenterCrop]
-_STEPS = {"resize": Resize, "center_crop": CenterCrop}
+@dataclass(frozen=True)
+class ConvertRGB:
+    """Lay a picture with a transparent colour onto white; decoding alone keeps that colour's red, green and blue."""
+
+
+Step = ConvertRGB | Resize | CenterCrop
+_STEPS = {"convert_rgb": ConvertRGB, "resize": Resize, "center_crop": CenterCrop}
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,10 @@ class PreprocessSpec:
         """The text of the file, the same for equal specs."""
         names = {step: name for name, step in _STEPS.items()}
         steps = [
-            {"op": names[type(step)], **{key: value for key, value in asdict(step).items() if value is not None}}
+            {
+                "op": names[type(step)],
+                **{key: value for key, value in asdict(step).items() if value is not None},
+            }
             for step in self.steps
         ]
         document = {
@@ -176,18 +187,18 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except ImageError:
         raise
-    except Image.UnidentifiedImageError as exc:
+    except UnidentifiedImageError as exc:
         start = data[:8].hex(" ")
         raise ImageError(
             f"not an image in a known format ({', '.join(formats)}); it has {len(data)} bytes and starts with {start}"
         ) from exc
-    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and every
-    # way is this image's fault alone.
+    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
+    # every way is this image's fault alone.
     except Exception as exc:
         raise ImageError(f"cannot be decoded: {_one_line(exc)}") from exc
 
 
-def to_pixels(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
+def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
     """Runs the steps of `spec` on a decoded RGB image.
 
     Returns:
@@ -201,25 +212,35 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> np.ndarray:
             height, width = step.size(image.height, image.width)
             if height * width > spec.limits.max_pixels or height < 1 or width < 1:
                 raise ImageError(
-                    f"{image.width} x {image.height} pixels would be resized to {width} x {height}, which is outside of the "
-                    f"limit of {spec.limits.max_pixels} (max_pixels)"
+                    f"{image.width} x {image.height} pixels would be resized to {width} x {height}, which is outside "
+                    f"of the limit of {spec.limits.max_pixels} (max_pixels)"
                 )
             image = image.resize((width, height), resample=RESAMPLE[step.resample])
-        else:
+        elif isinstance(step, CenterCrop):
             image = _center_crop(image, step)
+        else:
+            image = _convert_rgb(image)
     pixels = np.asarray(image)
     if pixels.shape != (spec.height, spec.width, 3):
         raise ImageError(f"preprocessing gave shape {pixels.shape} in place of {(spec.height, spec.width, 3)}")
     return pixels
 
 
-def preprocess(data: bytes, spec: PreprocessSpec) -> np.ndarray:
+def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
     """Encoded image → (height, width, 3) uint8.
 
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
     return to_pixels(decode(data, spec.limits), spec)
+
+
+def _convert_rgb(image: Image.Image) -> Image.Image:
+    """As transformers.image_transforms.convert_to_rgb, for an image that is RGB already: only a colour key is left."""
+    if image.info.get("transparency") is None:
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _center_crop(image: Image.Image, crop: CenterCrop) -> Image.Image:
@@ -239,7 +260,7 @@ def _one_line(exc: BaseException) -> str:
     return re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>", "", text) or type(exc).__name__
 
 
-# How the server names the bad images of a request to the client: one line that a person can read and a program can parse.
+# How the server names the bad images of a request: one line that a person can read and a program can parse.
 # gRPC carries an error's text in a header of 8 KiB at most, so the reasons give way when there are many.
 _MESSAGE_BYTES = 4096
 _MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[\[.*\]\])", re.DOTALL)

@@ -1,1 +1,20 @@
+"""Exports Hugging Face vision models to a Triton model repository, and proves that they still agree."""
 
+from typing import TYPE_CHECKING, Any
+
+from vitriton_export._errors import ExportError, ParityError
+from vitriton_export._options import DEFAULT_MODEL, ExportOptions
+
+if TYPE_CHECKING:
+    from vitriton_export._export import ExportResult, export_model
+
+__all__ = ["DEFAULT_MODEL", "ExportError", "ExportOptions", "ExportResult", "ParityError", "export_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch and transformers on first use, so that `vitriton --help` does not."""
+    if name in ("ExportResult", "export_model"):
+        from vitriton_export import _export
+
+        return getattr(_export, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,76 @@
+"""The images of the parity gate: photos, and the awkward files that make two code paths disagree."""
+
+from __future__ import annotations
+
+import io
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+# Exif tag 0x0112, "Orientation"
+_ORIENTATION = 0x0112
+
+
+def corpus() -> dict[str, bytes]:
+    """The gate's images, as encoded files by name; always the same."""
+    photos = _photos()
+    cat = Image.open(io.BytesIO(photos["cat.jpg"]))
+    return {**photos, **_orientations(cat), **_modes(cat), **_containers(cat), **_shapes(cat)}
+
+
+def _photos() -> dict[str, bytes]:
+    folder = resources.files("vitriton_export") / "photos"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".jpg")), key=lambda entry: entry.name)
+    return {entry.name: entry.read_bytes() for entry in files}
+
+
+def _orientations(photo: Image.Image) -> dict[str, bytes]:
+    files = {}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        files[f"exif-orientation-{orientation}.jpg"] = _encode(photo, "JPEG", exif=exif)
+    return files
+
+
+def _modes(photo: Image.Image) -> dict[str, bytes]:
+    ramp = np.linspace(0, 255, photo.width, dtype=np.uint8)
+    translucent = photo.convert("RGBA")
+    translucent.putalpha(Image.fromarray(np.tile(ramp, (photo.height, 1))))
+    sixteen = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    return {
+        "greyscale.jpg": _encode(photo.convert("L"), "JPEG"),
+        "greyscale-alpha.png": _encode(translucent.convert("LA"), "PNG"),
+        "cmyk.jpg": _encode(photo.convert("CMYK"), "JPEG"),
+        "rgba.png": _encode(translucent, "PNG"),
+        "palette-transparency.png": _encode(photo.quantize(64), "PNG", transparency=3),
+        "1-bit.png": _encode(photo.convert("1"), "PNG"),
+        "16-bit.png": _encode(Image.fromarray(sixteen), "PNG"),
+    }
+
+
+def _containers(photo: Image.Image) -> dict[str, bytes]:
+    frames = [photo.rotate(angle) for angle in (0, 90, 180)]
+    animated: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": 100}
+    return {
+        "progressive.jpg": _encode(photo, "JPEG", progressive=True),
+        "animated.gif": _encode(frames[0], "GIF", **animated),
+        "animated.webp": _encode(frames[0], "WEBP", **animated),
+        "lossless.tiff": _encode(photo, "TIFF"),
+    }
+
+
+def _shapes(photo: Image.Image) -> dict[str, bytes]:
+    return {
+        "1x1.png": _encode(photo.resize((1, 1)), "PNG"),
+        "3000x10.jpg": _encode(photo.resize((3000, 10)), "JPEG"),
+        "10x3000.jpg": _encode(photo.resize((10, 3000)), "JPEG"),
+    }
+
+
+def _encode(image: Image.Image, format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()

@@ -1,0 +1,70 @@
+"""The torch module that becomes the graph: uint8 pixels in, embedding and last_hidden_state out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitriton_export._errors import ExportError
+from vitriton_export._options import Pooling
+from vitriton_export._processor import Normalization
+
+
+def pool(outputs: Any, pooling: Pooling, *, prefix_tokens: int, l2_normalize: bool) -> torch.Tensor:
+    """Makes the embedding from a transformers output.
+
+    Args:
+        outputs: has last_hidden_state (B, T, D), and pooler_output (B, D) where the model has a pooler.
+        pooling: "pooler", "cls" or "mean".
+        prefix_tokens: how many tokens come before the patches; "mean" leaves them out.
+        l2_normalize: divide by the Euclidean length.
+
+    Returns:
+        (B, D).
+    """
+    tokens = outputs.last_hidden_state
+    if pooling == "pooler":
+        embedding = outputs.pooler_output
+    elif pooling == "cls":
+        embedding = tokens[:, 0]
+    elif pooling == "mean":
+        embedding = tokens[:, prefix_tokens:].mean(dim=1)
+    else:
+        raise ExportError(f"pooling {pooling!r} is not resolved")
+    return nn.functional.normalize(embedding, p=2.0, dim=-1) if l2_normalize else embedding
+
+
+class Encoder(nn.Module):
+    """Normalises, runs the model, pools.
+
+    Both outputs are float32, whatever the model computes in, and the normalisation is done in float32.
+    """
+
+    scale: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalization: Normalization,
+        pooling: Pooling,
+        *,
+        prefix_tokens: int,
+        l2_normalize: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+        self.prefix_tokens = prefix_tokens
+        self.l2_normalize = l2_normalize
+        self.register_buffer("scale", torch.tensor(normalization.scale, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("bias", torch.tensor(normalization.bias, dtype=torch.float32).view(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, H, W, 3) uint8 → embedding (B, D) float32, last_hidden_state (B, T, D) float32."""
+        values = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.bias
+        outputs = self.model(pixel_values=values.to(next(self.model.parameters()).dtype))
+        embedding = pool(outputs, self.pooling, prefix_tokens=self.prefix_tokens, l2_normalize=self.l2_normalize)
+        return embedding.to(torch.float32), outputs.last_hidden_state.to(torch.float32)

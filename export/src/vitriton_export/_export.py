@@ -1,0 +1,190 @@
+"""One export from beginning to end: load → reference → graph → stage → verify → install."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitriton_export import (
+    _checkpoint,
+    _corpus,
+    _deployment,
+    _fingerprint,
+    _graph,
+    _manifest,
+    _parity,
+    _repository,
+)
+from vitriton_export import _processor as processors
+from vitriton_export import _source as sources
+from vitriton_export._checkpoint import Checkpoint
+from vitriton_export._deployment import TENSOR, VERSION, Deployment
+from vitriton_export._encoder import Encoder, pool
+from vitriton_export._errors import ExportError
+from vitriton_export._options import ExportOptions, Kind, Pooling
+from vitriton_export._parity import Stage
+
+Step = Callable[[str], contextlib.AbstractContextManager[Any]]
+
+# Text files, and what the file system rounds up
+_SLACK_BYTES = 16_000_000
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        deployment: names, shapes, pooling, fingerprint.
+        repository: where.
+        sizes: bytes by model, in the order of their installation.
+        parity: the report of the gate.
+        manifest: as in manifest.json.
+    """
+
+    deployment: Deployment
+    repository: Path
+    sizes: dict[str, int]
+    parity: list[Stage]
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is decided once the checkpoint is loaded, and before any work is done."""
+
+    checkpoint: Checkpoint
+    normalization: processors.Normalization
+    weights: str
+    deployment: Deployment
+
+
+def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
+    """Exports a model to a Triton model repository, once it is proven to compute what transformers computes.
+
+    Args:
+        options: what to export, and how.
+        step: called with the name of each step; the context that it returns spans the step.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ExportError: nothing was written, and the repository is as it was.
+        ParityError: the same, because the export's numbers differ from the reference's.
+    """
+    with step("Find the checkpoint"):
+        source = sources.find(options.model, options.revision)
+    with step("Load weights and image processor"):
+        plan = _plan(options, _checkpoint.load(source))
+    weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
+    factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
+    with _repository.staging_folder(options.repository, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
+        try:
+            parity, manifest = _stage(options, plan, staging, step)
+            with step("Install"):
+                sizes = {name: _size(staging / name) for name in plan.deployment.model_names}
+                _repository.install(staging, options.repository, plan.deployment.model_names)
+        except OSError as exc:
+            raise ExportError(
+                f"{exc.filename or options.repository} could not be written: {exc.strerror or exc}"
+            ) from exc
+    return ExportResult(plan.deployment, options.repository, sizes, parity, manifest)
+
+
+def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
+    spec, normalization = processors.describe(checkpoint.image_processor)
+    outputs = _parity.forward(checkpoint, torch.zeros(1, 3, spec.height, spec.width))
+    pooling = _checkpoint.resolve_pooling(
+        options.pooling,
+        checkpoint,
+        has_pooler=outputs.get("pooler_output") is not None,
+        allow_untrained=options.allow_untrained_pooler,
+    )
+    embedding = pool(outputs, pooling, prefix_tokens=len(checkpoint.family.prefix), l2_normalize=options.l2_normalize)
+    shapes: dict[Kind, tuple[int, ...]] = {
+        "pooled": tuple(embedding.shape[1:]),
+        "unpooled": tuple(outputs.last_hidden_state.shape[1:]),
+    }
+    weights = _fingerprint.weights_sha256(_used(checkpoint, pooling))
+    fingerprint = _fingerprint.fingerprint(
+        weights=weights,
+        spec=spec,
+        normalization=normalization,
+        pooling=pooling,
+        l2_normalize=options.l2_normalize,
+        precision=options.precision,
+    )
+    _repository.check_target(options.repository, options.deployed_name, fingerprint)
+    deployment = Deployment(
+        name=options.deployed_name,
+        spec=spec,
+        shapes={kind: shapes[kind] for kind in options.kinds},
+        max_batch_size=options.max_batch_size,
+        model_id=checkpoint.source.model_id,
+        pooling=pooling,
+        l2_normalize=options.l2_normalize,
+        precision=options.precision,
+        fingerprint=fingerprint,
+    )
+    return _Plan(checkpoint, normalization, weights, deployment)
+
+
+def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tuple[list[Stage], dict[str, Any]]:
+    """Writes and verifies everything in the staging folder."""
+    deployment, checkpoint = plan.deployment, plan.checkpoint
+    images = _corpus.corpus()
+    with step(f"Run the reference on {len(images)} images"):
+        expected = _parity.reference(checkpoint, images, deployment.pooling, l2_normalize=deployment.l2_normalize)
+    with step("Export to ONNX"):
+        _deployment.write(deployment, staging)
+        graph = _graph.to_onnx(_encoder(plan), deployment.spec.height, deployment.spec.width)
+        for kind in deployment.shapes:
+            folder = staging / deployment.encoder_name(kind) / VERSION
+            _graph.save(
+                _graph.with_output(graph, TENSOR[kind]),
+                folder,
+                max_single_file_bytes=options.max_single_file_bytes,
+            )
+    with step("Verify against the reference"):
+        stages = [_parity.compare_pixels(expected, images, staging, deployment)]
+        stages += [_parity.compare_outputs(expected, staging, deployment, kind) for kind in deployment.shapes]
+        _parity.check(stages)
+        manifest = _manifest.build(deployment, checkpoint.source, plan.normalization, plan.weights, stages, staging)
+        _manifest.write(manifest, deployment, staging)
+    return stages, manifest
+
+
+def _encoder(plan: _Plan) -> Encoder:
+    """The module to export. It takes the model over: the reference must have been run by now."""
+    model = plan.checkpoint.model
+    # The default attention (sdpa) exports with checks for all-masked rows around each softmax, which cost time.
+    model.set_attn_implementation("eager")
+    if plan.deployment.precision == "fp16":
+        model.half()
+    return Encoder(
+        model,
+        plan.normalization,
+        plan.deployment.pooling,
+        prefix_tokens=len(plan.checkpoint.family.prefix),
+        l2_normalize=plan.deployment.l2_normalize,
+    ).eval()
+
+
+def _used(checkpoint: Checkpoint, pooling: Pooling) -> dict[str, torch.Tensor]:
+    """The weights that outputs depend on: not a pooler that nobody asked for, which may be random."""
+    unused = checkpoint.family.unused
+    return {
+        name: tensor
+        for name, tensor in checkpoint.model.state_dict().items()
+        if name not in unused and (pooling == "pooler" or not name.startswith("pooler."))
+    }
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

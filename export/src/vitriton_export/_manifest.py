@@ -1,0 +1,87 @@
+"""manifest.json: everything that somebody needs who asks where an embedding came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from vitriton_export._deployment import TENSOR, VERSION, Deployment
+from vitriton_export._parity import Stage
+from vitriton_export._processor import Normalization
+from vitriton_export._source import Source
+
+FORMAT = 1
+_LIBRARIES = (
+    "vitriton-export",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "numpy",
+    "pillow",
+)
+
+
+def build(
+    deployment: Deployment,
+    source: Source,
+    normalization: Normalization,
+    weights: str,
+    parity: list[Stage],
+    staging: Path,
+) -> dict[str, Any]:
+    """The manifest of a staged export, whose graphs are written and verified."""
+    graphs = [
+        path for name in deployment.model_names for path in sorted((staging / name / VERSION).glob("model.onnx*"))
+    ]
+    return {
+        "format": FORMAT,
+        "name": deployment.name,
+        "fingerprint": deployment.fingerprint,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": {"model": source.model_id, "revision": source.revision, "weights_sha256": weights},
+        "pooling": deployment.pooling,
+        "l2_normalize": deployment.l2_normalize,
+        "precision": deployment.precision,
+        "max_batch_size": deployment.max_batch_size,
+        "preprocessing": json.loads(deployment.spec.to_json()),
+        "normalization": asdict(normalization),
+        "outputs": {
+            deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
+            for kind, shape in deployment.shapes.items()
+        },
+        "graphs": {
+            path.relative_to(staging).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            for path in graphs
+        },
+        "parity": {
+            "reference": "transformers, torch float32, PIL image processor",
+            "stages": [asdict(stage) for stage in parity],
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> None:
+    """Puts a copy beside each ensemble."""
+    text = json.dumps(manifest, indent=2) + "\n"
+    for kind in deployment.shapes:
+        (staging / deployment.ensemble_name(kind) / VERSION / "manifest.json").write_text(text)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""What a caller asks of an export."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from vitriton_export._errors import ExportError
+
+DEFAULT_MODEL = "google/vit-base-patch16-224"
+
+Pooling = Literal["auto", "pooler", "cls", "mean"]
+Outputs = Literal["both", "pooled", "unpooled"]
+Precision = Literal["fp32", "fp16"]
+Kind = Literal["pooled", "unpooled"]
+
+# Triton takes a model's name from its folder and puts it into URLs and metric labels.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """An export, as asked for.
+
+    Attributes:
+        model: a Hugging Face hub id, or a folder with a checkpoint that `save_pretrained` wrote.
+        revision: branch, tag or commit of a hub id.
+        repository: the Triton model repository to write to; it is made if it is missing.
+        name: of the model in the repository; by default the last part of the model's id.
+        pooling: how the embedding is made; "auto" is the trained or parameter-free pooler, else CLS, else mean.
+        l2_normalize: divide the embedding by its Euclidean length, in the graph.
+        outputs: which ensembles to write.
+        max_batch_size: the most images that the server puts into one batch.
+        precision: of the encoder's weights and arithmetic; the outputs are float32 in any case.
+        allow_untrained_pooler: ship a pooler whose weights are random, for `pooling="pooler"`.
+        max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
+    """
+
+    model: str = DEFAULT_MODEL
+    revision: str | None = None
+    repository: Path = Path("model_repository")
+    name: str | None = None
+    pooling: Pooling = "auto"
+    l2_normalize: bool = False
+    outputs: Outputs = "both"
+    max_batch_size: int = 32
+    precision: Precision = "fp32"
+    allow_untrained_pooler: bool = False
+    max_single_file_bytes: int = 1_900_000_000
+
+    def __post_init__(self) -> None:
+        """Refuses values that no export can have."""
+        for field, choices in (("pooling", Pooling), ("outputs", Outputs), ("precision", Precision)):
+            value = getattr(self, field)
+            if value not in get_args(choices):
+                raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
+        if not 1 <= self.max_batch_size <= 1024:
+            raise ExportError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to 1024")
+        if not self.model.strip():
+            raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
+        if not _NAME.fullmatch(self.deployed_name):
+            raise ExportError(
+                f"Triton cannot take the model name {self.deployed_name!r}: use letters, digits, '.', '_' and '-', at "
+                "most 128, starting with a letter or digit; give another with --name"
+            )
+        if self.repository.exists() and not self.repository.is_dir():
+            raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
+
+    @property
+    def deployed_name(self) -> str:
+        """What the ensembles' names start with."""
+        return self.name if self.name is not None else Path(self.model.rstrip("/")).resolve().name
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The ensembles to write."""
+        return ("pooled", "unpooled") if self.outputs == "both" else (self.outputs,)

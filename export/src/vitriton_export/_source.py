@@ -1,0 +1,112 @@
+"""Where a checkpoint comes from: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitriton_export._errors import ExportError, one_line
+
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
+_SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
+_PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: where its files are.
+        model_id: how a person names it: the hub id, or the folder's own name.
+        revision: the commit on the hub; None for a folder.
+    """
+
+    folder: Path
+    model_id: str
+    revision: str | None
+
+
+def find(model: str, revision: str | None) -> Source:
+    """Finds the checkpoint, downloading it where it is on the hub and not in the cache.
+
+    Raises:
+        ExportError: there is none, it cannot be reached, or it is not complete.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
+        source = Source(path, path.resolve().name, None)
+    elif path.exists():
+        raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ExportError(f"there is no folder {model}")
+    else:
+        source = _download(model, revision)
+    _check_files(source)
+    return source
+
+
+def _check_files(source: Source) -> None:
+    where = source.folder if source.revision is None else source.model_id
+    if not (source.folder / "config.json").is_file():
+        raise ExportError(f"{where} is no checkpoint: it has no config.json; write one with save_pretrained")
+    if not any((source.folder / name).is_file() for name in _WEIGHTS):
+        raise ExportError(f"{where} has no weights: none of {', '.join(_WEIGHTS)}")
+    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]):
+        raise ExportError(
+            f"{where} has no preprocessor_config.json, so nothing says how its images are prepared; "
+            "write one with the image processor's save_pretrained"
+        )
+
+
+def _download(model: str, revision: str | None) -> Source:
+    import huggingface_hub as hub
+    from huggingface_hub import errors
+
+    at = f" at revision {revision}" if revision else ""
+    endpoint = os.environ.get("HF_ENDPOINT", hub.constants.ENDPOINT)
+    try:
+        folder = _snapshot(model, revision, _CONFIGS + _SAFETENSORS)
+        if not any((folder / name).is_file() for name in _WEIGHTS):
+            folder = _snapshot(model, revision, _CONFIGS + _PICKLES)
+    except errors.GatedRepoError as exc:
+        raise ExportError(f"{model} is gated: accept its terms on its page, then set HF_TOKEN to your token") from exc
+    except errors.RepositoryNotFoundError as exc:
+        raise ExportError(
+            f"{endpoint} has no model {model}, or it is private; check the name, or set HF_TOKEN to a token that "
+            "may read it"
+        ) from exc
+    except errors.RevisionNotFoundError as exc:
+        raise ExportError(f"{model} has no revision {revision}") from exc
+    except errors.HFValidationError as exc:
+        raise ExportError(f"{model!r} is neither a folder nor a hub id (namespace/name)") from exc
+    except errors.LocalEntryNotFoundError as exc:
+        offline = isinstance(exc.__cause__, errors.OfflineModeIsEnabled)
+        reason = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({_cause(exc)})"
+        raise ExportError(
+            f"{model}{at} is not in the local cache and {reason}; check the network, point HF_ENDPOINT at a mirror, "
+            "or give a checkpoint's folder"
+        ) from exc
+    except (errors.HfHubHTTPError, OSError) as exc:
+        raise ExportError(f"{model}{at} could not be downloaded from {endpoint}: {one_line(exc)}") from exc
+    return Source(folder, model, folder.name)
+
+
+def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
+    return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+
+
+def _cause(exc: BaseException) -> str:
+    return one_line(exc.__cause__ or exc)

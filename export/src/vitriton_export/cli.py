@@ -1,0 +1,116 @@
+"""The command `vitriton export`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vitriton_export._errors import ExportError
+from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Outputs, Pooling, Precision
+
+if TYPE_CHECKING:
+    from vitriton_export._export import ExportResult
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application `vitriton`."""
+    app.command("export")(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Hugging Face hub id, or a checkpoint's folder.")] = DEFAULT_MODEL,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    repository: Annotated[Path, typer.Option(help="Triton model repository to write to.")] = Path("model_repository"),
+    name: Annotated[str | None, typer.Option(help="Name to serve it by.", show_default="the id's last part")] = None,
+    pooling: Annotated[
+        Pooling, typer.Option(help="How the embedding is made; auto: a trained pooler, else cls, else mean.")
+    ] = "auto",
+    l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale embeddings to length 1.")] = False,
+    outputs: Annotated[Outputs, typer.Option(help="Which ensembles to write.")] = "both",
+    max_batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Most images in one batch.")] = 32,
+    precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic; outputs are float32.")] = "fp32",
+    allow_untrained_pooler: Annotated[
+        bool,
+        typer.Option("--allow-untrained-pooler", help="Ship a pooler of random weights (--pooling pooler)."),
+    ] = False,
+) -> None:
+    """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
+    from vitriton.cli import fail
+
+    progress = Console(stderr=True)
+    started = time.perf_counter()
+    try:
+        options = ExportOptions(
+            model=model,
+            revision=revision,
+            repository=repository,
+            name=name,
+            pooling=pooling,
+            l2_normalize=l2_normalize,
+            outputs=outputs,
+            max_batch_size=max_batch_size,
+            precision=precision,
+            allow_untrained_pooler=allow_untrained_pooler,
+        )
+        with _step(progress, "Import torch and transformers"):
+            from vitriton_export._export import export_model
+        result = export_model(options, lambda title: _step(progress, title))
+    except ExportError as exc:
+        fail(str(exc))
+    progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
+    _show(result, Console())
+
+
+@contextlib.contextmanager
+def _step(console: Console, title: str) -> Iterator[None]:
+    """Shows a step while it runs, and its time when it is done."""
+    started = time.perf_counter()
+    with console.status(title):
+        yield
+    console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
+
+
+def _show(result: ExportResult, console: Console) -> None:
+    deployment = result.deployment
+    models = Table(title=f"{result.repository}", title_justify="left")
+    for column in ("model", "output", "size"):
+        models.add_column(column, overflow="fold")
+    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
+    for kind, shape in deployment.shapes.items():
+        output = {"pooled": "embedding", "unpooled": "last_hidden_state"}[kind]
+        rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = (
+            output,
+            list(shape),
+            "FP32",
+        )
+    for name, size in result.sizes.items():
+        output, dims, dtype = rows[name]
+        models.add_row(name, f"{output} {dtype} {[-1, *dims]}", _bytes(size))
+    parity = Table("stage", "images", "max abs error", "min cosine", "gate", title="parity", title_justify="left")
+    for stage in result.parity:
+        parity.add_row(
+            stage.stage,
+            str(stage.images),
+            f"{stage.max_abs_error:.2g}",
+            f"{stage.min_cosine:.7f}",
+            stage.gate,
+        )
+    console.print(models)
+    console.print(parity)
+    console.print(
+        f"pooling      {deployment.pooling}{', L2-normalised' if deployment.l2_normalize else ''}\n"
+        f"precision    {deployment.precision}\n"
+        f"fingerprint  {deployment.fingerprint}",
+        highlight=False,
+    )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,37 @@
+"""The committed text files of the default model's export: `python -m vitriton_export.placeholder FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers import ViTConfig, ViTImageProcessorPil
+
+from vitriton_export import _deployment, _processor
+from vitriton_export._deployment import Deployment
+from vitriton_export._fingerprint import NOT_EXPORTED
+from vitriton_export._options import ExportOptions
+
+
+def default_deployment() -> Deployment:
+    """What `vitriton export` writes for the default model, as far as configuration tells: all but the fingerprint."""
+    options, config = ExportOptions(), ViTConfig()
+    spec, _ = _processor.describe(ViTImageProcessorPil())
+    patch: Any = config.patch_size
+    patches = (spec.height // patch) * (spec.width // patch)
+    return Deployment(
+        name=options.deployed_name,
+        spec=spec,
+        shapes={"pooled": (config.hidden_size,), "unpooled": (1 + patches, config.hidden_size)},
+        max_batch_size=options.max_batch_size,
+        model_id=options.model,
+        pooling="cls",  # its checkpoint holds no pooler
+        l2_normalize=options.l2_normalize,
+        precision=options.precision,
+        fingerprint=NOT_EXPORTED,
+    )
+
+
+if __name__ == "__main__":
+    _deployment.write(default_deployment(), Path(sys.argv[1]))
