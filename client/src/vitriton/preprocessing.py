@@ -26,7 +26,7 @@ RESAMPLE = {filter.name.lower(): filter for filter in Image.Resampling}
 
 # Formats that Pillow decodes by itself. Left out: those that start other programs (EPS: Ghostscript), that are no
 # pictures (PDF, video), or that have no signature and so match anything (TGA).
-DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 # Where Pillow itself refuses to decode (2 × Image.MAX_IMAGE_PIXELS): what the reference takes, this takes.
 DEFAULT_MAX_PIXELS = 178_956_970
@@ -188,9 +188,9 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
     except ImageError:
         raise
     except UnidentifiedImageError as exc:
-        start = data[:8].hex(" ")
         raise ImageError(
-            f"not an image in a known format ({', '.join(formats)}); it has {len(data)} bytes and starts with {start}"
+            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that start "
+            f"with {data[:8].hex(' ')}"
         ) from exc
     # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
     # every way is this image's fault alone.

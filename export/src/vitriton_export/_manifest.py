@@ -52,7 +52,11 @@ def build(
         "precision": deployment.precision,
         "max_batch_size": deployment.max_batch_size,
         "preprocessing": json.loads(deployment.spec.to_json()),
-        "normalization": asdict(normalization),
+        "normalization": {
+            "rescale_factor": normalization.rescale_factor,
+            "mean": list(normalization.mean),
+            "std": list(normalization.std),
+        },
         "outputs": {
             deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
             for kind, shape in deployment.shapes.items()

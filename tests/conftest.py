@@ -1,0 +1,26 @@
+"""Fixtures that every folder of tests may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import checkpoints
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint() -> Path:
+    """Trained DINOv2-small weights."""
+    return checkpoints.trained_dinov2_small()
+
+
+@pytest.fixture(scope="session")
+def tiny_vit_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT of a few thousand random weights."""
+    return checkpoints.tiny_vit(tmp_path_factory.mktemp("checkpoints") / "tiny-vit")
+
+
+@pytest.fixture(scope="session")
+def classifier_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ViT whose file holds no pooler."""
+    return checkpoints.tiny_vit_without_pooler(tmp_path_factory.mktemp("checkpoints") / "tiny-classifier")

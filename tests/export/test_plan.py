@@ -1,0 +1,181 @@
+"""What is decided before any work is done: options, source, architecture, pooling, fingerprint."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from vitriton.preprocessing import Limits
+from vitriton_export import ExportError, ExportOptions
+from vitriton_export._checkpoint import load_config, resolve_pooling
+from vitriton_export._families import Family
+from vitriton_export._fingerprint import fingerprint, weights_sha256
+from vitriton_export._processor import Normalization
+from vitriton_export._source import Source, find
+from vitriton_export.placeholder import default_deployment
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "a/b"}, "cannot take the model name 'a/b'"),
+        ({"name": ""}, "cannot take the model name ''"),
+        ({"name": ".hidden"}, "give another with --name"),
+        ({"name": "x" * 129}, "at most 128"),
+        ({"model": "/some/wörld"}, "cannot take the model name 'wörld'"),
+        ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean"),
+        ({"max_batch_size": 0}, "max_batch_size is 0; it must be from 1 to 1024"),
+        ({"model": " "}, "model is empty"),
+    ],
+)
+def test_options_that_no_export_can_have(options, message):
+    """Each is refused with the field, the value and what would do."""
+    with pytest.raises(ExportError) as caught:
+        ExportOptions(**options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("google/vit-base-patch16-224", "vit-base-patch16-224"),
+        ("checkpoints/mine/", "mine"),
+        ("/srv/dinov2.v1", "dinov2.v1"),
+    ],
+)
+def test_the_name_is_the_last_part_of_the_model(model, name):
+    """Without --name, hub ids and folders alike give their last part."""
+    assert ExportOptions(model=model).deployed_name == name
+
+
+def test_a_repository_that_is_a_file_is_refused(tmp_path):
+    """--repository must be a folder."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError, match="is a file; name a folder"):
+        ExportOptions(repository=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "no checkpoint: it has no config.json"),
+        ({"config.json": "{}"}, "has no weights"),
+        ({"config.json": "{}", "model.safetensors": ""}, "has no preprocessor_config.json"),
+    ],
+)
+def test_a_folder_that_is_no_checkpoint(tmp_path, files, message):
+    """The error says which file is missing."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ExportError, match=message):
+        find(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/no/where", "a/b/c"])
+def test_a_folder_that_is_not_there(model):
+    """What can only be a path is not looked for on the hub."""
+    with pytest.raises(ExportError, match="there is no folder"):
+        find(model, None)
+
+
+def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
+    """--revision belongs to the hub."""
+    with pytest.raises(ExportError, match="leave out --revision"):
+        find(str(tiny_vit_checkpoint), "main")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("not json", "is not JSON"),
+        ("[]", "has no model_type"),
+        ('{"model_type": "bert"}', "m is of type bert, which takes no images; supported: deit, dinov2, vit"),
+        ('{"model_type": "swin"}', "m is of type swin, which cannot be exported yet"),
+        ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
+        ('{"model_type": "no-such-type"}', "transformers cannot read config.json of m"),
+    ],
+)
+def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_path, config, message):
+    """Before any weights are read, the error names the type and the reason."""
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ExportError) as caught:
+        load_config(Source(tmp_path, "m", None))
+    assert message in str(caught.value)
+
+
+CLS, NO_CLS = Family(prefix=("cls",)), Family(prefix=())
+
+
+@pytest.mark.parametrize(
+    ("asked", "family", "pooler", "untrained", "result"),
+    [
+        ("auto", CLS, True, False, "pooler"),
+        ("auto", CLS, True, True, "cls"),
+        ("auto", CLS, False, False, "cls"),
+        ("auto", NO_CLS, True, True, "mean"),
+        ("auto", NO_CLS, False, False, "mean"),
+        ("pooler", CLS, True, False, "pooler"),
+        ("pooler", CLS, True, True, "is untrained: the checkpoint has no pooler.dense.weight"),
+        ("pooler", CLS, False, False, "has no pooler"),
+        ("cls", NO_CLS, True, False, "has no CLS token"),
+        ("mean", CLS, True, False, "mean"),
+    ],
+)
+def test_pooling_tells_the_truth(asked, family, pooler, untrained, result):
+    """`auto` takes what is trained; what is asked for by name is given or refused, never replaced."""
+    missing = ("pooler.dense.weight",) if untrained else ()
+    checkpoint = SimpleNamespace(source=SimpleNamespace(model_id="m"), family=family, untrained_pooler=missing)
+    try:
+        got = resolve_pooling(asked, checkpoint, has_pooler=pooler, allow_untrained=False)
+    except ExportError as exc:
+        got = str(exc)
+    assert result in got
+
+
+def test_an_untrained_pooler_is_shipped_only_on_demand():
+    """--allow-untrained-pooler overrides the refusal."""
+    source = SimpleNamespace(model_id="m")
+    checkpoint = SimpleNamespace(source=source, family=CLS, untrained_pooler=("pooler.dense.weight",))
+    assert resolve_pooling("pooler", checkpoint, has_pooler=True, allow_untrained=True) == "pooler"
+
+
+SPACE = {
+    "weights": "0" * 64,
+    "spec": default_deployment().spec,
+    "normalization": Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "pooling": "cls",
+    "l2_normalize": False,
+    "precision": "fp32",
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "1" * 64},
+        {"spec": dataclasses.replace(SPACE["spec"], height=225)},
+        {"spec": dataclasses.replace(SPACE["spec"], steps=())},
+        {"normalization": Normalization(1 / 255, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))},
+        {"pooling": "mean"},
+        {"l2_normalize": True},
+        {"precision": "fp16"},
+    ],
+)
+def test_whatever_moves_a_vector_changes_the_fingerprint(change):
+    """Two exports whose vectors differ never have one fingerprint."""
+    assert fingerprint(**SPACE | change) != fingerprint(**SPACE)
+
+
+def test_limits_do_not_change_the_fingerprint():
+    """A limit refuses images, it does not move them."""
+    limited = dataclasses.replace(SPACE["spec"], limits=Limits(max_pixels=9, formats=("PNG",)))
+    assert fingerprint(**SPACE | {"spec": limited}) == fingerprint(**SPACE)
+
+
+def test_weights_are_hashed_by_name_shape_and_value():
+    """The order of the file and its dtype do not count; everything else does."""
+    one, two = torch.arange(6.0), torch.ones(2, 3)
+    digest = weights_sha256({"one": one, "two": two})
+    assert weights_sha256({"two": two.half(), "one": one.half()}) == digest
+    assert weights_sha256({"one": one.reshape(2, 3), "two": two}) != digest
+    assert weights_sha256({"two": one, "one": two}) != digest

@@ -1,0 +1,130 @@
+"""The pixels: identical to those of transformers' PIL image processors, on every awkward image."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import BitImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
+from transformers.image_transforms import center_crop, get_resize_output_image_size, get_size_with_aspect_ratio
+from transformers.image_utils import load_image
+from vitriton import preprocessing
+from vitriton.preprocessing import CenterCrop, ImageError, Limits, PreprocessSpec, Resize
+from vitriton_export._corpus import corpus
+from vitriton_export._processor import describe
+
+PROCESSORS = {
+    "vit": ViTImageProcessorPil(),
+    "vit-lanczos-portrait": ViTImageProcessorPil(size={"height": 97, "width": 61}, resample=1),
+    "deit": DeiTImageProcessorPil(),
+    "bit": BitImageProcessorPil(size={"shortest_edge": 256}),
+    "bit-longest-edge": BitImageProcessorPil(size={"shortest_edge": 80, "longest_edge": 200}),
+    "bit-pads": BitImageProcessorPil(size={"shortest_edge": 50}, crop_size={"height": 75, "width": 64}),
+    "bit-nearest-crop-only": BitImageProcessorPil(do_resize=False, crop_size={"height": 101, "width": 64}, resample=0),
+}
+IMAGES = corpus()
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pixels_are_identical_to_the_pil_image_processor(name):
+    """For every image of the corpus, the spec of a processor gives the very pixels that the processor gives."""
+    processor = PROCESSORS[name]
+    spec = PreprocessSpec.from_json(describe(processor)[0].to_json())
+    for image, data in IMAGES.items():
+        loaded = load_image(Image.open(io.BytesIO(data)))
+        expected = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
+        assert expected.dtype == np.uint8
+        assert np.array_equal(preprocessing.preprocess(data, spec), np.moveaxis(expected, 0, -1)), image
+
+
+@pytest.mark.parametrize("height", [1, 9, 40, 41, 55, 1000])
+@pytest.mark.parametrize("width", [1, 9, 40, 41, 55, 1000])
+def test_sizes_are_those_of_transformers(height, width):
+    """The shortest edge is scaled with transformers' own rounding, with and without a longest edge."""
+    array = np.zeros((3, height, width), dtype=np.uint8)
+    for edge in (1, 39, 40, 41):
+        plain = get_resize_output_image_size(array, edge, default_to_square=False, input_data_format="channels_first")
+        assert Resize("bilinear", shortest_edge=edge).size(height, width) == plain
+        bounded = get_size_with_aspect_ratio((height, width), edge, 60)
+        assert Resize("bilinear", shortest_edge=edge, longest_edge=60).size(height, width) == bounded
+
+
+@pytest.mark.parametrize("size", [(3, 5), (5, 3), (4, 4), (9, 2), (2, 9), (1, 1), (8, 7)])
+@pytest.mark.parametrize("crop", [(4, 4), (3, 6), (7, 5), (1, 1)])
+def test_crops_and_their_padding_are_those_of_transformers(size, crop):
+    """A centre crop rounds as transformers does, and pads with black where the image is too small."""
+    pixels = np.random.default_rng(0).integers(1, 255, (*size, 3), dtype=np.uint8)
+    spec = PreprocessSpec(steps=(CenterCrop(*crop),), height=crop[0], width=crop[1])
+    expected = center_crop(pixels, crop, input_data_format="channels_last")
+    assert np.array_equal(preprocessing.to_pixels(Image.fromarray(pixels), spec), expected)
+
+
+SPEC = PreprocessSpec(steps=(Resize("bilinear", shortest_edge=8), CenterCrop(8, 8)), height=8, width=8)
+JPEG = IMAGES["cat.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty (0 bytes)"),
+        (b"this is a text file", "no image of a known format"),
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (JPEG[:20], "cut short in its header"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
+        (IMAGES["rgba.png"][:-400], "cannot be decoded"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(data, reason):
+    """A file that cannot be decoded is an ImageError that says why in one line."""
+    with pytest.raises(ImageError) as caught:
+        preprocessing.preprocess(data, SPEC)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_over_the_limit_is_refused_before_it_is_decoded():
+    """The header's size is compared with max_pixels; the pixel data, here missing, are not touched."""
+    header = IMAGES["rgba.png"][:60]
+    with pytest.raises(ImageError, match=r"375 x 250 pixels are over the limit of 90000 \(max_pixels\)"):
+        preprocessing.decode(header, Limits(max_pixels=90_000))
+
+
+def test_a_decompression_bomb_is_refused():
+    """A small file of a huge picture is refused on its header, at Pillow's own limit if no lower one is set."""
+    bomb = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(bomb, "PNG")
+    with pytest.raises(ImageError, match="900000000 pixels"):
+        preprocessing.decode(bomb.getvalue(), Limits())
+
+
+def test_a_step_may_not_blow_a_small_file_up():
+    """Resizing the shortest edge of an extreme shape would make a huge image: refused by the same limit."""
+    strip = io.BytesIO()
+    Image.new("L", (60_000, 1)).save(strip, "PNG")
+    spec = PreprocessSpec(steps=(Resize("bilinear", shortest_edge=256), CenterCrop(8, 8)), height=8, width=8)
+    with pytest.raises(ImageError, match="would be resized to 15360000 x 256"):
+        preprocessing.preprocess(strip.getvalue(), spec)
+
+
+def test_formats_can_be_limited():
+    """A format that is not listed is not tried at all."""
+    spec = PreprocessSpec(SPEC.steps, 8, 8, Limits(formats=("PNG",)))
+    with pytest.raises(ImageError, match="known format \\(PNG\\)"):
+        preprocessing.preprocess(JPEG, spec)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"steps": [{"op": "rotate"}]}, "unknown preprocessing step 'rotate'"),
+        ({"steps": [{"op": "resize", "resample": "sharp", "height": 1, "width": 1}]}, "resample is 'sharp'"),
+        ({"steps": [{"op": "resize", "resample": "box", "height": 1}]}, "needs height and width, or shortest_edge"),
+    ],
+)
+def test_a_spec_that_cannot_be_followed_is_an_error(change, message):
+    """A spec is understood as a whole or refused."""
+    text = json.dumps(json.loads(SPEC.to_json()) | change)
+    with pytest.raises(ValueError, match=message):
+        PreprocessSpec.from_json(text)

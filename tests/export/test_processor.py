@@ -1,0 +1,57 @@
+"""Image processors as data: what the spec can express is taken, the rest is refused by name."""
+
+import pytest
+from transformers import (
+    BeitImageProcessorPil,
+    BitImageProcessorPil,
+    ConvNextImageProcessorPil,
+    ViTImageProcessorPil,
+)
+from vitriton.preprocessing import CenterCrop, ConvertRGB, Resize
+from vitriton_export import ExportError
+from vitriton_export._processor import describe
+
+
+def test_the_steps_of_a_processor_in_its_order():
+    """BiT converts, resizes the shortest edge, crops; rescale and normalise go to the graph."""
+    spec, normalization = describe(BitImageProcessorPil(size={"shortest_edge": 256}, image_mean=[0.1, 0.2, 0.3]))
+    assert spec.steps == (ConvertRGB(), Resize("bicubic", shortest_edge=256), CenterCrop(224, 224))
+    assert (spec.height, spec.width) == (224, 224)
+    assert normalization.mean == (0.1, 0.2, 0.3)
+    assert normalization.rescale_factor == pytest.approx(1 / 255)
+
+
+def test_switches_are_obeyed():
+    """Without rescale and normalise the pixels go into the model as they are."""
+    _, normalization = describe(ViTImageProcessorPil(do_rescale=False, do_normalize=False))
+    assert normalization.scale == (1.0, 1.0, 1.0)
+    assert all(value == 0 for value in normalization.bias)
+
+
+class Sharpening(ViTImageProcessorPil):
+    """Does something before it resizes."""
+
+    def resize(self, *args, **kwargs):
+        return super().resize(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("processor", "name", "reason"),
+    [
+        (Sharpening(), "Sharpening", "has a resize of its own"),
+        (ConvNextImageProcessorPil(), "ConvNextImageProcessorPil", "of its own"),
+        (BeitImageProcessorPil(), "BeitImageProcessorPil", "of its own"),
+        (ViTImageProcessorPil(do_pad=True), "ViTImageProcessorPil", "pads"),
+        (ViTImageProcessorPil(size={"max_height": 9, "max_width": 9}), "ViTImageProcessorPil", "resizes to"),
+        (BitImageProcessorPil(do_center_crop=False), "BitImageProcessorPil", "different sizes"),
+        (ViTImageProcessorPil(do_resize=False), "ViTImageProcessorPil", "different sizes"),
+        (ViTImageProcessorPil(image_mean=[0.5]), "ViTImageProcessorPil", "1 values in image_mean"),
+        (object(), "object", "no PIL backend"),
+    ],
+)
+def test_what_the_spec_cannot_express_is_refused_by_name(processor, name, reason):
+    """The error names the processor and what it does."""
+    with pytest.raises(ExportError) as caught:
+        describe(processor)
+    assert name in str(caught.value)
+    assert reason in str(caught.value)

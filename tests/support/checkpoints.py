@@ -1,0 +1,81 @@
+"""Checkpoints for the tests: small ones of seeded random weights, and the trained DINOv2-small of the examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import trained_dinov2
+from transformers import (
+    BitImageProcessorPil,
+    DeiTConfig,
+    DeiTImageProcessorPil,
+    DeiTModel,
+    Dinov2Config,
+    Dinov2Model,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+CACHE = Path(__file__).parents[2] / ".cache"
+SEED = 20240607
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+_SIZE = {"height": 32, "width": 32}
+
+
+def trained_dinov2_small() -> Path:
+    """Trained weights, DINOv2-small; downloaded once, then kept in .cache."""
+    return trained_dinov2.checkpoint(CACHE)
+
+
+def vit_base(folder: Path) -> Path:
+    """ViT-B/16 of the default configuration, seeded random weights, with a pooler in the file."""
+    return _save(ViTModel, ViTConfig(), ViTImageProcessorPil(), folder)
+
+
+def tiny_vit(folder: Path, **config: Any) -> Path:
+    """A ViT with a pooler in the file."""
+    return _save(ViTModel, ViTConfig(**TINY | config), ViTImageProcessorPil(size=_SIZE), folder)
+
+
+def tiny_vit_without_pooler(folder: Path) -> Path:
+    """As google/vit-base-patch16-224 is: the file of a classifier, which holds no pooler."""
+    return _save(ViTForImageClassification, ViTConfig(**TINY), ViTImageProcessorPil(size=_SIZE), folder)
+
+
+def tiny_deit(folder: Path) -> Path:
+    """A DeiT: a distillation token beside CLS, exact resize and centre crop."""
+    processor = DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size=_SIZE)
+    return _save(DeiTModel, DeiTConfig(**TINY), processor, folder)
+
+
+def tiny_dinov2(folder: Path) -> Path:
+    """A DINOv2: position embeddings that are interpolated, shortest-edge resize, transparent colours onto white."""
+    config = Dinov2Config(
+        **{key: value for key, value in TINY.items() if key != "intermediate_size"} | {"image_size": 48}
+    )
+    processor = BitImageProcessorPil(size={"shortest_edge": 40}, crop_size=_SIZE)
+    return _save(Dinov2Model, config, processor, folder)
+
+
+def _save(model_class: Any, config: Any, processor: Any, folder: Path) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = model_class(config)
+        # freshly made biases are zero, where trained ones are not
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.02)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
