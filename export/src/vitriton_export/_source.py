@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +68,10 @@ def _check_files(source: Source) -> None:
 
 
 def _download(model: str, revision: str | None) -> Source:
-    import huggingface_hub as hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     at = f" at revision {revision}" if revision else ""
-    endpoint = os.environ.get("HF_ENDPOINT", hub.constants.ENDPOINT)
+    endpoint = constants.ENDPOINT
     try:
         folder = _snapshot(model, revision, _CONFIGS + _SAFETENSORS)
         if not any((folder / name).is_file() for name in _WEIGHTS):
@@ -97,6 +95,11 @@ def _download(model: str, revision: str | None) -> Source:
             "or give a checkpoint's folder"
         ) from exc
     except (errors.HfHubHTTPError, OSError) as exc:
+        status = getattr(getattr(exc, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise ExportError(
+                f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
+            ) from exc
         raise ExportError(f"{model}{at} could not be downloaded from {endpoint}: {one_line(exc)}") from exc
     return Source(folder, model, folder.name)
 

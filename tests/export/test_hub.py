@@ -1,0 +1,102 @@
+"""Checkpoints from the hub: a real download over a real socket, and every way in which it fails."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import hub
+
+# In a process of its own: huggingface_hub reads its environment when it is imported.
+SCRIPT = """
+import json, sys
+from vitriton_export._errors import ExportError
+from vitriton_export._source import find
+try:
+    source = find(*json.loads(sys.argv[1]))
+    print(json.dumps([str(source.folder), source.model_id, source.revision]))
+except ExportError as exc:
+    sys.exit(str(exc))
+"""
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Runs `find` with a cache of its own and these environment variables; gives its result or its error."""
+
+    def run(model, revision=None, **environment):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        variables = clean | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"} | environment
+        command = [sys.executable, "-c", SCRIPT, json.dumps([model, revision])]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        return json.loads(done.stdout) if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+
+    return run
+
+
+def test_a_download_brings_what_is_needed_and_the_commit(find, tiny_vit_checkpoint, tmp_path):
+    """HF_ENDPOINT and HF_TOKEN are used; the revision becomes a commit; nothing is downloaded twice."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint, token="secret")) as server:
+        folder, model_id, revision = find("org/model", "v1", HF_ENDPOINT=server.url, HF_TOKEN="secret")
+        assert (model_id, revision) == ("org/model", hub.COMMIT)
+        assert names(folder) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+        server.requests.clear()
+        find("org/model", "v1", HF_ENDPOINT=server.url, HF_TOKEN="secret")
+        assert not any("resolve" in path for path in server.requests)
+
+
+def test_without_the_hub_the_cache_serves(find, tiny_vit_checkpoint):
+    """What was downloaded once is found with HF_HUB_OFFLINE, and when the hub is down."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+        online = find("org/model", HF_ENDPOINT=server.url)
+    assert find("org/model", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1") == online
+    assert find("org/model", HF_ENDPOINT=server.url) == online
+
+
+def test_safetensors_are_preferred(find, tiny_vit_checkpoint, tmp_path):
+    """Pickled weights are downloaded only where there are no others."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (model / name).write_bytes((tiny_vit_checkpoint / name).read_bytes())
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    with hub.serve(hub.Hub(model)) as server:
+        assert "pytorch_model.bin" not in names(find("org/model", HF_ENDPOINT=server.url)[0])
+        (model / "model.safetensors").unlink()
+        found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
+        assert "pytorch_model.bin" in names(found[0])
+
+
+def test_unknown_models_and_revisions(find, tiny_vit_checkpoint):
+    """The error says which of the two it is."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+        assert "has no model org/other, or it is private" in find("org/other", HF_ENDPOINT=server.url)
+        assert "org/model has no revision v9" in find("org/model", "v9", HF_ENDPOINT=server.url)
+
+
+def test_private_and_gated_models(find, tiny_vit_checkpoint):
+    """The error says that a token, or an acceptance of terms, is missing."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint, token="secret")) as server:
+        assert "set HF_TOKEN" in find("org/model", HF_ENDPOINT=server.url)
+        assert "set HF_TOKEN" in find("org/model", HF_ENDPOINT=server.url, HF_TOKEN="wrong")
+    with hub.serve(hub.Hub(tiny_vit_checkpoint, gated=True)) as server:
+        assert "org/model is gated: accept its terms" in find("org/model", HF_ENDPOINT=server.url)
+
+
+def test_no_network(find):
+    """The error names the address, and the ways around."""
+    error = find("org/model", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "is not in the local cache and http://127.0.0.1:9 cannot be reached" in error
+    assert "or give a checkpoint's folder" in error
+    assert "HF_HUB_OFFLINE is set" in find("org/model", HF_HUB_OFFLINE="1")
+
+
+def test_no_hub_id_at_all(find):
+    """A name that the hub cannot have is not asked for."""
+    assert "is neither a folder nor a hub id" in find("org/mo del")
