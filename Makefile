@@ -8,12 +8,13 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup demo test test-long check format clean
+.PHONY: help setup model-repository demo test test-long bench check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-long  the tests that take longer"
+	@echo "make bench      a served model against bare ONNX Runtime"
 	@echo "make check      ruff and mypy"
 	@echo "make clean      remove .venv, caches and out/"
 
@@ -28,6 +29,10 @@ $(INSTALLED): constraints.txt tests/requirements.txt $(DISTRIBUTIONS:%=%/pyproje
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) -r tests/requirements.txt
 	@touch $@
 
+# Text files of the default model's export, committed in model_repository/
+model-repository: $(INSTALLED)
+	$(BIN)/python -m vitriton_export.placeholder model_repository
+
 demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
 
@@ -36,6 +41,12 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
+
+# Served against bare ONNX Runtime, ViT-B/16 in float32, on this machine's CPU
+bench: $(INSTALLED)
+	@$(BIN)/python bench/random_vit.py out/vit-base-random
+	@$(BIN)/vitriton export out/vit-base-random --repository out/bench --outputs pooled
+	@$(BIN)/vitriton bench vit-base-random --repository out/bench --images examples/photos --json out/bench.json
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-
+"""Measures a served model beside bare ONNX Runtime on the same graph."""

@@ -261,19 +261,20 @@ def _one_line(exc: BaseException) -> str:
 
 
 # How the server names the bad images of a request: one line that a person can read and a program can parse.
-# gRPC carries an error's text in a header of 8 KiB at most, so the reasons give way when there are many.
+# gRPC carries an error's text in a header, of 8 KiB unless the client asks for more; above that it is lost. So the
+# reasons give way when there are many, and in the end only the indices are left (5 kB for 1024 images).
 _MESSAGE_BYTES = 4096
-_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[\[.*\]\])", re.DOTALL)
+_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
 
 
 def format_image_errors(errors: dict[int, str], batch_size: int) -> str:
     """The text of the INVALID_ARGUMENT error that names every bad image of a request by its index, and why."""
-    for longest in (400, 200, 100, 50, 20, 0):
-        entries = [[index, reason[:longest]] for index, reason in sorted(errors.items())]
-        text = f"cannot use {len(errors)} of {batch_size} images: {json.dumps(entries)}"
+    start = f"cannot use {len(errors)} of {batch_size} images: "
+    for longest in (400, 200, 100, 50, 20):
+        text = start + json.dumps([[index, reason[:longest]] for index, reason in sorted(errors.items())])
         if len(text) <= _MESSAGE_BYTES:
-            break
-    return text
+            return text
+    return start + json.dumps(sorted(errors), separators=(",", ":"))
 
 
 def parse_image_errors(message: str) -> dict[int, str] | None:
@@ -282,6 +283,7 @@ def parse_image_errors(message: str) -> dict[int, str] | None:
     if match is None:
         return None
     try:
-        return {int(index): str(reason) for index, reason in json.loads(match.group(1))}
+        entries = [[entry, ""] if isinstance(entry, int) else entry for entry in json.loads(match.group(1))]
+        return {int(index): str(reason) for index, reason in entries}
     except (ValueError, TypeError):
         return None

@@ -86,7 +86,7 @@ def write(deployment: Deployment, folder: Path) -> None:
         configs[deployment.encoder_name(kind)] = _encoder_config(deployment, kind)
         configs[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind)
     for name, config in configs.items():
-        (folder / name / VERSION).mkdir(parents=True)
+        (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.pbtxt").write_text(_HEADER + text_format.MessageToString(config))
     version = folder / deployment.preprocess_name / VERSION
     (version / "preprocess.json").write_text(deployment.spec.to_json())

@@ -3,6 +3,8 @@
 `preprocess.json` beside it says how; `vitriton_preprocessing.py` does it. It needs numpy and Pillow, nothing else.
 """
 
+from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
+
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,24 +42,26 @@ class TritonPythonModel:
         """Ends the threads when the model is unloaded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes) -> np.ndarray:
-        return preprocess(data, self._spec)
+    def _decode(self, data: bytes) -> np.ndarray | str:
+        """The pixels, or why there are none.
+
+        An error goes back as text: as an exception it would be tied to the frames that it passed, and the picture in
+        them would stay in memory until the garbage collector comes by.
+        """
+        try:
+            return preprocess(data, self._spec)
+        except ImageError as exc:
+            return str(exc)
 
     def _answer(self, decoded: list[Future]) -> pb_utils.InferenceResponse:
         try:
-            return self._respond(decoded)
+            return self._respond([future.result() for future in decoded])
         except Exception as exc:  # whatever it is (out of memory, say), the other requests of this batch go on
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"preprocessing failed: {exc!r}"))
 
-    def _respond(self, decoded: list[Future]) -> pb_utils.InferenceResponse:
-        pixels = np.empty((len(decoded), self._spec.height, self._spec.width, 3), dtype=np.uint8)
-        errors = {}
-        for index, future in enumerate(decoded):
-            try:
-                pixels[index] = future.result()
-            except ImageError as exc:
-                errors[index] = str(exc)
+    def _respond(self, images: list[np.ndarray | str]) -> pb_utils.InferenceResponse:
+        errors = {index: image for index, image in enumerate(images) if isinstance(image, str)}
         if errors:
-            text = format_image_errors(errors, len(decoded))
+            text = format_image_errors(errors, len(images))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", pixels)])
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", np.stack(images))])

@@ -1,0 +1,97 @@
+"""The command `vitriton bench`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vitriton_bench._measure import Plan, Round
+
+_LIBRARIES = ("vitriton", "onnxruntime", "nvidia-pytriton", "numpy", "pillow")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application `vitriton`."""
+    app.command("bench")(bench)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="The model's name in the repository.")],
+    images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")],
+    repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
+    concurrency: Annotated[int, typer.Option(min=1, help="Callers, each with one image at a time.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Each measures everything once.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 10.0,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the measurement to this file.")] = None,
+) -> None:
+    """Compare a served model with bare ONNX Runtime on the same graph, taking turns in one run."""
+    from vitriton.cli import fail
+    from vitriton_server import ServerError
+
+    from vitriton_bench._measure import Plan, as_json, run
+
+    if not (repository / f"{name}_pooled_encoder" / "1" / "model.onnx").is_file():
+        fail(f"{repository} has no exported model {name} with a pooled output; export it, or name another --repository")
+    files = sorted(path for path in images.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    if not files:
+        fail(f"{images} has no .jpg, .jpeg, .png or .webp files; name a folder of photos with --images")
+    plan = Plan(
+        repository=repository,
+        name=name,
+        images=[path.read_bytes() for path in files],
+        concurrency=concurrency,
+        rounds=rounds,
+        seconds=seconds,
+    )
+    progress = Console(stderr=True)
+    try:
+        measured = run(plan, lambda text: progress.print(text, highlight=False))
+    except ServerError as exc:
+        fail(str(exc))
+    if not measured:
+        fail("interrupted before the first round was over")
+    if output is not None:
+        output.write_text(json.dumps({"machine": _machine(), **as_json(plan, measured)}, indent=2) + "\n")
+    _show(plan, measured)
+
+
+def _machine() -> dict[str, Any]:
+    from vitriton_server import available_cores
+
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.machine(),
+    )
+    return {"cpu": cpu, "cores": available_cores(), "versions": {name: metadata.version(name) for name in _LIBRARIES}}
+
+
+def _show(plan: Plan, rounds: list[Round]) -> None:
+    from vitriton_bench._measure import BATCH_SIZES, median_ratio
+
+    table = Table(title=f"{plan.name}: images/s, {len(plan.images)} images of {_mean_kb(plan):.0f} kB", title_justify="left")
+    for column in ("round", *(f"ORT batch {batch}" for batch in BATCH_SIZES), "served", "p50", "p99", "served / best ORT"):
+        table.add_column(column, justify="right")
+    for number, entry in enumerate(rounds, start=1):
+        table.add_row(
+            str(number),
+            *(f"{entry.bare[batch]:.2f}" for batch in BATCH_SIZES),
+            f"{entry.served.images_per_s:.2f}",
+            f"{entry.served.p50_s * 1e3:.0f} ms",
+            f"{entry.served.p99_s * 1e3:.0f} ms",
+            f"{entry.ratio:.3f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"served / best ORT, median of {len(rounds)} rounds: {median_ratio(rounds):.3f}", highlight=False)
+
+
+def _mean_kb(plan: Plan) -> float:
+    return sum(len(image) for image in plan.images) / len(plan.images) / 1e3

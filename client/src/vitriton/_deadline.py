@@ -1,0 +1,47 @@
+"""One total time for a call, shared by everything that the call does."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Longer is as good as no limit, and would overflow gRPC's deadline and Triton's microseconds (int64).
+_LONGEST_S = 365 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time; made with `Deadline.after`.
+
+    Attributes:
+        timeout_s: the total time at the start, in seconds; None is no limit.
+        ends_at: on the clock, in seconds.
+        clock: monotonic, in seconds.
+    """
+
+    timeout_s: float | None
+    ends_at: float
+    clock: Callable[[], float]
+
+    @classmethod
+    def after(cls, timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
+        """A deadline `timeout_s` seconds from now; None is no limit."""
+        return cls(timeout_s, math.inf if timeout_s is None else clock() + timeout_s, clock)
+
+    def remaining_s(self) -> float | None:
+        """Seconds that are left, 0 when it is over; None is no limit."""
+        if self.timeout_s is None:
+            return None
+        return min(max(0.0, self.ends_at - self.clock()), _LONGEST_S)
+
+    def bounded_s(self, limit_s: float) -> float:
+        """Seconds that are left, at most `limit_s`."""
+        remaining_s = self.remaining_s()
+        return limit_s if remaining_s is None else min(limit_s, remaining_s)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time is over."""
+        return self.remaining_s() == 0.0

@@ -1,0 +1,118 @@
+"""From a transport's failure to the error that the user sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitriton._errors import (
+    ContractMismatch,
+    DeadlineExceeded,
+    ImageProblem,
+    InferenceFailed,
+    InvalidImage,
+    ModelNotReady,
+    ServerBusy,
+    Unavailable,
+    VitritonError,
+)
+from vitriton._status import Failure, classify
+from vitriton._transport import CallError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What was being done when it failed.
+
+    Attributes:
+        address: of the server.
+        model: as the server knows it.
+        timeout_s: the call's total time.
+        expired: whether that time is over.
+        indices: of the request's images, in the caller's list.
+        sources: of the request's images.
+        total: images in the call, None where it is not known.
+    """
+
+    address: str
+    model: str
+    timeout_s: float | None
+    expired: bool
+    indices: Sequence[int] = ()
+    sources: Sequence[str] = ()
+    total: int | None = None
+
+
+def to_error(failed: CallError, call: Call) -> VitritonError:
+    """The most specific error for a failed call; raise it `from failed`."""
+    failure = classify(failed.code, failed.message)
+    context = {"address": call.address, "model": call.model, "status": failed.code.value}
+    if failure is Failure.BAD_REQUEST:
+        return _invalid_image(failed, call) or ContractMismatch(
+            f"model {call.model} on the server at {call.address} does not take the request: {failed.message}",
+            **context,
+        )
+    if failure is Failure.DEADLINE or (failure is Failure.QUEUE_TIMEOUT and call.expired):
+        return deadline_exceeded(call, status=failed.code.value)
+    if failure is Failure.UNREACHABLE:
+        return Unavailable(
+            f"no Triton answers at {call.address} ({failed.message}); check that it runs, and that this is its gRPC "
+            "port (8001 unless it was told otherwise; 8000 is HTTP)",
+            **context,
+        )
+    if failure is Failure.NOT_SERVING:
+        return Unavailable(
+            f"the server at {call.address} is starting or stopping ({failed.message}); try again later", **context
+        )
+    if failure is Failure.MODEL_DIED:
+        return Unavailable(
+            f"the process of model {call.model} on the server at {call.address} has died ({failed.message}); "
+            "restart the server",
+            **context,
+        )
+    if failure in (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT):
+        return ServerBusy(
+            f"the server at {call.address} is busy with model {call.model} ({failed.message}); try again later, "
+            "or send less at a time",
+            **context,
+        )
+    if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
+        return ModelNotReady(
+            f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
+        )
+    hint = _HINTS.get(failure, _OTHER).format(**context)
+    return InferenceFailed(f"{hint}: {failed.message}", **context)
+
+
+_OTHER = "the server at {address} could not run model {model} ({status})"
+_HINTS = {
+    Failure.TOO_LARGE: "a message of model {model} is too large for gRPC; lower max_request_bytes",
+    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
+    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
+}
+
+
+def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded:
+    """The error for a call whose total time is over."""
+    given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
+    return DeadlineExceeded(
+        f"the time{given} for the call to model {call.model} at {call.address} is over; give it more (timeout_s, None "
+        "for no limit), or fewer images",
+        timeout_s=call.timeout_s,
+        address=call.address,
+        model=call.model,
+        status=status,
+    )
+
+
+def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
+    from vitriton.preprocessing import parse_image_errors  # imports PIL
+
+    reasons = parse_image_errors(failed.message)
+    if not reasons or not all(0 <= position < len(call.indices) for position in reasons):
+        return None
+    problems = [
+        ImageProblem(call.indices[position], call.sources[position], reason or "cannot be used")
+        for position, reason in sorted(reasons.items())
+    ]
+    return InvalidImage(problems, call.total, address=call.address, model=call.model, status=failed.code.value)

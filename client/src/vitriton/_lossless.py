@@ -1,0 +1,61 @@
+"""PIL images and arrays, encoded without loss.
+
+As binary PPM, the fastest that a server decodes (`preprocessing.DEFAULT_FORMATS`). Encoding and decoding together
+took, on one core, for a photo at 500 × 375 and the same enlarged to 4000 × 3000 (which flatters the compressed sizes):
+
+    PPM                       0.5 ms   0.56 MB       109 ms   36 MB
+    PNG, compress_level=0      11 ms   0.56 MB       618 ms   36 MB
+    PNG, compress_level=1      23 ms   0.29 MB       937 ms    7 MB
+    WebP, lossless, method=0   12 ms   0.21 MB       900 ms    5 MB
+
+The bytes that PNG saves are worth its time only below about 100 to 300 Mbit/s. BMP and TIFF are as fast as PPM, and
+have more headers to get wrong.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from vitriton._sources import SourceError
+
+
+def encode_pil(image: Image.Image) -> bytes:
+    """A PIL image, EXIF-rotated and converted to RGB as transformers.image_utils.load_image does.
+
+    Raises:
+        SourceError: it has no pixels, or its file is broken (PIL reads it only when it is used).
+    """
+    try:
+        rgb = ImageOps.exif_transpose(image).convert("RGB")
+    # A file that lies can make a decoder fail in any way, and a closed one raises ValueError.
+    except Exception as exc:
+        raise SourceError(f"PIL cannot decode it: {type(exc).__name__}: {exc}") from exc
+    if 0 in rgb.size:
+        raise SourceError(f"it has no pixels: {rgb.width} x {rgb.height}")
+    buffer = io.BytesIO()
+    if rgb.info.get("transparency") is None:
+        rgb.save(buffer, "PPM")
+    else:
+        # Some image processors lay the transparent colour onto white, so it has to travel; PPM has no place for it.
+        rgb.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_array(array: NDArray[Any]) -> bytes:
+    """A (H, W, 3) uint8 array.
+
+    Raises:
+        SourceError: it is another array.
+    """
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
+        raise SourceError(
+            f"the array has shape {array.shape} and dtype {array.dtype}; it must be (H, W, 3) uint8, RGB, with at "
+            "least one pixel"
+        )
+    height, width, _ = array.shape
+    return b"P6\n%d %d\n255\n" % (width, height) + array.tobytes()

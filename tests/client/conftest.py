@@ -1,0 +1,120 @@
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import vitriton.preprocessing
+from PIL import Image
+
+HERE = Path(__file__).parent
+
+CONFIG = """
+backend: "python"
+max_batch_size: {max_batch_size}
+input {{ name: "image" data_type: TYPE_STRING dims: [ 1 ] }}
+output {{ name: "{output}" data_type: {datatype} dims: [ {dims} ] }}
+instance_group {{ count: 1 kind: KIND_CPU }}
+dynamic_batching {{
+  default_queue_policy {{
+    max_queue_size: {max_queue_size}
+    allow_timeout_override: true
+    default_timeout_microseconds: 30000000
+  }}
+}}
+{parameters}
+"""
+
+
+ENSEMBLE = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "image" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "embedding" data_type: TYPE_FP32 dims: [ 4 ] }
+ensemble_scheduling {
+  step {
+    model_name: "tiny_pooled"
+    model_version: -1
+    input_map { key: "image" value: "image" }
+    output_map { key: "embedding" value: "embedding" }
+  }
+}
+"""
+
+
+def write_model(
+    repository: Path,
+    name: str,
+    *,
+    max_batch_size: int = 8,
+    datatype: str = "TYPE_FP32",
+    max_queue_size: int = 100,
+    fingerprint: str | None = None,
+) -> None:
+    """A model that takes images and returns their mean colour (tiny_model.py)."""
+    version = repository / name / "1"
+    version.mkdir(parents=True)
+    shutil.copy(HERE / "tiny_model.py", version / "model.py")
+    shutil.copy(vitriton.preprocessing.__file__, version / "vitriton_preprocessing.py")
+    unpooled = name.endswith("_unpooled")
+    parameter = f'parameters {{ key: "fingerprint" value {{ string_value: "{fingerprint}" }} }}' if fingerprint else ""
+    text = CONFIG.format(
+        max_batch_size=max_batch_size,
+        output="last_hidden_state" if unpooled else "embedding",
+        datatype=datatype,
+        dims="3, 4" if unpooled else "4",
+        max_queue_size=max_queue_size,
+        parameters=parameter,
+    )
+    (version.parent / "config.pbtxt").write_text(text)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Triton's gRPC address.
+
+    It has `tiny` (both outputs), `wide` (pooled: FP16, batches of 4096) `narrow` (pooled: a queue of one), and
+    `staged` (pooled: an ensemble around the tiny model).
+    """
+    from vitriton_server import TritonServer
+
+    repository = tmp_path_factory.mktemp("repository")
+    write_model(repository, "tiny_pooled", fingerprint="space-1")
+    write_model(repository, "tiny_unpooled", fingerprint="space-1")
+    write_model(repository, "wide_pooled", max_batch_size=4096, datatype="TYPE_FP16")
+    write_model(repository, "narrow_pooled", max_queue_size=1)
+    (repository / "staged_pooled" / "1").mkdir(parents=True)
+    (repository / "staged_pooled" / "config.pbtxt").write_text(ENSEMBLE)
+    with TritonServer(repository) as server:
+        yield server.grpc_address
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[np.ndarray]:
+    """Twenty random pictures of different sizes, (H, W, 3) uint8."""
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (20 + index, 30 + index, 3), np.uint8) for index in range(20)]
+
+
+@pytest.fixture(scope="session")
+def files(pictures: list[np.ndarray]) -> list[bytes]:
+    """The pictures as PNG files."""
+    encoded = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    return encoded
+
+
+def expected(pictures: list[np.ndarray]) -> np.ndarray:
+    """(N, 4) float32: what the tiny model answers for `pictures`."""
+    rows = [[*picture.reshape(-1, 3).mean(axis=0), picture.shape[1]] for picture in pictures]
+    return np.array(rows, np.float32)
+
+
+@pytest.fixture(scope="session")
+def embeddings(pictures: list[np.ndarray]) -> np.ndarray:
+    """(20, 4) float32: the tiny model's answers for the pictures."""
+    return expected(pictures)

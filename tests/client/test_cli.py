@@ -1,0 +1,156 @@
+"""The command `vitriton`, in processes of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import vitriton
+
+RUN = "from vitriton.cli import main; main()"
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """An environment with everything but the project's other distributions; plug-ins are added to it as files."""
+    for item in Path(sysconfig.get_path("purelib")).iterdir():
+        if not item.name.startswith(("vitriton_", "_vitriton_", "__editable__")) and item.suffix != ".pth":
+            (tmp_path / item.name).symlink_to(item)
+    return tmp_path
+
+
+def command(folder):
+    return [sys.executable, "-S", "-c", RUN], {
+        "env": {**os.environ, "PYTHONPATH": f"{folder}:{Path(vitriton.__file__).parents[1]}", "COLUMNS": "200"},
+        "text": True,
+    }
+
+
+def run(folder, *arguments):
+    line, settings = command(folder)
+    return subprocess.run([*line, *arguments], capture_output=True, timeout=60, **settings)
+
+
+def plug_in(folder, name, code):
+    (folder / f"plug_{name}.py").write_text(code)
+    info = folder / f"plug_{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: plug-{name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vitriton.commands]\n{name} = plug_{name}:register\n")
+
+
+COMMAND = """
+import sys
+print("loaded", __name__, file=sys.stderr)
+def register(app):
+    @app.command("{name}")
+    def command(count: int = 1):
+        "Does something."
+        {body}
+"""
+
+
+def test_version(bare):
+    """--version prints the version."""
+    assert run(bare, "--version").stdout == f"vitriton {vitriton.__version__}\n"
+
+
+def test_help_lists_what_is_missing(bare):
+    """A command whose distribution is missing stands in the help, with the way to get it."""
+    result = run(bare, "--help")
+    assert result.returncode == 0
+    for name, distribution in [("export", "export"), ("serve", "server"), ("bench", "bench")]:
+        assert any(
+            name in line and f"pip install vitriton-{distribution}" in line for line in result.stdout.splitlines()
+        )
+
+
+@pytest.mark.parametrize("arguments", [["export", "some/model", "--name", "x"], ["export", "--help"]])
+def test_missing_distribution(bare, arguments):
+    """Calling it gives the pip command on one line, and exit code 1."""
+    result = run(bare, *arguments)
+    assert result.returncode == 1
+    assert result.stderr == "error: `vitriton export` is not installed; install it with: pip install vitriton-export\n"
+
+
+def test_unknown_command(bare):
+    """A command that nobody knows is a usage error."""
+    result = run(bare, "nonsense")
+    assert result.returncode == 2
+    assert "No such command" in result.stderr
+
+
+def test_only_the_called_command_is_loaded(bare):
+    """Another command's code is not imported, and for the help none is."""
+    plug_in(bare, "serve", COMMAND.format(name="serve", body="print('served', count)"))
+    plug_in(bare, "other", COMMAND.format(name="other", body="pass"))
+    listed = run(bare, "--help")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "From plug-other." in listed.stdout
+    called = run(bare, "serve", "--count", "3")
+    assert (called.stdout, called.stderr) == ("served 3\n", "loaded plug_serve\n")
+    helped = run(bare, "serve", "--help")
+    assert "Does something." in helped.stdout
+    assert "vitriton serve" in helped.stdout.replace("-c serve", "vitriton serve")
+
+
+def test_a_group_as_plug_in(bare):
+    """A plug-in may bring a group of commands."""
+    plug_in(
+        bare,
+        "tools",
+        "import typer\ndef register(app):\n    sub = typer.Typer()\n    sub.command('one')(lambda: print('one!'))\n"
+        "    sub.command('two')(lambda: print('two!'))\n    app.add_typer(sub, name='tools')\n",
+    )
+    assert run(bare, "tools", "two").stdout == "two!\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("x = 1", "AttributeError"),
+        ("def register(app): pass", "registers no command of that name"),
+    ],
+)
+def test_a_broken_plug_in(bare, code, says):
+    """A plug-in that cannot be loaded is one line, and the other commands go on working."""
+    plug_in(bare, "bench", code)
+    plug_in(bare, "serve", COMMAND.format(name="serve", body="print('served')"))
+    broken = run(bare, "bench", "--anything")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("error: `vitriton bench`")
+    assert says in broken.stderr
+    assert broken.stderr.count("\n") == 1
+    assert run(bare, "serve").stdout == "served\n"
+    assert run(bare, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["import vitriton; raise vitriton.Unavailable('nobody there')", "import vitriton.cli as c; c.fail('nobody there')"],
+)
+def test_errors_are_one_line(bare, body):
+    """Our own errors are one line on stderr and exit code 1, without a traceback."""
+    plug_in(bare, "serve", COMMAND.format(name="serve", body=body))
+    result = run(bare, "serve")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "loaded plug_serve\nerror: nobody there\n"
+
+
+def test_interrupt(bare):
+    """Ctrl-C ends a command quietly with 130."""
+    plug_in(
+        bare,
+        "serve",
+        COMMAND.format(name="serve", body="import threading; print('up', flush=True); threading.Event().wait(60)"),
+    )
+    line, settings = command(bare)
+    with subprocess.Popen([*line, "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "loaded plug_serve\n")

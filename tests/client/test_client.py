@@ -1,0 +1,297 @@
+"""The client's own logic, on a transport without a server."""
+
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+from client.fakes import FAKE_ADDRESS, FakeTransport, first_bytes
+from vitriton import (
+    Client,
+    ContractMismatch,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidImage,
+    ModelNotReady,
+    Options,
+    Unavailable,
+)
+from vitriton._transport import CallError, Code, InferReply, ModelStatus
+
+
+def client_on(transport, **arguments):
+    return Client("not read", model="m", transport=transport, **arguments)
+
+
+def images(count):
+    return [bytes([index]) * (index + 1) for index in range(count)]
+
+
+def failing(code, message, when=lambda request: True):
+    def answer(request):
+        if when(request):
+            raise CallError(code, message)
+        return first_bytes(request)
+
+    return answer
+
+
+def test_order_when_replies_are_not():
+    """Replies that come in the reverse order of the requests give rows in input order."""
+
+    def finish_three_backwards(sent):
+        if len(sent) in (3, 6):
+            for pending in reversed(sent[-3:]):
+                pending.finish()
+
+    transport = FakeTransport(max_batch_size=2, after_send=finish_three_backwards)
+    result = client_on(transport, options=Options(max_in_flight=3)).embed(images(12))
+    assert result.tolist() == [[index, index + 1] for index in range(12)]
+
+
+def test_requests_in_flight_are_bounded():
+    """No more requests are with the server than max_in_flight allows."""
+    waiting = []
+
+    def finish_when_full(sent):
+        open_ones = [pending for pending in sent if not pending.done.is_set()]
+        waiting.append(len(open_ones))
+        if len(open_ones) == 2 or len(sent) == 5:
+            for pending in open_ones:
+                pending.finish()
+
+    transport = FakeTransport(max_batch_size=1, after_send=finish_when_full)
+    assert len(client_on(transport, options=Options(max_in_flight=2)).embed(images(5))) == 5
+    assert max(waiting) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        (Options(), [4, 4, 2]),
+        (Options(max_request_bytes=10), [4, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_batches(options, sizes):
+    """Requests are cut by the server's batch size and by bytes."""
+    transport = FakeTransport()
+    client_on(transport, options=options).embed(images(10))
+    assert [len(request.images) for request in transport.requests] == sizes
+
+
+def test_iterators_are_read_as_needed():
+    """An iterator is read no further than the requests in flight need."""
+    read = []
+
+    def source():
+        for image in images(100):
+            read.append(image)
+            yield image
+
+    transport = FakeTransport(failing(Code.INTERNAL, "broken"))
+    with pytest.raises(InferenceFailed):
+        client_on(transport).embed(source())
+    assert len(read) <= 4 * 2 + 1
+
+
+def test_configuration_is_read_once():
+    """The model's configuration is read for the first call, and again after the server has failed one."""
+    broken = []
+    transport = FakeTransport(failing(Code.INTERNAL, "broken", when=lambda _: bool(broken)))
+    client = client_on(transport)
+    client.embed(images(1))
+    client.embed(images(1))
+    assert transport.configs_read == 1
+    client.embed(images(1), pool=False)
+    assert transport.configs_read == 2
+    broken.append(True)
+    with pytest.raises(InferenceFailed):
+        client.embed(images(1))
+    broken.clear()
+    client.embed(images(1))
+    assert transport.configs_read == 3
+
+
+def test_indices_of_a_later_batch():
+    """The server counts in its request, the error in the caller's list."""
+    transport = FakeTransport(
+        failing(
+            Code.INVALID_ARGUMENT,
+            'cannot use 2 of 4 images: [[0, "empty"], [3, "cut"]]',
+            when=lambda request: request.images[0][0] == 4,
+        )
+    )
+    with pytest.raises(InvalidImage) as caught:
+        client_on(transport).embed(images(10))
+    assert caught.value.errors == ((4, "bytes", "empty"), (7, "bytes", "cut"))
+    assert caught.value.total == 10
+
+
+def test_a_failure_cancels_the_rest():
+    """When one request fails, the others are cancelled, and the error does not wait for them."""
+    transport = FakeTransport(
+        failing(Code.INTERNAL, "broken"),
+        max_batch_size=1,
+        after_send=lambda sent: sent[-1].finish() if len(sent) == 3 else None,
+    )
+    with pytest.raises(InferenceFailed, match="broken"):
+        client_on(transport).embed(images(3))
+    assert [pending.cancelled for pending in transport.sent] == [True, True, True]
+
+
+def test_a_bad_source_cancels_the_rest():
+    """An image that cannot be read ends the call, and what was sent before it is cancelled."""
+    transport = FakeTransport(max_batch_size=1, after_send=lambda sent: None)
+    with pytest.raises(InvalidImage, match=r"image 2 of 3 \(/no/cat\.jpg\): no such file"):
+        client_on(transport).embed([b"a", b"b", "/no/cat.jpg"])
+    assert transport.sent[0].cancelled
+
+
+def test_an_iterator_that_raises_cancels_the_rest():
+    """The caller's own exception comes through as it is."""
+
+    def source():
+        yield from images(2)
+        raise KeyError("mine")
+
+    transport = FakeTransport(max_batch_size=1, after_send=lambda sent: None)
+    with pytest.raises(KeyError, match="mine"):
+        client_on(transport).embed(source())
+    assert transport.sent[0].cancelled
+
+
+def test_one_deadline_for_all():
+    """Every request is given what is left of the call's time, for the transport and for the server's queue."""
+    transport = FakeTransport(max_batch_size=1)
+    client_on(transport, timeout_s=60.0).embed(images(3), timeout_s=5.0)
+    assert all(0 < timeout_s <= 5.0 for timeout_s in transport.timeouts_s)
+    assert transport.timeouts_s == sorted(transport.timeouts_s, reverse=True)
+    assert transport.timeouts_s == [request.timeout_s for request in transport.requests]
+
+
+def test_no_deadline():
+    """None is no limit, and is not replaced by the client's own."""
+    transport = FakeTransport()
+    client_on(transport, timeout_s=5.0).embed(images(1), timeout_s=None)
+    assert transport.timeouts_s == [None]
+
+
+def test_deadline_while_reading():
+    """When the time is over while images are read, no further request is sent."""
+    transport = FakeTransport(max_batch_size=1)
+    reading = threading.Event()
+
+    def source():
+        yield b"a"
+        reading.wait(0.1)
+        yield b"b"
+
+    with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+        client_on(transport).embed(source(), timeout_s=0.05)
+    assert len(transport.requests) <= 1
+
+
+def test_a_wrong_reply_is_a_mismatch():
+    """A reply with fewer rows than images is never returned."""
+
+    def answer(request):
+        return InferReply(name=request.output_name, datatype="FP32", shape=(1, 2), data=bytes(8))
+
+    with pytest.raises(ContractMismatch, match=r"returned embedding FP32 \[1, 2\]"):
+        client_on(FakeTransport(answer)).embed(images(3))
+
+
+def test_one_image():
+    """A single image gives one row."""
+    assert client_on(FakeTransport()).embed(b"abc").tolist() == [[97, 3]]
+    assert client_on(FakeTransport()).embed(np.zeros((2, 2, 3), np.uint8)).shape == (1, 2)
+
+
+def test_closed():
+    """A closed client says so; closing again does nothing."""
+    transport = FakeTransport()
+    with client_on(transport) as client:
+        pass
+    client.close()
+    assert transport.closed == 1
+    assert repr(client) == f"Client({FAKE_ADDRESS!r}, model='m', closed)"
+    for use in (lambda: client.embed([]), client.wait_ready, lambda: client.fingerprint, client.__enter__):
+        with pytest.raises(RuntimeError, match="closed; make a new one"):
+            use()
+
+
+def test_wait_ready_waits():
+    """wait_ready returns when the model is loaded, and not while a part of it is still loading."""
+
+    class Loading(FakeTransport):
+        looks = 0
+
+        def is_model_ready(self, model, timeout_s):
+            self.looks += 1
+            if self.looks <= 2:
+                raise CallError(Code.UNAVAILABLE, "connection refused")
+            return model == "m_pooled" or self.looks > 6
+
+        def repository_index(self, timeout_s):
+            return [ModelStatus(name=f"m_{kind}", ready=False, state="LOADING") for kind in ("pooled", "unpooled")]
+
+    transport = Loading()
+    client_on(transport).wait_ready(timeout_s=10)
+    assert transport.looks > 6
+
+
+def test_wait_ready_gives_up():
+    """A server that never answers is Unavailable when the time is over, with the address and the reason."""
+
+    class Down(FakeTransport):
+        def is_model_ready(self, model, timeout_s):
+            raise CallError(Code.UNAVAILABLE, "connection refused")
+
+    with pytest.raises(Unavailable, match=f"no Triton answers at {FAKE_ADDRESS}.*connection refused"):
+        client_on(Down()).wait_ready(timeout_s=0.15)
+
+
+def test_wait_ready_names_what_does_not_load():
+    """A model that failed to load is named with the server's reason."""
+    index = [ModelStatus(name="m_pooled", ready=False, state="UNAVAILABLE", reason="no memory")]
+    with pytest.raises(ModelNotReady, match=r"m_pooled .* not ready: UNAVAILABLE \(no memory\)"):
+        client_on(FakeTransport(index=index)).wait_ready(timeout_s=0.15)
+
+
+@pytest.mark.parametrize("address", ["http://h:8000", "https://h", "grpcs://h"])
+def test_schemes_to_come(address):
+    """The schemes that are not there yet are refused by name."""
+    with pytest.raises(ValueError, match="not yet supported"):
+        Client(address, model="m")
+
+
+@pytest.mark.parametrize("model", ["", None, 3])
+def test_model_is_needed(model):
+    """A client without a model is refused."""
+    with pytest.raises(ValueError, match="model is"):
+        Client("localhost", model=model)
+
+
+def _use_in_fork(client, answers):
+    try:
+        client.embed([b"a"])
+    except RuntimeError as exc:
+        answers.send(str(exc))
+    client.close()
+
+
+def test_after_a_fork():
+    """In a forked process a client says why it does not work, and closing it there leaves the parent's alone."""
+    transport = FakeTransport()
+    client = client_on(transport)
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_use_in_fork, args=(client, send))
+    process.start()
+    assert receive.poll(10)
+    assert "gRPC does not survive a fork. Make the Client after the fork" in receive.recv()
+    process.join(10)
+    assert process.exitcode == 0
+    assert client.embed([b"a"]).shape == (1, 2)
+    send.close()
+    receive.close()

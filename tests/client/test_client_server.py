@@ -1,0 +1,219 @@
+"""The client against a real Triton."""
+
+import base64
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from client.conftest import write_model
+from PIL import Image
+from vitriton import (
+    Client,
+    ContractMismatch,
+    DeadlineExceeded,
+    InvalidImage,
+    ModelNotReady,
+    Options,
+    ServerBusy,
+    Unavailable,
+)
+
+
+@pytest.fixture
+def client(address):
+    with Client(address, model="tiny") as client:
+        client.wait_ready(timeout_s=10)
+        yield client
+
+
+def test_embed_pooled(client, files, embeddings):
+    """Twenty images go in three batches, and come back as (20, 4) float32 in their order."""
+    result = client.embed(files)
+    assert result.dtype == np.float32
+    assert result.flags.writeable
+    np.testing.assert_allclose(result, embeddings, rtol=1e-6)
+
+
+def test_embed_unpooled(client, files, embeddings):
+    """With pool=False every image has its tokens."""
+    tokens = client.embed(files, pool=False)
+    assert tokens.shape == (20, 3, 4)
+    np.testing.assert_allclose(tokens[:, 1], embeddings, rtol=1e-6)
+
+
+def test_every_kind_of_image_gives_the_same(client, tmp_path, files, pictures, embeddings):
+    """Paths, bytes, files, PIL images, arrays and data URIs of one picture have one embedding, mixed in one call."""
+    path = tmp_path / "picture.png"
+    path.write_bytes(files[0])
+    uri = "data:image/png;base64," + base64.b64encode(files[0]).decode()
+    with path.open("rb") as file:
+        kinds = [str(path), path, files[0], bytearray(files[0]), memoryview(files[0]), file, BytesIO(files[0]), uri]
+        result = client.embed([*kinds, Image.open(path), pictures[0]])
+    np.testing.assert_allclose(result, np.repeat(embeddings[:1], 10, axis=0), rtol=1e-6)
+
+
+def test_no_images(client):
+    """No images give no rows, of the right width."""
+    assert client.embed([]).shape == (0, 4)
+    assert client.embed(iter(()), pool=False).shape == (0, 3, 4)
+
+
+def test_fp16_is_widened(address, files, embeddings):
+    """A model that answers in FP16 gives float32."""
+    with Client(address, model="wide") as client:
+        result = client.embed(files)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, embeddings, rtol=1e-3)
+
+
+def test_bad_images_are_named_and_the_next_call_works(client, files, embeddings):
+    """The error has the caller's own indices, also in the second batch, and the server goes on serving."""
+    images = [*files[:9], b"not an image", files[10], b""]
+    with pytest.raises(InvalidImage) as caught:
+        client.embed(images)
+    error = caught.value
+    assert [(problem.index, problem.source) for problem in error.errors] == [(9, "bytes"), (11, "bytes")]
+    assert "empty (0 bytes)" in error.errors[1].reason
+    assert (error.index, error.total, error.model, error.status) == (9, 12, "tiny_pooled", "INVALID_ARGUMENT")
+    assert str(error).startswith("2 of 12 images cannot be used: image 9 (bytes): ")
+    np.testing.assert_allclose(client.embed(files[:1]), embeddings[:1], rtol=1e-6)
+
+
+def test_one_bad_path_is_named(client, tmp_path, files):
+    """A file that is no picture is named by its index and its path."""
+    path = tmp_path / "cat.heic"
+    path.write_text("a text")
+    with pytest.raises(InvalidImage, match=r"image 1 of 2 \(.*cat\.heic\): .*known format"):
+        client.embed([files[0], path])
+
+
+def test_a_whole_batch_of_bad_images_is_named(address):
+    """An error that names 4096 images is longer than gRPC's default limit, and comes through all the same."""
+    with Client(address, model="wide") as client, pytest.raises(InvalidImage) as caught:
+        client.embed([b"no"] * 4096)
+    assert len(caught.value.errors) == 4096
+
+
+def test_deadline(client):
+    """A call ends with DeadlineExceeded when its total time is over."""
+    with pytest.raises(DeadlineExceeded, match=r"0\.2 s .* tiny_pooled") as caught:
+        client.embed([b"sleep:0.6"], timeout_s=0.2)
+    assert caught.value.timeout_s == 0.2
+
+
+def test_abandoned_work_is_dropped_from_the_queue(address, tmp_path, files):
+    """What waited in an ensemble's queue beyond its deadline is never run.
+
+    Only the deadline that is sent along does that: Triton does not hand a gRPC cancellation on to an ensemble's steps.
+    """
+    marker = tmp_path / "ran"
+    with Client(address, model="staged") as client, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(client.embed, [b"sleep:1.5"])
+        with pytest.raises(DeadlineExceeded):
+            client.embed([b"sleep:1.5"], timeout_s=0.2)  # the model is busy now, whichever of the two it runs
+        with pytest.raises(DeadlineExceeded):
+            client.embed([f"touch:{marker}".encode()], timeout_s=0.1)
+        busy.result()
+        client.embed(files[:1])  # behind it in the queue
+    assert not marker.exists()
+
+
+def test_queue_full(address):
+    """A full queue is ServerBusy, at once, while the accepted requests still run."""
+    options = Options(max_in_flight=8, max_request_bytes=1)
+    with Client(address, model="narrow", options=options) as client:
+        with pytest.raises(ServerBusy, match="Exceeds maximum queue size") as caught:
+            client.embed([b"sleep:0.3"] * 8)
+        assert caught.value.status == "UNAVAILABLE"
+
+
+def test_a_variant_that_was_not_exported(address, files):
+    """Asking for tokens of a model that was exported without them says so."""
+    with Client(address, model="narrow") as client:
+        client.wait_ready(timeout_s=5)
+        with pytest.raises(ModelNotReady, match=r"exported without its unpooled output.*--outputs both"):
+            client.embed(files[:1], pool=False)
+
+
+def test_unknown_model_lists_the_others(address, files):
+    """A wrong name is answered with the names that the server has, and wait_ready does not wait for it."""
+    with Client(address, model="huge") as client:
+        with pytest.raises(
+            ModelNotReady, match="does not have model huge; it has: narrow, staged, tiny, wide"
+        ) as caught:
+            client.embed(files[:1])
+        assert caught.value.available == ("narrow", "staged", "tiny", "wide")
+        with pytest.raises(ModelNotReady, match="it has: narrow, staged, tiny, wide"):
+            client.wait_ready(timeout_s=60)
+
+
+def test_fingerprint(client, address):
+    """The fingerprint comes from the configuration; a model that has none is a mismatch."""
+    assert client.fingerprint == "space-1"
+    with Client(address, model="wide") as other, pytest.raises(ContractMismatch, match="no fingerprint"):
+        _ = other.fingerprint
+
+
+def test_threads_share_a_client(client, files, embeddings):
+    """Eight threads with one client each get their own answers."""
+
+    def one(index):
+        picked = [index, (index * 7) % 20, (index * 3) % 20]
+        return picked, client.embed([files[i] for i in picked])
+
+    with ThreadPoolExecutor(8) as pool:
+        for picked, result in pool.map(one, range(20)):
+            np.testing.assert_allclose(result, embeddings[picked], rtol=1e-6)
+
+
+def test_close_ends_a_running_call(address):
+    """Closing a client from another thread ends its calls with an error that says so."""
+    client = Client(address, model="tiny")
+    client.embed([])
+    entered = threading.Event()
+
+    def images():
+        yield b"sleep:0.5"
+        entered.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.embed, images())
+        assert entered.wait(10)
+        client.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            call.result(timeout=10)
+
+
+def test_nothing_is_left_open(address, files):
+    """Twenty clients leave no thread and no file descriptor behind."""
+
+    def count():
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    def use():
+        with Client(address, model="tiny") as client:
+            client.embed(files[:1])
+            with pytest.raises(InvalidImage):
+                client.embed([b"x"])
+
+    use()
+    before = count()
+    for _ in range(20):
+        use()
+    threads, descriptors = count()
+    assert threads <= before[0]
+    assert descriptors <= before[1] + 4  # gRPC closes sockets from a thread of its own, a moment later
+
+
+def test_model_whose_process_died(tmp_path):
+    """A model whose python process has died is Unavailable, although Triton calls it ready."""
+    from vitriton_server import TritonServer
+
+    write_model(tmp_path, "tiny_pooled")
+    with TritonServer(tmp_path) as server, Client(server.grpc_address, model="tiny") as client:
+        with pytest.raises(Unavailable, match=r"the process of model tiny_pooled .* has died") as caught:
+            client.embed([b"die:"])
+        assert caught.value.status == "INTERNAL"

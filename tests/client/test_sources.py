@@ -1,0 +1,159 @@
+import base64
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from vitriton._sources import SourceError, as_images, read_image, source_name
+
+LIMIT = 1000
+
+
+def never(url: str) -> bytes:
+    raise AssertionError(f"fetched {url}")
+
+
+def read(image, fetch=never):
+    return read_image(image, max_bytes=LIMIT, fetch=fetch)
+
+
+class Dribble(io.RawIOBase):
+    """A file that gives one byte at a time."""
+
+    def __init__(self, data):
+        self._data = data
+
+    def read(self, size=-1):
+        piece, self._data = self._data[:1], self._data[1:]
+        return piece
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("photos/cat.jpg", "photos/cat.jpg"),
+        (Path("cat.jpg"), "cat.jpg"),
+        ("line\nbreak.jpg", "line\\nbreak.jpg"),
+        ("x" * 500, "x" * 60 + "..." + "x" * 60),
+        ("https://me:pw@host/cat.jpg?token=secret#part", "https://host/cat.jpg"),
+        ("data:image/png;base64,AAAA", "data URI"),
+        (b"abc", "bytes"),
+        (memoryview(b"abc"), "memoryview"),
+        (np.zeros((2, 3, 3), np.uint8), "array (2, 3, 3) uint8"),
+        (Image.new("RGB", (1, 1)), "PIL image"),
+        (io.BytesIO(b"abc"), "file object"),
+        (7, "int"),
+    ],
+)
+def test_names(image, name):
+    """An image is named on one line, and without what must not be in a log."""
+    assert source_name(image) == name
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "a.jpg",
+        Path("a.jpg"),
+        b"a",
+        bytearray(b"a"),
+        io.BytesIO(b"a"),
+        Image.new("L", (1, 1)),
+        np.zeros((1, 1, 3), np.uint8),
+    ],
+)
+def test_one_image(image):
+    """A single image is a list of one."""
+    images, total = as_images(image)
+    assert total == 1
+    assert images[0] is image
+
+
+def test_many_images():
+    """Lists, iterators and stacks of arrays are many images; an iterator does not tell how many."""
+    assert as_images(["a", "b"])[1] == 2
+    assert as_images(iter("ab"))[1] is None
+    assert as_images(np.zeros((5, 2, 2, 3), np.uint8))[1] == 5
+    assert as_images(np.array(["a", "b"]))[1] == 2
+
+
+@pytest.mark.parametrize("images", [5, None, 1.5])
+def test_no_images(images):
+    """What is no image and holds none is a TypeError that says what to give."""
+    with pytest.raises(TypeError, match="give a list"):
+        as_images(images)
+
+
+def test_bytes_travel_untouched(tmp_path):
+    """Paths, bytes, file objects and data URIs are not decoded."""
+    path = tmp_path / "a"
+    path.write_bytes(b"no image at all")
+    encoded = base64.b64encode(b"no image at all").decode()
+    with path.open("rb") as file:
+        kinds = [
+            path,
+            str(path),
+            os.fsencode(path).decode(),
+            b"no image at all",
+            bytearray(b"no image at all"),
+            memoryview(b"no image at all"),
+            file,
+            Dribble(b"no image at all"),
+            f"data:image/png;base64,{encoded}",
+            "DATA:,no%20image%20at%20all",
+        ]
+        assert {read(kind) for kind in kinds} == {b"no image at all"}
+
+
+def test_urls_are_fetched():
+    """Http and https URLs go to the fetcher."""
+    assert read("HTTPS://host/a.jpg", fetch=str.encode) == b"HTTPS://host/a.jpg"
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("/no/such/file.jpg", "no such file"),
+        ("/tmp", "it is a folder"),
+        ("/dev/zero", "not a regular file"),
+        ("a\0b", "not the name of a file"),
+        ("x" * 5000, "cannot be read: File name too long"),
+        ("s3://bucket/a.jpg", "s3:// is not supported"),
+        ("data:image/png;base64", "no comma"),
+        ("data:;base64,AAA", "not valid base64"),
+        (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)"),
+        ("data:," + "a" * 4000, "over the limit of"),
+        (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000"),
+        (io.StringIO("text"), "open it in binary mode"),
+        (np.zeros((2, 2, 3)), "dtype float64; it must be (H, W, 3) uint8"),
+        (np.zeros((2, 2), np.uint8), "shape (2, 2)"),
+        (np.zeros((0, 2, 3), np.uint8), "at least one pixel"),
+        (Image.new("RGB", (0, 5)), "no pixels"),
+        (Image.new("RGB", (40, 40)), "over the limit of 1000"),
+        (None, "a NoneType is not an image; give a path"),
+    ],
+)
+def test_refused(image, says):
+    """What cannot be used is refused with the reason."""
+    with pytest.raises(SourceError) as caught:
+        read(image)
+    assert says in str(caught.value)
+
+
+def test_large_file(tmp_path):
+    """A file over the limit is refused before it is read."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(SourceError, match="1000000000000 bytes are over the limit"):
+        read(path)
+
+
+def test_closed_file():
+    """A closed file object says what is wrong with it."""
+    file = io.BytesIO(b"a")
+    file.close()
+    with pytest.raises(SourceError, match="ValueError"):
+        read(file)

@@ -1,0 +1,110 @@
+"""Status codes and Triton's own texts, as a server of version 2.51 sent them, and what they become."""
+
+import pytest
+from vitriton import (
+    ContractMismatch,
+    DeadlineExceeded,
+    InferenceFailed,
+    InvalidImage,
+    ModelNotReady,
+    ServerBusy,
+    Unavailable,
+)
+from vitriton._failures import Call, to_error
+from vitriton._status import Failure, classify
+from vitriton._transport import CallError, Code
+
+REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host"
+TABLE = [
+    (Code.UNAVAILABLE, REFUSED, Failure.UNREACHABLE, Unavailable),
+    (Code.UNAVAILABLE, "Socket closed", Failure.UNREACHABLE, Unavailable),
+    (Code.UNIMPLEMENTED, "Received http2 header with status: 404", Failure.UNREACHABLE, Unavailable),
+    (Code.UNAVAILABLE, "Server not ready", Failure.NOT_SERVING, Unavailable),
+    (
+        Code.UNAVAILABLE,
+        "GRPC server is shutting down and has stopped accepting new requests.",
+        Failure.NOT_SERVING,
+        Unavailable,
+    ),
+    (Code.INTERNAL, "Stub process 'tiny_0_0' is not healthy.", Failure.MODEL_DIED, Unavailable),
+    (Code.UNAVAILABLE, "[request id: <id_unknown>] Exceeds maximum queue size", Failure.QUEUE_FULL, ServerBusy),
+    (
+        Code.UNAVAILABLE,
+        "in ensemble 'm_pooled', [request id: 1] Exceeds maximum queue size",
+        Failure.QUEUE_FULL,
+        ServerBusy,
+    ),
+    (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT, ServerBusy),
+    (Code.UNAVAILABLE, "'m' version 1 is not at ready state", Failure.NOT_READY, ModelNotReady),
+    (
+        Code.NOT_FOUND,
+        "Request for unknown model: 'm' has no available versions",
+        Failure.NOT_READY,
+        ModelNotReady,
+    ),
+    (Code.NOT_FOUND, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotReady),
+    (Code.INVALID_ARGUMENT, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotReady),
+    (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", Failure.DEADLINE, DeadlineExceeded),
+    (Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[1, "empty"]]', Failure.BAD_REQUEST, InvalidImage),
+    (
+        Code.INVALID_ARGUMENT,
+        "inference request batch-size must be <= 8 for 'm'",
+        Failure.BAD_REQUEST,
+        ContractMismatch,
+    ),
+    (
+        Code.RESOURCE_EXHAUSTED,
+        "CLIENT: Sent message larger than max (5 vs. 4)",
+        Failure.TOO_LARGE,
+        InferenceFailed,
+    ),
+    (
+        Code.UNAVAILABLE,
+        "This protocol is restricted, expecting header 'triton-grpc-protocol-x'",
+        Failure.RESTRICTED,
+        InferenceFailed,
+    ),
+    (Code.PERMISSION_DENIED, "no", Failure.RESTRICTED, InferenceFailed),
+    (Code.CANCELLED, "Channel closed!", Failure.CANCELLED, InferenceFailed),
+    (Code.INTERNAL, "onnx runtime error 2: {bad} shape", Failure.OTHER, InferenceFailed),
+    (Code.UNKNOWN, "", Failure.OTHER, InferenceFailed),
+]
+CALL = Call(
+    address="grpc://h:8001",
+    model="m_pooled",
+    timeout_s=5.0,
+    expired=False,
+    indices=[8, 9],
+    sources=["a.jpg", "b.jpg"],
+    total=10,
+)
+
+
+@pytest.mark.parametrize(("code", "message", "failure", "error"), TABLE)
+def test_table(code, message, failure, error):
+    """Each status becomes one failure and one error, which carries address, model and status."""
+    assert classify(code, message) is failure
+    raised = to_error(CallError(code, message), CALL)
+    assert type(raised) is error
+    assert (raised.address, raised.model, raised.status) == ("grpc://h:8001", "m_pooled", code.value)
+    if error is not InvalidImage:
+        assert "m_pooled" in str(raised) or "grpc://h:8001" in str(raised)
+
+
+def test_queue_timeout_at_the_deadline():
+    """A request that the server dropped because the caller's time is over is no ServerBusy."""
+    late = Call(address="a", model="m", timeout_s=5.0, expired=True)
+    assert type(to_error(CallError(Code.UNAVAILABLE, "Request timeout expired"), late)) is DeadlineExceeded
+
+
+def test_indices_are_the_callers():
+    """Positions in the request become indices in the caller's list."""
+    error = to_error(CallError(Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[1, "empty"]]'), CALL)
+    assert error.errors == ((9, "b.jpg", "empty"),)
+    assert str(error) == "image 9 of 10 (b.jpg): empty"
+
+
+def test_indices_out_of_the_request():
+    """A server that names an image which was not sent is not believed."""
+    failed = CallError(Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[2, "empty"]]')
+    assert type(to_error(failed, CALL)) is ContractMismatch
