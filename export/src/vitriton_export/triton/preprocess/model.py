@@ -21,7 +21,7 @@ from vitriton_preprocessing import ImageError, PreprocessSpec, format_image_erro
 
 def _cores() -> int:
     """What `vitriton serve` found to be usable (it reads the cgroup's quota too), else what the scheduler allows."""
-    return int(os.environ.get("VITRITON_CORES") or len(os.sched_getaffinity(0)))
+    return int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
 
 
 class TritonPythonModel:
