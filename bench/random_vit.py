@@ -1,4 +1,4 @@
-"""Writes a ViT-B/16 of seeded random weights, for benchmarks on machines without the hub: speed does not depend on them."""
+"""Writes a ViT-B/16 of seeded random weights: for benchmarks without the hub, since speed does not depend on them."""
 
 from __future__ import annotations
 

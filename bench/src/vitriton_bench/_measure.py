@@ -82,7 +82,10 @@ def run(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
     """
     bare = _Bare(plan)
     rounds: list[Round] = []
-    with TritonServer(plan.repository) as server, Client(server.grpc_address, model=plan.name, timeout_s=None) as client:
+    with (
+        TritonServer(plan.repository) as server,
+        Client(server.grpc_address, model=plan.name, timeout_s=None) as client,
+    ):
         progress("warm-up")
         client.embed(plan.images)
         for batch in BATCH_SIZES:

@@ -64,20 +64,20 @@ def bench(
 
 
 def _machine() -> dict[str, Any]:
-    from vitriton_server import available_cores
+    from vitriton_server import usable_cores
 
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
-    return {"cpu": cpu, "cores": available_cores(), "versions": {name: metadata.version(name) for name in _LIBRARIES}}
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {"cpu": cpu, "cores": usable_cores(), "versions": {name: metadata.version(name) for name in _LIBRARIES}}
 
 
 def _show(plan: Plan, rounds: list[Round]) -> None:
     from vitriton_bench._measure import BATCH_SIZES, median_ratio
 
-    table = Table(title=f"{plan.name}: images/s, {len(plan.images)} images of {_mean_kb(plan):.0f} kB", title_justify="left")
-    for column in ("round", *(f"ORT batch {batch}" for batch in BATCH_SIZES), "served", "p50", "p99", "served / best ORT"):
+    title = f"{plan.name}: images/s, {len(plan.images)} images of {_mean_kb(plan):.0f} kB"
+    table = Table(title=title, title_justify="left")
+    bare = [f"ORT batch {batch}" for batch in BATCH_SIZES]
+    for column in ("round", *bare, "served", "p50", "p99", "served / best ORT"):
         table.add_column(column, justify="right")
     for number, entry in enumerate(rounds, start=1):
         table.add_row(

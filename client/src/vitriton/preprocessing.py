@@ -189,8 +189,8 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
         raise
     except UnidentifiedImageError as exc:
         raise ImageError(
-            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that start "
-            f"with {data[:8].hex(' ')}"
+            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
+            f"start with {data[:8].hex(' ')}"
         ) from exc
     # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
     # every way is this image's fault alone.

@@ -1,0 +1,112 @@
+"""The wheels: they build, install into an empty environment, and work there."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = ("client", "export", "server", "bench")
+NOT_IN_A_CLIENT = ("torch", "onnx", "onnxruntime", "transformers", "gevent", "cuda", "nvidia")
+EMBED = """
+import sys
+from vitriton import Client
+with Client(sys.argv[1], model=sys.argv[2]) as client:
+    print(client.embed(sys.argv[3:]).shape)
+"""
+
+
+def _run(*command: object, **options):
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True, **options).stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """The wheel of each distribution, by its folder's name."""
+    target = tmp_path_factory.mktemp("wheels")
+    sources = [ROOT / name for name in DISTRIBUTIONS]
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    _run(*pip, "--wheel-dir", target, *sources)
+    found = {path.name.split("-")[0]: path for path in target.glob("*.whl")}
+    names = {"client": "vitriton", "export": "vitriton_export", "server": "vitriton_server", "bench": "vitriton_bench"}
+    return {folder: found[name] for folder, name in names.items()}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """An empty virtual environment's bin."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    _run(sys.executable, "-m", "venv", folder)
+    return folder / "bin"
+
+
+def _install(environment: Path, *wheels: Path) -> None:
+    _run(environment / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", *wheels)
+
+
+def test_wheels_hold_what_they_need(wheels):
+    """Licence, types and data files are inside; tests and generated files are not."""
+    for wheel in wheels.values():
+        names = zipfile.ZipFile(wheel).namelist()
+        assert any(name.endswith("/py.typed") for name in names)
+        assert any(name.endswith("/licenses/LICENSE") for name in names)
+        assert not any("__pycache__" in name or name.startswith("test") for name in names)
+    exported = zipfile.ZipFile(wheels["export"]).namelist()
+    assert "vitriton_export/triton/preprocess/model.py" in exported
+    assert "vitriton_export/photos/cat.jpg" in exported
+    assert "vitriton_server/backends/onnxruntime/model.py" in zipfile.ZipFile(wheels["server"]).namelist()
+
+
+def test_the_client_alone(wheels, environment, server):
+    """Without torch, onnx, transformers, gevent or CUDA it embeds, and its command tells what is not installed."""
+    _install(environment, wheels["client"])
+    listed = json.loads(_run(environment / "python", "-m", "pip", "list", "--format=json"))
+    heavy = [entry["name"] for entry in listed if entry["name"].lower().startswith(NOT_IN_A_CLIENT)]
+    assert heavy == []
+    photo = ROOT / "examples" / "photos" / "cat.jpg"
+    shape = _run(environment / "python", "-c", EMBED, server.grpc_address, "tiny-deit", photo)
+    assert shape.strip() == "(1, 32)"
+    assert _run(environment / "vitriton", "--version").startswith("vitriton ")
+    asked = subprocess.run([environment / "vitriton", "serve"], capture_output=True, text=True)
+    assert asked.returncode == 1
+    assert "pip install vitriton-server" in asked.stderr
+
+
+def test_the_server_serves_from_its_wheel(wheels, environment, repository):
+    """In an environment without torch, the server's wheel serves an exported repository."""
+    _install(environment, wheels["client"], wheels["server"])
+    script = """
+import sys
+from vitriton import Client
+from vitriton_server import TritonServer
+with TritonServer(sys.argv[1]) as server, Client(server.grpc_address, model="tiny-deit") as client:
+    print(client.embed(sys.argv[2]).shape)
+"""
+    photo = ROOT / "examples" / "photos" / "cat.jpg"
+    assert _run(environment / "python", "-c", script, repository, photo).strip() == "(1, 32)"
+
+
+@pytest.mark.long
+def test_all_wheels_together(wheels, tmp_path, tiny_vit_checkpoint):
+    """In an empty environment the four wheels agree with one another and with their dependencies, and export."""
+    _run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", "torch")
+    _install(python.parent, *wheels.values())
+    _run(python, "-m", "pip", "check")
+    command = (python.with_name("vitriton"), "export", tiny_vit_checkpoint, "--repository", tmp_path / "repository")
+    assert "fingerprint" in _run(*command)
+
+
+def test_one_version():
+    """The four distributions have one version, and want one another in it."""
+    texts = [(ROOT / name / "pyproject.toml").read_text() for name in DISTRIBUTIONS]
+    versions = {line for text in texts for line in text.splitlines() if line.startswith("version = ")}
+    assert len(versions) == 1
+    version = versions.pop().split('"')[1]
+    wanted = {line.strip() for text in texts for line in text.splitlines() if '"vitriton' in line and "==" in line}
+    assert wanted
+    assert all(f"=={version}" in line for line in wanted)

@@ -1,0 +1,53 @@
+"""What a newcomer runs: the demo, the quickstart, the README's own client code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_quickstart_runs_as_written(server):
+    """examples/quickstart.py finds neighbours among the sample photos."""
+    script = ROOT / "examples" / "quickstart.py"
+    command = [sys.executable, script, server.grpc_address, "dinov2-small-trained"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "8 photos, 384 numbers each" in done.stdout
+    assert done.stdout.count("is most like") == 8
+
+
+def test_the_readme_s_client_code_runs_as_written(server, capsys, monkeypatch):
+    """Only the address and the model's name are replaced."""
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(
+        r"```python\n(from vitriton import Client, .*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    code = code.replace("localhost:8001", server.grpc_address).replace("vit-base-patch16-224", "vit-base")
+    names: dict = {}
+    exec(code.replace('open("examples/photos/coffee.jpg", "rb").read()', "PHOTO"), names | {"PHOTO": _photo()}, names)
+    assert names["vectors"].shape == (2, 768)
+    assert names["tokens"].shape == (2, 197, 768)
+    assert capsys.readouterr().out.startswith("2 no image of a known format")
+
+
+def _photo() -> bytes:
+    # as the README's line, with the file closed: an unclosed one is a warning, and warnings are errors here
+    return (ROOT / "examples" / "photos" / "coffee.jpg").read_bytes()
+
+
+def test_the_demo_ends_well_without_the_hub():
+    """It says that the hub does not answer, finds every mirrored photo, and leaves a picture."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    picture = ROOT / "out" / "demo.png"
+    picture.unlink(missing_ok=True)
+    command = [sys.executable, ROOT / "examples" / "demo.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Going on without the hub" in done.stdout
+    assert "8 of 8 mirrored photos have their original as nearest neighbour" in done.stdout
+    with Image.open(picture) as opened:
+        assert opened.size == (864, 864)

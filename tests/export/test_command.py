@@ -1,0 +1,102 @@
+"""The command `vitriton export`: what it shows, how it fails, its exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from support import checkpoints
+from typer.testing import CliRunner
+from vitriton.cli import app
+
+run = CliRunner().invoke
+
+
+def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
+    """Steps with times on standard error; models, parity and fingerprint on standard output; exit code 0."""
+    done = run(app, ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--name", "named"])
+    assert done.exit_code == 0, done.output
+    for step in ("Load weights", "Run the reference on", "Export to ONNX", "Verify against the reference", "Install"):
+        assert step in done.stderr
+    manifest = json.loads((tmp_path / "r/named_pooled/1/manifest.json").read_text())
+    for text in ("named_unpooled_encoder", "UINT8 [-1, 32, 32, 3]", "identical", "pooler", manifest["fingerprint"]):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./no-such-folder"], "there is no folder ./no-such-folder"),
+        (["{tmp}"], "is no checkpoint: it has no config.json"),
+        (["{tmp}", "--name", "a/b"], "Triton cannot take the model name 'a/b'"),
+        (["{vit}", "--repository", "{vit}/config.json"], "is a file; name a folder"),
+        (["{vit}", "--repository", "{vit}/config.json/r"], "cannot be written to"),
+        (["{vit}", "--revision", "main"], "leave out --revision"),
+        (["{classifier}", "--pooling", "pooler"], "is untrained: the checkpoint has no pooler.dense.bias"),
+    ],
+)
+def test_failures_are_one_line_and_exit_code_1(
+    arguments, message, tiny_vit_checkpoint, classifier_checkpoint, tmp_path
+):
+    """The last line on standard error says what is wrong; there is no traceback, and nothing was written."""
+    names = {"tmp": tmp_path, "vit": tiny_vit_checkpoint, "classifier": classifier_checkpoint}
+    done = run(app, ["export", "--repository", str(tmp_path / "r"), *(text.format(**names) for text in arguments)])
+    assert done.exit_code == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--pooling", "max"], ["--precision", "int4"], ["--max-batch-size", "0"], ["--no-such-option"], ["a", "b"]],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    """As for any command line."""
+    assert run(app, ["export", *arguments]).exit_code == 2
+
+
+def test_ctrl_c_leaves_nothing(tiny_vit_checkpoint, tmp_path):
+    """Interrupted in the middle, it cleans up and exits with 130."""
+    # the interrupt comes when the step that follows staging begins
+    script = """
+import signal, sys
+from vitriton_export import _corpus
+before = _corpus.corpus
+def corpus():
+    signal.raise_signal(signal.SIGINT)
+    return before()
+_corpus.corpus = corpus
+from vitriton.cli import main
+sys.argv[0] = "vitriton"
+main()
+"""
+    command = [sys.executable, "-c", script, "export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.long
+def test_weights_over_two_gigabytes(tmp_path):
+    """A graph that one protobuf file cannot hold is exported with its weights beside it, verified, and served."""
+    from vitriton import Client
+    from vitriton_server import TritonServer
+
+    checkpoint = checkpoints.tiny_vit(
+        tmp_path / "large", hidden_size=2560, num_hidden_layers=7, num_attention_heads=20, intermediate_size=10240
+    )
+    assert sum(array.nbytes for array in load_file(checkpoint / "model.safetensors").values()) > 2**31
+    repository = tmp_path / "r"
+    done = run(app, ["export", str(checkpoint), "--repository", str(repository), "--outputs", "pooled"])
+    assert done.exit_code == 0, done.output
+    data = repository / "large_pooled_encoder/1/model.onnx.data"
+    assert data.stat().st_size > 2**31
+    photo = Path(__file__).parents[2] / "examples/photos/cat.jpg"
+    with TritonServer(repository) as server, Client(server.grpc_address, model="large") as client:
+        assert client.embed(photo).shape == (1, 2560)
