@@ -21,7 +21,7 @@ help:
 setup: $(INSTALLED)
 
 $(INSTALLED): constraints.txt tests/requirements.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 12) else "Vitriton needs Python 3.10 to 3.12 here, and $(PYTHON) is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.11 ...`")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "this needs Python 3.11 or 3.12, and $(PYTHON) is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.11 ...`")'
 	@echo "Setting up $(VENV) (1 to 3 minutes the first time)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables

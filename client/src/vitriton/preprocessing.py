@@ -283,7 +283,8 @@ def parse_image_errors(message: str) -> dict[int, str] | None:
     if match is None:
         return None
     try:
-        entries = [[entry, ""] if isinstance(entry, int) else entry for entry in json.loads(match.group(1))]
-        return {int(index): str(reason) for index, reason in entries}
+        entries: list[Any] = json.loads(match.group(1))
+        pairs = [(entry, "") if isinstance(entry, int) else entry for entry in entries]
+        return {int(index): str(reason) for index, reason in pairs}
     except (ValueError, TypeError):
         return None
