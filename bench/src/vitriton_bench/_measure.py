@@ -17,6 +17,8 @@ from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_server import TritonServer
 
 BATCH_SIZES = (1, 4, 8, 16)
+_LOOKS = 3
+_RAMP_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class Plan:
         name: of the model in it.
         images: encoded.
         concurrency: callers of the server, each with one image at a time.
-        rounds: each measures everything once.
+        rounds: each measures both sides once.
         seconds: of each measurement.
     """
 
@@ -41,39 +43,48 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
-    """One measurement of the server.
+class Round:
+    """One round: the two sides, one right after the other.
 
     Attributes:
-        images_per_s: throughput.
-        p50_s: median latency of a call.
+        bare: images/s of ONNX Runtime on ready pixels, at its best batch size.
+        served: images/s from encoded bytes to embedding, through Triton.
+        p50_s: median latency of a served call.
         p99_s: 99th percentile of it.
     """
 
-    images_per_s: float
+    bare: float
+    served: float
     p50_s: float
     p99_s: float
 
+    @property
+    def ratio(self) -> float:
+        """Served, of bare."""
+        return self.served / self.bare
+
 
 @dataclass(frozen=True, kw_only=True)
-class Round:
-    """One round.
+class Result:
+    """What was measured.
 
     Attributes:
-        served: from encoded bytes to embedding, through Triton.
-        bare: images/s of ONNX Runtime on ready pixels, by batch size.
+        by_batch: images/s of ONNX Runtime on ready pixels, by batch size: the median of several short looks.
+        batch: its best batch size, which the rounds use.
+        rounds: as many as were finished.
     """
 
-    served: Served
-    bare: dict[int, float]
+    by_batch: dict[int, float]
+    batch: int
+    rounds: list[Round]
 
     @property
     def ratio(self) -> float:
-        """Served, of bare at its best batch size."""
-        return self.served.images_per_s / max(self.bare.values())
+        """The median of the rounds'."""
+        return statistics.median(entry.ratio for entry in self.rounds)
 
 
-def run(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
+def run(plan: Plan, progress: Callable[[str], None]) -> Result:
     """Measures; what was measured is returned when it is interrupted.
 
     Args:
@@ -88,24 +99,17 @@ def run(plan: Plan, progress: Callable[[str], None]) -> list[Round]:
     ):
         progress("warm-up")
         client.embed(plan.images)
-        for batch in BATCH_SIZES:
-            bare.images_per_s(batch, 0)
+        progress(f"ONNX Runtime alone: which of the batch sizes {', '.join(map(str, BATCH_SIZES))} is its best")
+        by_batch = bare.by_batch(plan.seconds / 2)
+        batch = max(by_batch, key=lambda size: by_batch[size])
         try:
             for number in range(1, plan.rounds + 1):
-                speeds = {}
-                for batch in BATCH_SIZES:
-                    progress(f"round {number} of {plan.rounds}: ONNX Runtime alone, batch {batch}")
-                    speeds[batch] = bare.images_per_s(batch, plan.seconds / len(BATCH_SIZES))
-                progress(f"round {number} of {plan.rounds}: served, concurrency {plan.concurrency}")
-                rounds.append(Round(served=_served(client, plan), bare=speeds))
+                progress(f"round {number} of {plan.rounds}")
+                speed = bare.images_per_s(batch, plan.seconds)
+                rounds.append(_served(client, plan, speed))
         except KeyboardInterrupt:
             progress("interrupted")
-    return rounds
-
-
-def median_ratio(rounds: Sequence[Round]) -> float:
-    """Of the rounds."""
-    return statistics.median(entry.ratio for entry in rounds)
+    return Result(by_batch=by_batch, batch=batch, rounds=rounds)
 
 
 class _Bare:
@@ -118,6 +122,14 @@ class _Bare:
         known = PreprocessSpec.from_json(spec.read_text())
         self._pixels = np.stack([preprocess(image, known) for image in plan.images])  # (N, H, W, 3) uint8
 
+    def by_batch(self, seconds: float) -> dict[int, float]:
+        """Throughput by batch size: the sizes take turns, so that a slow moment hits all of them alike."""
+        speeds: dict[int, list[float]] = {batch: [] for batch in BATCH_SIZES}
+        for _ in range(_LOOKS):
+            for batch in BATCH_SIZES:
+                speeds[batch].append(self.images_per_s(batch, seconds))
+        return {batch: statistics.median(values) for batch, values in speeds.items()}
+
     def images_per_s(self, batch: int, seconds: float) -> float:
         indices = np.arange(batch) % len(self._pixels)
         pixels = self._pixels[indices]
@@ -128,53 +140,59 @@ class _Bare:
         return images / (time.perf_counter() - started)
 
 
-def _served(client: Client, plan: Plan) -> Served:
-    latencies: list[float] = []
-    end = time.perf_counter() + plan.seconds
+def _served(client: Client, plan: Plan, bare: float) -> Round:
+    """Callers that never pause; counted are the answers of the last `seconds`, when all of them were at work."""
+    answers: list[tuple[float, float]] = []  # when it came, how long it took
     failure: list[BaseException] = []
+    enough = threading.Event()
 
     def call(offset: int) -> None:
         position = offset
         try:
-            while time.perf_counter() < end:
+            while not enough.is_set():
                 started = time.perf_counter()
                 client.embed(plan.images[position % len(plan.images)])
-                latencies.append(time.perf_counter() - started)
+                ended = time.perf_counter()
+                answers.append((ended, ended - started))
                 position += plan.concurrency
         except BaseException as exc:  # raised again below, in the thread that waits
             failure.append(exc)
+            enough.set()
 
-    started = time.perf_counter()
     threads = [threading.Thread(target=call, args=(offset,)) for offset in range(plan.concurrency)]
     for thread in threads:
         thread.start()
+    # The first answers, before the callers have fallen into step, are not counted.
+    enough.wait(_RAMP_S + plan.seconds)
+    enough.set()
+    end = time.perf_counter()
     for thread in threads:
         thread.join()
     if failure:
         raise failure[0]
-    elapsed = time.perf_counter() - started
-    p50, p99 = np.percentile(latencies, (50, 99))
-    return Served(images_per_s=len(latencies) / elapsed, p50_s=float(p50), p99_s=float(p99))
+    counted = [took for when, took in answers if end - plan.seconds < when <= end]
+    p50, p99 = np.percentile(counted, (50, 99))
+    return Round(bare=bare, served=len(counted) / plan.seconds, p50_s=float(p50), p99_s=float(p99))
 
 
-def as_json(plan: Plan, rounds: Sequence[Round]) -> dict[str, Any]:
+def as_json(plan: Plan, result: Result) -> dict[str, Any]:
     """The whole measurement."""
     return {
         "model": plan.name,
         "images": {"count": len(plan.images), "mean_bytes": round(statistics.mean(map(len, plan.images)))},
         "concurrency": plan.concurrency,
         "seconds": plan.seconds,
+        "onnxruntime_images_per_s": {str(batch): speed for batch, speed in result.by_batch.items()},
+        "onnxruntime_batch_size": result.batch,
         "rounds": [
             {
-                "served": {
-                    "images_per_s": entry.served.images_per_s,
-                    "p50_ms": entry.served.p50_s * 1e3,
-                    "p99_ms": entry.served.p99_s * 1e3,
-                },
-                "onnxruntime_images_per_s": {str(batch): speed for batch, speed in entry.bare.items()},
+                "onnxruntime_images_per_s": entry.bare,
+                "served_images_per_s": entry.served,
                 "ratio": entry.ratio,
+                "served_p50_ms": entry.p50_s * 1e3,
+                "served_p99_ms": entry.p99_s * 1e3,
             }
-            for entry in rounds
+            for entry in result.rounds
         ],
-        "median_ratio": median_ratio(rounds),
+        "ratio": result.ratio,
     }

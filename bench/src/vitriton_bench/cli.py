@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from vitriton_bench._measure import Plan, Round
+    from vitriton_bench._measure import Plan, Result
 
 _LIBRARIES = ("vitriton", "onnxruntime", "nvidia-pytriton", "numpy", "pillow")
 
@@ -28,7 +28,7 @@ def bench(
     images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")],
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     concurrency: Annotated[int, typer.Option(min=1, help="Callers, each with one image at a time.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Each measures everything once.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Each measures both sides once.")] = 9,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 10.0,
     output: Annotated[Path | None, typer.Option("--json", help="Write the measurement to this file.")] = None,
 ) -> None:
@@ -56,7 +56,7 @@ def bench(
         measured = run(plan, lambda text: progress.print(text, highlight=False))
     except ServerError as exc:
         fail(str(exc))
-    if not measured:
+    if not measured.rounds:
         fail("interrupted before the first round was over")
     if output is not None:
         output.write_text(json.dumps({"machine": _machine(), **as_json(plan, measured)}, indent=2) + "\n")
@@ -71,27 +71,23 @@ def _machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": usable_cores(), "versions": {name: metadata.version(name) for name in _LIBRARIES}}
 
 
-def _show(plan: Plan, rounds: list[Round]) -> None:
-    from vitriton_bench._measure import BATCH_SIZES, median_ratio
-
-    title = f"{plan.name}: images/s, {len(plan.images)} images of {_mean_kb(plan):.0f} kB"
-    table = Table(title=title, title_justify="left")
-    bare = [f"ORT batch {batch}" for batch in BATCH_SIZES]
-    for column in ("round", *bare, "served", "p50", "p99", "served / best ORT"):
+def _show(plan: Plan, result: Result) -> None:
+    mean_kb = sum(len(image) for image in plan.images) / len(plan.images) / 1e3
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{plan.name}, {len(plan.images)} images of {mean_kb:.0f} kB, {plan.concurrency} callers")
+    speeds = ", ".join(f"batch {batch}: {speed:.2f}" for batch, speed in result.by_batch.items())
+    console.print(f"ONNX Runtime alone on ready pixels, images/s: {speeds}")
+    table = Table()
+    for column in ("round", f"ONNX Runtime, batch {result.batch}", "served", "p50", "p99", "ratio"):
         table.add_column(column, justify="right")
-    for number, entry in enumerate(rounds, start=1):
+    for number, entry in enumerate(result.rounds, start=1):
         table.add_row(
             str(number),
-            *(f"{entry.bare[batch]:.2f}" for batch in BATCH_SIZES),
-            f"{entry.served.images_per_s:.2f}",
-            f"{entry.served.p50_s * 1e3:.0f} ms",
-            f"{entry.served.p99_s * 1e3:.0f} ms",
+            f"{entry.bare:.2f}",
+            f"{entry.served:.2f}",
+            f"{entry.p50_s * 1e3:.0f} ms",
+            f"{entry.p99_s * 1e3:.0f} ms",
             f"{entry.ratio:.3f}",
         )
-    console = Console()
     console.print(table)
-    console.print(f"served / best ORT, median of {len(rounds)} rounds: {median_ratio(rounds):.3f}", highlight=False)
-
-
-def _mean_kb(plan: Plan) -> float:
-    return sum(len(image) for image in plan.images) / len(plan.images) / 1e3
+    console.print(f"served / ONNX Runtime alone, median of {len(result.rounds)} rounds: {result.ratio:.3f}")

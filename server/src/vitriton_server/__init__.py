@@ -1,1 +1,36 @@
+"""Runs NVIDIA Triton Inference Server on a model repository without Docker.
 
+Example:
+    >>> with TritonServer("model_repository") as server:
+    ...     print(server.grpc_address)
+"""
+
+from vitriton_server._config import WatchPolicy
+from vitriton_server._cores import usable_cores
+from vitriton_server._errors import (
+    AddressError,
+    InstallationError,
+    InvalidConfiguration,
+    ModelLoadError,
+    NotReadyInTime,
+    RepositoryError,
+    ServerDied,
+    ServerError,
+    ServerStopped,
+)
+from vitriton_server._server import TritonServer
+
+__all__ = [
+    "AddressError",
+    "InstallationError",
+    "InvalidConfiguration",
+    "ModelLoadError",
+    "NotReadyInTime",
+    "RepositoryError",
+    "ServerDied",
+    "ServerError",
+    "ServerStopped",
+    "TritonServer",
+    "WatchPolicy",
+    "usable_cores",
+]

@@ -1,0 +1,115 @@
+"""What a server is told: validated once, never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitriton_server._errors import InvalidConfiguration
+
+# What the launcher sets itself, or cannot do without. TLS is among them because readiness and canary speak plain gRPC.
+_RESERVED = {
+    "--model-repository": "--repository",
+    "--model-store": "--repository",
+    "--http-address": "--host",
+    "--grpc-address": "--host",
+    "--metrics-address": "--host",
+    "--http-port": "--http-port before the `--`",
+    "--grpc-port": "--grpc-port before the `--`",
+    "--metrics-port": "--metrics-port before the `--`",
+    "--exit-timeout-secs": "--exit-timeout",
+    "--backend-directory": "nothing: the launcher makes it",
+    "--allow-grpc": "nothing: readiness is asked over gRPC",
+    "--grpc-use-ssl": "a proxy in front of the server for TLS",
+    "--grpc-use-ssl-mutual": "a proxy in front of the server for TLS",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchPolicy:
+    """How the server is watched after it is ready, and what happens when it no longer answers.
+
+    Attributes:
+        canary_interval_s: a model that has answered nothing for this long is asked; 0 switches the watch off (a
+            Triton that exits is noticed all the same).
+        canary_timeout_s: how long one such question may take.
+        stuck_after_s: a model that answers nothing to repeated questions for this long is taken for dead. It must be
+            longer than the longest batch takes.
+        restart: start Triton again when it has died, on the same ports; without it the server ends.
+        max_restarts: within `restart_window_s`; one more ends the server.
+        restart_window_s: see `max_restarts`.
+        backoff_s: the wait before the first restart; doubled for each one within the window.
+    """
+
+    canary_interval_s: float = 8.0
+    canary_timeout_s: float = 5.0
+    stuck_after_s: float = 120.0
+    restart: bool = False
+    max_restarts: int = 5
+    restart_window_s: float = 600.0
+    backoff_s: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the bounds."""
+        _require(self.canary_interval_s >= 0, "canary_interval_s", self.canary_interval_s, "0 (off) or more")
+        for name in ("canary_timeout_s", "stuck_after_s", "restart_window_s"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
+        _require(self.max_restarts >= 1, "max_restarts", self.max_restarts, "1 or more")
+        _require(self.backoff_s >= 0, "backoff_s", self.backoff_s, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What to serve and where.
+
+    Attributes:
+        repository: the folder of the models.
+        host: a name or an address of this machine; 0.0.0.0 or :: for all of them.
+        http_port: 0 for a free one.
+        grpc_port: 0 for a free one.
+        metrics_port: 0 for a free one.
+        ready_timeout_s: how long the models may take to load.
+        exit_timeout_s: how long requests in flight may take when the server stops.
+        watch: see WatchPolicy.
+        triton_arguments: further options of tritonserver, as on its command line.
+    """
+
+    repository: Path = Path("model_repository")
+    host: str = "127.0.0.1"
+    http_port: int = 0
+    grpc_port: int = 0
+    metrics_port: int = 0
+    ready_timeout_s: float = 300.0
+    exit_timeout_s: float = 10.0
+    watch: WatchPolicy = field(default_factory=WatchPolicy)
+    triton_arguments: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Checks the bounds."""
+        ports = {name: getattr(self, name) for name in ("http_port", "grpc_port", "metrics_port")}
+        for name, port in ports.items():
+            _require(0 <= port <= 65535, name, port, "0 (a free one) to 65535")
+        chosen = [port for port in ports.values() if port]
+        if len(set(chosen)) != len(chosen):
+            raise InvalidConfiguration(f"the ports must differ from each other: {ports}")
+        _require(bool(self.host), "host", repr(self.host), "a name or an address")
+        _require(self.ready_timeout_s > 0, "ready_timeout_s", self.ready_timeout_s, "more than 0")
+        _require(self.exit_timeout_s >= 0, "exit_timeout_s", self.exit_timeout_s, "0 or more")
+        for argument in self.triton_arguments:
+            _check_argument(argument)
+
+
+def _check_argument(argument: str) -> None:
+    option = argument.partition("=")[0]
+    if not option.startswith("--") or option == "--":
+        raise InvalidConfiguration(
+            f"{argument!r} is no option of tritonserver; write each as --name=value, after a `--` of its own"
+        )
+    if option in _RESERVED:
+        raise InvalidConfiguration(f"{option} cannot be passed on to tritonserver; use {_RESERVED[option]}")
+
+
+def _require(holds: bool, name: str, value: object, bound: str) -> None:
+    if not holds:
+        raise InvalidConfiguration(f"{name} is {value}; it must be {bound}")

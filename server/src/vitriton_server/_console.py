@@ -1,0 +1,100 @@
+"""What `vitriton serve` shows to a person, and how signals end it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from vitriton_server._errors import ServerError
+from vitriton_server._log import is_problem, loaded_model, machine_has_gpu
+from vitriton_server._server import TritonServer
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL = "signal"
+
+
+class Reporter:
+    """Runs a server in the foreground and tells about it: addresses on standard output, all else on standard error.
+
+    Args:
+        verbose: pass on the whole log of Triton, not only its warnings and errors.
+    """
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._has_gpu = machine_has_gpu()
+        self._output = Console(highlight=False, soft_wrap=True)
+        self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._started_s = time.monotonic()
+
+    def line(self, line: str) -> None:
+        """Takes a line of Triton's log."""
+        if self._verbose or is_problem(line, has_gpu=self._has_gpu):
+            self._messages.print(line, style="dim", markup=False)
+            return
+        model = loaded_model(line)
+        if model is not None:
+            self._messages.print(f"  loaded {escape(model)} ({time.monotonic() - self._started_s:.1f} s)")
+
+    def run(self, server: TritonServer, repository: Path) -> int:
+        """Serves until Ctrl-C, SIGTERM or the server's own end; returns the exit code."""
+        handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
+        logger = logging.getLogger("vitriton_server")
+        logger.addHandler(handler)
+        # Not an exception out of the signal handler, which could hit a lock half released: this thread only listens. A
+        # SimpleQueue may be written to by a handler.
+        events: SimpleQueue[str] = SimpleQueue()
+        before = {number: signal.signal(number, lambda *_: events.put(_SIGNAL)) for number in _SIGNALS}
+        try:
+            return self._serve(server, repository, events)
+        finally:
+            for number, previous in before.items():
+                signal.signal(number, previous)
+            logger.removeHandler(handler)
+
+    def _serve(self, server: TritonServer, repository: Path, events: SimpleQueue[str]) -> int:
+        self._messages.print(f"Loading the models in {escape(str(repository))}")
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self._start_and_wait, server)
+            work.add_done_callback(lambda _: events.put("end"))
+            by_signal = events.get() == _SIGNAL
+            server.stop()
+            error = work.exception()
+        if error is not None and not isinstance(error, ServerError):
+            raise error
+        if error is not None and not by_signal:
+            self._show(error)
+            return 1
+        self._messages.print("Stopped")
+        return 0
+
+    def _start_and_wait(self, server: TritonServer) -> None:
+        server.start()
+        self._announce(server)
+        server.wait()
+
+    def _show(self, error: ServerError) -> None:
+        self._messages.print(f"[bold red]error:[/] {escape(error.message)}")
+        if error.log and not self._verbose:
+            self._messages.print("The last lines of Triton's log:", style="dim")
+            for line in error.log:
+                self._messages.print(f"  {line}", style="dim", markup=False)
+
+    def _announce(self, server: TritonServer) -> None:
+        seconds = time.monotonic() - self._started_s
+        self._messages.print(
+            f"Triton {server.version} is ready after {seconds:.1f} s, bound to {server.ip}; Ctrl-C stops it"
+        )
+        self._output.print(f"gRPC     {server.grpc_address}")
+        self._output.print(f"HTTP     http://{server.http_address}")
+        self._output.print(f"metrics  http://{server.metrics_address}/metrics")
+        for name in server.models:
+            self._output.print(f"model    {escape(name)}")

@@ -1,0 +1,67 @@
+"""The errors of this distribution.
+
+ServerError
+├─ InvalidConfiguration  the caller's: an option that cannot be; never starts anything
+├─ InstallationError     Triton, the wheel or the Python around it is missing or unfit
+├─ RepositoryError       the folder holds nothing that can be served, or something half-made
+├─ AddressError          the host or a port cannot be bound
+├─ ModelLoadError        Triton refused models; says which and why
+├─ NotReadyInTime        the models took longer than the ready timeout
+├─ ServerDied            Triton ended by itself, or no longer answered, after it was ready
+└─ ServerStopped         stop() was called while start() was still waiting
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ServerError(Exception):
+    """Base of this distribution's errors.
+
+    Attributes:
+        message: one line for a person: what, which, and what to do next.
+        log: the last lines of Triton's log, where they help; else empty.
+    """
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.log = tuple(log)
+
+    def __str__(self) -> str:
+        if not self.log:
+            return self.message
+        return "\n".join([self.message, "The last lines of Triton's log:", *(f"  {line}" for line in self.log)])
+
+
+class InvalidConfiguration(ServerError, ValueError):  # noqa: N818 - its base says that it is an error
+    """An option has a value that cannot be; the text names it, the value and the bound."""
+
+
+class InstallationError(ServerError):
+    """Triton, the wheel that carries it, or the Python around it is missing or unfit."""
+
+
+class RepositoryError(ServerError):
+    """The model repository is missing, empty, or holds something half-made."""
+
+
+class AddressError(ServerError):
+    """The host or a port cannot be bound; the text says which service wanted it."""
+
+
+class ModelLoadError(ServerError):
+    """Triton could not load every model; the text begins with the reason of each."""
+
+
+class NotReadyInTime(ServerError):  # noqa: N818
+    """The models were not ready within `ready_timeout_s`."""
+
+
+class ServerDied(ServerError):  # noqa: N818
+    """Triton ended by itself or stopped answering after it was ready."""
+
+
+class ServerStopped(ServerError):  # noqa: N818
+    """`stop()` was called while `start()` was waiting for the models."""

@@ -1,0 +1,148 @@
+"""Runs tritonserver and ends it, with all that it started, as soon as the launcher goes away.
+
+The launcher may be killed in any way and may have been started from a thread, so PR_SET_PDEATHSIG on tritonserver
+(which follows the *thread* that started it) is not enough. This process has one thread and does nothing else:
+tritonserver dies with it (PR_SET_PDEATHSIG), and it ends itself when the launcher's end of its standard input closes
+or the launcher is no longer its parent (a copy of that end may live on in a process that the launcher forked).
+
+Started as `python -I -S _guard.py STATUS_FD LAUNCHER_PID RUNTIME_FOLDER SHM_PREFIX COMMAND...`, by the path: it must
+not wait for imports. It writes tritonserver's process id to STATUS_FD, which it
+holds open as long as it lives. Standard input takes `T` (end tritonserver
+with SIGTERM) and `K` (kill everything); its exit status is tritonserver's, 128 + N for a signal N.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+TERMINATE, KILL = b"T", b"K"
+
+# Constants of <linux/prctl.h>.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_PARENT_CHECK_S = 1.0
+_KILL_TIMEOUT_S = 5.0
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command to its end, or to the launcher's; returns its exit status."""
+    status_fd, launcher = int(arguments[0]), int(arguments[1])
+    os.set_inheritable(status_fd, False)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in _IGNORED:  # sent to all processes of a service at once; the launcher decides what happens
+        signal.signal(number, signal.SIG_IGN)
+    wake_fd = _wake_on_child()
+    child = _start(libc, arguments[4:])
+    os.write(status_fd, f"{child}\n".encode())
+    try:
+        status = _follow(child, launcher, wake_fd)
+        return _kill_rest(child, status)
+    finally:
+        clean_up(arguments[2], arguments[3])
+
+
+def clean_up(runtime_folder: str, shm_prefix: str) -> None:
+    """Removes the temporary folder and the shared memory of a tritonserver that has ended."""
+    shutil.rmtree(runtime_folder, ignore_errors=True)
+    for region in Path("/dev/shm").glob(f"{shm_prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _wake_on_child() -> int:
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(read_fd, False)
+    os.set_blocking(write_fd, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(write_fd)
+    return read_fd
+
+
+def _start(libc: ctypes.CDLL, command: Sequence[str]) -> int:
+    guard = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setpgid(0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != guard:  # it died before prctl
+            os._exit(1)
+        for number in (*_IGNORED, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.execv(command[0], list(command))
+    except OSError as exc:
+        os.write(2, f"cannot start {command[0]}: {exc}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _follow(child: int, launcher: int, wake_fd: int) -> int | None:
+    """Returns the child's wait status, or None when it must be killed."""
+    while True:
+        status = _reap(child)
+        if status is not None:
+            return status
+        readable, _, _ = select.select([0, wake_fd], [], [], _PARENT_CHECK_S)
+        if wake_fd in readable:
+            os.read(wake_fd, 512)
+        if os.getppid() != launcher:
+            return None
+        if 0 in readable:
+            command = os.read(0, 64)
+            if not command or KILL in command:
+                return None
+            os.kill(child, signal.SIGTERM)
+
+
+def _reap(child: int) -> int | None:
+    """Collects all that has ended (orphans come here too) and returns the child's wait status if it was among them."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if pid in (0, child):
+            return status if pid else None
+
+
+def _kill_rest(child: int, status: int | None) -> int:
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while time.monotonic() < deadline:
+        _kill_all(child)
+        try:
+            pid, ended = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == child:
+            status = ended
+        elif pid == 0:
+            time.sleep(0.02)
+    if status is None:
+        return 128 + signal.SIGKILL
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def _kill_all(child: int) -> None:
+    """Kills the child's process group, and what left that group but has become a child of this process."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    for pid in children.read_text().split() if children.exists() else ():
+        os.kill(int(pid), signal.SIGKILL)  # a child stays there, dead or alive, until it is collected above
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""Triton's log: a bounded tail of it, and what can be read out of it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+MAX_LINES = 1000
+MAX_LINE_LENGTH = 8192
+
+_SEVERITY = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d")
+_LOADED = re.compile(r"successfully loaded '(?P<name>[^']+)'")
+_FAILED = re.compile(
+    r"(?:failed to load '(?P<name>[^']+)' version \d+|Poll failed for model directory '(?P<folder>[^']+)')"
+    r": (?P<reason>.*)"
+)
+_IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
+
+# What 2.51.0 logs on a machine without a GPU, where it means nothing.
+_GPU_NOISE = (
+    "CUDA driver version is insufficient",
+    "CudaDriverHelper has not been initialized",
+    "Failed to initialize NVML",
+    "DCGM unable to start",
+    "no CUDA-capable device is detected",
+    "no pinned memory pool",
+)
+
+
+class LogTail:
+    """The last lines, written by one thread and read by any."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
+        self._lock = threading.Lock()
+
+    def add(self, line: str) -> None:
+        """Appends a line without its end."""
+        with self._lock:
+            self._lines.append(line)
+
+    def last(self, count: int) -> list[str]:
+        """The last `count` lines, the oldest first."""
+        with self._lock:
+            return list(self._lines)[-count:] if count > 0 else []
+
+
+def is_problem(line: str, *, has_gpu: bool) -> bool:
+    """Whether a line is a warning or an error that means something on this machine."""
+    match = _SEVERITY.match(line)
+    if match is None or match[1] == "I":
+        return False
+    return has_gpu or not any(noise in line for noise in _GPU_NOISE)
+
+
+def machine_has_gpu() -> bool:
+    """Whether NVIDIA's driver has made its device here."""
+    return Path("/dev/nvidiactl").exists()
+
+
+def loaded_model(line: str) -> str | None:
+    """The model that this line says is loaded."""
+    match = _LOADED.search(line)
+    return match["name"] if match else None
+
+
+def port_was_taken(lines: Iterable[str]) -> bool:
+    """Whether Triton ended because one of its ports was in use."""
+    return any(_IN_USE.search(line) for line in lines)
+
+
+def failed_models(lines: Iterable[str]) -> dict[str, str]:
+    """Model → why Triton could not load it, in one line each."""
+    reasons: dict[str, str] = {}
+    for line in lines:
+        match = _FAILED.search(line)
+        if match is not None:
+            name = match["name"] or Path(match["folder"]).name
+            reasons.setdefault(name, _readable(match["reason"]))
+    return reasons
+
+
+def _readable(reason: str) -> str:
+    text = reason.rstrip().removesuffix('"').replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
+    text = text.partition("\n\nAt:\n")[0]  # the traceback of a python model
+    text = re.sub(r"^(Internal|Invalid argument|Unavailable): ", "", text.strip())
+    return " ".join(re.sub(r"^(LoadError|TritonModelException): ", "", text).split())

@@ -1,0 +1,93 @@
+"""What the launcher asks a running Triton, over gRPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from vitriton_server._canary import IMAGE, Answer, classify
+
+_QUESTION_S = 5.0
+_BATCHED, _SINGLE = (1, 1), (1,)  # the shape of one image, with and without a batch axis
+_CHANNEL = [
+    # Setting any of these drops tritonclient's own, and gRPC's limit of 4 MB is less than one unpooled answer of a
+    # large model.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # gRPC waits up to two minutes before it tries again; here the server is about to come up.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+]
+
+
+class Probe:
+    """A connection to one Triton."""
+
+    def __init__(self, address: str) -> None:
+        self._client = triton.InferenceServerClient(address, channel_args=_CHANNEL)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._client.close()
+
+    def is_ready(self) -> bool:
+        """Whether Triton answers and every model is ready."""
+        try:
+            return bool(self._client.is_server_ready(client_timeout=_QUESTION_S))
+        except triton.InferenceServerException:
+            return False
+
+    def version(self) -> str:
+        """Triton's version."""
+        return str(self._client.get_server_metadata(client_timeout=_QUESTION_S).version)
+
+    def models(self) -> list[str]:
+        """The models that are ready, in alphabetical order."""
+        index = self._client.get_model_repository_index(client_timeout=_QUESTION_S)
+        return sorted({entry.name for entry in index.models if entry.state == "READY"})
+
+    def successes(self) -> dict[str, int] | None:
+        """Model → requests that it has answered since it was loaded; None when Triton does not say."""
+        try:
+            statistics = self._client.get_inference_statistics(client_timeout=_QUESTION_S)
+        except triton.InferenceServerException:
+            return None
+        counts: dict[str, int] = {}
+        for entry in statistics.model_stats:
+            counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.success.count
+        return counts
+
+    def image_models(self) -> dict[str, tuple[int, ...]]:
+        """The ensembles that take one encoded image, with the shape of a request for one."""
+        shapes = {name: self._image_shape(name) for name in self.models()}
+        return {name: shape for name, shape in shapes.items() if shape is not None}
+
+    def _image_shape(self, name: str) -> tuple[int, ...] | None:
+        config: Any = self._client.get_model_config(name, client_timeout=_QUESTION_S).config
+        is_image = (
+            len(config.input) == 1
+            and config.input[0].name == "image"
+            and config.input[0].data_type == triton.model_config_pb2.TYPE_STRING
+            and list(config.input[0].dims) == [1]
+        )
+        if not is_image or not config.HasField("ensemble_scheduling"):
+            return None
+        return _BATCHED if config.max_batch_size > 0 else _SINGLE
+
+    def ask(self, model: str, shape: tuple[int, ...], timeout_s: float) -> tuple[Answer, str]:
+        """Sends the canary image.
+
+        Returns:
+            What the answer says, and Triton's text for it.
+        """
+        image = triton.InferInput("image", list(shape), "BYTES")
+        image.set_data_from_numpy(np.array([IMAGE], dtype=np.object_).reshape(shape))
+        try:
+            self._client.infer(model, [image], client_timeout=timeout_s)
+        except triton.InferenceServerException as exc:
+            status = str(exc.status() or "").removeprefix("StatusCode.")
+            return classify(status, str(exc.message())), str(exc.message())
+        return classify(None, ""), ""

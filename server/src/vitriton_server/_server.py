@@ -1,0 +1,349 @@
+"""A Triton that runs as long as a `with` block."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from vitriton_server import _repository
+from vitriton_server._config import ServerConfig, WatchPolicy
+from vitriton_server._cores import usable_cores
+from vitriton_server._errors import (
+    AddressError,
+    ModelLoadError,
+    NotReadyInTime,
+    ServerDied,
+    ServerError,
+    ServerStopped,
+)
+from vitriton_server._locate import Host, locate
+from vitriton_server._log import failed_models, port_was_taken
+from vitriton_server._ports import Endpoints, keep_ports, reserve
+from vitriton_server._process import TritonProcess
+from vitriton_server._runtime import command, environment, prepare
+from vitriton_server._watch import RestartBudget, Watch
+
+if TYPE_CHECKING:
+    from vitriton_server._probe import Probe
+
+_LOG = logging.getLogger("vitriton_server")
+
+_POLL_S = 0.1
+_PORT_ATTEMPTS = 5  # a free port can be taken by somebody else before Triton binds it
+_EXIT_MARGIN_S = 5.0  # beyond the exit timeout, which Triton counts from when it has stopped its endpoints
+_ERROR_LINES = 20
+
+
+class TritonServer:
+    """A tritonserver on a model repository, ready when `start()` returns and gone when `stop()` does.
+
+    It also goes when this process does, however that ends. After it is ready it is watched (see WatchPolicy): a
+    server that ends or no longer answers is restarted or ended, and then `wait()` says so.
+
+    Args:
+        repository: the folder of the models.
+        host: a name or an address of this machine; 0.0.0.0 or :: for all of them.
+        http_port: 0 for a free one.
+        grpc_port: 0 for a free one.
+        metrics_port: 0 for a free one.
+        ready_timeout_s: how long the models may take to load.
+        exit_timeout_s: how long requests in flight may take when the server stops.
+        watch: how it is watched and whether it is restarted; None for the defaults.
+        triton_arguments: further options of tritonserver, as on its command line.
+        on_log_line: called with each line of Triton's log, in a thread of its own; must be quick.
+
+    Raises:
+        InvalidConfiguration: an option has a value that cannot be.
+    """
+
+    def __init__(
+        self,
+        repository: str | os.PathLike[str] = "model_repository",
+        *,
+        host: str = "127.0.0.1",
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        ready_timeout_s: float = 300.0,
+        exit_timeout_s: float = 10.0,
+        watch: WatchPolicy | None = None,
+        triton_arguments: Sequence[str] = (),
+        on_log_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._config = ServerConfig(
+            repository=Path(repository),
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            ready_timeout_s=ready_timeout_s,
+            exit_timeout_s=exit_timeout_s,
+            watch=watch or WatchPolicy(),
+            triton_arguments=tuple(triton_arguments),
+        )
+        self._on_log_line = on_log_line or (lambda line: None)
+        self._lock = threading.Lock()
+        self._process: TritonProcess | None = None
+        self._endpoints: Endpoints | None = None
+        self._models: tuple[str, ...] = ()
+        self._version = ""
+        self._watched: dict[str, tuple[int, ...]] = {}
+        self._supervisor: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._failure: ServerError | None = None
+
+    def __enter__(self) -> TritonServer:
+        """Starts it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stops it."""
+        self.stop()
+
+    @property
+    def grpc_address(self) -> str:
+        """`host:port` of gRPC for a client on this machine."""
+        endpoints = self._known_endpoints()
+        return endpoints.address(endpoints.grpc_port)
+
+    @property
+    def http_address(self) -> str:
+        """`host:port` of HTTP for a client on this machine."""
+        endpoints = self._known_endpoints()
+        return endpoints.address(endpoints.http_port)
+
+    @property
+    def metrics_address(self) -> str:
+        """`host:port` of the metrics (path /metrics) for a client on this machine."""
+        endpoints = self._known_endpoints()
+        return endpoints.address(endpoints.metrics_port)
+
+    @property
+    def ip(self) -> str:
+        """The address that is bound: 0.0.0.0 or :: where it is all of them."""
+        return self._known_endpoints().ip
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that are ready, in alphabetical order."""
+        return self._models
+
+    @property
+    def version(self) -> str:
+        """Triton's version."""
+        return self._version
+
+    @property
+    def pid(self) -> int:
+        """The process id of tritonserver; another one after a restart."""
+        process = self._process
+        if process is None:
+            raise ServerError("the server has not been started; call start() or use it in a `with`")
+        return process.pid
+
+    def log_tail(self, lines: int = 50) -> list[str]:
+        """The last lines that Triton and its models wrote, the oldest first; at most 1000 are kept."""
+        process = self._process
+        return process.log.last(lines) if process is not None else []
+
+    def is_alive(self) -> bool:
+        """Whether tritonserver runs and nobody has ended it."""
+        process = self._process
+        return process is not None and not process.ended.is_set() and not self._ended.is_set()
+
+    def start(self) -> None:
+        """Starts Triton and returns when every model is ready.
+
+        Raises:
+            InstallationError: there is no Triton that can run here.
+            RepositoryError: there is nothing to serve.
+            AddressError: a port is taken or the host is not of this machine.
+            ModelLoadError: a model cannot be loaded.
+            NotReadyInTime: loading took longer than `ready_timeout_s`.
+            ServerStopped: `stop()` was called meanwhile.
+        """
+        if self._process is not None or self._stopping.is_set():
+            raise ServerError("a TritonServer starts once; make a new one")
+        try:
+            probe = self._start_on_free_ports()
+        except BaseException:
+            self.stop()
+            raise
+        self._supervisor = threading.Thread(
+            target=self._supervise, args=(probe,), name="vitriton-serve-watch", daemon=True
+        )
+        self._supervisor.start()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Blocks until the server has ended.
+
+        Args:
+            timeout_s: how long at most; None for as long as it takes.
+
+        Returns:
+            True once it has been stopped, False when `timeout_s` is over.
+
+        Raises:
+            ServerDied: it ended by itself, or no longer answered and was ended.
+        """
+        if not self._ended.wait(timeout_s):
+            return False
+        if self._failure is not None:
+            raise self._failure
+        return True
+
+    def stop(self) -> None:
+        """Ends Triton: requests in flight have `exit_timeout_s`, then all is killed. May be called more than once."""
+        self._stopping.set()
+        with self._lock:
+            process = self._process
+        if process is not None and not process.ended.is_set():
+            process.terminate(self._config.exit_timeout_s + _EXIT_MARGIN_S)
+        supervisor = self._supervisor
+        if supervisor is not None and supervisor is not threading.current_thread():
+            supervisor.join()
+        self._ended.set()
+
+    def _known_endpoints(self) -> Endpoints:
+        if self._endpoints is None:
+            raise ServerError("the server has no address before it is started; call start() or use it in a `with`")
+        return self._endpoints
+
+    def _start_on_free_ports(self) -> Probe:
+        chooses = 0 in (self._config.http_port, self._config.grpc_port, self._config.metrics_port)
+        for _ in range(_PORT_ATTEMPTS if chooses else 1):
+            try:
+                return self._start_once(self._config)
+            except AddressError as exc:
+                lost_race = exc
+                if self._process is None:  # found before Triton was started: no race
+                    raise
+        raise lost_race
+
+    def _start_once(self, config: ServerConfig) -> Probe:
+        """Starts Triton, waits until it is ready, and leaves nothing behind when that fails."""
+        _repository.check(config.repository)
+        installation = locate(Host.detect())
+        endpoints = reserve(config)
+        runtime = prepare(installation)
+        with self._lock:
+            if self._stopping.is_set():
+                raise ServerStopped("the server was stopped before it was ready")
+            self._endpoints = endpoints
+            self._process = process = TritonProcess(
+                command(config, endpoints, installation, runtime),
+                environment(installation, usable_cores(), os.environ),
+                runtime,
+                self._on_log_line,
+            )
+        # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
+        from vitriton_server._probe import Probe
+
+        probe = Probe(endpoints.address(endpoints.grpc_port))
+        try:
+            self._wait_until_ready(process, probe)
+            self._models, self._version = tuple(probe.models()), probe.version()
+            self._watched = probe.image_models()
+        except BaseException:
+            probe.close()
+            process.kill()
+            raise
+        return probe
+
+    def _wait_until_ready(self, process: TritonProcess, probe: Probe) -> None:
+        deadline = time.monotonic() + self._config.ready_timeout_s
+        while not probe.is_ready():
+            if process.ended.wait(_POLL_S):
+                raise self._start_failure(process)
+            if self._stopping.is_set():
+                raise ServerStopped("the server was stopped before it was ready")
+            if time.monotonic() > deadline:
+                raise NotReadyInTime(
+                    f"the models in {self._config.repository} were not ready within {self._config.ready_timeout_s:g} "
+                    "s; allow more with --ready-timeout (ready_timeout_s)",
+                    process.log.last(_ERROR_LINES),
+                )
+
+    def _start_failure(self, process: TritonProcess) -> ServerError:
+        if self._stopping.is_set():
+            return ServerStopped("the server was stopped before it was ready")
+        lines = process.log.last(10**6)
+        if port_was_taken(lines):
+            return AddressError("another process took one of the ports before Triton could; try again")
+        reasons = failed_models(lines)
+        if reasons:
+            text = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
+            return ModelLoadError(f"Triton cannot load {text}", lines[-_ERROR_LINES:])
+        return ServerError(
+            f"tritonserver ended with status {process.exit_status} before the models were ready", lines[-_ERROR_LINES:]
+        )
+
+    def _supervise(self, probe: Probe) -> None:
+        budget = RestartBudget(self._config.watch)
+        try:
+            while True:
+                reason = self._watch_to_the_end(probe)
+                if reason is None:
+                    return
+                restarted = self._restart(budget, reason)
+                if restarted is None:
+                    return
+                probe = restarted
+        except Exception as exc:  # the watch itself is broken: nobody would notice a dead server any more
+            _LOG.exception("the watch of the server failed")
+            self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(_ERROR_LINES))
+        finally:
+            probe.close()
+            process = self._process
+            if process is not None and not process.ended.is_set() and not self._stopping.is_set():
+                process.kill()
+            self._ended.set()
+
+    def _watch_to_the_end(self, probe: Probe) -> str | None:
+        """Returns why Triton has ended or been ended; None when `stop()` was called."""
+        process = self._process
+        assert process is not None  # set before the supervisor starts
+        watch = Watch(probe, self._watched, self._config.watch)
+        while not process.ended.wait(watch.delay_s()):
+            reason = watch.look()
+            if reason is not None and not self._stopping.is_set():
+                # Not terminated: with a dead stub Triton waits for its whole exit timeout.
+                process.kill()
+                return reason
+        return None if self._stopping.is_set() else f"tritonserver ended by itself with status {process.exit_status}"
+
+    def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
+        """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
+        log = self.log_tail(_ERROR_LINES)
+        config = keep_ports(self._config, self._known_endpoints())
+        while (backoff_s := budget.take()) is not None:
+            _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)
+            if self._stopping.wait(backoff_s):
+                return None
+            try:
+                probe = self._start_once(config)
+            except ServerStopped:
+                return None
+            except ServerError as exc:
+                reason, log = exc.message, list(exc.log)
+                continue
+            _LOG.warning("restarted; every model is ready again")
+            return probe
+        limit = self._config.watch
+        what = (
+            f"{reason}; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
+            if limit.restart
+            else reason
+        )
+        self._failure = ServerDied(what, log)
+        return None

@@ -1,0 +1,400 @@
+"""Triton's `onnxruntime` backend as a Python-based backend, for a Triton that comes without the native one.
+
+It reads the same config.pbtxt as the native backend and refuses what that refuses, so that a repository that loads here
+loads there. Source of the parameters and the checks: triton-inference-server/onnxruntime_backend (README.md,
+onnxruntime.cc).
+
+It imports only the standard library, numpy, onnxruntime and what the python backend brings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+# The cores that this process may really use; the launcher counts them (affinity and cgroup), ONNX Runtime would take
+# all of the host's.
+CORES_VARIABLE = "VITRITON_CPU_CORES"
+
+# BF16 is left out because numpy, through which the python backend hands over tensors, has no such type.
+ONNX_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+    "TYPE_STRING": "tensor(string)",
+}
+
+GRAPH_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+# Parameters of the model that the native backend hands to its CUDA provider, with what each number stands for.
+CUDA_CHOICES = {
+    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
+    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
+}
+CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream")
+
+SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
+DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
+
+
+class LoadError(Exception):
+    """The model cannot be loaded; the text says why and what to do."""
+
+
+class Config:
+    """What the backend needs of a model's config.pbtxt.
+
+    Attributes:
+        max_batch_size: 0 means that the tensors have no batch axis.
+        inputs: name → (data type, dims without the batch axis).
+        outputs: the same for the outputs.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.max_batch_size: int = document.get("max_batch_size", 0)
+        self.filename: str = document.get("default_model_filename") or "model.onnx"
+        self.inputs = {entry["name"]: _tensor(entry) for entry in document.get("input", [])}
+        self.optional = {entry["name"] for entry in document.get("input", []) if entry.get("optional")}
+        self.outputs = {entry["name"]: _tensor(entry) for entry in document.get("output", [])}
+        groups = [group for group in document.get("instance_group", []) if group.get("kind") == "KIND_CPU"]
+        self.cpu_instances = sum(int(group.get("count", 1)) for group in groups)
+        optimization = document.get("optimization", {})
+        self.graph_level = int(optimization.get("graph", {}).get("level", 0))
+        self.accelerators: dict[str, Any] = optimization.get("execution_accelerators", {})
+        self.custom_operators: list[str] = document.get("model_operations", {}).get("op_library_filename", [])
+        self._parameters = {key: value.get("string_value", "") for key, value in document.get("parameters", {}).items()}
+
+    def text(self, key: str) -> str | None:
+        """A parameter as written, or None if the config does not have it."""
+        return self._parameters.get(key)
+
+    def number(self, key: str) -> int:
+        """A parameter that counts something; 0 when absent, which is the native backend's word for "you choose"."""
+        text = self._parameters.get(key, "0")
+        try:
+            return int(text)
+        except ValueError as exc:
+            raise LoadError(f"parameter {key} is {text!r}; it must be a whole number") from exc
+
+    def flag(self, key: str) -> bool | None:
+        """A parameter that switches something, or None if the config does not have it."""
+        if (text := self._parameters.get(key)) is None:
+            return None
+        if text.lower() not in ("1", "true", "0", "false"):
+            raise LoadError(f"parameter {key} is {text!r}; it must be 1, true, 0 or false")
+        return text.lower() in ("1", "true")
+
+
+def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
+    dims = entry["reshape"]["shape"] if entry.get("reshape") else entry.get("dims", [])
+    return entry["data_type"], [int(dim) for dim in dims]
+
+
+def session_options(config: Config, cores: int) -> ort.SessionOptions:
+    """The session options that config.pbtxt asks for.
+
+    Args:
+        config: of the model.
+        cores: that this process may use; the model's CPU instances divide them unless the config counts threads itself.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about the graph, which the export has checked
+    if config.graph_level not in GRAPH_LEVELS:
+        raise LoadError(f"optimization.graph.level is {config.graph_level}; it must be -1, 0, 1 or 2")
+    options.graph_optimization_level = GRAPH_LEVELS[config.graph_level]
+    mode = config.number("execution_mode")
+    if mode not in (0, 1):
+        raise LoadError(f"parameter execution_mode is {mode}; it must be 0 (sequential) or 1 (parallel)")
+    options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
+    share = max(1, cores // max(1, config.cpu_instances))
+    options.intra_op_num_threads = max(0, config.number("intra_op_thread_count")) or share
+    options.inter_op_num_threads = max(0, config.number("inter_op_thread_count")) or share
+    # A waiting thread that spins holds its core, and the same cores decode images and run the other encoder.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    arena, pattern = config.flag("enable_mem_arena"), config.flag("enable_mem_pattern")
+    if arena is not None:
+        options.enable_cpu_mem_arena = arena
+    if pattern is not None:
+        options.enable_mem_pattern = pattern
+    if (device_allocator := config.text(DEVICE_ALLOCATOR)) is not None:
+        options.add_session_config_entry(DEVICE_ALLOCATOR, device_allocator)
+    for library in config.custom_operators:
+        options.register_custom_ops_library(library)
+    return options
+
+
+def providers(config: Config, kind: str, device_id: int, available: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The execution providers of an instance, best first.
+
+    Args:
+        config: of the model.
+        kind: of the instance, as Triton names it: CPU, GPU or AUTO.
+        device_id: of the GPU.
+        available: the providers that the installed onnxruntime has.
+
+    Raises:
+        LoadError: a GPU or an accelerator is asked for that this onnxruntime cannot serve.
+    """
+    for accelerator in config.accelerators.get("cpu_execution_accelerator", []):
+        raise LoadError(_no_accelerator(accelerator["name"]))
+    has_cuda = "CUDAExecutionProvider" in available
+    if kind == "GPU" and not has_cuda:
+        raise LoadError(
+            "instance_group asks for a GPU (KIND_GPU), but the installed onnxruntime has no CUDA provider "
+            f"({', '.join(available)}); `pip uninstall -y onnxruntime onnxruntime-gpu` and then "
+            "`pip install 'onnxruntime-gpu[cuda,cudnn]'`, or use KIND_CPU"
+        )
+    chosen: list[tuple[str, dict[str, str]]] = []
+    if has_cuda and kind in ("GPU", "AUTO"):
+        chosen.append(("CUDAExecutionProvider", _cuda_options(config, device_id)))
+    return [*chosen, ("CPUExecutionProvider", {})]
+
+
+def _cuda_options(config: Config, device_id: int) -> dict[str, str]:
+    options = {"device_id": str(device_id)}
+    for accelerator in config.accelerators.get("gpu_execution_accelerator", []):
+        if accelerator["name"] != "cuda":
+            raise LoadError(_no_accelerator(accelerator["name"]))
+        options.update(accelerator.get("parameters", {}))
+    for key, choices in CUDA_CHOICES.items():
+        text = config.text(key)
+        if text is not None and text not in choices:
+            raise LoadError(f"parameter {key} is {text!r}; it must be one of {', '.join(choices)}")
+        if text is not None:
+            options[key] = choices[text]
+    options.update({key: text for key in CUDA_VALUES if (text := config.text(key)) is not None})
+    return options
+
+
+def _no_accelerator(name: str) -> str:
+    return (
+        f"execution accelerator {name!r} is asked for, which only Triton's native onnxruntime backend has; remove it "
+        "from config.pbtxt or serve with NVIDIA's image"
+    )
+
+
+def check_tensors(config: Config, graph_inputs: Iterable[Any], graph_outputs: Iterable[Any]) -> None:
+    """Refuses a config.pbtxt that disagrees with the graph, as the native backend does.
+
+    Args:
+        config: of the model.
+        graph_inputs: onnxruntime's NodeArg for each input of the graph.
+        graph_outputs: the same for the outputs.
+
+    Raises:
+        LoadError: names the tensor and what both sides say.
+    """
+    inputs = {node.name: node for node in graph_inputs}
+    outputs = {node.name: node for node in graph_outputs}
+    for name in inputs:
+        if name not in config.inputs:
+            raise LoadError(
+                f"the graph needs an input {name!r} that config.pbtxt does not have (it has {_names(config.inputs)})"
+            )
+    for role, wanted, found in (("input", config.inputs, inputs), ("output", config.outputs, outputs)):
+        for name, (data_type, dims) in wanted.items():
+            if name in found:
+                _check_tensor(config, role, found[name], data_type, dims)
+            elif name not in config.optional or role == "output":
+                raise LoadError(f"config.pbtxt has {role} {name!r}, the graph only {_names(found)}")
+
+
+def _check_tensor(config: Config, role: str, node: Any, data_type: str, dims: list[int]) -> None:
+    title = f"{role} {node.name!r}"
+    if data_type not in ONNX_TYPES:
+        raise LoadError(f"config.pbtxt gives {title} the type {data_type}, which this backend cannot pass on")
+    if node.type != ONNX_TYPES[data_type]:
+        raise LoadError(f"config.pbtxt says that {title} is {data_type}, the graph says {node.type}")
+    graph = [dim if isinstance(dim, int) else -1 for dim in node.shape]
+    if not graph and not config.max_batch_size:
+        if any(dim != 1 for dim in dims):
+            raise LoadError(
+                f"config.pbtxt gives {title} the dims {dims}, but it is a scalar in the graph: use dims [1]"
+            )
+        return
+    if config.max_batch_size:
+        if not graph or graph[0] != -1:
+            raise LoadError(
+                f"max_batch_size is {config.max_batch_size}, but the first dimension of {title} in the graph is fixed "
+                f"({graph}); export it with a dynamic batch axis or set max_batch_size to 0"
+            )
+        graph = graph[1:]
+    # As CompareDimsSupported of the native backend: an input may be narrower than the graph, an output must be equal.
+    equal = len(graph) == len(dims) and all(
+        have == want or (role == "input" and have == -1) for have, want in zip(graph, dims, strict=True)
+    )
+    if not equal:
+        raise LoadError(f"config.pbtxt gives {title} the dims {dims}, the graph {graph} (both without the batch axis)")
+
+
+def _names(tensors: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in tensors) or "none"
+
+
+def model_file(folder: Path, filename: str) -> Path:
+    """The ONNX file of a version folder; external data lies beside it and is found by ONNX Runtime itself."""
+    path = folder / filename
+    if path.is_dir():
+        path = path / "model.onnx"
+    if not path.is_file():
+        raise LoadError(f"{path} does not exist; export the model again, or name the file in default_model_filename")
+    return path
+
+
+def usable_cores() -> int:
+    """The launcher's count; without the launcher, the cores that this process is bound to."""
+    text = os.environ.get(CORES_VARIABLE, "")
+    return int(text) if text.isdigit() and int(text) > 0 else len(os.sched_getaffinity(0))
+
+
+Arrays = dict[str, np.ndarray]
+Run = Callable[[list[str], Arrays], list[np.ndarray]]
+
+
+def run_batch(
+    run: Run, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]], batched: bool
+) -> list[Arrays | Exception]:
+    """One answer or error for each request, with as few runs as possible.
+
+    Args:
+        run: (output names, name → array) → the arrays of those outputs.
+        feeds: for each request its inputs, (B_i, …) if `batched`.
+        wanted: for each request the names of the outputs that it asked for.
+        batched: whether the first axis is the batch, along which requests are joined.
+
+    Returns:
+        For each request its outputs, views of the joint result, (B_i, …) if `batched`; or the error that it alone made.
+    """
+    if batched and len(feeds) > 1 and _joinable(feeds):
+        try:
+            return _run_joint(run, feeds, wanted)
+        except Exception:  # whose fault it is shows when each request runs alone, below
+            pass
+    answers: list[Arrays | Exception] = []
+    for feed, names in zip(feeds, wanted, strict=True):
+        try:
+            answers.append(dict(zip(names, run(list(names), feed), strict=True)))
+        except Exception as exc:  # whatever a request makes of the graph is that request's answer
+            # with its traceback it would hold this frame, and the frame it: tensors until the garbage collector comes
+            answers.append(exc.with_traceback(None))
+    return answers
+
+
+def _joinable(feeds: Sequence[Arrays]) -> bool:
+    first = {name: array.shape[1:] for name, array in feeds[0].items()}
+    return all({name: array.shape[1:] for name, array in feed.items()} == first for feed in feeds[1:])
+
+
+def _run_joint(run: Run, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]]) -> list[Arrays | Exception]:
+    names = list(dict.fromkeys(name for names in wanted for name in names))
+    joint = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+    sizes = [len(next(iter(feed.values()))) for feed in feeds]
+    results = dict(zip(names, run(names, joint), strict=True))
+    for name, array in results.items():
+        if len(array) != sum(sizes):
+            raise ValueError(f"output {name!r} has {len(array)} rows for a batch of {sum(sizes)}")
+    answers: list[Arrays | Exception] = []
+    start = 0
+    for size, asked in zip(sizes, wanted, strict=True):
+        answers.append({name: results[name][start : start + size] for name in asked})
+        start += size
+    return answers
+
+
+class TritonPythonModel:
+    """One instance of a model; Triton makes it and calls it."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the graph and checks it against the config.
+
+        Raises:
+            LoadError: becomes the reason that Triton gives for not loading the model.
+        """
+        self._config = config = Config(json.loads(args["model_config"]))
+        kind, device_id = args["model_instance_kind"], int(args["model_instance_device_id"])
+        path = model_file(Path(args["model_repository"]) / args["model_version"], config.filename)
+        wanted = providers(config, kind, device_id, ort.get_available_providers())
+        if wanted[0][0] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's own wheels are on no library path
+        options = session_options(config, usable_cores())
+        try:
+            self._session = ort.InferenceSession(str(path), sess_options=options, providers=wanted)
+        except Exception as exc:
+            raise LoadError(f"onnxruntime {ort.__version__} cannot load {path}: {exc}") from exc
+        if kind == "GPU" and self._session.get_providers()[0] != "CUDAExecutionProvider":
+            raise LoadError(
+                "instance_group asks for a GPU (KIND_GPU), but onnxruntime could not start its CUDA provider; its "
+                "own error above names the library or the driver that is missing"
+            )
+        check_tensors(config, self._session.get_inputs(), self._session.get_outputs())
+        self._scalars = {node.name for node in self._session.get_inputs() if not node.shape}
+        self._run_options = ort.RunOptions()
+        if (shrink := config.text(SHRINK_ARENA)) is not None:
+            self._run_options.add_run_config_entry(SHRINK_ARENA, shrink)
+
+    def _run(self, names: list[str], feed: Arrays) -> list[np.ndarray]:
+        return self._session.run(names, feed, self._run_options)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answers a batch of requests, each with its own tensors or its own error."""
+        feeds: list[Arrays] = []
+        wanted: list[list[str]] = []
+        answers: dict[int, Any] = {}
+        places: list[int] = []
+        for place, request in enumerate(requests):
+            try:
+                feeds.append({tensor.name(): self._as_array(tensor) for tensor in request.inputs()})
+            except UnicodeDecodeError as exc:
+                answers[place] = _error(f"a string input is not UTF-8: {exc}", pb_utils.TritonError.INVALID_ARG)
+                continue
+            wanted.append([name for name in request.requested_output_names() if name in self._config.outputs])
+            places.append(place)
+        results = run_batch(self._run, feeds, wanted, batched=self._config.max_batch_size > 0)
+        for place, result in zip(places, results, strict=True):
+            answers[place] = _response(result)
+        return [answers[place] for place in range(len(requests))]
+
+    def _as_array(self, tensor: Any) -> np.ndarray:
+        array: np.ndarray = tensor.as_numpy()
+        if array.dtype == np.object_:
+            # onnxruntime takes str; bytes it would turn into their repr.
+            flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
+            array = np.array(flat, dtype=np.object_).reshape(array.shape)
+        return array.reshape(()) if tensor.name() in self._scalars else array
+
+
+def _response(result: Arrays | Exception) -> Any:
+    if isinstance(result, InvalidArgument):
+        return _error(f"onnxruntime refuses the input: {result}", pb_utils.TritonError.INVALID_ARG)
+    if isinstance(result, Exception):
+        return _error(f"onnxruntime failed: {result}", pb_utils.TritonError.INTERNAL)
+    # Gives a scalar the shape [1] too, which is how Triton writes it.
+    tensors = [pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in result.items()]
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,59 @@
+"""The command `vitriton serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application `vitriton`."""
+    app.command("serve")(serve)
+
+
+def serve(
+    triton_arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[-- TRITON_OPTIONS]", help="Further options of tritonserver, after a `--`."),
+    ] = None,
+    repository: Annotated[Path, typer.Option(help="Folder of the models.")] = Path("model_repository"),
+    host: Annotated[str, typer.Option(help="Address to bind; 0.0.0.0 for all of them.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="0 for a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="0 for a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="0 for a free one.")] = 8002,
+    ready_timeout: Annotated[float, typer.Option(help="Seconds that loading may take.")] = 300.0,
+    exit_timeout: Annotated[float, typer.Option(help="Seconds for the requests in flight when stopping.")] = 10.0,
+    canary_interval: Annotated[
+        float, typer.Option(help="Seconds after which a silent model is asked whether it lives; 0: never.")
+    ] = 8.0,
+    restart: Annotated[
+        bool, typer.Option("--restart/--no-restart", help="Start Triton again when it has died.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole log of Triton.")] = False,
+) -> None:
+    """Serve a model repository with Triton, without Docker."""
+    # Imported here so that `vitriton --help` does not wait for it.
+    from vitriton_server._config import WatchPolicy
+    from vitriton_server._console import Reporter
+    from vitriton_server._errors import InvalidConfiguration
+    from vitriton_server._server import TritonServer
+
+    reporter = Reporter(verbose=verbose)
+    try:
+        server = TritonServer(
+            repository,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            ready_timeout_s=ready_timeout,
+            exit_timeout_s=exit_timeout,
+            watch=WatchPolicy(canary_interval_s=canary_interval, restart=restart),
+            triton_arguments=triton_arguments or (),
+            on_log_line=reporter.line,
+        )
+    except InvalidConfiguration as exc:
+        raise typer.BadParameter(exc.message) from exc
+    raise typer.Exit(reporter.run(server, repository))

@@ -1,0 +1,269 @@
+"""What is looked at before Triton is started: the installation, the repository, the ports, the options."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from server.tiny_models import add_encoder, add_ensemble, copy_repository, make_full_repository
+from vitriton_server import AddressError, InstallationError, InvalidConfiguration, RepositoryError, TritonServer
+from vitriton_server import _repository as repository_checks
+from vitriton_server._config import ServerConfig
+from vitriton_server._locate import STUB, Host, find_libpython, locate, stub_python
+from vitriton_server._log import failed_models, is_problem, loaded_model, port_was_taken
+from vitriton_server._ports import reserve
+from vitriton_server._runtime import command, environment, prepare
+
+pytestmark = pytest.mark.usefixtures("work_folder")
+
+
+def make_file(path: Path, mode: int = 0o755, content: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """A machine on which everything is there."""
+    wheel = tmp_path / "site-packages" / "pytriton" / "tritonserver"
+    make_file(wheel / "bin" / "tritonserver")
+    make_file(wheel / "backends" / "python" / "libtriton_python.so")
+    make_file(wheel / "python_backend_stubs" / "3.11" / STUB, mode=0o644)
+    return Host(
+        on_path=None,
+        wheel=wheel,
+        platform="Linux x86_64",
+        glibc=(2, 36),
+        python=(3, 11),
+        python_bin=make_file(tmp_path / "venv" / "bin" / "python3").parent,
+        in_venv=True,
+        libpython=make_file(tmp_path / "lib" / "libpython3.11.so.1.0"),
+        numpy="1.26.4",
+        onnxruntime=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"wheel": None}, "the package nvidia-pytriton, which carries one, is not installed"),
+        ({"platform": "Linux aarch64"}, "this is Linux aarch64; serve with `docker compose up`"),
+        ({"glibc": (2, 31)}, "needs glibc 2.35 or later (Ubuntu 22.04, Debian 12), and this system has glibc 2.31"),
+        ({"glibc": None}, "this system has another C library"),
+        ({"python": (3, 14)}, "has no python backend for Python 3.14"),
+        ({"libpython": None}, "libpython3.11.so.1.0 was not found"),
+        ({"numpy": "2.3.1"}, "numpy 2.3.1 is installed for .*; `pip install 'numpy<2'`"),
+        ({"numpy": None}, "numpy is not installed"),
+        ({"onnxruntime": False}, "onnxruntime is not installed"),
+        ({"python_bin": Path("/nowhere")}, "/nowhere/python3 does not exist"),
+    ],
+)
+def test_what_is_missing_is_named(host: Host, changes: dict[str, object], text: str) -> None:
+    """Each missing or unfit part gives its own error, which says what to do."""
+    with pytest.raises(InstallationError, match=text.replace("(", r"\(").replace(")", r"\)")):
+        locate(dataclasses.replace(host, **changes))  # type: ignore[arg-type]
+
+
+def test_a_tritonserver_that_may_not_run(host: Host) -> None:
+    """The error gives the command that repairs it."""
+    assert host.wheel is not None
+    (host.wheel / "bin" / "tritonserver").chmod(0o644)
+    with pytest.raises(InstallationError, match="is not executable; `chmod"):
+        locate(host)
+
+
+def test_the_wheel_is_used_when_path_has_none(host: Host) -> None:
+    """Its stub gets its run bit, the venv comes first on PATH, and the onnxruntime backend is put beside it."""
+    installation = locate(host)
+    runtime = prepare(installation)
+    variables = environment(installation, 3, {"PATH": "/bin", "LD_LIBRARY_PATH": "/old"})
+    assert (runtime.backends / "python" / STUB).stat().st_mode & 0o100
+    assert (runtime.backends / "onnxruntime" / "model.py").is_file()
+    assert variables["PATH"].split(":") == [str(host.python_bin), "/bin"]
+    assert variables["LD_LIBRARY_PATH"].endswith(f"{host.libpython.parent}:/old")  # type: ignore[union-attr]
+    assert variables["VITRITON_CPU_CORES"] == "3"
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("stub", [b"..libpython3.11.so.1.0..", b"..libpython3.12.so.1.0.."])
+def test_a_tritonserver_on_path_comes_first(host: Host, tmp_path: Path, native: bool, stub: bytes) -> None:
+    """With its own backends and libraries; this Python serves only where its stub is linked to the same version."""
+    image = tmp_path / "opt"
+    make_file(image / "backends" / "python" / STUB, content=stub)
+    if native:
+        make_file(image / "backends" / "onnxruntime" / "libtriton_onnxruntime.so")
+    found = make_file(image / "bin" / "tritonserver")
+    installation = locate(dataclasses.replace(host, on_path=found, wheel=None, numpy="2.3"))
+    assert (installation.executable, installation.library_folders) == (found, ())
+    assert installation.python_bin == (host.python_bin if b"3.11" in stub else None)
+    backend = prepare(installation).backends / "onnxruntime"
+    assert (backend / "libtriton_onnxruntime.so").exists() is native
+    assert (backend / "model.py").exists() is not native
+
+
+def test_a_tritonserver_on_path_without_backends(host: Host, tmp_path: Path) -> None:
+    """The error says where they were looked for."""
+    lone = make_file(tmp_path / "elsewhere" / "tritonserver")
+    with pytest.raises(InstallationError, match="not its backends"):
+        locate(dataclasses.replace(host, on_path=lone))
+
+
+def test_this_machine_can_serve() -> None:
+    """The environment of these tests has all that is needed, and its stub names its Python."""
+    host = Host.detect()
+    installation = locate(host)
+    assert installation.stub is None or stub_python(installation.stub) == host.python
+    assert host.numpy == np.__version__
+
+
+def test_where_libpython_is_looked_for(tmp_path: Path) -> None:
+    """The Python's own folders come first, then what the dynamic linker knows; the exact name comes first."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    listed = make_file(far / "libpython3.11.so.1.0")
+    ldconfig = f"1 libs found\n\tlibpython3.11.so.1.0 (libc6,x86-64) => {listed}\n"
+    names = ["libpython3.11.so.1.0"]
+    assert find_libpython(names, [near], "") is None
+    assert find_libpython(names, [near], ldconfig) == listed
+    own = make_file(near / "libpython3.11.so.1.0")
+    assert find_libpython(names, [near], ldconfig) == own
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Path:
+    """A repository as the export leaves it."""
+    return make_full_repository(tmp_path / "repository")
+
+
+def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    """Missing, a file, and empty are told apart."""
+    (tmp_path / "empty").mkdir()
+    for path, text in (
+        (tmp_path / "missing", "does not exist; make one with"),
+        (make_file(tmp_path / "file"), "is no folder"),
+        (tmp_path / "empty", "holds no models"),
+    ):
+        with pytest.raises(RepositoryError, match=text):
+            repository_checks.check(path)
+
+
+def test_a_leftover_folder(exported: Path) -> None:
+    """Triton would take it for a model and refuse everything; plain files do no harm."""
+    (exported / "README.md").write_text("hello")
+    assert "tiny_pooled" in repository_checks.check(exported)
+    (exported / ".tmp-123").mkdir()
+    with pytest.raises(RepositoryError, match=r"\.tmp-123 is no model .* remove it"):
+        repository_checks.check(exported)
+
+
+def test_an_export_without_weights(exported: Path, tmp_path: Path) -> None:
+    """The error gives the model's name and the command that fills it in."""
+    bare = copy_repository(exported, tmp_path / "bare")
+    (bare / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
+    text = rf"`tiny` in {bare} has no weights yet: run `vitriton export MODEL --name tiny --repository {bare}`"
+    with pytest.raises(RepositoryError, match=text):
+        TritonServer(bare).start()
+
+
+def test_an_export_that_did_not_finish(exported: Path) -> None:
+    """Weights beside an ensemble that still has the placeholder are no finished export."""
+    add_encoder(exported, "other_unpooled_encoder")
+    add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
+    with pytest.raises(RepositoryError, match=r"the export of `other` in .* did not finish"):
+        repository_checks.check(exported)
+
+
+@pytest.mark.parametrize("service", ["http", "grpc", "metrics"])
+def test_a_taken_port(service: str, python_repository: Path) -> None:
+    """The error names the port, the service and the option, whoever shares the port with whatever option."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(AddressError, match=f"port {port} .* is taken; .* --{service}-port"):
+            TritonServer(python_repository, **{f"{service}_port": port}).start()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("host", "text"),
+    [("203.0.113.7", "is not an address of this machine"), ("no.such.host.invalid", "unknown name")],
+)
+def test_a_host_that_cannot_be_bound(host: str, text: str) -> None:
+    """An address of another machine and an unknown name are told apart."""
+    with pytest.raises(AddressError, match=text):
+        reserve(ServerConfig(host=host))
+
+
+@pytest.mark.parametrize(
+    ("host", "bound", "reached"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("localhost", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0", "127.0.0.1"),
+        ("::1", "::1", "[::1]"),
+        ("::", "::", "[::1]"),
+    ],
+)
+def test_what_a_host_binds(host: str, bound: str, reached: str) -> None:
+    """A wildcard is reached through loopback, and three free ports differ."""
+    if ":" in host and not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    endpoints = reserve(ServerConfig(host=host))
+    assert endpoints.ip == bound
+    assert endpoints.address(endpoints.grpc_port) == f"{reached}:{endpoints.grpc_port}"
+    assert len({endpoints.http_port, endpoints.grpc_port, endpoints.metrics_port}) == 3
+
+
+def test_raw_options_come_last(host: Host, python_repository: Path) -> None:
+    """Tritonserver takes the last of two equal options, so a person's own wins."""
+    config = ServerConfig(repository=python_repository, triton_arguments=["--log-verbose=1"])
+    installation = locate(host)
+    line = command(config, reserve(config), installation, prepare(installation))
+    assert line[0] == str(installation.executable)
+    assert line[-1] == "--log-verbose=1"
+    assert f"--model-repository={python_repository.resolve()}" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"grpc_port": -1}, "grpc_port is -1"),
+        ({"http_port": 8001, "grpc_port": 8001}, "must differ"),
+        ({"ready_timeout_s": 0}, "ready_timeout_s is 0"),
+        ({"exit_timeout_s": -1}, "exit_timeout_s is -1"),
+        ({"host": ""}, "host is ''"),
+        ({"triton_arguments": ["--grpc-use-ssl=true"]}, "use a proxy in front of the server for TLS"),
+        ({"triton_arguments": ["--"]}, "is no option"),
+    ],
+)
+def test_options_that_cannot_be(settings: dict[str, object], text: str) -> None:
+    """They are refused when the server is made, before anything is started."""
+    with pytest.raises(InvalidConfiguration, match=text):
+        TritonServer(**settings)  # type: ignore[arg-type]
+
+
+LOG = [
+    "I1123 10:28:17.165132 4474 model_lifecycle.cc:839] \"successfully loaded 'good'\"",
+    'E1123 10:28:15.761486 4474 server.cc:241] "CudaDriverHelper has not been initialized."',
+    "E1123 10:29:16.5 4989 model_lifecycle.cc:642] \"failed to load 'bad' version 1: Internal: LoadError: no \\'x\\'"
+    '\\n\\nAt:\\n  /a/model.py(6): initialize\\n"',
+    "E1123 10:29:16.5 4989 model_repository_manager.cc:1460] \"Poll failed for model directory 'odd': no backend\"",
+    'W1123 10:29:16.6 4989 some.cc:1] "something to know"',
+    "+---- a table ----+",
+]
+
+
+def test_what_the_log_tells() -> None:
+    """Models loaded, models refused with their reason alone, and the lines that a person should see."""
+    assert [loaded_model(line) for line in LOG] == ["good", None, None, None, None, None]
+    assert failed_models(LOG) == {"bad": "no 'x'", "odd": "no backend"}
+    assert [is_problem(line, has_gpu=False) for line in LOG] == [False, False, True, True, True, False]
+    assert is_problem(LOG[1], has_gpu=True)
+    taken = "E1 main.cc:257] \"failed to start HTTP service: Unavailable - Socket '127.0.0.1:1' already in use \""
+    assert port_was_taken([*LOG, taken])
+    assert not port_was_taken(LOG)

@@ -1,0 +1,176 @@
+"""Start, end, death and restart of a real Triton."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from server.processes import children, is_running, is_zombie, shared_memory, wait_until
+from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
+
+QUICK = WatchPolicy(canary_interval_s=0.5)
+PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
+
+
+def embed(address: str) -> np.ndarray:
+    image = triton.InferInput("image", [1, 1], "BYTES")
+    image.set_data_from_numpy(PNG)
+    client = triton.InferenceServerClient(address)
+    try:
+        return client.infer("tiny_pooled", [image], client_timeout=30).as_numpy("pixels")
+    finally:
+        client.close()
+
+
+def stub_of(pid: int) -> int:
+    return next(iter(children(pid)))
+
+
+def test_a_with_block_leaves_nothing(python_repository: Path, work_folder: Path) -> None:
+    """Inside the server answers; afterwards no process, thread, temporary folder or shared memory is left of it."""
+    threads = set(threading.enumerate())
+    with TritonServer(python_repository) as server:
+        assert server.is_alive()
+        assert server.models == ("tiny_pooled", "tiny_preprocess")
+        assert embed(server.grpc_address).shape == (1, 4, 4, 3)
+        assert any("Started GRPCInferenceService" in line for line in server.log_tail(200))
+        assert list(work_folder.iterdir())
+        family = [server.pid, *children(server.pid)]
+        memory = shared_memory(server.pid)
+    assert not server.is_alive()
+    assert server.wait()
+    assert not any(is_running(pid) or is_zombie(pid) for pid in family)
+    assert memory
+    assert not any(region.exists() for region in memory)
+    assert not list(work_folder.iterdir())
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_server_starts_once(python_repository: Path) -> None:
+    """One that has been stopped says so when it is started; stopping twice is no error."""
+    server = TritonServer(python_repository)
+    server.stop()
+    server.stop()
+    with pytest.raises(ServerError, match="starts once"):
+        server.start()
+
+
+def test_a_dead_stub_ends_the_server(python_repository: Path, work_folder: Path) -> None:
+    """Triton still calls itself ready when its python step is killed; the canary finds out, and wait() says so."""
+    with TritonServer(python_repository, watch=QUICK) as server:
+        family = [server.pid, *children(server.pid)]
+        os.kill(stub_of(server.pid), signal.SIGKILL)
+        with pytest.raises(ServerDied, match="not healthy"):
+            server.wait(15)
+        assert not server.is_alive()
+        assert not any(is_running(pid) for pid in family)
+        assert not list(work_folder.iterdir())
+
+
+def test_a_dead_stub_is_replaced_on_request(python_repository: Path) -> None:
+    """With restart the models answer again, on the same ports, from another Triton."""
+    policy = WatchPolicy(canary_interval_s=0.5, restart=True, backoff_s=0)
+    with TritonServer(python_repository, watch=policy) as server:
+        address, first = server.grpc_address, server.pid
+        embed(address)  # a connection that is closing down must not count as a taken port
+        os.kill(stub_of(first), signal.SIGKILL)
+        wait_until(lambda: server.pid != first and answers(address), 30, "an answer of the restarted server")
+        assert server.grpc_address == address
+        assert server.is_alive()
+
+
+def answers(address: str) -> bool:
+    try:
+        return embed(address).size > 0
+    except triton.InferenceServerException:
+        return False
+
+
+def test_a_triton_that_exits_is_noticed_at_once(python_repository: Path) -> None:
+    """Without any canary, a killed tritonserver ends the wait within two seconds."""
+    with TritonServer(python_repository, watch=WatchPolicy(canary_interval_s=0)) as server:
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerDied, match="ended by itself with status 137"):
+            server.wait(2)
+
+
+def test_triton_dies_with_its_guard(python_repository: Path, work_folder: Path) -> None:
+    """A guard that is killed takes Triton and its stubs along, and the launcher clears up in its place."""
+    with TritonServer(python_repository) as server:
+        family = [server.pid, *children(server.pid)]
+        guard = next(pid for pid, line in children(os.getpid()).items() if str(work_folder) in line)
+        os.kill(guard, signal.SIGKILL)
+        with pytest.raises(ServerDied):
+            server.wait(10)
+        assert not any(is_running(pid) for pid in family)
+        assert not list(work_folder.iterdir())
+
+
+def test_a_server_survives_the_thread_that_started_it(python_repository: Path) -> None:
+    """Starting it in a thread that ends right away is the same as starting it anywhere else."""
+    server = TritonServer(python_repository)
+    starter = threading.Thread(target=server.start)
+    starter.start()
+    starter.join()
+    try:
+        assert embed(server.grpc_address).size
+    finally:
+        server.stop()
+
+
+FORKING_LAUNCHER = """
+import os, sys, time
+from vitriton_server import TritonServer
+with TritonServer(sys.argv[1]) as server:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, server.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_fork_of_the_launcher_does_not_keep_it_alive(
+    python_repository: Path, own_environment: dict[str, str]
+) -> None:
+    """A process that the launcher forked holds copies of its pipes; the server ends with the launcher all the same."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKING_LAUNCHER, str(python_repository)]
+    with subprocess.Popen(command, env=own_environment, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        fork, server = map(int, launcher.stdout.readline().split())
+        try:
+            family = [server, *children(server)]
+            launcher.kill()
+            wait_until(lambda: not any(map(is_running, family)), 5, "the end of all processes")
+            assert is_running(fork)
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
+def test_stop_interrupts_a_start(python_repository: Path, work_folder: Path) -> None:
+    """stop() from another thread while the models load makes start() raise and leaves nothing."""
+    server = TritonServer(python_repository, on_log_line=lambda line: begun.set())
+    begun = threading.Event()
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        except ServerError as exc:
+            errors.append(exc)
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    assert begun.wait(30)
+    server.stop()
+    starter.join()
+    assert [type(error).__name__ for error in errors] == ["ServerStopped"]
+    assert not list(work_folder.iterdir())

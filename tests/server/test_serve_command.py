@@ -1,0 +1,136 @@
+"""`vitriton serve` as a person and a service manager use it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+from server.launcher import READY, Launcher
+from server.processes import children, is_running, shared_memory, wait_until
+from server.tiny_models import make_broken_repository
+
+PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+
+
+def family(launcher: int) -> list[int]:
+    """The guard, tritonserver and its stubs."""
+    guard = next(iter(children(launcher)))
+    server = next(iter(children(guard)))
+    return [guard, server, *children(server)]
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]])
+def test_signals_end_it_cleanly(
+    numbers: list[signal.Signals], python_repository: Path, work_folder: Path, own_environment: dict[str, str]
+) -> None:
+    """It prints progress, addresses and models when ready; Ctrl-C and SIGTERM, also at once, end it with 0."""
+    arguments = ["--repository", str(python_repository), *PORTS]
+    with Launcher(arguments, {**own_environment, "TMPDIR": str(work_folder)}) as launcher:
+        launcher.wait_for(READY, 2)
+        assert "loaded tiny_preprocess" in launcher.output
+        assert "CudaDriverHelper" not in launcher.output
+        with urllib.request.urlopen(f"http://{launcher.address('metrics')}/metrics") as answer:
+            assert b"nv_inference_request_success" in answer.read()
+        pids = family(launcher.process.pid)
+        for number in numbers:
+            launcher.process.send_signal(number)
+        assert launcher.wait() == 0
+        assert not any(is_running(pid) for pid in pids)
+        assert not list(work_folder.iterdir())
+        assert "Traceback" not in launcher.output
+
+
+def test_a_signal_while_the_models_load(python_repository: Path, own_environment: dict[str, str]) -> None:
+    """It ends as cleanly as one that is ready."""
+    with Launcher(["--repository", str(python_repository), *PORTS, "--verbose"], own_environment) as launcher:
+        launcher.wait_for("loading: tiny_preprocess")
+        launcher.process.send_signal(signal.SIGTERM)
+        assert launcher.wait() == 0
+        assert READY not in launcher.output
+
+
+def test_nothing_outlives_a_killed_launcher(
+    python_repository: Path, work_folder: Path, own_environment: dict[str, str]
+) -> None:
+    """After kill -9 Triton, its stubs, the temporary folder and the shared memory are gone within seconds."""
+    arguments = ["--repository", str(python_repository), *PORTS]
+    with Launcher(arguments, {**own_environment, "TMPDIR": str(work_folder)}) as launcher:
+        launcher.wait_for(READY)
+        pids = family(launcher.process.pid)
+        memory = shared_memory(pids[1])
+        launcher.process.kill()
+        wait_until(lambda: not any(map(is_running, pids)), 5, "the end of all processes")
+        assert not list(work_folder.iterdir())
+        assert memory
+        assert not any(region.exists() for region in memory)
+
+
+def test_a_dead_stub_makes_it_exit(python_repository: Path, own_environment: dict[str, str]) -> None:
+    """When the python step is killed it exits with code 1 and says which model no longer answers."""
+    arguments = ["--repository", str(python_repository), *PORTS, "--canary-interval", "0.5"]
+    with Launcher(arguments, own_environment) as launcher:
+        launcher.wait_for(READY, 2)
+        stub = family(launcher.process.pid)[2]
+        os.kill(stub, signal.SIGKILL)
+        assert launcher.wait() == 1
+        assert "error: tiny_pooled answered 2 requests in a row with an inner error" in launcher.output
+
+
+def test_options_after_the_dashes_reach_triton(python_repository: Path, own_environment: dict[str, str]) -> None:
+    """What follows `--` is passed on; --verbose shows the whole log."""
+    arguments = ["--repository", str(python_repository), *PORTS, "--verbose", "--", "--id=by-hand"]
+    with Launcher(arguments, own_environment) as launcher:
+        launcher.wait_for(READY, 2)
+        assert "by-hand" in launcher.output
+        assert "CudaDriverHelper" in launcher.output or Path("/dev/nvidiactl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--http-port", "70000"], 2, "http_port is 70000"),
+        (["--http-port", "9000", "--grpc-port", "9000"], 2, "must differ"),
+        (["--canary-interval", "-1"], 2, "canary_interval_s is -1"),
+        (["--", "stray"], 2, "'stray' is no option of tritonserver"),
+        (["--", "--http-port=1"], 2, "--http-port cannot be passed on"),
+        (["--no-such-option"], 2, "No such option"),
+        (["--repository", "/no/such/folder"], 1, "does not exist; make one with `vitriton export MODEL"),
+        (["--host", "no.such.host.invalid"], 1, "unknown name"),
+    ],
+)
+def test_mistakes_are_told_apart(
+    arguments: list[str], code: int, text: str, python_repository: Path, own_environment: dict[str, str]
+) -> None:
+    """Usage errors exit with 2 and others with 1, each with its text and without a traceback."""
+    ports = [] if "--http-port" in arguments else PORTS
+    repository = [] if "--repository" in arguments else ["--repository", str(python_repository)]
+    with Launcher([*ports, *repository, *arguments], {**own_environment, "COLUMNS": "400"}) as launcher:
+        assert launcher.wait() == code
+        assert text in launcher.output
+        assert "Traceback" not in launcher.output
+
+
+def test_a_taken_port_is_named(python_repository: Path, own_environment: dict[str, str]) -> None:
+    """It says which port of which service is taken before Triton is started."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        arguments = ["--repository", str(python_repository), "--http-port", "0", "--metrics-port", "0"]
+        with Launcher([*arguments, "--grpc-port", port], own_environment) as launcher:
+            assert launcher.wait() == 1
+            assert f"error: port {port} (gRPC) on 127.0.0.1 is taken" in launcher.output
+            assert "Triton's log" not in launcher.output
+
+
+@pytest.mark.long
+def test_a_broken_model_is_named_first(tmp_path: Path, own_environment: dict[str, str]) -> None:
+    """The reason of a model that fails to load stands before the lines of log."""
+    reasons = make_broken_repository(tmp_path)
+    with Launcher(["--repository", str(tmp_path), *PORTS], own_environment) as launcher:
+        assert launcher.wait() == 1
+        message, _, log = launcher.output.partition("The last lines of Triton's log:")
+        assert all(reason in message for reason in reasons.values())
+        assert log

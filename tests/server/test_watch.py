@@ -1,0 +1,153 @@
+"""When a model is asked, what an answer means, and when it is dead."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+from vitriton_server import InvalidConfiguration, WatchPolicy
+from vitriton_server._canary import IMAGE, Answer, Health, classify, death, with_answer, with_successes
+from vitriton_server._watch import RestartBudget, Watch
+
+POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "answer"),
+    [
+        (None, "", Answer.ALIVE),
+        ("INVALID_ARGUMENT", "cannot use 1 of 1 images", Answer.ALIVE),
+        ("NOT_FOUND", "Request for unknown model", Answer.ALIVE),
+        ("INTERNAL", "Stub process 'x_0_0' is not healthy.", Answer.NOT_HEALTHY),
+        ("INTERNAL", "in ensemble 'x', Stub process 'x_0_0' is not healthy.", Answer.NOT_HEALTHY),
+        ("INTERNAL", "onnxruntime failed: CUDA error", Answer.FAILED),
+        ("UNKNOWN", "", Answer.FAILED),
+        ("UNAVAILABLE", "in ensemble 'x', Exceeds maximum queue size", Answer.BUSY),
+        ("UNAVAILABLE", "Request timeout expired", Answer.BUSY),
+        ("UNAVAILABLE", "failed to connect to all addresses", Answer.SILENT),
+        ("RESOURCE_EXHAUSTED", "", Answer.BUSY),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", Answer.SILENT),
+    ],
+)
+def test_what_an_answer_means(status: str | None, message: str, answer: Answer) -> None:
+    """A refusal shows life, a full queue shows load, and only inner errors speak for death."""
+    assert classify(status, message) is answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "seconds", "dead"),
+    [
+        ([Answer.NOT_HEALTHY], 1, False),
+        ([Answer.NOT_HEALTHY, Answer.NOT_HEALTHY], 2, True),
+        ([Answer.NOT_HEALTHY, Answer.ALIVE, Answer.NOT_HEALTHY], 3, False),
+        ([Answer.NOT_HEALTHY, Answer.BUSY, Answer.NOT_HEALTHY], 3, False),
+        ([Answer.FAILED] * 9, 9, False),
+        ([Answer.ALIVE, Answer.FAILED, Answer.FAILED], 3, True),
+        ([Answer.ALIVE, Answer.FAILED, Answer.NOT_HEALTHY], 3, True),
+        ([Answer.BUSY] * 100, 1000, False),
+        ([Answer.SILENT] * 100, 59, False),
+        ([Answer.SILENT] * 2, 600, False),
+        ([Answer.SILENT] * 3, 60, True),
+    ],
+)
+def test_when_a_model_is_dead(answers: Sequence[Answer], seconds: float, dead: bool) -> None:
+    """Two inner errors in a row, or no answer for long; a model that never could do the canary is left alone."""
+    health = Health(since_s=0)
+    for answer in answers:
+        health = with_answer(health, answer, 0)
+    assert (death(health, POLICY, seconds) is not None) is dead
+
+
+def test_other_requests_show_life() -> None:
+    """A success count that has grown wipes the suspicion; one that has not, or fell, does not."""
+    suspect = Health(since_s=0, successes=5, bad=1, missing=2)
+    assert with_successes(suspect, 6, 9) == Health(since_s=9, successes=6)
+    assert with_successes(suspect, 5, 9) == suspect
+    assert with_successes(suspect, 0, 9).bad == 1
+
+
+def test_the_canary_is_a_picture() -> None:
+    """Every decoder takes it."""
+    with Image.open(io.BytesIO(IMAGE)) as image:
+        image.load()
+        assert (image.format, image.size, image.mode) == ("PNG", (1, 1), "RGB")
+
+
+class Script:
+    """Answers that a test has written down, and a clock that it sets."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self.now_s = 100.0
+        self.counts: dict[str, int] = {"a": 0}
+        self.asked: list[float] = []
+        self._answers = list(answers)
+
+    def successes(self) -> dict[str, int] | None:
+        return self.counts
+
+    def ask(self, model: str, shape: tuple[int, ...], timeout_s: float) -> tuple[Answer, str]:
+        self.asked.append(self.now_s - 100)
+        answer = self._answers.pop(0) if self._answers else Answer.ALIVE
+        self.counts[model] += answer is Answer.ALIVE
+        return answer, "why"
+
+    def run(self, watch: Watch, seconds: float, traffic: bool = False) -> str | None:
+        end = self.now_s + seconds
+        while (delay := watch.delay_s()) is not None and self.now_s + delay < end:
+            self.now_s += max(delay, 0.001)
+            self.counts["a"] += traffic
+            if reason := watch.look():
+                return reason
+        return None
+
+    def watch(self, policy: WatchPolicy = POLICY) -> Watch:
+        return Watch(self, {"a": (1, 1)}, policy, clock=lambda: self.now_s)
+
+
+def test_a_silent_model_is_asked_at_every_interval() -> None:
+    """Once at the start and then at the interval: its own answers do not pass for somebody else's."""
+    script = Script([])
+    assert script.run(script.watch(), 33) is None
+    assert [round(asked) for asked in script.asked] == [0, 8, 16, 24, 32]
+
+
+def test_a_model_under_load_is_not_asked() -> None:
+    """After the question at the start, answers to others are enough."""
+    script = Script([])
+    assert script.run(script.watch(), 100, traffic=True) is None
+    assert len(script.asked) == 1
+
+
+def test_a_dead_model_is_found_within_15_seconds() -> None:
+    """The first bad answer is followed by a second question soon."""
+    script = Script([Answer.ALIVE, *[Answer.NOT_HEALTHY] * 9])
+    reason = script.run(script.watch(WatchPolicy()), 60)
+    assert reason == "a answered 2 requests in a row with an inner error (why)"
+    assert script.asked[-1] < 15
+
+
+def test_an_interval_of_zero_asks_nothing() -> None:
+    """Then only the end of the process itself is noticed."""
+    assert Script([]).watch(WatchPolicy(canary_interval_s=0)).delay_s() is None
+
+
+def test_restarts_are_bounded() -> None:
+    """Five within ten minutes with growing waits, then none; later there are some again."""
+    now = 0.0
+    budget = RestartBudget(WatchPolicy(restart=True, backoff_s=1), clock=lambda: now)
+    assert [budget.take() for _ in range(6)] == [1, 2, 4, 8, 16, None]
+    now = 601.0
+    assert budget.take() == 1
+    assert RestartBudget(WatchPolicy()).take() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("canary_interval_s", -1), ("canary_timeout_s", 0), ("stuck_after_s", 0), ("max_restarts", 0), ("backoff_s", -1)],
+)
+def test_a_policy_has_bounds(name: str, value: float) -> None:
+    """The text names the field, its value and the bound."""
+    with pytest.raises(InvalidConfiguration, match=f"{name} is {value}; it must be"):
+        WatchPolicy(**{name: value})  # type: ignore[arg-type]
