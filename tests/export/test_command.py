@@ -10,6 +10,8 @@ from safetensors.numpy import load_file
 from support import checkpoints
 from typer.testing import CliRunner
 from vitriton.cli import app
+from vitriton_export import _deployment
+from vitriton_export.placeholder import default_deployment
 
 run = CliRunner().invoke
 
@@ -23,6 +25,14 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
     manifest = json.loads((tmp_path / "r/named_pooled/1/manifest.json").read_text())
     for text in ("named_unpooled_encoder", "UINT8 [-1, 32, 32, 3]", "identical", "pooler", manifest["fingerprint"]):
         assert text in done.stdout
+
+
+def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):
+    """The committed text files without weights, beside the new export, would keep a server from starting."""
+    _deployment.write(default_deployment(), tmp_path / "r")
+    done = run(app, ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
+    assert done.exit_code == 0, done.output
+    assert "also holds vit-base-patch16-224, which has no weights yet" in done.stderr
 
 
 @pytest.mark.parametrize(

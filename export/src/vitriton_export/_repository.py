@@ -40,6 +40,16 @@ def check_target(repository: Path, name: str, fingerprint: str) -> None:
             )
 
 
+def without_weights(repository: Path) -> list[str]:
+    """The names of exports of which only the committed text files are there: a server cannot load them."""
+    suffix = f"_{next(iter(TENSOR))}"
+    return sorted(
+        folder.name.removesuffix(suffix)
+        for folder in repository.glob(f"*{suffix}")
+        if read_fingerprint(folder / "config.pbtxt") == NOT_EXPORTED
+    )
+
+
 @contextlib.contextmanager
 def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
     """An empty folder beside the repository, on the same file system, that is gone afterwards.

@@ -66,6 +66,7 @@ def export(
         fail(str(exc))
     progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
     _show(result, Console())
+    _warn_of_others(result.repository, progress)
 
 
 @contextlib.contextmanager
@@ -110,6 +111,18 @@ def _show(result: ExportResult, console: Console) -> None:
         f"fingerprint  {deployment.fingerprint}",
         highlight=False,
     )
+
+
+def _warn_of_others(repository: Path, console: Console) -> None:
+    from vitriton_export._repository import without_weights
+
+    for name in without_weights(repository):
+        console.print(
+            f"note: {repository} also holds {name}, which has no weights yet, and no server loads it as it is; export "
+            f"that model too, or export to another --repository",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _bytes(size: int) -> str:
