@@ -60,7 +60,6 @@ def test_cpu_instances_share_the_cores(
     """Eight cores are divided by the CPU instances, unless the config counts threads itself."""
     options = backend.session_options(config(backend, parameters, instance_group=groups), 8)
     assert options.intra_op_num_threads == threads
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_what_the_config_says_about_the_session(backend: ModuleType) -> None:

@@ -18,7 +18,7 @@ from vitriton_server import TritonServer
 
 BATCH_SIZES = (1, 4, 8, 16)
 _LOOKS = 3
-_RAMP_S = 3.0
+_MIN_WAVES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,11 @@ class _Bare:
 
 
 def _served(client: Client, plan: Plan, bare: float) -> Round:
-    """Callers that never pause; counted are the answers of the last `seconds`, when all of them were at work."""
+    """Callers that never pause.
+
+    Answers come in waves, a batch at a time, so a window of fixed length would count up to a wave too many or too few.
+    The rate is taken over whole waves instead: between the end of the second and the end of the last complete one.
+    """
     answers: list[tuple[float, float]] = []  # when it came, how long it took
     failure: list[BaseException] = []
     enough = threading.Event()
@@ -162,17 +166,18 @@ def _served(client: Client, plan: Plan, bare: float) -> Round:
     threads = [threading.Thread(target=call, args=(offset,)) for offset in range(plan.concurrency)]
     for thread in threads:
         thread.start()
-    # The first answers, before the callers have fallen into step, are not counted.
-    enough.wait(_RAMP_S + plan.seconds)
+    while not enough.wait(plan.seconds) and len(answers) < _MIN_WAVES * plan.concurrency:
+        pass
+    seen = sorted(answers)  # those that come after the callers were told to stop meet an emptier server
     enough.set()
-    end = time.perf_counter()
     for thread in threads:
         thread.join()
     if failure:
         raise failure[0]
-    counted = [took for when, took in answers if end - plan.seconds < when <= end]
-    p50, p99 = np.percentile(counted, (50, 99))
-    return Round(bare=bare, served=len(counted) / plan.seconds, p50_s=float(p50), p99_s=float(p99))
+    first, last = 2 * plan.concurrency, len(seen) // plan.concurrency * plan.concurrency
+    p50, p99 = np.percentile([took for _, took in seen[first:last]], (50, 99))
+    elapsed = seen[last - 1][0] - seen[first - 1][0]
+    return Round(bare=bare, served=(last - first) / elapsed, p50_s=float(p50), p99_s=float(p99))
 
 
 def as_json(plan: Plan, result: Result) -> dict[str, Any]:

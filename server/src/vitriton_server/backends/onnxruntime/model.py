@@ -131,9 +131,6 @@ def session_options(config: Config, cores: int) -> ort.SessionOptions:
     share = max(1, cores // max(1, config.cpu_instances))
     options.intra_op_num_threads = max(0, config.number("intra_op_thread_count")) or share
     options.inter_op_num_threads = max(0, config.number("inter_op_thread_count")) or share
-    # A waiting thread that spins holds its core, and the same cores decode images and run the other encoder.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     arena, pattern = config.flag("enable_mem_arena"), config.flag("enable_mem_pattern")
     if arena is not None:
         options.enable_cpu_mem_arena = arena
