@@ -99,14 +99,3 @@ def test_all_wheels_together(wheels, tmp_path, tiny_vit_checkpoint):
     _run(python, "-m", "pip", "check")
     command = (python.with_name("vitriton"), "export", tiny_vit_checkpoint, "--repository", tmp_path / "repository")
     assert "fingerprint" in _run(*command)
-
-
-def test_one_version():
-    """The four distributions have one version, and want one another in it."""
-    texts = [(ROOT / name / "pyproject.toml").read_text() for name in DISTRIBUTIONS]
-    versions = {line for text in texts for line in text.splitlines() if line.startswith("version = ")}
-    assert len(versions) == 1
-    version = versions.pop().split('"')[1]
-    wanted = {line.strip() for text in texts for line in text.splitlines() if '"vitriton' in line and "==" in line}
-    assert wanted
-    assert all(f"=={version}" in line for line in wanted)

@@ -1,0 +1,79 @@
+"""What holds between the distributions: who may import whom, and the names that two sides must agree on."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from vitriton import _contract
+from vitriton_export import _deployment, _fingerprint
+from vitriton_server import _repository, _runtime
+
+ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = ("client", "export", "server", "bench")
+OURS = {"vitriton", "vitriton_export", "vitriton_server", "vitriton_bench"}
+INSIDE_TRITON = (
+    "client/src/vitriton/preprocessing.py",
+    "export/src/vitriton_export/triton/preprocess/model.py",
+    "server/src/vitriton_server/backends/onnxruntime/model.py",
+)
+
+
+def _imported(path: Path) -> set[str]:
+    """The top-level packages that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("distribution", "package", "allowed"),
+    [
+        ("client", "vitriton", set()),
+        ("export", "vitriton_export", {"vitriton"}),
+        ("server", "vitriton_server", {"vitriton"}),
+        ("bench", "vitriton_bench", {"vitriton", "vitriton_server"}),
+    ],
+)
+def test_dependencies_point_one_way(distribution, package, allowed):
+    """The client knows none of the others."""
+    for path in (ROOT / distribution / "src").rglob("*.py"):
+        assert _imported(path) & OURS <= allowed | {package}, path
+
+
+@pytest.mark.parametrize("file", INSIDE_TRITON)
+def test_what_runs_inside_triton_stands_alone(file):
+    """It works in a Triton where nothing of the project is installed."""
+    assert not _imported(ROOT / file) & OURS
+
+
+def test_one_version():
+    """The four distributions have one version, and want one another in it."""
+    texts = [(ROOT / name / "pyproject.toml").read_text() for name in DISTRIBUTIONS]
+    versions = {line for text in texts for line in text.splitlines() if line.startswith("version = ")}
+    assert len(versions) == 1
+    version = versions.pop().split('"')[1]
+    wanted = {line.strip() for text in texts for line in text.splitlines() if '"vitriton' in line and "==" in line}
+    assert wanted
+    assert all(f"=={version}" in line for line in wanted)
+
+
+def test_export_and_client_agree_on_names():
+    """The ensembles' suffixes and tensors that one writes and the other calls."""
+    for pool, kind in ((True, "pooled"), (False, "unpooled")):
+        assert _contract.ensemble_name("m", pool) == f"m_{kind}"
+        assert _contract.output_name(pool) == _deployment.TENSOR[kind]
+
+
+def test_export_and_server_agree_on_the_placeholder():
+    """What the exporter writes where there are no weights, the server refuses to serve."""
+    assert _repository.NOT_EXPORTED == _fingerprint.NOT_EXPORTED
+
+
+def test_the_launcher_tells_both_python_steps_their_cores():
+    """The variable that one sets, the preprocess model and the onnxruntime backend read."""
+    for file in INSIDE_TRITON[1:]:
+        assert _runtime.CORES_VARIABLE in (ROOT / file).read_text()
