@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint import load_config, resolve_pooling
 from vitriton_export._families import Family
-from vitriton_export._fingerprint import fingerprint, weights_sha256
+from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization
 from vitriton_export._source import Source, find
 from vitriton_export.placeholder import default_deployment
@@ -141,6 +142,7 @@ def test_an_untrained_pooler_is_shipped_only_on_demand():
 
 SPACE = {
     "weights": "0" * 64,
+    "config": architecture(ViTConfig()),
     "spec": default_deployment().spec,
     "normalization": Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "pooling": "cls",
@@ -153,6 +155,8 @@ SPACE = {
     "change",
     [
         {"weights": "1" * 64},
+        {"config": architecture(ViTConfig(layer_norm_eps=1e-6))},
+        {"config": architecture(ViTConfig(num_attention_heads=6))},
         {"spec": dataclasses.replace(SPACE["spec"], height=225)},
         {"spec": dataclasses.replace(SPACE["spec"], steps=())},
         {"normalization": Normalization(1 / 255, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))},
@@ -170,6 +174,12 @@ def test_limits_do_not_change_the_fingerprint():
     """A limit refuses images, it does not move them."""
     limited = dataclasses.replace(SPACE["spec"], limits=Limits(max_pixels=9, formats=("PNG",)))
     assert fingerprint(**SPACE | {"spec": limited}) == fingerprint(**SPACE)
+
+
+def test_names_and_training_do_not_change_the_fingerprint():
+    """Labels, dropout and where a configuration comes from move no vector."""
+    other = ViTConfig(id2label={0: "cat"}, hidden_dropout_prob=0.5, architectures=["ViTForImageClassification"])
+    assert architecture(other) == architecture(ViTConfig()) == {"model_type": "vit"}
 
 
 def test_weights_are_hashed_by_name_shape_and_value():

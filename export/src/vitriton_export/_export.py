@@ -114,6 +114,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
     weights = _fingerprint.weights_sha256(_used(checkpoint, pooling))
     fingerprint = _fingerprint.fingerprint(
         weights=weights,
+        config=_fingerprint.architecture(checkpoint.model.config),
         spec=spec,
         normalization=normalization,
         pooling=pooling,
