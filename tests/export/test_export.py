@@ -11,7 +11,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 import safetensors.torch
+from PIL import Image
 from support import checkpoints
+from transformers import AutoImageProcessor, pipeline
+from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, ParityError, export_model
 
 
@@ -119,6 +122,36 @@ def test_other_architectures_and_poolings(make, pooling, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), dtype=np.uint8)
     assert np.linalg.norm(session.run(None, {"pixels": pixels})[0], axis=1) == pytest.approx(1, abs=1e-6)
     assert result.deployment.pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("make", "prefix"), [(checkpoints.tiny_deit, 2), (checkpoints.tiny_dinov2, 1), (checkpoints.tiny_vit, 1)]
+)
+def test_mean_is_the_mean_of_the_patches(make, prefix, tmp_path):
+    """Without CLS and distillation token, computed here from transformers' own tokens."""
+    checkpoint = make(tmp_path / "model")
+    options = ExportOptions(model=str(checkpoint), repository=tmp_path / "r", pooling="mean", outputs="pooled")
+    export_model(options)
+    version = tmp_path / "r/model_preprocess/1"
+    photo = Path(__file__).parents[2] / "examples/photos/cat.jpg"
+    pixels = preprocess(photo.read_bytes(), PreprocessSpec.from_json((version / "preprocess.json").read_text()))
+    session = ort.InferenceSession(tmp_path / "r/model_pooled_encoder/1/model.onnx", providers=["CPUExecutionProvider"])
+    processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+    reference = pipeline("image-feature-extraction", model=str(checkpoint), image_processor=processor)
+    with Image.open(photo) as image:
+        tokens = reference(image, return_tensors=True).numpy()
+    expected = tokens[:, prefix:].mean(axis=1)
+    assert session.run(None, {"pixels": pixels[None]})[0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_two_names_of_one_space_have_one_fingerprint(tmp_path):
+    """DINOv2's pooler has no parameters and is CLS: its vectors are the same, and so is the fingerprint."""
+    checkpoint = checkpoints.tiny_dinov2(tmp_path / "model")
+    results = [
+        export_model(ExportOptions(model=str(checkpoint), repository=tmp_path / "r", pooling=pooling, outputs="pooled"))
+        for pooling in ("pooler", "cls")
+    ]
+    assert results[0].manifest["fingerprint"] == results[1].manifest["fingerprint"]
 
 
 def test_a_checkpoint_without_pooler_gets_cls(classifier_checkpoint, tmp_path):

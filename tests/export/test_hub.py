@@ -13,9 +13,9 @@ from support import hub
 SCRIPT = """
 import json, sys
 from vitriton_export._errors import ExportError
-from vitriton_export._source import find
+from vitriton_export._source import fetch_weights, find
 try:
-    source = find(*json.loads(sys.argv[1]))
+    source = fetch_weights(find(*json.loads(sys.argv[1])))
     print(json.dumps([str(source.folder), source.model_id, source.revision]))
 except ExportError as exc:
     sys.exit(str(exc))
@@ -71,6 +71,25 @@ def test_safetensors_are_preferred(find, tiny_vit_checkpoint, tmp_path):
         (model / "model.safetensors").unlink()
         found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
         assert "pytorch_model.bin" in names(found[0])
+
+
+def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path):
+    """A model that cannot be exported is refused before its weights are downloaded."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "model.safetensors").write_bytes(b"weights")
+    with hub.serve(hub.Hub(model)) as server:
+        environment = os.environ | {
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_ENDPOINT": server.url,
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "org/model is of type bert, which takes no images" in done.stderr
+        assert not any("safetensors" in path for path in server.requests)
 
 
 def test_unknown_models_and_revisions(find, tiny_vit_checkpoint):

@@ -9,10 +9,10 @@ from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint import load_config, resolve_pooling
-from vitriton_export._families import Family
+from vitriton_export._families import FAMILIES, Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization
-from vitriton_export._source import Source, find
+from vitriton_export._source import Source, fetch_weights, find
 from vitriton_export.placeholder import default_deployment
 
 
@@ -60,8 +60,8 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path):
     ("files", "message"),
     [
         ({}, "no checkpoint: it has no config.json"),
-        ({"config.json": "{}"}, "has no weights"),
-        ({"config.json": "{}", "model.safetensors": ""}, "has no preprocessor_config.json"),
+        ({"config.json": "{}"}, "has no preprocessor_config.json"),
+        ({"config.json": "{}", "preprocessor_config.json": "{}"}, "has no weights"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint(tmp_path, files, message):
@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ExportError, match=message):
-        find(str(tmp_path), None)
+        fetch_weights(find(str(tmp_path), None))
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/no/where", "a/b/c"])
@@ -142,7 +142,7 @@ def test_an_untrained_pooler_is_shipped_only_on_demand():
 
 SPACE = {
     "weights": "0" * 64,
-    "config": architecture(ViTConfig()),
+    "config": architecture(ViTConfig(), FAMILIES["vit"], pooler=False),
     "spec": default_deployment().spec,
     "normalization": Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "pooling": "cls",
@@ -155,8 +155,8 @@ SPACE = {
     "change",
     [
         {"weights": "1" * 64},
-        {"config": architecture(ViTConfig(layer_norm_eps=1e-6))},
-        {"config": architecture(ViTConfig(num_attention_heads=6))},
+        {"config": architecture(ViTConfig(layer_norm_eps=1e-6), FAMILIES["vit"], pooler=False)},
+        {"config": architecture(ViTConfig(num_attention_heads=6), FAMILIES["vit"], pooler=False)},
         {"spec": dataclasses.replace(SPACE["spec"], height=225)},
         {"spec": dataclasses.replace(SPACE["spec"], steps=())},
         {"normalization": Normalization(1 / 255, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))},
@@ -177,9 +177,17 @@ def test_limits_do_not_change_the_fingerprint():
 
 
 def test_names_and_training_do_not_change_the_fingerprint():
-    """Labels, dropout and where a configuration comes from move no vector."""
-    other = ViTConfig(id2label={0: "cat"}, hidden_dropout_prob=0.5, architectures=["ViTForImageClassification"])
-    assert architecture(other) == architecture(ViTConfig()) == {"model_type": "vit"}
+    """Labels, dropout, notes and where a configuration comes from move no vector; nor a pooler that is not used."""
+    notes = {
+        "id2label": {0: "cat"},
+        "hidden_dropout_prob": 0.5,
+        "architectures": ["X"],
+        "note": "mine",
+        "pooler_act": "relu",
+    }
+    other = architecture(ViTConfig(**notes), FAMILIES["vit"], pooler=False)
+    assert other == SPACE["config"]
+    assert architecture(ViTConfig(**notes), FAMILIES["vit"], pooler=True)["pooler_act"] == "relu"
 
 
 def test_weights_are_hashed_by_name_shape_and_value():

@@ -35,6 +35,11 @@ class Sharpening(ViTImageProcessorPil):
         return super().resize(*args, **kwargs)
 
 
+def _without(processor, attribute):
+    setattr(processor, attribute, None)
+    return processor
+
+
 @pytest.mark.parametrize(
     ("processor", "name", "reason"),
     [
@@ -46,6 +51,11 @@ class Sharpening(ViTImageProcessorPil):
         (BitImageProcessorPil(do_center_crop=False), "BitImageProcessorPil", "different sizes"),
         (ViTImageProcessorPil(do_resize=False), "ViTImageProcessorPil", "different sizes"),
         (ViTImageProcessorPil(image_mean=[0.5]), "ViTImageProcessorPil", "1 values in image_mean"),
+        (BitImageProcessorPil(crop_size={"height": 8, "width": 0}), "BitImageProcessorPil", "make no sense"),
+        (ViTImageProcessorPil(image_std=[0.5, 0, 0.5]), "ViTImageProcessorPil", "image_std is (0.5, 0.0, 0.5)"),
+        (_without(ViTImageProcessorPil(), "size"), "ViTImageProcessorPil", "make no sense"),
+        (_without(BitImageProcessorPil(), "crop_size"), "BitImageProcessorPil", "make no sense"),
+        (_without(ViTImageProcessorPil(), "resample"), "ViTImageProcessorPil", "resamples with None"),
         (object(), "object", "no PIL backend"),
     ],
 )

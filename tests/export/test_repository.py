@@ -1,6 +1,8 @@
 """The repository on disk: what is committed, what is written, and that a failure changes nothing."""
 
+import dataclasses
 import fcntl
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,40 +58,86 @@ def test_an_ensemble_says_which_embedding_space_it_is(written):
         assert read_fingerprint(written / f"{NAME}_{kind}" / "config.pbtxt") == "not-exported"
 
 
+def _as(fingerprint, **changes):
+    return dataclasses.replace(default_deployment(), fingerprint=fingerprint, **changes)
+
+
 def test_a_target_of_another_embedding_space_is_refused(written):
     """Vectors of two spaces must not mix under one name; the placeholder is no space yet."""
-    _repository.check_target(written, NAME, "v1-a")
-    _repository.check_target(written, "other", "v1-b")
+    _repository.check_target(written, _as("v1-a"))
+    _repository.check_target(written, _as("v1-b", name="other"))
     config = written / f"{NAME}_unpooled" / "config.pbtxt"
     config.write_text(config.read_text().replace("not-exported", "v1-a"))
-    _repository.check_target(written, NAME, "v1-a")
+    _repository.check_target(written, _as("v1-a"))
     with pytest.raises(ExportError, match=r"another embedding space as vit-base-patch16-224 .*use another --name"):
-        _repository.check_target(written, NAME, "v1-b")
+        _repository.check_target(written, _as("v1-b"))
 
 
 @pytest.mark.parametrize("config", [None, "backend: 'python'", "no protobuf {"])
-def test_a_target_that_somebody_else_wrote_is_refused(tmp_path, config):
-    """A folder of that name without a fingerprint is left alone."""
-    (tmp_path / "m_pooled").mkdir()
+@pytest.mark.parametrize("model", ["pooled", "unpooled", "preprocess", "pooled_encoder", "unpooled_encoder"])
+def test_a_target_that_somebody_else_wrote_is_refused(tmp_path, model, config):
+    """A folder of any of the five names without a fingerprint is left alone."""
+    (tmp_path / f"m_{model}").mkdir()
     if config is not None:
-        (tmp_path / "m_pooled" / "config.pbtxt").write_text(config)
+        (tmp_path / f"m_{model}" / "config.pbtxt").write_text(config)
     with pytest.raises(ExportError, match="was not written by vitriton export"):
-        _repository.check_target(tmp_path, "m", "v1-a")
+        _repository.check_target(tmp_path, _as("v1-a", name="m", shapes={"pooled": (4,)}))
+
+
+def test_a_target_with_another_batch_size_is_refused(tmp_path):
+    """Replaced one by one, an old ensemble would meet a new step that takes smaller batches."""
+    _deployment.write(_as("v1-a"), tmp_path)
+    _repository.check_target(tmp_path, _as("v1-a", shapes={"pooled": (768,)}))
+    with pytest.raises(ExportError, match="--max-batch-size 32, and its models can only be replaced"):
+        _repository.check_target(tmp_path, _as("v1-a", max_batch_size=8))
+
+
+def _staged(staging, deployment, mark):
+    _deployment.write(deployment, staging)
+    for model in deployment.model_names:
+        (staging / model / mark).touch()
 
 
 def test_install_replaces_what_is_there_and_leaves_the_rest(tmp_path):
     """Each model is swapped as a whole; other models are not touched."""
     repository = tmp_path / "repository"
-    for model in ("a", "other"):
-        (repository / model).mkdir(parents=True)
-        (repository / model / "old").touch()
+    _staged(repository, _as("v1-a"), "old")
+    (repository / "other").mkdir()
+    (repository / "other" / "mine").touch()
     with _repository.staging_folder(repository, 0) as staging:
         assert staging.parent == repository.parent
-        for model in ("a", "b"):
-            (staging / model).mkdir()
-            (staging / model / "new").touch()
-        _repository.install(staging, repository, ["b", "a"])
-    assert _files(tmp_path) == {"repository/a/new": b"", "repository/b/new": b"", "repository/other/old": b""}
+        _staged(staging, _as("v1-a"), "new")
+        _repository.install(staging, repository, _as("v1-a"))
+    files = _files(tmp_path)
+    assert len([name for name in files if name.endswith("/new")]) == 5
+    assert not any(name.endswith("/old") for name in files)
+    assert "repository/other/mine" in files
+    assert list(tmp_path.iterdir()) == [repository]
+
+
+def test_an_install_that_fails_is_undone(tmp_path):
+    """A model that is missing from the staging folder stands for any refusal of the file system."""
+    repository = tmp_path / "repository"
+    deployment = _as("v1-a")
+    _staged(repository, deployment, "old")
+    before = _files(repository)
+    with _repository.staging_folder(repository, 0) as staging:
+        _staged(staging, deployment, "new")
+        shutil.rmtree(staging / f"{NAME}_unpooled_encoder")
+        with pytest.raises(OSError, match="No such file"):
+            _repository.install(staging, repository, deployment)
+    assert _files(repository) == before
+
+
+def test_install_looks_at_the_target_once_more(tmp_path):
+    """What another export put there since the plan was made is not written over."""
+    repository = tmp_path / "repository"
+    with _repository.staging_folder(repository, 0) as staging:
+        _staged(staging, _as("v1-a"), "new")
+        _staged(repository, _as("v1-b"), "theirs")
+        with pytest.raises(ExportError, match="another embedding space"):
+            _repository.install(staging, repository, _as("v1-a"))
+    assert (repository / f"{NAME}_pooled" / "theirs").exists()
 
 
 def _fail_while_staging(repository):

@@ -19,6 +19,7 @@ from vitriton_server import TritonServer
 BATCH_SIZES = (1, 4, 8, 16)
 _LOOKS = 3
 _MIN_WAVES = 4
+_CALL_S = 300.0  # a server that takes longer is stuck
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def run(plan: Plan, progress: Callable[[str], None]) -> Result:
     rounds: list[Round] = []
     with (
         TritonServer(plan.repository) as server,
-        Client(server.grpc_address, model=plan.name, timeout_s=None) as client,
+        Client(server.grpc_address, model=plan.name, timeout_s=_CALL_S) as client,
     ):
         progress("warm-up")
         client.embed(plan.images)

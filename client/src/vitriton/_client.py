@@ -22,7 +22,7 @@ from vitriton._contract import (
 )
 from vitriton._deadline import Deadline
 from vitriton._embed import EmbedCall, Floats
-from vitriton._errors import ContractMismatch, ModelNotReady, ServerError, Unavailable, VitritonError
+from vitriton._errors import ContractMismatch, InvalidImage, ModelNotReady, Unavailable, VitritonError
 from vitriton._failures import Call, to_error
 from vitriton._fetch import UrlFetcher
 from vitriton._options import UNSET, Options, Unset, check_seconds
@@ -87,6 +87,7 @@ class Client:
             ModelNotReady: the server does not have the model (raised at once), or did not load it in that time.
         """
         deadline = Deadline.after(_checked(timeout_s))
+        self._contracts.clear()
         problem: VitritonError | None = None
         while True:
             self._check_usable()
@@ -145,21 +146,22 @@ class Client:
             return call.run(items)
         except VitritonError as exc:
             self._check_usable()  # closed by another thread: that is what happened, and the error is its result
-            if isinstance(exc, (ContractMismatch, ServerError)):
-                self._contracts.pop(pool, None)  # the model may have been exported anew
+            if not isinstance(exc, InvalidImage):
+                self._contracts.clear()  # the server may come back with another export
             raise
 
     @property
     def fingerprint(self) -> str:
         """Names the embedding space: vectors of one fingerprint may be compared, those of two may not.
 
-        Read from the server once.
+        Read from the server each time: another export may be served under the same name by now.
 
         Raises:
             ContractMismatch: the model has none.
             TransportError, ServerError: as `embed`.
         """
         self._check_usable()
+        self._contracts.clear()
         contract = self._any_contract(Deadline.after(self._timeout_s))
         if not contract.fingerprint:
             raise ContractMismatch(

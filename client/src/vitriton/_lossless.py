@@ -38,7 +38,7 @@ def encode_pil(image: Image.Image) -> bytes:
     if 0 in rgb.size:
         raise SourceError(f"it has no pixels: {rgb.width} x {rgb.height}")
     buffer = io.BytesIO()
-    if rgb.info.get("transparency") is None:
+    if not isinstance(rgb.info.get("transparency"), tuple):
         rgb.save(buffer, "PPM")
     else:
         # Some image processors lay the transparent colour onto white, so it has to travel; PPM has no place for it.

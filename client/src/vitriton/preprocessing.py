@@ -84,6 +84,11 @@ class CenterCrop:
     height: int
     width: int
 
+    def __post_init__(self) -> None:
+        """Checks that something is left."""
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"centre crop to {self.height} x {self.width} leaves nothing")
+
 
 @dataclass(frozen=True)
 class ConvertRGB:
@@ -232,12 +237,15 @@ def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
-    return to_pixels(decode(data, spec.limits), spec)
+    try:
+        return to_pixels(decode(data, spec.limits), spec)
+    except MemoryError as exc:
+        raise ImageError("there is not enough memory to decode it") from exc
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:
     """As transformers.image_transforms.convert_to_rgb, for an image that is RGB already: only a colour key is left."""
-    if image.info.get("transparency") is None:
+    if not isinstance(image.info.get("transparency"), tuple):  # a number is left over from a mode without colours
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

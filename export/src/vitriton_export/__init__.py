@@ -2,13 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vitriton_export._errors import ExportError, ParityError
+from vitriton_export._errors import ExportError, HubError, ParityError
 from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult, export_model
 
-__all__ = ["DEFAULT_MODEL", "ExportError", "ExportOptions", "ExportResult", "ParityError", "export_model"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "ExportError",
+    "ExportOptions",
+    "ExportResult",
+    "HubError",
+    "ParityError",
+    "export_model",
+]
 
 
 def __getattr__(name: str) -> Any:

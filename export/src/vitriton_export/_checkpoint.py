@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedMo
 from transformers.utils import logging as transformers_logging
 
 from vitriton_export._errors import ExportError, one_line
-from vitriton_export._families import Family, family
+from vitriton_export._families import POOLER, Family, family
 from vitriton_export._options import Pooling
 from vitriton_export._source import Source
 
@@ -49,6 +49,8 @@ def load_config(source: Source) -> tuple[Any, Family]:
     """
     try:
         document = json.loads((source.folder / "config.json").read_text())
+    except OSError as exc:
+        raise ExportError(f"config.json of {source.model_id} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise ExportError(f"config.json of {source.model_id} is not JSON: {exc}") from exc
     if not isinstance(document, dict) or "model_type" not in document:
@@ -76,7 +78,7 @@ def load(source: Source) -> Checkpoint:
         model, report = _load_model(source)
         image_processor = _load_image_processor(source)
     missing = sorted(set(report["missing_keys"]) - set(known.unused))
-    pooler = tuple(key for key in missing if key.startswith("pooler."))
+    pooler = tuple(key for key in missing if key.startswith(POOLER))
     others = [key for key in missing if key not in pooler]
     if others:
         raise ExportError(

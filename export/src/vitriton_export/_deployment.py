@@ -74,6 +74,12 @@ class Deployment:
         ]
 
     @property
+    def every_model_name(self) -> list[str]:
+        """Those that an export of this name with both outputs has."""
+        both = [name(kind) for kind in TENSOR for name in (self.encoder_name, self.ensemble_name)]
+        return [self.preprocess_name, *both]
+
+    @property
     def pixels(self) -> list[int]:
         """Dims of the tensor between the two steps."""
         return [self.spec.height, self.spec.width, 3]
@@ -86,6 +92,8 @@ def write(deployment: Deployment, folder: Path) -> None:
         configs[deployment.encoder_name(kind)] = _encoder_config(deployment, kind)
         configs[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind)
     for name, config in configs.items():
+        # on the steps too: by it the next export knows its own
+        config.parameters["fingerprint"].string_value = deployment.fingerprint
         (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.pbtxt").write_text(_HEADER + text_format.MessageToString(config))
     version = folder / deployment.preprocess_name / VERSION
@@ -142,7 +150,6 @@ def _ensemble_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     encode.input_map["pixels"] = "pixels"
     encode.output_map[TENSOR[kind]] = TENSOR[kind]
     parameters = {
-        "fingerprint": deployment.fingerprint,
         "model": deployment.model_id,
         "pooling": deployment.pooling,
         "l2_normalize": str(deployment.l2_normalize).lower(),
@@ -155,10 +162,20 @@ def _ensemble_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
 
 def read_fingerprint(config_file: Path) -> str | None:
     """The fingerprint in an ensemble's config.pbtxt; None if there is no such file, or no fingerprint in it."""
-    try:
-        config = text_format.Parse(config_file.read_text(), pb.ModelConfig())
-    except (FileNotFoundError, text_format.ParseError):
-        return None
-    if "fingerprint" not in config.parameters:
+    config = _read(config_file)
+    if config is None or "fingerprint" not in config.parameters:
         return None
     return str(config.parameters["fingerprint"].string_value)
+
+
+def read_max_batch_size(config_file: Path) -> int | None:
+    """The max_batch_size in a config.pbtxt; None if there is no such file."""
+    config = _read(config_file)
+    return None if config is None else int(config.max_batch_size)
+
+
+def _read(config_file: Path) -> pb.ModelConfig | None:
+    try:
+        return text_format.Parse(config_file.read_text(), pb.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return None

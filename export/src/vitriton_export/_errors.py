@@ -5,6 +5,10 @@ class ExportError(Exception):
     """The export did not happen, and the repository is as it was. The text says what is wrong and what to do."""
 
 
+class HubError(ExportError):
+    """The hub cannot be reached, and the cache does not have the model."""
+
+
 class ParityError(ExportError):
     """What was exported does not compute what the reference computes."""
 

@@ -26,6 +26,7 @@ from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import Encoder, pool
 from vitriton_export._errors import ExportError
+from vitriton_export._families import POOLER
 from vitriton_export._options import ExportOptions, Kind, Pooling
 from vitriton_export._parity import Stage
 
@@ -80,6 +81,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     """
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
+        _checkpoint.load_config(source)  # refuses what cannot be exported before its weights are downloaded
+        source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
         plan = _plan(options, _checkpoint.load(source))
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
@@ -89,7 +92,7 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
             parity, manifest = _stage(options, plan, staging, step)
             with step("Install"):
                 sizes = {name: _size(staging / name) for name in plan.deployment.model_names}
-                _repository.install(staging, options.repository, plan.deployment.model_names)
+                _repository.install(staging, options.repository, plan.deployment)
         except OSError as exc:
             raise ExportError(
                 f"{exc.filename or options.repository} could not be written: {exc.strerror or exc}"
@@ -111,17 +114,19 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
         "pooled": tuple(embedding.shape[1:]),
         "unpooled": tuple(outputs.last_hidden_state.shape[1:]),
     }
-    weights = _fingerprint.weights_sha256(_used(checkpoint, pooling))
+    _check_prefix(checkpoint, outputs, spec.height, spec.width)
+    # a pooler that gives the CLS token makes the same vectors under either name
+    space = "cls" if pooling == "pooler" and checkpoint.family.pooler_is_cls else pooling
+    weights = _fingerprint.weights_sha256(_used(checkpoint, space))
     fingerprint = _fingerprint.fingerprint(
         weights=weights,
-        config=_fingerprint.architecture(checkpoint.model.config),
+        config=_fingerprint.architecture(checkpoint.model.config, checkpoint.family, pooler=space == "pooler"),
         spec=spec,
         normalization=normalization,
-        pooling=pooling,
+        pooling=space,
         l2_normalize=options.l2_normalize,
         precision=options.precision,
     )
-    _repository.check_target(options.repository, options.deployed_name, fingerprint)
     deployment = Deployment(
         name=options.deployed_name,
         spec=spec,
@@ -133,6 +138,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
         precision=options.precision,
         fingerprint=fingerprint,
     )
+    _repository.check_target(options.repository, deployment)
     return _Plan(checkpoint, normalization, weights, deployment)
 
 
@@ -177,13 +183,24 @@ def _encoder(plan: _Plan) -> Encoder:
     ).eval()
 
 
+def _check_prefix(checkpoint: Checkpoint, outputs: Any, height: int, width: int) -> None:
+    """The gate would not notice a wrong number of prefix tokens, since reference and graph pool alike."""
+    patch: Any = checkpoint.model.config.patch_size
+    tokens, patches = outputs.last_hidden_state.shape[1], (height // patch) * (width // patch)
+    if tokens - patches != len(checkpoint.family.prefix):
+        raise ExportError(
+            f"{checkpoint.source.model_id} gives {tokens} tokens for {patches} patches, and "
+            f"{checkpoint.model.config.model_type} should have {len(checkpoint.family.prefix)} more tokens than patches"
+        )
+
+
 def _used(checkpoint: Checkpoint, pooling: Pooling) -> dict[str, torch.Tensor]:
     """The weights that outputs depend on: not a pooler that nobody asked for, which may be random."""
     unused = checkpoint.family.unused
     return {
         name: tensor
         for name, tensor in checkpoint.model.state_dict().items()
-        if name not in unused and (pooling == "pooler" or not name.startswith("pooler."))
+        if name not in unused and (pooling == "pooler" or not name.startswith(POOLER))
     }
 
 

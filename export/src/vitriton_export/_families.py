@@ -7,6 +7,10 @@ from typing import Any
 
 from vitriton_export._errors import ExportError
 
+POOLER = "pooler."  # what the names of a pooler's parameters start with
+
+_TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
+
 
 @dataclass(frozen=True)
 class Family:
@@ -14,10 +18,16 @@ class Family:
 
     Attributes:
         prefix: the tokens of last_hidden_state that come before the patches, in order.
+        computation: the entries of its configuration that change what it computes and do not show in the weights.
+        pooler_computation: those that change its pooler alone.
+        pooler_is_cls: its pooler has no parameters, and gives the CLS token of last_hidden_state.
         unused: parameters that inference does not read, so that a checkpoint may lack them.
     """
 
     prefix: tuple[str, ...]
+    computation: tuple[str, ...] = _TRANSFORMER
+    pooler_computation: tuple[str, ...] = ()
+    pooler_is_cls: bool = False
     unused: tuple[str, ...] = ("embeddings.mask_token",)
 
     @property
@@ -27,9 +37,9 @@ class Family:
 
 
 FAMILIES = {
-    "vit": Family(prefix=("cls",)),
-    "deit": Family(prefix=("cls", "distillation")),
-    "dinov2": Family(prefix=("cls",)),
+    "vit": Family(prefix=("cls",), pooler_computation=("pooler_act",)),
+    "deit": Family(prefix=("cls", "distillation"), pooler_computation=("pooler_act",)),
+    "dinov2": Family(prefix=("cls",), computation=(*_TRANSFORMER, "use_swiglu_ffn"), pooler_is_cls=True),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from vitriton.preprocessing import PreprocessSpec
 
+from vitriton_export._families import Family
 from vitriton_export._options import Pooling, Precision
 from vitriton_export._processor import Normalization
 
@@ -29,25 +29,18 @@ def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-# Entries of a configuration that name things, or matter in training alone.
-_NOT_ARCHITECTURE = re.compile(
-    r"_name_or_path|architectures|transformers_version|(torch_)?dtype|id2label|label2id|num_labels|problem_type"
-    r"|initializer_range|\w*dropout\w*|drop_path_rate"
-)
+def architecture(config: Any, family: Family, *, pooler: bool) -> dict[str, Any]:
+    """What a transformers configuration says about the computation and the weights do not: heads, epsilon, ...
 
+    The values that apply, whether the file states them or they are the class's defaults.
 
-def architecture(config: Any) -> dict[str, Any]:
-    """What a transformers configuration says about the computation, beyond the weights' shapes: heads, epsilon, ...
-
-    Only what differs from the class's defaults, so that an entry that a later transformers adds changes nothing.
+    Args:
+        config: of the model.
+        family: says which entries count.
+        pooler: whether the embedding is the pooler's.
     """
-    defaults = type(config)().to_dict()
-    own = {
-        key: value
-        for key, value in config.to_dict().items()
-        if not _NOT_ARCHITECTURE.fullmatch(key) and (key not in defaults or defaults[key] != value)
-    }
-    return {"model_type": config.model_type, **own}
+    keys = (*family.computation, *(family.pooler_computation if pooler else ()))
+    return {"model_type": config.model_type, **{key: getattr(config, key) for key in keys}}
 
 
 def fingerprint(
@@ -83,5 +76,5 @@ def fingerprint(
         "l2_normalize": l2_normalize,
         "precision": precision,
     }
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), default=str)
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return f"v1-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -53,7 +53,7 @@ class Stage:
         images: how many were compared.
         max_abs_error: largest difference of two values; in grey levels for the pixels.
         max_abs_reference: largest value of the reference.
-        min_cosine: cosine similarity of the worst image; 1 for identical.
+        min_cosine: the least cosine similarity of two vectors (of one token, of one pixel); 1 for identical.
         worst_image: the one with the largest difference.
         gate: what was demanded, in words.
         passed: whether it was met.
@@ -145,14 +145,24 @@ def _gate(precision: Precision, target: Array) -> tuple[str, Any]:
 def _stage(stage: str, actual: Array, target: Array, names: list[str], gate: str, passes: Any) -> Stage:
     left, right = (array.reshape(len(names), -1).astype(np.float64) for array in (actual, target))
     errors = np.abs(left - right).max(axis=1)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    dots = (left * right).sum(axis=1)
-    # two black images have no direction; they are equal if they are the same
-    cosines = np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), errors == 0)
+    cosines = _cosines(
+        *(array.reshape(len(names), -1, array.shape[-1]).astype(np.float64) for array in (actual, target))
+    )
     worst = int(errors.argmax()) if np.isfinite(errors).all() else int(np.argmin(np.isfinite(errors)))
     error, cosine = float(errors[worst]), float(np.minimum(cosines.min(), 1.0))
     passed = bool(np.isfinite(left).all() and passes(error, cosine))
     return Stage(stage, len(names), error, float(np.abs(right).max()), cosine, names[worst], gate, passed)
+
+
+def _cosines(left: Array, right: Array) -> Array:
+    """(N, T, D) twice → (N,): the least cosine similarity of the vectors of an image."""
+    lengths = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
+    dots = (left * right).sum(axis=-1)
+    # two black pixels have no direction; they are equal if they are the same
+    same = (left == right).all(axis=-1)
+    cosines: Array = np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), same)
+    least: Array = cosines.min(axis=-1)
+    return least
 
 
 def forward(checkpoint: Checkpoint, pixel_values: torch.Tensor) -> Any:

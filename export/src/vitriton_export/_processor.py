@@ -8,7 +8,7 @@ from typing import Any
 from transformers.image_processing_backends import PilBackend
 from vitriton.preprocessing import RESAMPLE, CenterCrop, ConvertRGB, PreprocessSpec, Resize, Step
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, one_line
 
 # A processor that has its own version of one of these does something that its attributes do not tell.
 _BEHAVIOUR = (
@@ -38,6 +38,11 @@ class Normalization:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot be divided by."""
+        if not all(std > 0 for std in self.std):
+            raise ValueError(f"image_std is {self.std}; it must be above 0")
+
     @property
     def scale(self) -> tuple[float, ...]:
         """What a pixel is multiplied by."""
@@ -64,10 +69,14 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         raise ExportError(f"image processor {name} has a {own[0]} of its own, which the preprocessing cannot express")
     if attributes.do_pad:
         raise ExportError(f"image processor {name} pads (do_pad), which the preprocessing cannot express")
-    convert: list[Step] = [ConvertRGB()] if attributes.do_convert_rgb else []
-    steps = [*convert, *_resize(attributes, name), *_crop(attributes)]
-    height, width = _output_size(steps, name)
-    return PreprocessSpec(steps=tuple(steps), height=height, width=width), _normalization(attributes, name)
+    try:
+        convert: list[Step] = [ConvertRGB()] if attributes.do_convert_rgb else []
+        steps = [*convert, *_resize(attributes, name), *_crop(attributes)]
+        height, width = _output_size(steps, name)
+        spec = PreprocessSpec(steps=tuple(steps), height=height, width=width)
+        return spec, _normalization(attributes, name)
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as exc:
+        raise ExportError(f"image processor {name} has settings that make no sense: {one_line(exc)}") from exc
 
 
 def _resize(processor: Any, name: str) -> list[Step]:
@@ -77,11 +86,9 @@ def _resize(processor: Any, name: str) -> list[Step]:
     if set(size) not in _SIZES:
         raise ExportError(f"image processor {name} resizes to {size}, which the preprocessing cannot express")
     filters = {filter.value: key for key, filter in RESAMPLE.items()}
-    if processor.resample is not None and int(processor.resample) not in filters:
+    if processor.resample is None or int(processor.resample) not in filters:
         raise ExportError(f"image processor {name} resamples with {processor.resample!r}, which Pillow does not have")
-    # transformers' own default where a checkpoint does not say
-    resample = "bilinear" if processor.resample is None else filters[int(processor.resample)]
-    return [Resize(resample=resample, **size)]
+    return [Resize(resample=filters[int(processor.resample)], **size)]
 
 
 def _crop(processor: Any) -> list[Step]:

@@ -12,41 +12,51 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitriton_export._deployment import TENSOR, read_fingerprint
+from vitriton_export._deployment import TENSOR, Deployment, read_fingerprint, read_max_batch_size
 from vitriton_export._errors import ExportError
 from vitriton_export._fingerprint import NOT_EXPORTED
 
 _LOCK = ".lock"
+_REPLACED = ".replaced"
 
 
-def check_target(repository: Path, name: str, fingerprint: str) -> None:
-    """Makes sure that the models called `name` may be written: there are none, or they are of the same embedding space.
+def check_target(repository: Path, deployment: Deployment) -> None:
+    """Makes sure that the deployment's models may be written: none of that name are there, or they go together with it.
 
     Raises:
-        ExportError: they belong to somebody else, or to another embedding space.
+        ExportError: they belong to somebody else, or to another embedding space, or could not be replaced one by one.
     """
-    for kind in TENSOR:
-        folder = repository / f"{name}_{kind}"
-        if not folder.exists():
-            continue
-        found = read_fingerprint(folder / "config.pbtxt")
-        if found is None:
+    name = deployment.name
+    present = [repository / model for model in deployment.every_model_name if (repository / model).exists()]
+    found = {folder: read_fingerprint(folder / "config.pbtxt") for folder in present}
+    for folder, fingerprint in found.items():
+        if fingerprint is None:
             raise ExportError(f"{folder} is there and was not written by vitriton export; use another --name")
-        if found not in (fingerprint, NOT_EXPORTED):
+        if fingerprint not in (deployment.fingerprint, NOT_EXPORTED):
             raise ExportError(
-                f"{repository} already serves another embedding space as {name} (fingerprint {found}, this export has "
-                f"{fingerprint}), and their vectors must not be mixed; use another --name, or remove the "
-                f"folders of {name}"
+                f"{repository} already serves another embedding space as {name} (fingerprint {fingerprint}, this "
+                f"export has {deployment.fingerprint}), and their vectors must not be mixed; use another --name, or "
+                f"remove the folders of {name}"
             )
+    # The models are replaced one after the other, and Triton refuses an ensemble whose steps take smaller batches.
+    served = [folder for folder, fingerprint in found.items() if fingerprint != NOT_EXPORTED]
+    sizes = {read_max_batch_size(folder / "config.pbtxt") for folder in served} - {deployment.max_batch_size}
+    if sizes:
+        raise ExportError(
+            f"{repository} already serves {name} with --max-batch-size {sizes.pop()}, and its models can only be "
+            f"replaced by ones with the same; use another --name, or remove the folders of {name}"
+        )
 
 
 def without_weights(repository: Path) -> list[str]:
     """The names of exports of which only the committed text files are there: a server cannot load them."""
-    suffix = f"_{next(iter(TENSOR))}"
     return sorted(
-        folder.name.removesuffix(suffix)
-        for folder in repository.glob(f"*{suffix}")
-        if read_fingerprint(folder / "config.pbtxt") == NOT_EXPORTED
+        {
+            folder.name.removesuffix(f"_{kind}")
+            for kind in TENSOR
+            for folder in repository.glob(f"*_{kind}")
+            if read_fingerprint(folder / "config.pbtxt") == NOT_EXPORTED
+        }
     )
 
 
@@ -86,20 +96,50 @@ def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def install(staging: Path, repository: Path, names: list[str]) -> None:
-    """Renames the staged models into the repository, in this order; what they replace stays in `staging`."""
+def install(staging: Path, repository: Path, deployment: Deployment) -> None:
+    """Puts the staged models into the repository, what is needed before what needs it.
+
+    One export at a time: what the target may be replaced by is looked at once more under a lock. When a step fails,
+    those before it are undone.
+
+    Raises:
+        ExportError: as `check_target`.
+        OSError: the file system refuses; the repository is as it was.
+    """
     repository.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        source, target = staging / name, repository / name
-        if target.exists():
-            _exchange(source, target)
-        else:
-            source.rename(target)
+    _sync(staging)
+    folder = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        check_target(repository, deployment)
+        with contextlib.ExitStack() as undo:
+            for name in deployment.model_names:
+                source, target = staging / name, repository / name
+                if target.exists():
+                    _exchange(source, target)
+                    undo.callback(_exchange, target, source)
+                else:
+                    source.rename(target)
+                    undo.callback(target.rename, source)
+            undo.pop_all()
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Makes sure that files are on the disk before they are renamed: else a power failure could leave empty ones."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Removes staging folders whose process is gone: its lock went with it."""
     for folder in parent.glob(f"{prefix}*"):
+        if any(folder.glob(f"*{_REPLACED}")):  # the only copy of a model that was to be replaced: somebody must look
+            continue
         try:
             with (folder / _LOCK).open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,6 +159,11 @@ def _exchange(source: Path, target: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):  # what file systems answer that cannot exchange
             raise OSError(number, os.strerror(number), str(target))
-    replaced = source.with_name(f"{source.name}.replaced")
+    replaced = source.with_name(f"{source.name}{_REPLACED}")
     target.rename(replaced)
-    source.rename(target)
+    try:
+        source.rename(target)
+    except OSError:
+        replaced.rename(target)
+        raise
+    replaced.rename(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitriton_export._errors import ExportError, one_line
+from vitriton_export._errors import ExportError, HubError, one_line
 
 _WEIGHTS = (
     "model.safetensors",
@@ -34,10 +34,11 @@ class Source:
 
 
 def find(model: str, revision: str | None) -> Source:
-    """Finds the checkpoint, downloading it where it is on the hub and not in the cache.
+    """Finds the checkpoint and its configuration; on the hub, its weights are not downloaded yet.
 
     Raises:
-        ExportError: there is none, it cannot be reached, or it is not complete.
+        HubError: the hub cannot be reached.
+        ExportError: there is no such checkpoint.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -49,33 +50,51 @@ def find(model: str, revision: str | None) -> Source:
     elif model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ExportError(f"there is no folder {model}")
     else:
-        source = _download(model, revision)
-    _check_files(source)
+        folder = _download(model, revision, _CONFIGS)
+        source = Source(folder, model, folder.name)
+    if not (source.folder / "config.json").is_file():
+        raise ExportError(f"{_where(source)} is no checkpoint: it has no config.json; write one with save_pretrained")
     return source
 
 
-def _check_files(source: Source) -> None:
-    where = source.folder if source.revision is None else source.model_id
-    if not (source.folder / "config.json").is_file():
-        raise ExportError(f"{where} is no checkpoint: it has no config.json; write one with save_pretrained")
-    if not any((source.folder / name).is_file() for name in _WEIGHTS):
-        raise ExportError(f"{where} has no weights: none of {', '.join(_WEIGHTS)}")
+def fetch_weights(source: Source) -> Source:
+    """Makes sure that weights and image processor are there, downloading the weights where they are on the hub.
+
+    Raises:
+        HubError: the hub cannot be reached.
+        ExportError: the checkpoint has none.
+    """
     if not any((source.folder / name).is_file() for name in _CONFIGS[1:]):
         raise ExportError(
-            f"{where} has no preprocessor_config.json, so nothing says how its images are prepared; "
+            f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"
         )
+    if source.revision is not None:
+        folder = _download(source.model_id, source.revision, _CONFIGS + _SAFETENSORS)
+        if not _has_weights(folder):
+            folder = _download(source.model_id, source.revision, _CONFIGS + _PICKLES)
+        source = Source(folder, source.model_id, source.revision)
+    if not _has_weights(source.folder):
+        raise ExportError(f"{_where(source)} has no weights: none of {', '.join(_WEIGHTS)}")
+    return source
 
 
-def _download(model: str, revision: str | None) -> Source:
-    from huggingface_hub import constants, errors
+def _has_weights(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _WEIGHTS)
+
+
+def _where(source: Source) -> str:
+    return str(source.folder) if source.revision is None else source.model_id
+
+
+def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import constants, errors, snapshot_download
 
     at = f" at revision {revision}" if revision else ""
     endpoint = constants.ENDPOINT
     try:
-        folder = _snapshot(model, revision, _CONFIGS + _SAFETENSORS)
-        if not any((folder / name).is_file() for name in _WEIGHTS):
-            folder = _snapshot(model, revision, _CONFIGS + _PICKLES)
+        # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
     except errors.GatedRepoError as exc:
         raise ExportError(f"{model} is gated: accept its terms on its page, then set HF_TOKEN to your token") from exc
     except errors.RepositoryNotFoundError as exc:
@@ -89,8 +108,10 @@ def _download(model: str, revision: str | None) -> Source:
         raise ExportError(f"{model!r} is neither a folder nor a hub id (namespace/name)") from exc
     except errors.LocalEntryNotFoundError as exc:
         offline = isinstance(exc.__cause__, errors.OfflineModeIsEnabled)
-        reason = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({_cause(exc)})"
-        raise ExportError(
+        reason = (
+            "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({one_line(exc.__cause__ or exc)})"
+        )
+        raise HubError(
             f"{model}{at} is not in the local cache and {reason}; check the network, point HF_ENDPOINT at a mirror, "
             "or give a checkpoint's folder"
         ) from exc
@@ -100,16 +121,4 @@ def _download(model: str, revision: str | None) -> Source:
             raise ExportError(
                 f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
             ) from exc
-        raise ExportError(f"{model}{at} could not be downloaded from {endpoint}: {one_line(exc)}") from exc
-    return Source(folder, model, folder.name)
-
-
-def _snapshot(model: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
-    return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
-
-
-def _cause(exc: BaseException) -> str:
-    return one_line(exc.__cause__ or exc)
+        raise HubError(f"{model}{at} could not be downloaded from {endpoint}: {one_line(exc)}") from exc

@@ -79,18 +79,17 @@ def _step(console: Console, title: str) -> Iterator[None]:
 
 
 def _show(result: ExportResult, console: Console) -> None:
+
+    from vitriton_export._deployment import TENSOR
+
     deployment = result.deployment
     models = Table(title=f"{result.repository}", title_justify="left")
     for column in ("model", "output", "size"):
         models.add_column(column, overflow="fold")
     rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
     for kind, shape in deployment.shapes.items():
-        output = {"pooled": "embedding", "unpooled": "last_hidden_state"}[kind]
-        rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = (
-            output,
-            list(shape),
-            "FP32",
-        )
+        row = (TENSOR[kind], list(shape), "FP32")
+        rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
     for name, size in result.sizes.items():
         output, dims, dtype = rows[name]
         models.add_row(name, f"{output} {dtype} {[-1, *dims]}", _bytes(size))

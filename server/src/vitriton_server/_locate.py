@@ -186,14 +186,14 @@ def _from_wheel(host: Host) -> Installation:
 def _check_platform(host: Host) -> None:
     if host.platform != "Linux x86_64":
         raise InstallationError(
-            f"{WHEEL}, which carries tritonserver, exists for Linux on x86_64, and this is {host.platform}; serve with "
-            "`docker compose up` instead"
+            f"{WHEEL}, which carries tritonserver, exists for Linux on x86_64, and this is {host.platform}; serve "
+            "the repository with NVIDIA's Triton image instead"
         )
     if host.glibc is None or host.glibc < _MIN_GLIBC:
         found = f"glibc {host.glibc[0]}.{host.glibc[1]}" if host.glibc else "another C library"
         raise InstallationError(
             f"the tritonserver of {WHEEL} needs glibc 2.35 or later (Ubuntu 22.04, Debian 12), and this system has "
-            f"{found}; serve with `docker compose up` instead"
+            f"{found}; serve the repository with NVIDIA's Triton image instead"
         )
 
 

@@ -51,7 +51,7 @@ def _is_model(folder: Path) -> bool:
 
 def _check_exported(repository: Path, folder: Path) -> None:
     config = read_config(folder)
-    if config is None or FINGERPRINT not in config.parameters:
+    if config is None or FINGERPRINT not in config.parameters or not config.HasField("ensemble_scheduling"):
         return
     name = folder.name.removesuffix("_pooled").removesuffix("_unpooled")
     advice = (
