@@ -54,12 +54,14 @@ class FakeTransport:
         *,
         max_batch_size: int = 4,
         index: Sequence[ModelStatus] = (),
+        fingerprint: str | None = None,
         after_send: Callable[[list[FakePending]], None] = lambda sent: sent[-1].finish(),
     ) -> None:
         self._answer = answer
         self._max_batch_size = max_batch_size
         self._index = index
         self._after_send = after_send
+        self.fingerprint = fingerprint
         self.requests: list[InferRequest] = []
         self.timeouts_s: list[float | None] = []
         self.sent: list[FakePending] = []
@@ -77,6 +79,7 @@ class FakeTransport:
             max_batch_size=self._max_batch_size,
             inputs={"image": TensorSpec(datatype="BYTES", shape=(1,))},
             outputs={output: TensorSpec(datatype="FP32", shape=(2,))},
+            parameters={} if self.fingerprint is None else {"fingerprint": self.fingerprint},
         )
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:

@@ -295,3 +295,13 @@ def test_after_a_fork():
     assert client.embed([b"a"]).shape == (1, 2)
     send.close()
     receive.close()
+
+
+def test_the_fingerprint_is_read_each_time():
+    """Another export may be served under the same name by now, and its vectors must not get the old name."""
+    transport = FakeTransport(fingerprint="v1-a")
+    with Client("", model="m", transport=transport) as client:
+        client.embed([b"image"])
+        assert client.fingerprint == "v1-a"
+        transport.fingerprint = "v1-b"
+        assert client.fingerprint == "v1-b"

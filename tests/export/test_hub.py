@@ -80,13 +80,9 @@ def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path)
     (model / "config.json").write_text('{"model_type": "bert"}')
     (model / "model.safetensors").write_bytes(b"weights")
     with hub.serve(hub.Hub(model)) as server:
-        environment = os.environ | {
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_ENDPOINT": server.url,
-            "HF_HUB_DISABLE_XET": "1",
-        }
+        variables = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
         command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
         assert done.returncode == 1
         assert "org/model is of type bert, which takes no images" in done.stderr
         assert not any("safetensors" in path for path in server.requests)
