@@ -52,7 +52,7 @@ def host(tmp_path: Path) -> Host:
     ("changes", "text"),
     [
         ({"wheel": None}, "the package nvidia-pytriton, which carries one, is not installed"),
-        ({"platform": "Linux aarch64"}, "this is Linux aarch64; serve with `docker compose up`"),
+        ({"platform": "Linux aarch64"}, "this is Linux aarch64; serve the repository with NVIDIA's Triton image"),
         ({"glibc": (2, 31)}, "needs glibc 2.35 or later (Ubuntu 22.04, Debian 12), and this system has glibc 2.31"),
         ({"glibc": None}, "this system has another C library"),
         ({"python": (3, 14)}, "has no python backend for Python 3.14"),
