@@ -267,3 +267,11 @@ def test_what_the_log_tells() -> None:
     taken = "E1 main.cc:257] \"failed to start HTTP service: Unavailable - Socket '127.0.0.1:1' already in use \""
     assert port_was_taken([*LOG, taken])
     assert not port_was_taken(LOG)
+
+
+@pytest.mark.parametrize("name", ["sp ace", "quo'te", "\u00fcn\u00ef"])
+def test_a_path_that_the_python_backend_cannot_pass_on_is_refused(tmp_path: Path, name: str) -> None:
+    """At once, and not after a model has failed to start for minutes."""
+    (tmp_path / name / "model" / "1").mkdir(parents=True)
+    with pytest.raises(RepositoryError, match="cannot pass on to its processes"):
+        repository_checks.check(tmp_path / name)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from vitriton_server._errors import RepositoryError
+
+# The python backend of 2.51.0 puts the path unquoted on a shell's command line, and decodes it as ASCII.
+_PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
 FINGERPRINT = "fingerprint"
 NOT_EXPORTED = "not-exported"  # the fingerprint of a repository whose text files are there and whose weights are not
@@ -22,6 +26,11 @@ def check(repository: Path) -> list[str]:
         raise RepositoryError(
             f"the model repository {repository} {what}; make one with `vitriton export MODEL --repository "
             f"{repository}`, or name another with --repository"
+        )
+    if not _PASSES.fullmatch(str(repository.resolve())):
+        raise RepositoryError(
+            f"the path {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
+            "processes (a space, a quote, a letter outside of ASCII); move the repository, or mount it elsewhere"
         )
     try:
         folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
