@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("vitriton_server")
 
 _POLL_S = 0.1
+_CONNECT_S = 1.0
 _PORT_ATTEMPTS = 5  # a free port can be taken by somebody else before Triton binds it
 _EXIT_MARGIN_S = 5.0  # beyond the exit timeout, which Triton counts from when it has stopped its endpoints
 _ERROR_LINES = 20
@@ -262,7 +264,7 @@ class TritonServer:
 
     def _wait_until_ready(self, process: TritonProcess, probe: Probe) -> None:
         deadline = time.monotonic() + self._config.ready_timeout_s
-        while not probe.is_ready():
+        while not (probe.is_ready() and self._listens()):
             if process.ended.wait(_POLL_S):
                 raise self._start_failure(process)
             if self._stopping.is_set():
@@ -273,6 +275,19 @@ class TritonServer:
                     "s; allow more with --ready-timeout (ready_timeout_s)",
                     process.log.last(_ERROR_LINES),
                 )
+
+    def _listens(self) -> bool:
+        """Whether HTTP and metrics take connections: Triton opens them after gRPC has said that it is ready."""
+        endpoints = self._known_endpoints()
+        ports = {"http": endpoints.http_port, "metrics": endpoints.metrics_port}
+        switched_off = {name for name in ports if f"--allow-{name}=" in " ".join(self._config.triton_arguments)}
+        for name in ports.keys() - switched_off:
+            host = endpoints.address(ports[name]).rpartition(":")[0].strip("[]")
+            try:
+                socket.create_connection((host, ports[name]), _CONNECT_S).close()
+            except OSError:
+                return False
+        return True
 
     def _start_failure(self, process: TritonProcess) -> ServerError:
         if self._stopping.is_set():
