@@ -54,7 +54,9 @@ def main() -> int:
     picture = OUT / "demo.png"
     draw(similarity[: len(photos), : len(photos)]).save(picture)
     console.print(f"picture   {picture}")
-    console.print(f"done in {time.perf_counter() - started:.0f} s")
+    console.print(f"done in {time.perf_counter() - started:.0f} s\n\nTo go on with it:")
+    console.print(f"  .venv/bin/vitriton serve --repository {result.repository.relative_to(ROOT)}")
+    console.print(f"  .venv/bin/python examples/quickstart.py localhost:8001 {name}    # in another terminal")
     return 0 if found == len(photos) else 1
 
 

@@ -305,3 +305,10 @@ def test_the_fingerprint_is_read_each_time():
         assert client.fingerprint == "v1-a"
         transport.fingerprint = "v1-b"
         assert client.fingerprint == "v1-b"
+
+
+@pytest.mark.parametrize("pool", ["mean", None, 1])
+def test_pool_is_yes_or_no(pool):
+    """Whoever names a pooling here is told where it is chosen, and does not get another one."""
+    with Client("", model="m", transport=FakeTransport()) as client, pytest.raises(TypeError, match="chosen when"):
+        client.embed([b"image"], pool=pool)

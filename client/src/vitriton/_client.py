@@ -127,10 +127,14 @@ class Client:
             Unavailable: no server answers.
             ServerBusy, ModelNotReady, InferenceFailed: the server did not do it.
             ContractMismatch: what the server has under this name is not a model of `vitriton export`.
-            TypeError: images is neither an image nor an iterable.
+            TypeError: images is neither an image nor an iterable, or pool is not a bool.
             RuntimeError: the client is closed, or was made before a fork.
         """
         self._check_usable()
+        if not isinstance(pool, bool):
+            raise TypeError(
+                f"pool is {pool!r}; it must be True or False (how to pool is chosen when a model is exported)"
+            )
         deadline = Deadline.after(self._timeout_s if isinstance(timeout_s, Unset) else _checked(timeout_s))
         items, total = as_images(images)
         contract = self._contract(pool, deadline)

@@ -55,13 +55,13 @@ class ModelLoadError(ServerError):
     """Triton could not load every model; the text begins with the reason of each."""
 
 
-class NotReadyInTime(ServerError):  # noqa: N818
+class NotReadyInTime(ServerError):  # noqa: N818 - the name says what happened
     """The models were not ready within `ready_timeout_s`."""
 
 
-class ServerDied(ServerError):  # noqa: N818
+class ServerDied(ServerError):  # noqa: N818 - the name says what happened
     """Triton ended by itself or stopped answering after it was ready."""
 
 
-class ServerStopped(ServerError):  # noqa: N818
+class ServerStopped(ServerError):  # noqa: N818 - the name says what happened
     """`stop()` was called while `start()` was waiting for the models."""

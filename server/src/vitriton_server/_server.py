@@ -280,7 +280,7 @@ class TritonServer:
         """Whether HTTP and metrics take connections: Triton opens them after gRPC has said that it is ready."""
         endpoints = self._known_endpoints()
         ports = {"http": endpoints.http_port, "metrics": endpoints.metrics_port}
-        switched_off = {name for name in ports if f"--allow-{name}=" in " ".join(self._config.triton_arguments)}
+        switched_off = {name for name in ports if f"--allow-{name}" in " ".join(self._config.triton_arguments)}
         for name in ports.keys() - switched_off:
             host = endpoints.address(ports[name]).rpartition(":")[0].strip("[]")
             try:
