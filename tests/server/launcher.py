@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,11 @@ class Launcher:
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-c", "from vitriton.cli import main; main()", "serve", *arguments]
         self.process = subprocess.Popen(
-            command, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env={**environment, "PYTHONFAULTHANDLER": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -50,8 +55,13 @@ class Launcher:
             assert self._count(text) >= count, f"no {text!r} in:\n{''.join(self._lines)}"
 
     def wait(self) -> int:
-        """Returns the exit code."""
-        code = self.process.wait(_PATIENCE_S)
+        """Returns the exit code; fails, with what it printed and where its threads are, when it does not end."""
+        try:
+            code = self.process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler writes the stacks
+            self._reader.join(_PATIENCE_S)
+            raise AssertionError(f"it does not end:\n{self.output}") from None
         self._reader.join()
         return code
 

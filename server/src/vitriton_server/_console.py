@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -18,7 +19,7 @@ from vitriton_server._log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SIGNAL = "signal"
+_END = b"\0"  # no signal has this number
 
 
 class Reporter:
@@ -49,23 +50,18 @@ class Reporter:
         handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
         logger = logging.getLogger("vitriton_server")
         logger.addHandler(handler)
-        # Not an exception out of the signal handler, which could hit a lock half released: this thread only listens. A
-        # SimpleQueue may be written to by a handler.
-        events: SimpleQueue[str] = SimpleQueue()
-        before = {number: signal.signal(number, lambda *_: events.put(_SIGNAL)) for number in _SIGNALS}
         try:
-            return self._serve(server, repository, events)
+            with _Events() as events:
+                return self._serve(server, repository, events)
         finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
             logger.removeHandler(handler)
 
-    def _serve(self, server: TritonServer, repository: Path, events: SimpleQueue[str]) -> int:
+    def _serve(self, server: TritonServer, repository: Path, events: _Events) -> int:
         self._messages.print(f"Loading the models in {escape(str(repository))}")
         with ThreadPoolExecutor(1) as pool:
             work = pool.submit(self._start_and_wait, server)
-            work.add_done_callback(lambda _: events.put("end"))
-            by_signal = events.get() == _SIGNAL
+            work.add_done_callback(lambda _: events.end())
+            by_signal = events.wait()
             server.stop()
             error = work.exception()
         if error is not None and not isinstance(error, ServerError):
@@ -98,3 +94,36 @@ class Reporter:
         self._output.print(f"metrics  http://{server.metrics_address}/metrics")
         for name in server.models:
             self._output.print(f"model    {escape(name)}")
+
+
+class _Events:
+    """Waits for a signal, or for `end()`, whichever comes first.
+
+    Not an exception out of the signal handler, which could hit a lock half released. And not a lock or a queue that a
+    handler writes to: a signal that arrives in another thread, or a second one right after the first, need not wake
+    the thread that waits for it. The interpreter itself writes the number to a socket, whichever thread it is in.
+    """
+
+    def __enter__(self) -> _Events:
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._handlers_before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, previous in self._handlers_before.items():
+            signal.signal(number, previous)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._read.close()
+        self._write.close()
+
+    def end(self) -> None:
+        """Wakes `wait()`; may be called from any thread."""
+        self._write.send(_END)
+
+    def wait(self) -> bool:
+        """Returns whether a signal came first."""
+        return self._read.recv(1) != _END
