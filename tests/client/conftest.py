@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import vitriton.preprocessing
 from PIL import Image
+from vitriton_server import TritonServer
 
 HERE = Path(__file__).parent
 
@@ -71,14 +72,12 @@ def write_model(
 
 
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Triton's gRPC address.
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A real Triton.
 
     It has `tiny` (both outputs), `wide` (pooled: FP16, batches of 4096) `narrow` (pooled: a queue of one), and
     `staged` (pooled: an ensemble around the tiny model).
     """
-    from vitriton_server import TritonServer
-
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tiny_pooled", fingerprint="space-1")
     write_model(repository, "tiny_unpooled", fingerprint="space-1")
@@ -87,7 +86,19 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (repository / "staged_pooled" / "1").mkdir(parents=True)
     (repository / "staged_pooled" / "config.pbtxt").write_text(ENSEMBLE)
     with TritonServer(repository) as server:
-        yield server.grpc_address
+        yield server
+
+
+@pytest.fixture(scope="session")
+def address(server: TritonServer) -> str:
+    """Its gRPC address."""
+    return server.grpc_address
+
+
+@pytest.fixture(scope="session")
+def http_address(server: TritonServer) -> str:
+    """Its HTTP address."""
+    return server.http_address
 
 
 @pytest.fixture(scope="session")

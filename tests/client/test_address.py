@@ -1,5 +1,5 @@
 import pytest
-from vitriton._address import Address, parse_address
+from vitriton._address import Address, parse_address, parse_addresses
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,7 @@ def test_written():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("grpcs://h:8001", "grpcs:// is not yet supported; use grpc://"),
-        ("http://h:8000", "http:// is not yet supported; use grpc://"),
-        ("https://h", "https:// is not yet supported"),
-        ("a:8001,b:8001", "several addresses are not yet supported"),
-        ("ftp://h", "unknown scheme ftp://"),
+        ("ftp://h", "unknown scheme ftp://; known are grpc, grpcs, http and https"),
         ("", "not a host and a port"),
         (":8001", "not a host and a port"),
         ("h:0", "not a host and a port"),
@@ -46,4 +42,38 @@ def test_refused(text, says):
     """An address that cannot be used is refused with what to write instead."""
     with pytest.raises(ValueError) as caught:
         parse_address(text)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "port", "secure"),
+    [("grpc://h", 8001, False), ("grpcs://h", 8001, True), ("http://h", 8000, False), ("https://h", 8000, True)],
+)
+def test_schemes(text, port, secure):
+    """Each scheme has the port of Triton's endpoint."""
+    address = parse_address(text)
+    assert (address.port, address.is_secure) == (port, secure)
+
+
+@pytest.mark.parametrize("given", ["http://a:1,b:2", ["http://a:1", "http://b:2"], ("http://a:1", "b:2")])
+def test_several(given):
+    """Several addresses come in a sequence or with commas between them; the scheme of the first goes for all."""
+    assert [str(address) for address in parse_addresses(given)] == ["http://a:1", "http://b:2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ([], ValueError, "address is empty"),
+        ("a:1,", ValueError, "not a host and a port"),
+        (["a:1", "http://b:1"], ValueError, "different schemes"),
+        ("a:1,a:1", ValueError, "one is there twice"),
+        (None, TypeError, "address is a NoneType"),
+        (8001, TypeError, "address is a int"),
+    ],
+)
+def test_several_refused(given, error, says):
+    """What is no list of addresses is refused."""
+    with pytest.raises(error) as caught:
+        parse_addresses(given)
     assert says in str(caught.value)

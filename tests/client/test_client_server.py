@@ -2,12 +2,14 @@
 
 import base64
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from client.both import KINDS, make_client
 from client.conftest import write_model
 from PIL import Image
 from vitriton import (
@@ -22,11 +24,31 @@ from vitriton import (
 )
 
 
+@pytest.fixture(params=[f"{kind} {scheme}" for kind in KINDS for scheme in ("grpc", "http")])
+def connect(request):
+    """Makes clients of one kind, which speak one protocol, to the server of the tests."""
+    kind, scheme = request.param.split()
+    address = request.getfixturevalue("address" if scheme == "grpc" else "http_address")
+
+    def make(model, **arguments):
+        return make_client(kind)(f"{scheme}://{address}", model=model, **arguments)
+
+    return make
+
+
 @pytest.fixture
-def client(address):
-    with Client(address, model="tiny") as client:
+def client(connect):
+    with connect("tiny") as client:
         client.wait_ready(timeout_s=10)
         yield client
+
+
+def wait_for(condition):
+    """Returns when it holds."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_embed_pooled(client, files, embeddings):
@@ -61,9 +83,9 @@ def test_no_images(client):
     assert client.embed(iter(()), pool=False).shape == (0, 3, 4)
 
 
-def test_fp16_is_widened(address, files, embeddings):
+def test_fp16_is_widened(connect, files, embeddings):
     """A model that answers in FP16 gives float32."""
-    with Client(address, model="wide") as client:
+    with connect("wide") as client:
         result = client.embed(files)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, embeddings, rtol=1e-3)
@@ -90,9 +112,9 @@ def test_one_bad_path_is_named(client, tmp_path, files):
         client.embed([files[0], path])
 
 
-def test_a_whole_batch_of_bad_images_is_named(address):
+def test_a_whole_batch_of_bad_images_is_named(connect):
     """An error that names 4096 images is longer than gRPC's default limit, and comes through all the same."""
-    with Client(address, model="wide") as client, pytest.raises(InvalidImage) as caught:
+    with connect("wide") as client, pytest.raises(InvalidImage) as caught:
         client.embed([b"no"] * 4096)
     assert len(caught.value.errors) == 4096
 
@@ -104,43 +126,44 @@ def test_deadline(client):
     assert caught.value.timeout_s == 0.2
 
 
-def test_abandoned_work_is_dropped_from_the_queue(address, tmp_path, files):
+def test_abandoned_work_is_dropped_from_the_queue(connect, tmp_path, files):
     """What waited in an ensemble's queue beyond its deadline is never run.
 
     Only the deadline that is sent along does that: Triton does not hand a gRPC cancellation on to an ensemble's steps.
     """
-    marker = tmp_path / "ran"
-    with Client(address, model="staged") as client, ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(client.embed, [b"sleep:1.5"])
-        with pytest.raises(DeadlineExceeded):
-            client.embed([b"sleep:1.5"], timeout_s=0.2)  # the model is busy now, whichever of the two it runs
+    marker, gate = tmp_path / "ran", tmp_path / "gate"
+    with connect("staged") as client, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(client.embed, [f"hold:{gate}".encode()])
+        wait_for(gate.with_suffix(".held").exists)
         with pytest.raises(DeadlineExceeded):
             client.embed([f"touch:{marker}".encode()], timeout_s=0.1)
+        gate.touch()
         busy.result()
         client.embed(files[:1])  # behind it in the queue
     assert not marker.exists()
 
 
-def test_queue_full(address):
-    """A full queue is ServerBusy, at once, while the accepted requests still run."""
+def test_queue_full(connect):
+    """A full queue is waited for, and is ServerBusy at the deadline."""
     options = Options(max_in_flight=8, max_request_bytes=1)
-    with Client(address, model="narrow", options=options) as client:
-        with pytest.raises(ServerBusy, match="Exceeds maximum queue size") as caught:
-            client.embed([b"sleep:0.3"] * 8)
+    with connect("narrow", options=options) as client:
+        assert client.embed([b"sleep:0.05"] * 8).shape == (8, 4)
+        with pytest.raises(ServerBusy, match=r"Exceeds maximum queue size.*tried \d+ times in 1 s") as caught:
+            client.embed([b"sleep:0.5"] * 8, timeout_s=1.0)
         assert caught.value.status == "UNAVAILABLE"
 
 
-def test_a_variant_that_was_not_exported(address, files):
+def test_a_variant_that_was_not_exported(connect, files):
     """Asking for tokens of a model that was exported without them says so."""
-    with Client(address, model="narrow") as client:
+    with connect("narrow") as client:
         client.wait_ready(timeout_s=5)
         with pytest.raises(ModelNotReady, match=r"exported without its unpooled output.*--outputs both"):
             client.embed(files[:1], pool=False)
 
 
-def test_unknown_model_lists_the_others(address, files):
+def test_unknown_model_lists_the_others(connect, files):
     """A wrong name is answered with the names that the server has, and wait_ready does not wait for it."""
-    with Client(address, model="huge") as client:
+    with connect("huge") as client:
         with pytest.raises(
             ModelNotReady, match="does not have model huge; it has: narrow, staged, tiny, wide"
         ) as caught:
@@ -150,10 +173,10 @@ def test_unknown_model_lists_the_others(address, files):
             client.wait_ready(timeout_s=60)
 
 
-def test_fingerprint(client, address):
+def test_fingerprint(client, connect):
     """The fingerprint comes from the configuration; a model that has none is a mismatch."""
     assert client.fingerprint == "space-1"
-    with Client(address, model="wide") as other, pytest.raises(ContractMismatch, match="no fingerprint"):
+    with connect("wide") as other, pytest.raises(ContractMismatch, match="no fingerprint"):
         _ = other.fingerprint
 
 
@@ -169,9 +192,9 @@ def test_threads_share_a_client(client, files, embeddings):
             np.testing.assert_allclose(result, embeddings[picked], rtol=1e-6)
 
 
-def test_close_ends_a_running_call(address):
+def test_close_ends_a_running_call(connect):
     """Closing a client from another thread ends its calls with an error that says so."""
-    client = Client(address, model="tiny")
+    client = connect("tiny")
     client.embed([])
     entered = threading.Event()
 
@@ -187,14 +210,14 @@ def test_close_ends_a_running_call(address):
             call.result(timeout=10)
 
 
-def test_nothing_is_left_open(address, files):
+def test_nothing_is_left_open(connect, files):
     """Twenty clients leave no thread and no file descriptor behind."""
 
     def count():
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
     def use():
-        with Client(address, model="tiny") as client:
+        with connect("tiny") as client:
             client.embed(files[:1])
             with pytest.raises(InvalidImage):
                 client.embed([b"x"])
@@ -215,5 +238,5 @@ def test_model_whose_process_died(tmp_path):
     write_model(tmp_path, "tiny_pooled")
     with TritonServer(tmp_path) as server, Client(server.grpc_address, model="tiny") as client:
         with pytest.raises(Unavailable, match=r"the process of model tiny_pooled .* has died") as caught:
-            client.embed([b"die:"])
+            client.embed([b"die:"], timeout_s=3.0)
         assert caught.value.status == "INTERNAL"

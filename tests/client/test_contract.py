@@ -28,7 +28,9 @@ def test_contract():
     """Shape, batch size and fingerprint come from the configuration."""
     contract = read_contract(config(parameters={"fingerprint": "f"}), True)
     assert (contract.shape, contract.max_batch_size, contract.fingerprint) == ((2,), 8, "f")
-    assert contract.empty().shape == (0, 2)
+    assert contract.dtype == np.float32
+    assert contract.empty(np.dtype(np.float16)).shape == (0, 2)
+    assert contract.reply_bytes(3) == 24
 
 
 @pytest.mark.parametrize(
@@ -75,9 +77,35 @@ def test_open_dimensions():
     result = read_reply(
         InferReply(name="last_hidden_state", datatype="FP16", shape=(2, 3, 2), data=halves.tobytes()), contract, 2
     )
-    assert result.dtype == np.float32
+    assert result.dtype == np.float16
     assert result.tolist() == halves.reshape(2, 3, 2).tolist()
-    assert contract.empty().shape == (0, 0, 2)
+    assert contract.empty(np.dtype(np.float32)).shape == (0, 0, 2)
+    assert contract.reply_bytes(3) is None
+
+
+def test_shared_memory_may_be_larger_than_the_reply():
+    """What stands behind the reply in a region is not looked at."""
+    rows = np.arange(6, dtype=np.float32)
+    result = read_reply(reply(data=b""), read_contract(config(), True), 3, memoryview(rows.tobytes() + b"rest"))
+    assert result.tolist() == rows.reshape(3, 2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "accepted"),
+    [
+        ({}, True),
+        ({"max_batch_size": 16}, True),
+        ({"max_batch_size": 4}, False),
+        ({"parameters": {"fingerprint": "g"}}, False),
+        ({"outputs": {"embedding": TensorSpec(datatype="FP32", shape=(3,))}}, False),
+        ({"outputs": {"embedding": TensorSpec(datatype="FP16", shape=(2,))}}, False),
+    ],
+)
+def test_servers_that_stand_in(changes, accepted):
+    """A server may answer for another if its vectors lie in the same space and it takes the same requests."""
+    first = read_contract(config(parameters={"fingerprint": "f"}), True)
+    other = read_contract(config(**({"parameters": {"fingerprint": "f"}} | changes)), True)
+    assert first.accepts(other) is accepted
 
 
 def test_served_models():

@@ -43,6 +43,13 @@ def embed(image):
     order, _, argument = image.partition(b":")
     if order == b"sleep":
         time.sleep(float(argument))
+    elif order == b"hold":
+        gate = Path(argument.decode())
+        gate.with_suffix(".held").touch()
+        for _ in range(600):  # 30 s
+            if gate.exists():
+                break
+            time.sleep(0.05)
     elif order == b"touch":
         Path(argument.decode()).touch()
     elif order == b"die":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vitriton._connection import TLS
 from vitriton._errors import (
     ContractMismatch,
     DeadlineExceeded,
@@ -23,11 +24,17 @@ from vitriton._errors import (
 from vitriton._options import Options
 
 if TYPE_CHECKING:
+    from vitriton._async_client import AsyncClient
     from vitriton._client import Client
+    from vitriton._pipeline import pipeline
+    from vitriton._results import Result
+    from vitriton._stats import Stats
 
     __version__: str
 
 __all__ = [
+    "TLS",
+    "AsyncClient",
     "Client",
     "ContractMismatch",
     "DeadlineExceeded",
@@ -36,20 +43,31 @@ __all__ = [
     "InvalidImage",
     "ModelNotReady",
     "Options",
+    "Result",
     "ServerBusy",
     "ServerError",
+    "Stats",
     "TransportError",
     "Unavailable",
     "VitritonError",
     "__version__",
+    "pipeline",
 ]
+
+_LAZY = {
+    "AsyncClient": "vitriton._async_client",
+    "Client": "vitriton._client",
+    "Result": "vitriton._results",
+    "Stats": "vitriton._stats",
+    "pipeline": "vitriton._pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Client":
-        from vitriton._client import Client
+    if name in _LAZY:
+        from importlib import import_module
 
-        return Client
+        return getattr(import_module(_LAZY[name]), name)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
-_SUPPORTED = ("grpc",)
+_SECURE = ("grpcs", "https")
 
 
 @dataclass(frozen=True)
@@ -28,26 +29,61 @@ class Address:
         """`host:port`, with brackets where the host is an IPv6 address."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it is reached by TLS."""
+        return self.scheme in _SECURE
+
     def __str__(self) -> str:
         """As the user would write it."""
         return f"{self.scheme}://{self.target}"
 
 
-def parse_address(text: str) -> Address:
-    """Reads `host`, `host:port` or `scheme://host:port`; grpc:// is the default, and its port is 8001.
+def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
+    """Reads one address, several in a sequence, or several with commas between them.
 
     Raises:
-        ValueError: it is none of these, or its scheme is unknown or not yet supported.
+        ValueError: there is none, one cannot be read, one is there twice, or their schemes differ.
+        TypeError: it is no text and no sequence of texts.
+    """
+    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"address is a {type(text).__name__}; give a text like localhost:8001, or a list of them")
+    scheme = ""
+    addresses: list[Address] = []
+    for text in (part for item in texts for part in item.split(",")):
+        # grpc://a:8001,b:8001 means grpc:// for both
+        addresses.append(parse_address(text if "://" in text or not scheme else f"{scheme}://{text.strip()}"))
+        scheme = addresses[-1].scheme
+    if not addresses:
+        raise ValueError("address is empty; give at least one, like localhost:8001")
+    if len({address.scheme for address in addresses}) > 1:
+        raise ValueError(f"addresses {_listed(addresses)} have different schemes; a client speaks one protocol")
+    if len(set(addresses)) < len(addresses):
+        raise ValueError(f"addresses {_listed(addresses)}: one is there twice")
+    return tuple(addresses)
+
+
+def _listed(addresses: Sequence[Address]) -> str:
+    return ", ".join(map(str, addresses))
+
+
+def parse_address(text: str) -> Address:
+    """Reads `host`, `host:port` or `scheme://host:port`.
+
+    The default scheme is grpc://; the default ports are Triton's, 8001 for gRPC and 8000 for HTTP.
+
+    Raises:
+        ValueError: it is none of these, or its scheme is unknown.
     """
     example = "write it like localhost:8001 or grpc://triton.example.com:8001"
     scheme, found, rest = text.strip().rpartition("://")
     scheme = scheme.lower() if found else "grpc"
     if scheme not in _DEFAULT_PORTS:
-        raise ValueError(f"address {text!r} has the unknown scheme {scheme}://; {example}")
-    if scheme not in _SUPPORTED:
-        raise ValueError(f"address {text!r}: {scheme}:// is not yet supported; use grpc:// (Triton's gRPC port, 8001)")
-    if "," in rest:
-        raise ValueError(f"address {text!r}: several addresses are not yet supported; give one")
+        raise ValueError(
+            f"address {text!r} has the unknown scheme {scheme}://; known are grpc, grpcs, http and https; {example}"
+        )
     try:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port

@@ -1,41 +1,38 @@
-"""The client that users hold: state and lifetime; the decisions are in the modules beside it."""
+"""The blocking client: waits for what `_flow` decides."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Sequence
+import queue
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton._address import parse_address
-from vitriton._contract import (
-    Contract,
-    ensemble_name,
-    explain_not_ready,
-    is_ready,
-    read_contract,
-    served_models,
-)
+from vitriton._connection import TLS, Token
+from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
-from vitriton._embed import EmbedCall, Floats
-from vitriton._errors import ContractMismatch, InvalidImage, ModelNotReady, Unavailable, VitritonError
-from vitriton._failures import Call, to_error
-from vitriton._fetch import UrlFetcher
+from vitriton._errors import InvalidImage, VitritonError
+from vitriton._flow import Event, Flow
 from vitriton._options import UNSET, Options, Unset, check_seconds
+from vitriton._results import ArraySink, Floats, Result, ResultSink
+from vitriton._source_thread import SourceThread
 from vitriton._sources import as_images
-from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code, ModelStatus, Transport
+from vitriton._stats import Stats
+from vitriton._transport import Transport
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageLike = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", NDArray[np.uint8]]
+OnError = Literal["raise", "return"]
+DType = Literal["float32", "served"]
 
-_POLL_S = 0.1  # between two looks at a server that is starting
+# A wait is cut into pieces of this: where a signal does not interrupt it (Windows, a signal that another thread takes),
+# Ctrl-C is noticed after one.
+_LONGEST_WAIT_S = 0.5
 
 
 class Client:
@@ -44,62 +41,88 @@ class Client:
     Safe to share between threads. Not usable in a process that was forked after it was made: it says so.
 
     Args:
-        address: `host`, `host:port` or `grpc://host:port`; without a port 8001.
+        address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default), grpcs://, http:// or https://;
+            without a port Triton's own, 8001 for gRPC and 8000 for HTTP. Several, in a sequence or with commas between
+            them, take turns, and stand in for each other. So do the addresses behind one name.
         model: the name that the model was exported under, without `_pooled` or `_unpooled`.
         timeout_s: total time of each call that is not given its own, in seconds; None is no limit.
         options: what the client may spend.
+        tls: for grpcs:// and https://: whom to trust, and who the client is.
+        token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
+        headers: sent with each request.
+        preprocess: where images are decoded and resized: "server", or "client", which sends pixels to the encoder. The
+            same code does it in both places.
+        expect_fingerprint: the embedding space that the model must have; nothing is embedded in another.
+        tracing: a span of OpenTelemetry for each request, its context in the headers; needs `vitriton[otel]`.
         transport: in place of the one that `address` says, which then is not read; the client closes it.
 
     Raises:
-        ValueError: the address cannot be read or its scheme is not supported, or timeout_s is not above 0.
+        ValueError: a parameter cannot be used; names it.
+        ImportError: tracing is on, and OpenTelemetry is not installed.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         model: str,
         timeout_s: float | None = 60.0,
         options: Options | None = None,
+        tls: TLS | None = None,
+        token: Token | None = None,
+        headers: Mapping[str, str] | None = None,
+        preprocess: Preprocess = "server",
+        expect_fingerprint: str | None = None,
+        tracing: bool = False,
         transport: Transport | None = None,
     ) -> None:
-        if not model or not isinstance(model, str):
-            raise ValueError(f"model is {model!r}; give the name that the model was exported under")
-        self._model = model
-        self._timeout_s = _checked(timeout_s)
-        self._options = options or Options()
-        self._transport = transport or _connect(address)
-        self._fetcher = UrlFetcher(self._options)
-        self._contracts: dict[
-            bool, Contract
-        ] = {}  # by pool; each item is set and read in one step, so it needs no lock
-        self._pid = os.getpid()
-        self._closed = threading.Event()
+        settings = Settings(
+            model=model,
+            timeout_s=timeout_s,
+            options=options or Options(),
+            tls=tls,
+            token=token,
+            headers=headers or {},
+            preprocess=preprocess,
+            expect_fingerprint=expect_fingerprint,
+            tracing=tracing,
+        )
+        self._core = Core(address, settings, transport, type(self).__name__)
 
     def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
-        """Waits until the server answers and has loaded the model, both of its outputs where it has both.
+        """Waits until every server answers and has loaded the model, both of its outputs where it has both.
 
         Args:
             timeout_s: the longest wait, in seconds; None is no limit.
 
         Raises:
-            Unavailable: the server did not answer in that time.
-            ModelNotReady: the server does not have the model (raised at once), or did not load it in that time.
+            Unavailable: a server did not answer in that time.
+            ModelNotReady: a server does not have the model (raised at once), or did not load it in that time.
         """
-        deadline = Deadline.after(_checked(timeout_s))
-        self._contracts.clear()
-        problem: VitritonError | None = None
-        while True:
-            self._check_usable()
-            latest = self._look(deadline)
-            if latest is None:
-                return
-            # the last look has hardly any time, and so less to tell than the one before it
-            if problem is None or not deadline.expired:
-                problem = latest
-            if deadline.expired:
-                raise problem
-            self._closed.wait(deadline.bounded_s(_POLL_S))
+        self._core.check_usable()
+        self._core.wait_ready(checked(timeout_s))
+
+    @overload
+    def embed(
+        self,
+        images: Iterable[ImageLike] | ImageLike,
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> Floats: ...
+
+    @overload
+    def embed(
+        self,
+        images: Iterable[ImageLike] | ImageLike,
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["return"],
+        dtype: DType = "float32",
+    ) -> list[Result]: ...
 
     def embed(
         self,
@@ -107,52 +130,163 @@ class Client:
         *,
         pool: bool = True,
         timeout_s: float | Unset | None = UNSET,
-    ) -> Floats:
+        on_error: OnError = "raise",
+        dtype: DType = "float32",
+    ) -> Floats | list[Result]:
         """Embeds images.
 
         Args:
             images: an iterable of, mixed freely: path (str or Path), http(s) URL, `data:` URI, bytes, binary file
                 object, PIL image, uint8 array (H, W, 3) RGB. One of these alone is a list of one. Paths, URLs, bytes
-                and file objects hold an encoded file (JPEG, PNG, WebP, ...), which the server decodes.
+                and file objects hold an encoded file (JPEG, PNG, WebP, ...).
             pool: one vector an image, or all its tokens.
             timeout_s: total time of this call, in seconds, all included; None is no limit; not given, the client's.
+            on_error: "raise": an image that cannot be used ends the call. "return": it costs only itself.
+            dtype: "float32", or "served" for what the model returns (float16 where it was exported so).
 
         Returns:
-            float32, in input order: (N, D), or with pool=False (N, T, D), or (N, C, h, w) for convolutional models.
-            No images give N = 0.
+            In input order: (N, D), or with pool=False (N, T, D), or (N, C, h, w) for convolutional models. No images
+            give N = 0. With on_error="return" a list with a Result for each image.
 
         Raises:
             InvalidImage: an image cannot be used; names it by its index from 0. Ends the call.
             DeadlineExceeded: the time is over.
-            Unavailable: no server answers.
+            Unavailable: no server answered in that time.
             ServerBusy, ModelNotReady, InferenceFailed: the server did not do it.
-            ContractMismatch: what the server has under this name is not a model of `vitriton export`.
-            TypeError: images is neither an image nor an iterable, or pool is not a bool.
+            ContractMismatch: what the server has under this name is not a model of `vitriton export`, or not the one
+                that was expected.
+            TypeError: images is neither an image nor an iterable, or another parameter has the wrong type.
             RuntimeError: the client is closed, or was made before a fork.
         """
-        self._check_usable()
-        if not isinstance(pool, bool):
-            raise TypeError(
-                f"pool is {pool!r}; it must be True or False (how to pool is chosen when a model is exported)"
-            )
-        deadline = Deadline.after(self._timeout_s if isinstance(timeout_s, Unset) else _checked(timeout_s))
+        core = self._core
+        core.check_usable()
+        check_choices(pool, on_error, dtype)
+        deadline = Deadline.after(core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s))
         items, total = as_images(images)
-        contract = self._contract(pool, deadline)
-        call = EmbedCall(
-            transport=self._transport,
-            fetcher=self._fetcher,
-            contract=contract,
-            options=self._options,
+        service = core.service(pool, deadline)
+        sink = make_sink(service, dtype, total, on_error)
+        mailbox = _Mailbox()
+        flow = Flow(
+            core,
+            service.contract,
+            service.encode,
+            sink,
+            mailbox.put,
             deadline=deadline,
+            timeout_s=None,
             total=total,
+            returns_errors=on_error == "return",
+            inline=True,
+            eager=total is None,
+            awaited=False,
         )
+        for _ in self._run(flow, mailbox, _Source(items), lambda: ()):
+            pass
+        return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
+
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "return",
+        ordered: bool = True,
+        dtype: DType = "float32",
+    ) -> Iterator[Result]:
+        """Embeds an iterable that may be endless, in bounded memory.
+
+        Images are taken from it some ahead of the results (`Options`): from a list in the thread that asks for results,
+        from an iterator, which may block, in a thread of its own, so that a result never waits for the next image.
+        Nothing is done before the first result is asked for. Closing the generator ends what is running.
+
+        Args:
+            images: as for `embed`.
+            pool: as for `embed`.
+            timeout_s: total time of each request with its retries, in seconds; None is no limit; not given, the
+                client's. The whole has no limit.
+            on_error: "return": an image that cannot be used gives a result with `error`. "raise": it ends the stream.
+                What fails on the side of the server is always raised; it can be gone on with from the last index.
+            ordered: results in input order, or as soon as they are there.
+            dtype: as for `embed`.
+
+        Yields:
+            A Result for each image.
+
+        Raises:
+            As `embed`.
+        """
+        core = self._core
+        core.check_usable()
+        check_choices(pool, on_error, dtype)
+        each_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
+        items, _ = as_images(images)
+        return self._stream(items, pool, each_s, on_error, ordered, dtype)
+
+    def _stream(
+        self,
+        images: Iterable[Any],
+        pool: bool,
+        timeout_s: float | None,
+        on_error: OnError,
+        ordered: bool,
+        dtype: DType,
+    ) -> Iterator[Result]:
+        self._core.check_usable()
+        service = self._core.service(pool, Deadline.after(timeout_s))
+        sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
+        mailbox = _Mailbox()
+        may_block = not isinstance(images, Sized)
+        flow = Flow(
+            self._core,
+            service.contract,
+            service.encode,
+            sink,
+            mailbox.put,
+            deadline=None,
+            timeout_s=timeout_s,
+            total=None,
+            returns_errors=on_error == "return",
+            inline=True,
+            eager=may_block,
+            awaited=may_block,
+        )
+        source = SourceThread(images, mailbox.wake, self._core.options.read_ahead) if may_block else _Source(images)
+        yield from self._run(flow, mailbox, source, sink.take)
+
+    def _run(
+        self,
+        flow: Flow,
+        mailbox: _Mailbox,
+        source: _Source | SourceThread,
+        take: Callable[[], Iterable[Result]],
+    ) -> Iterator[Result]:
+        """Runs a flow to its end; whatever ends it, no request of it is left running."""
+        self._core.wake_on_close(mailbox)
         try:
-            return call.run(items)
+            while True:
+                for event in mailbox.waiting():
+                    event()
+                flow.step()
+                yield from take()
+                if flow.finished:
+                    return
+                try:
+                    if flow.wants_image and source.take(flow.give):
+                        continue
+                except StopIteration:
+                    flow.end()
+                    continue
+                mailbox.wait(flow.wait_s())
+                self._core.check_usable()
         except VitritonError as exc:
-            self._check_usable()  # closed by another thread: that is what happened, and the error is its result
+            self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
-                self._contracts.clear()  # the server may come back with another export
+                self._core.forget()
             raise
+        finally:
+            flow.close()
+            source.close()
 
     @property
     def fingerprint(self) -> str:
@@ -161,32 +295,30 @@ class Client:
         Read from the server each time: another export may be served under the same name by now.
 
         Raises:
-            ContractMismatch: the model has none.
+            ContractMismatch: the model has none, or not the expected one.
             TransportError, ServerError: as `embed`.
         """
-        self._check_usable()
-        self._contracts.clear()
-        contract = self._any_contract(Deadline.after(self._timeout_s))
-        if not contract.fingerprint:
-            raise ContractMismatch(
-                f"the configuration of model {contract.model} on the server at {self._transport.address} has no "
-                "fingerprint; export it with `vitriton export`",
-                address=self._transport.address,
-                model=contract.model,
-            )
-        return contract.fingerprint
+        return self._core.fingerprint()
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """What the export wrote into the model's configuration: `model`, `pooling`, `precision`, `fingerprint`, ...
+
+        Raises:
+            As `fingerprint`.
+        """
+        return self._core.parameters()
+
+    def stats(self) -> Stats:
+        """What this client has done so far."""
+        return self._core.counters.stats()
 
     def close(self) -> None:
         """Ends what is running and closes the connections. May be called again."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        if os.getpid() == self._pid:  # the connections belong to the process that made them
-            self._fetcher.close()
-            self._transport.close()
+        self._core.close()
 
     def __enter__(self) -> Client:
-        self._check_usable()
+        self._core.check_usable()
         return self
 
     def __exit__(
@@ -195,112 +327,85 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        closed = ", closed" if self._closed.is_set() else ""
-        return f"Client({self._transport.address!r}, model={self._model!r}{closed})"
+        return repr(self._core)
 
-    def _check_usable(self) -> None:
-        if os.getpid() != self._pid:
-            raise RuntimeError(
-                f"this Client was made in process {self._pid}, and this is its fork {os.getpid()}: gRPC does not "
-                "survive a fork. Make the Client after the fork, in the process that uses it"
-            )
-        if self._closed.is_set():
-            raise RuntimeError("this Client is closed; make a new one")
 
-    def _look(self, deadline: Deadline) -> VitritonError | None:
-        """What still stands between the caller and a model that is ready."""
-        call = self._call(ensemble_name(self._model, True), deadline)
-        try:
-            ready = [
-                self._transport.is_model_ready(ensemble_name(self._model, pool), deadline.remaining_s())
-                for pool in (True, False)
-            ]
-            index = None if all(ready) else self._index(deadline)
-        except CallError as exc:
-            self._check_usable()
-            error = _unanswered(call) if exc.code is Code.DEADLINE_EXCEEDED else to_error(exc, call)
-            if not isinstance(error, Unavailable):
-                raise error from exc
-            error.__cause__ = exc
-            return error
-        if is_ready(self._model, ready, index):
-            return None
-        problem = self._model_not_ready(True, index)
-        if index is not None and self._model not in served_models(index):
-            raise problem
-        return problem
+class _Source:
+    """Takes images from an iterable in the caller's thread; see `SourceThread`."""
 
-    def _contract(self, pool: bool, deadline: Deadline) -> Contract:
-        known = self._contracts.get(pool)
-        if known is not None:
-            return known
-        name = ensemble_name(self._model, pool)
-        try:
-            config = self._transport.model_config(name, deadline.remaining_s())
-        except CallError as exc:
-            self._check_usable()
-            if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
-                raise self._model_not_ready(pool, self._index(deadline), exc.code.value) from exc
-            raise to_error(exc, self._call(name, deadline)) from exc
-        self._contracts[pool] = contract = read_contract(config, pool)
-        return contract
+    def __init__(self, images: Iterable[Any]) -> None:
+        self._iterator = iter(images)
 
-    def _any_contract(self, deadline: Deadline) -> Contract:
-        try:
-            return self._contract(True, deadline)
-        except ModelNotReady as pooled:
+    def take(self, give: Callable[[Any], None]) -> bool:
+        """Passes the next image to `give`; raises StopIteration when there is none."""
+        give(next(self._iterator))
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Mailbox:
+    """Where other threads put events for the thread that runs a flow."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._next: Event | None = None
+        self.put = self._events.put
+
+    def wake(self) -> None:
+        """Ends a wait."""
+        self.put(_nothing)
+
+    def waiting(self) -> Iterator[Event]:
+        """All events that are there."""
+        if self._next is not None:
+            event, self._next = self._next, None
+            yield event
+        while True:
             try:
-                return self._contract(False, deadline)
-            except ModelNotReady:
-                raise pooled from pooled.__cause__
+                yield self._events.get_nowait()
+            except queue.Empty:
+                return
 
-    def _index(self, deadline: Deadline) -> Sequence[ModelStatus] | None:
-        """What the server has; None where it does not tell (a restricted server)."""
+    def wait(self, timeout_s: float | None) -> None:
+        """Returns when there is an event, or when the time is over; perhaps earlier."""
         try:
-            return self._transport.repository_index(deadline.remaining_s())
-        except CallError as exc:
-            if classify(exc.code, exc.message) is Failure.RESTRICTED:
-                return None
-            raise to_error(exc, self._call(ensemble_name(self._model, True), deadline)) from exc
-
-    def _model_not_ready(
-        self, pool: bool, index: Sequence[ModelStatus] | None, status: str | None = None
-    ) -> ModelNotReady:
-        return ModelNotReady(
-            explain_not_ready(self._model, pool, index, self._transport.address),
-            available=served_models(index or ()),
-            address=self._transport.address,
-            model=ensemble_name(self._model, pool),
-            status=status,
-        )
-
-    def _call(self, model: str, deadline: Deadline) -> Call:
-        return Call(
-            address=self._transport.address,
-            model=model,
-            timeout_s=deadline.timeout_s,
-            expired=deadline.expired,
-        )
+            self._next = self._events.get(
+                timeout=_LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S)
+            )
+        except queue.Empty:
+            return
 
 
-def _checked(timeout_s: float | None) -> float | None:
+def _nothing() -> None:
+    pass
+
+
+def checked(timeout_s: float | None) -> float | None:
+    """`timeout_s`, if it can be one; else ValueError."""
     if timeout_s is not None:
         check_seconds("timeout_s", timeout_s)
     return timeout_s
 
 
-def _connect(address: str) -> Transport:
-    where = parse_address(address)
-    # Here, and not at the top: it takes most of the import time, and code that only catches our errors need not pay it.
-    from vitriton._grpc import GrpcTransport
+def check_choices(pool: object, on_error: str, dtype: str) -> None:
+    """Raises TypeError or ValueError for what `embed` does not take."""
+    if not isinstance(pool, bool):
+        raise TypeError(f"pool is {pool!r}; it must be True or False (how to pool is chosen when a model is exported)")
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'return'")
+    if dtype not in ("float32", "served"):
+        raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'served'")
 
-    return GrpcTransport(where)
+
+def result_dtype(service: Service, dtype: DType) -> np.dtype[Any]:
+    """Of the embeddings that the caller gets."""
+    return service.contract.dtype if dtype == "served" else np.dtype(np.float32)
 
 
-def _unanswered(call: Call) -> Unavailable:
-    return Unavailable(
-        f"the server at {call.address} did not answer in {call.timeout_s:g} s; check that it runs, that this is its "
-        "gRPC port (8001 unless it was told otherwise), and that no firewall is between",
-        address=call.address,
-        model=call.model,
-    )
+def make_sink(service: Service, dtype: DType, total: int | None, on_error: OnError) -> ArraySink | ResultSink:
+    """Where the results of `embed` go."""
+    if on_error == "return":
+        return ResultSink(result_dtype(service, dtype), ordered=True, raises=False)
+    return ArraySink(service.contract, result_dtype(service, dtype), total)

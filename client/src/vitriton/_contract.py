@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,18 +38,50 @@ class Contract:
         output: its tensor.
         shape: of one image's output, -1 where it is open.
         max_batch_size: images in a request.
-        fingerprint: names the embedding space; None where the config has none.
+        dtype: of the output.
+        parameters: what the export wrote into the configuration.
+        input: what is sent to it.
+        datatype: of the input, BYTES or UINT8.
+        item_shape: of one image's input.
     """
 
     model: str
     output: str
     shape: tuple[int, ...]
     max_batch_size: int
-    fingerprint: str | None
+    dtype: np.dtype[Any]
+    parameters: Mapping[str, str]
+    input: str = INPUT
+    datatype: str = "BYTES"
+    item_shape: tuple[int, ...] = (1,)
 
-    def empty(self) -> NDArray[np.float32]:
-        """The result of no images: (0, D) or (0, T, D) float32; an open dimension is 0."""
-        return np.empty((0, *(max(0, size) for size in self.shape)), np.float32)
+    @property
+    def fingerprint(self) -> str | None:
+        """Names the embedding space; None where the configuration has none."""
+        return self.parameters.get("fingerprint")
+
+    def empty(self, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The result of no images: (0, D) or (0, T, D); an open dimension is 0."""
+        return np.empty((0, *(max(0, size) for size in self.shape)), dtype)
+
+    def reply_bytes(self, batch_size: int) -> int | None:
+        """Of a reply's output, in bytes; None where a dimension is open."""
+        if min(self.shape, default=0) < 0:
+            return None
+        return batch_size * math.prod(self.shape) * self.dtype.itemsize
+
+    def accepts(self, other: Contract) -> bool:
+        """Whether a server with the contract `other` may answer requests that were made for this one."""
+        return (
+            self.fingerprint == other.fingerprint
+            and (self.output, self.shape, self.dtype) == (other.output, other.shape, other.dtype)
+            and (self.input, self.datatype, self.item_shape) == (other.input, other.datatype, other.item_shape)
+            and self.max_batch_size <= other.max_batch_size
+        )
+
+    def mismatch(self, problem: str) -> ContractMismatch:
+        """The error for a server that does not keep it."""
+        return ContractMismatch(f"model {self.model} {problem}", model=self.model)
 
 
 def read_contract(config: ModelConfig, pool: bool) -> Contract:
@@ -76,15 +108,22 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
         output=name,
         shape=promised.shape,
         max_batch_size=config.max_batch_size,
-        fingerprint=config.parameters.get("fingerprint"),
+        dtype=_DTYPES[promised.datatype],
+        parameters=dict(config.parameters),
     )
 
 
-def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArray[np.float32]:
-    """The reply as an array of its own.
+def read_reply(reply: InferReply, contract: Contract, batch_size: int, data: Any = None) -> NDArray[Any]:
+    """The reply as an array, without a copy.
+
+    Args:
+        reply: of the server.
+        contract: of the model.
+        batch_size: images in the request.
+        data: what stands in the shared memory, if the reply came that way.
 
     Returns:
-        (batch_size, D) or (batch_size, T, D) float32; FP16 is widened.
+        (batch_size, D) or (batch_size, T, D) in the dtype of the model, read-only.
 
     Raises:
         ContractMismatch: the reply is another tensor than the model's configuration says.
@@ -94,22 +133,19 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
     fits = len(reply.shape) == len(wanted) and all(
         got == size or (size < 0 <= got) for got, size in zip(reply.shape, wanted, strict=True)
     )
-    if reply.name != contract.output or dtype is None or not fits:
-        raise ContractMismatch(
-            f"model {contract.model} returned {reply.name} {reply.datatype} {list(reply.shape)}, and its configuration "
-            f"says {contract.output} {list(wanted)}; was it exported again? The next call reads its configuration anew",
-            model=contract.model,
+    if reply.name != contract.output or dtype != contract.dtype or not fits:
+        raise contract.mismatch(
+            f"returned {reply.name} {reply.datatype} {list(reply.shape)}, and its configuration says {contract.output} "
+            f"{list(wanted)}; was it exported again? The next call reads its configuration anew"
         )
-    needed = math.prod(reply.shape) * dtype.itemsize
-    if len(reply.data) != needed:
-        raise ContractMismatch(
-            f"model {contract.model} returned {len(reply.data)} bytes for {reply.datatype} {list(reply.shape)}, which "
-            f"needs {needed}; is there a numpy 2 in an embedded server's environment? It must be below 2",
-            model=contract.model,
+    needed = math.prod(reply.shape) * contract.dtype.itemsize
+    content = memoryview(reply.data if data is None else data)[: needed if data is not None else None]
+    if len(content) != needed:
+        raise contract.mismatch(
+            f"returned {len(content)} bytes for {reply.datatype} {list(reply.shape)}, which needs {needed}; is there a "
+            "numpy 2 in an embedded server's environment? It must be below 2"
         )
-    # astype copies, so the result is writable and does not keep the message alive
-    result: NDArray[np.float32] = np.frombuffer(reply.data, dtype).reshape(reply.shape).astype(np.float32)
-    return result
+    return np.frombuffer(content, contract.dtype).reshape(reply.shape)
 
 
 def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:

@@ -44,4 +44,4 @@ class Deadline:
     @property
     def expired(self) -> bool:
         """Whether the time is over."""
-        return self.remaining_s() == 0.0
+        return self.timeout_s is not None and self.clock() >= self.ends_at

@@ -32,6 +32,7 @@ class VitritonError(Exception):
         address: of the server, if one was involved.
         model: as the server knows it (`<name>_pooled`), if one was involved.
         status: the server's or the transport's own status code (gRPC's name of it), if there was one.
+        attempts: how many times the request was tried.
     """
 
     # Everything but the message has a default, so that errors survive pickling (multiprocessing, task queues).
@@ -42,11 +43,13 @@ class VitritonError(Exception):
         address: str | None = None,
         model: str | None = None,
         status: str | None = None,
+        attempts: int = 0,
     ) -> None:
         super().__init__(message)
         self.address = address
         self.model = model
         self.status = status
+        self.attempts = attempts
 
 
 class ImageProblem(NamedTuple):
@@ -68,7 +71,7 @@ class InvalidImage(VitritonError):
 
     Attributes:
         errors: every bad image that was found, by index; never empty. Those of one request are found together,
-            and the call ends with the first request that has any.
+            and the call ends with the first request that has any (unless it has on_error="return").
         total: the number of images in the call, None where it is not known (an iterator).
     """
 
@@ -80,12 +83,13 @@ class InvalidImage(VitritonError):
         address: str | None = None,
         model: str | None = None,
         status: str | None = None,
+        attempts: int = 0,
     ) -> None:
         if not errors:
             raise ValueError("InvalidImage needs at least one image")
         self.errors = tuple(ImageProblem(*error) for error in errors)
         self.total = total
-        super().__init__(_describe(self.errors, total), address=address, model=model, status=status)
+        super().__init__(_describe(self.errors, total), address=address, model=model, status=status, attempts=attempts)
 
     @property
     def index(self) -> int:
@@ -121,7 +125,7 @@ class DeadlineExceeded(TransportError):
         timeout_s: the total time that the call had, in seconds.
     """
 
-    def __init__(self, message: str = "", *, timeout_s: float | None = None, **context: str | None) -> None:
+    def __init__(self, message: str = "", *, timeout_s: float | None = None, **context: Any) -> None:
         super().__init__(message, **context)
         self.timeout_s = timeout_s
 
@@ -141,7 +145,7 @@ class ModelNotReady(ServerError):
         available: the models that the server has, as `Client(model=...)` takes them; empty where it does not tell.
     """
 
-    def __init__(self, message: str = "", *, available: Sequence[str] = (), **context: str | None) -> None:
+    def __init__(self, message: str = "", *, available: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.available = tuple(available)
 

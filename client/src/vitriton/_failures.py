@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vitriton._errors import (
     ContractMismatch,
@@ -29,6 +30,7 @@ class Call:
         model: as the server knows it.
         timeout_s: the call's total time.
         expired: whether that time is over.
+        attempts: how many times it was tried.
         indices: of the request's images, in the caller's list.
         sources: of the request's images.
         total: images in the call, None where it is not known.
@@ -38,6 +40,7 @@ class Call:
     model: str
     timeout_s: float | None
     expired: bool
+    attempts: int = 1
     indices: Sequence[int] = ()
     sources: Sequence[str] = ()
     total: int | None = None
@@ -46,7 +49,12 @@ class Call:
 def to_error(failed: CallError, call: Call) -> VitritonError:
     """The most specific error for a failed call; raise it `from failed`."""
     failure = classify(failed.code, failed.message)
-    context = {"address": call.address, "model": call.model, "status": failed.code.value}
+    context: dict[str, Any] = {
+        "address": call.address,
+        "model": call.model,
+        "status": failed.code.value,
+        "attempts": call.attempts,
+    }
     if failure is Failure.BAD_REQUEST:
         return _invalid_image(failed, call) or ContractMismatch(
             f"model {call.model} on the server at {call.address} does not take the request: {failed.message}",
@@ -56,8 +64,8 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
         return deadline_exceeded(call, status=failed.code.value)
     if failure is Failure.UNREACHABLE:
         return Unavailable(
-            f"no Triton answers at {call.address} ({failed.message}); check that it runs, and that this is its gRPC "
-            "port (8001 unless it was told otherwise; 8000 is HTTP)",
+            f"no Triton answers at {call.address} ({failed.message}); check that it runs, and that this is its "
+            f"{port_hint(call.address)}",
             **context,
         )
     if failure is Failure.NOT_SERVING:
@@ -86,10 +94,25 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
 
 _OTHER = "the server at {address} could not run model {model} ({status})"
 _HINTS = {
-    Failure.TOO_LARGE: "a message of model {model} is too large for gRPC; lower max_request_bytes",
+    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
     Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
     Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
 }
+
+
+def port_hint(address: str) -> str:
+    """Which of Triton's ports the address should have."""
+    if address.startswith("http"):
+        return "HTTP port (8000 unless it was told otherwise; 8001 is gRPC)"
+    return "gRPC port (8001 unless it was told otherwise; 8000 is HTTP)"
+
+
+def after_attempts(error: VitritonError, attempts: int, timeout_s: float | None) -> VitritonError:
+    """The error of the last attempt, when the time for others is over: the same, and its text says so."""
+    within = "" if timeout_s is None else f" in {timeout_s:g} s (timeout_s)"
+    error.args = (f"{error}; tried {attempts} {'time' if attempts == 1 else 'times'}{within}",)
+    error.attempts = attempts
+    return error
 
 
 def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded:
@@ -102,6 +125,7 @@ def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded
         address=call.address,
         model=call.model,
         status=status,
+        attempts=call.attempts,
     )
 
 
@@ -115,4 +139,6 @@ def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
         ImageProblem(call.indices[position], call.sources[position], reason or "cannot be used")
         for position, reason in sorted(reasons.items())
     ]
-    return InvalidImage(problems, call.total, address=call.address, model=call.model, status=failed.code.value)
+    return InvalidImage(
+        problems, call.total, address=call.address, model=call.model, status=failed.code.value, attempts=call.attempts
+    )

@@ -32,6 +32,8 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
     Raises:
         TypeError: it is neither an image nor an iterable.
     """
+    if isinstance(images, (list, tuple)):  # first, as it is the usual case and the next test takes time
+        return images, len(images)
     if _is_one(images):
         return [images], 1
     if isinstance(images, Iterable):
@@ -44,14 +46,14 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
 
 def source_name(image: Any) -> str:
     """What `image` is, for a message: short, on one line, and without the secrets that a URL's query may hold."""
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return type(image).__name__
     if isinstance(image, str) and image[:5].lower() == "data:":
         return "data URI"
     if isinstance(image, str) and _URL.match(image):
         return _printable(_without_secrets(image))
     if isinstance(image, (str, os.PathLike)):
         return _printable(os.fsdecode(image))
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return type(image).__name__
     if isinstance(image, np.ndarray):
         return f"array {image.shape} {image.dtype}"
     name = getattr(image, "filename" if _is_pil(image) else "name", None)

@@ -1,7 +1,9 @@
-"""What a client needs from the wire, whatever the wire is: gRPC today, HTTP and fakes by the same protocol."""
+"""What a client needs from the wire, whatever the wire is: gRPC, HTTP or a fake."""
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -73,15 +75,32 @@ class ModelStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Region:
+    """Where in a registered shared-memory region the server is to write an output.
+
+    Attributes:
+        name: that it was registered under.
+        byte_size: of the part that the output may take, from the region's start.
+    """
+
+    name: str
+    byte_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class InferRequest:
     """One batch for one model.
 
     Attributes:
         model: as the server knows it.
-        input_name: of the BYTES tensor, whose shape is (len(images), 1).
-        images: encoded.
+        input_name: of the tensor that is sent.
+        datatype: of that tensor: BYTES, or UINT8.
+        item_shape: its shape without the batch: (1,), or (H, W, 3).
+        images: one for each image: encoded files for BYTES, raw row-major pixels for UINT8.
         output_name: the only tensor that is asked for.
         timeout_s: after which the server may drop it from its queue, in seconds; None is the server's default.
+        region: where the server writes the output; None is into the reply.
+        headers: that go with this request alone (trace context), names in lower case.
     """
 
     model: str
@@ -89,6 +108,28 @@ class InferRequest:
     images: Sequence[bytes]
     output_name: str
     timeout_s: float | None
+    datatype: str = "BYTES"
+    item_shape: tuple[int, ...] = (1,)
+    region: Region | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor that is sent, with the batch."""
+        return (len(self.images), *self.item_shape)
+
+    def content(self) -> bytes:
+        """The tensor as it goes over the wire: row-major, each element of BYTES after its length (4 bytes, LE)."""
+        if self.datatype != "BYTES":
+            return b"".join(self.images)
+        parts: list[bytes] = []
+        for image in self.images:
+            parts += (struct.pack("<I", len(image)), image)
+        return b"".join(parts)
+
+    def timeout_us(self) -> int | None:
+        """`timeout_s` as Triton's request parameter `timeout` wants it; at least 1, as 0 would mean no timeout."""
+        return None if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1e6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +140,22 @@ class InferReply:
         name: of the tensor.
         datatype: Triton's name of it.
         shape: with the batch.
-        data: little-endian, row-major.
+        data: little-endian, row-major; empty when the output went into a shared-memory region.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerMetadata:
+    """What a server says of itself."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...] = ()
 
 
 class Pending(Protocol):
@@ -126,14 +176,17 @@ class Pending(Protocol):
 
 
 class Transport(Protocol):
-    """One server. Safe to share between threads. `timeout_s` is in seconds, None is no limit.
+    """The way to one server. Safe to share between threads. `timeout_s` is in seconds, None is no limit.
 
-    Every method but `close` raises CallError, and only that.
+    Every method but `close` raises CallError, and only that. All but `send` wait for the answer in the caller's thread.
     """
 
     @property
     def address(self) -> str:
         """For messages."""
+
+    def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
+        """What the server is."""
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
         """Whether the model is loaded; False also where it is unknown."""
@@ -147,5 +200,17 @@ class Transport(Protocol):
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """Sends a batch, and does not wait for the reply."""
 
+    def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """Sends a batch, and waits for the reply."""
+
+    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
+        """Makes the server map the system shared memory `key` (a name for shm_open) under `name`."""
+
+    def unregister_region(self, name: str, timeout_s: float | None) -> None:
+        """Makes the server forget a region; one that it does not know is no error."""
+
+    def regions(self, timeout_s: float | None) -> Sequence[str]:
+        """The names of the system shared-memory regions that the server has."""
+
     def close(self) -> None:
-        """Ends everything that is running (CANCELLED) and releases the connection. May be called again."""
+        """Ends everything that is running (CANCELLED) and releases the connections. May be called again."""

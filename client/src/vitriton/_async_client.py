@@ -1,0 +1,345 @@
+"""The asynchronous client: the same as `_client`, in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, TypeVar, overload
+
+from vitriton._client import DType, ImageLike, OnError, check_choices, checked, make_sink, result_dtype
+from vitriton._connection import TLS, Token
+from vitriton._core import Core, Preprocess, Service, Settings
+from vitriton._deadline import Deadline
+from vitriton._errors import InvalidImage, VitritonError
+from vitriton._flow import Event, Flow
+from vitriton._options import UNSET, Options, Unset
+from vitriton._results import Floats, Result, ResultSink
+from vitriton._sources import as_images
+from vitriton._stats import Stats
+from vitriton._transport import Transport
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Embeds images with a model on a Triton server, for asyncio.
+
+    The same as `Client`, with methods to await; see there for the parameters, the results and the errors. Requests wait
+    in gRPC's own thread, or over HTTP in threads of a pool; files are read and URLs fetched in others: the event loop
+    never waits for any of them. May be used from several event loops, and from several tasks at a time.
+
+    Args:
+        address: see `Client`, and so on.
+        model: ...
+        timeout_s: ...
+        options: ...
+        tls: ...
+        token: ...
+        headers: ...
+        preprocess: ...
+        expect_fingerprint: ...
+        tracing: ...
+        transport: ...
+
+    Raises:
+        ValueError: a parameter cannot be used; names it.
+        ImportError: tracing is on, and OpenTelemetry is not installed.
+    """
+
+    def __init__(
+        self,
+        address: str | Sequence[str],
+        *,
+        model: str,
+        timeout_s: float | None = 60.0,
+        options: Options | None = None,
+        tls: TLS | None = None,
+        token: Token | None = None,
+        headers: Mapping[str, str] | None = None,
+        preprocess: Preprocess = "server",
+        expect_fingerprint: str | None = None,
+        tracing: bool = False,
+        transport: Transport | None = None,
+    ) -> None:
+        settings = Settings(
+            model=model,
+            timeout_s=timeout_s,
+            options=options or Options(),
+            tls=tls,
+            token=token,
+            headers=headers or {},
+            preprocess=preprocess,
+            expect_fingerprint=expect_fingerprint,
+            tracing=tracing,
+        )
+        self._core = Core(address, settings, transport, type(self).__name__)
+
+    async def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
+        """See `Client.wait_ready`."""
+        self._core.check_usable()
+        await self._blocking(partial(self._core.wait_ready, checked(timeout_s)))
+
+    @overload
+    async def embed(
+        self,
+        images: AsyncIterable[ImageLike] | Iterable[ImageLike] | ImageLike,
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> Floats: ...
+
+    @overload
+    async def embed(
+        self,
+        images: AsyncIterable[ImageLike] | Iterable[ImageLike] | ImageLike,
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["return"],
+        dtype: DType = "float32",
+    ) -> list[Result]: ...
+
+    async def embed(
+        self,
+        images: AsyncIterable[ImageLike] | Iterable[ImageLike] | ImageLike,
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "raise",
+        dtype: DType = "float32",
+    ) -> Floats | list[Result]:
+        """See `Client.embed`; `images` may be an async iterable too. Cancelling it cancels what is running."""
+        core = self._core
+        core.check_usable()
+        check_choices(pool, on_error, dtype)
+        deadline = Deadline.after(core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s))
+        items, total = _as_images(images)
+        service = await self._service(pool, deadline)
+        sink = make_sink(service, dtype, total, on_error)
+        mailbox = _Mailbox()
+        flow = Flow(
+            core,
+            service.contract,
+            service.encode,
+            sink,
+            mailbox.put,
+            deadline=deadline,
+            timeout_s=None,
+            total=total,
+            returns_errors=on_error == "return",
+            inline=False,
+            eager=False,
+            awaited=isinstance(items, AsyncIterable),
+        )
+        async with contextlib.aclosing(self._run(flow, mailbox, items, lambda: ())) as run:
+            async for _ in run:
+                pass
+        return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
+
+    async def stream(
+        self,
+        images: AsyncIterable[ImageLike] | Iterable[ImageLike],
+        *,
+        pool: bool = True,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "return",
+        ordered: bool = True,
+        dtype: DType = "float32",
+    ) -> AsyncGenerator[Result, None]:
+        """See `Client.stream`. An async iterable is waited for while requests run; an iterable must not block.
+
+        Close it (`contextlib.aclosing`) if it is left before its end.
+
+        Yields:
+            A Result for each image.
+        """
+        core = self._core
+        core.check_usable()
+        check_choices(pool, on_error, dtype)
+        each_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
+        items, _ = _as_images(images)
+        service = await self._service(pool, Deadline.after(each_s))
+        sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
+        mailbox = _Mailbox()
+        flow = Flow(
+            core,
+            service.contract,
+            service.encode,
+            sink,
+            mailbox.put,
+            deadline=None,
+            timeout_s=each_s,
+            total=None,
+            returns_errors=on_error == "return",
+            inline=False,
+            eager=isinstance(items, AsyncIterable),
+            awaited=isinstance(items, AsyncIterable),
+        )
+        async with contextlib.aclosing(self._run(flow, mailbox, items, sink.take)) as run:
+            async for result in run:
+                yield result
+
+    async def _run(
+        self,
+        flow: Flow,
+        mailbox: _Mailbox,
+        images: AsyncIterable[Any] | Iterable[Any],
+        take: Callable[[], Iterable[Result]],
+    ) -> AsyncGenerator[Result, None]:
+        """Runs a flow to its end; whatever ends it, no request of it is left running."""
+        self._core.wake_on_close(mailbox)
+        puller = _Puller(images, flow, mailbox)
+        try:
+            while True:
+                for event in mailbox.waiting():
+                    event()
+                flow.step()
+                for result in take():
+                    yield result
+                if flow.finished:
+                    return
+                if flow.wants_image and puller.pull():
+                    continue
+                await mailbox.wait(flow.wait_s())
+                self._core.check_usable()
+        except VitritonError as exc:
+            self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
+            if not isinstance(exc, InvalidImage):
+                self._core.forget()
+            raise
+        finally:
+            flow.close()
+            await puller.close()
+
+    async def fingerprint(self) -> str:
+        """See `Client.fingerprint`."""
+        self._core.check_usable()
+        return await self._blocking(self._core.fingerprint)
+
+    async def parameters(self) -> Mapping[str, str]:
+        """See `Client.parameters`."""
+        self._core.check_usable()
+        return await self._blocking(self._core.parameters)
+
+    def stats(self) -> Stats:
+        """See `Client.stats`."""
+        return self._core.counters.stats()
+
+    async def close(self) -> None:
+        """Ends what is running and closes the connections. May be called again."""
+        await asyncio.get_running_loop().run_in_executor(None, self._core.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        self._core.check_usable()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._core)
+
+    async def _service(self, pool: bool, deadline: Deadline) -> Service:
+        known = self._core.known_service(pool)
+        if known is not None:
+            return known
+        return await self._blocking(partial(self._core.service, pool, deadline))
+
+    async def _blocking(self, work: Callable[[], T]) -> T:
+        """Runs what waits for a server on a thread of the client."""
+        return await asyncio.wrap_future(self._core.run_control(work))
+
+
+class _Mailbox:
+    """Where other threads put events for the task that runs a flow."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """From any thread."""
+        self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Ends a wait; from any thread."""
+        if self._waiter is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def waiting(self) -> Iterable[Event]:
+        """All events that are there."""
+        while self._events:
+            yield self._events.popleft()
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Returns when there is an event, or when the time is over; perhaps earlier."""
+        waiter = self._waiter = self._loop.create_future()
+        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self._wake)
+        try:
+            if not self._events:  # after the waiter is there, so that no event is missed
+                await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Puller:
+    """Takes the next image from an iterable or an async iterable, and gives it to the flow."""
+
+    def __init__(self, images: AsyncIterable[Any] | Iterable[Any], flow: Flow, mailbox: _Mailbox) -> None:
+        self._flow = flow
+        self._mailbox = mailbox
+        self._task: asyncio.Future[Any] | None = None
+        self._async = aiter(images) if isinstance(images, AsyncIterable) else None
+        self._sync = None if isinstance(images, AsyncIterable) else iter(images)
+
+    def pull(self) -> bool:
+        """Returns whether an image was given at once; False: it will come as an event."""
+        if self._sync is not None:
+            try:
+                self._flow.give(next(self._sync))
+            except StopIteration:
+                self._flow.end()
+            return True
+        if self._task is None and self._async is not None:
+            self._task = asyncio.ensure_future(self._async.__anext__())
+            self._task.add_done_callback(lambda task: self._mailbox.put(partial(self._pulled, task)))
+        return False
+
+    async def close(self) -> None:
+        """Ends a wait for the next image."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            # Whatever it ends with, nobody wants it any more.
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+    def _pulled(self, task: asyncio.Future[Any]) -> None:
+        self._task = None
+        try:
+            image = task.result()
+        except StopAsyncIteration:
+            self._flow.end()
+            return
+        self._flow.give(image)
+
+
+def _as_images(images: Any) -> tuple[AsyncIterable[Any] | Iterable[Any], int | None]:
+    return (images, None) if isinstance(images, AsyncIterable) else as_images(images)

@@ -1,0 +1,75 @@
+"""Which of several servers gets a request."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from vitriton._contract import Contract
+from vitriton._retry import Backoff
+from vitriton._transport import Transport
+
+
+@dataclass(eq=False)
+class Server:
+    """One of the servers, and what is known of it.
+
+    Attributes:
+        transport: the way to it.
+        failures: in a row.
+        rests_until_s: it is left alone until then where there is another, on the balancer's clock.
+        contracts: ensemble → what it promised; emptied when it fails, as it may come back with another export.
+    """
+
+    transport: Transport
+    failures: int = 0
+    rests_until_s: float = 0.0
+    contracts: dict[str, Contract] = field(default_factory=dict)
+
+
+class Balancer:
+    """Round robin over the servers that are up. Safe to share between threads.
+
+    A server that failed rests for a while, longer each time; when all rest, the one whose rest ends first is taken, so
+    that somebody is always asked.
+
+    Args:
+        transports: one for each server.
+        backoff: how long a server rests.
+    """
+
+    def __init__(self, transports: Sequence[Transport], backoff: Backoff) -> None:
+        self.servers = tuple(Server(transport) for transport in transports)
+        self._backoff = backoff
+        self._lock = threading.Lock()
+        self._next = 0
+
+    def pick(self, now_s: float, avoid: Collection[Server] = ()) -> Server:
+        """The server for the next request.
+
+        Args:
+            now_s: the time.
+            avoid: taken only if there is no other: those where this request has failed.
+        """
+        if len(self.servers) == 1:
+            return self.servers[0]
+        with self._lock:
+            turn = self._next
+            self._next = (turn + 1) % len(self.servers)
+            order = [*self.servers[turn:], *self.servers[:turn]]
+        return min(order, key=lambda server: (max(0.0, server.rests_until_s - now_s), server in avoid))
+
+    def succeeded(self, server: Server) -> None:
+        """Notes an answer."""
+        if server.failures:
+            with self._lock:
+                server.failures, server.rests_until_s = 0, 0.0
+
+    def failed(self, server: Server, now_s: float) -> None:
+        """Notes that a server is down."""
+        with self._lock:
+            server.contracts.clear()
+            if now_s >= server.rests_until_s:  # requests that fail together count once
+                server.failures += 1
+                server.rests_until_s = now_s + self._backoff.longest_s(server.failures)

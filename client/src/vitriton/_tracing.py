@@ -1,0 +1,100 @@
+"""OpenTelemetry: a span for each attempt of a request, and its context in the request's headers.
+
+Names are those of the semantic conventions for RPC, as of 1.45.0. Over HTTP the calls are the same ones of the KServe
+protocol, so they are described in the same way, and not as HTTP requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from vitriton._address import parse_address
+from vitriton._transport import CallError
+
+_NOTHING: Mapping[str, str] = {}
+_MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of images
+
+
+class Tracer(Protocol):
+    """Is told of each attempt of a request."""
+
+    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[Any, Mapping[str, str]]:
+        """A request goes out; returns a handle for `end`, and the headers to send."""
+
+    def end(self, span: Any, error: Exception | None) -> None:
+        """It has ended; None as a handle is nothing to end."""
+
+
+class NoTracer:
+    """Tracing is off."""
+
+    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[None, Mapping[str, str]]:
+        """See `Tracer`."""
+        return None, _NOTHING
+
+    def end(self, span: None, error: Exception | None) -> None:
+        """See `Tracer`."""
+
+
+class OpenTelemetryTracer:
+    """Spans by the tracer provider of the application, which may be set later.
+
+    Raises:
+        ImportError: opentelemetry-api is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from opentelemetry import propagate, trace
+        except ImportError as exc:
+            raise ImportError("tracing needs OpenTelemetry; install it with: pip install 'vitriton[otel]'") from exc
+        from vitriton import __version__
+
+        self._propagate = propagate
+        self._trace = trace
+        self._tracer = trace.get_tracer("vitriton", __version__)
+
+    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[Any, Mapping[str, str]]:
+        """See `Tracer`. The parent is the span that is current in the thread or task that asks for results."""
+        call = _describe(address)
+        span = self._tracer.start_span(
+            str(call["rpc.method"]),
+            kind=self._trace.SpanKind.CLIENT,
+            attributes={**call, "vitriton.model": model, "vitriton.images": images, "vitriton.attempt": attempt},
+        )
+        headers: dict[str, str] = {}
+        self._propagate.inject(headers, context=self._trace.set_span_in_context(span))
+        return span, {name.lower(): value for name, value in headers.items()}
+
+    def end(self, span: Any, error: Exception | None) -> None:
+        """See `Tracer`."""
+        if span is None:
+            return
+        status = error.code.value if isinstance(error, CallError) else None if error is not None else "OK"
+        if status is not None:
+            span.set_attribute("rpc.response.status_code", status)
+        if error is not None:
+            span.set_attribute("error.type", status or type(error).__qualname__)
+            text = error.message if isinstance(error, CallError) else str(error)
+            span.set_status(self._trace.StatusCode.ERROR, text[:_MAX_DESCRIPTION])
+        span.end()
+
+
+def _describe(address: str) -> dict[str, str | int]:
+    """Attributes that say whom is called, and how."""
+    try:
+        server = parse_address(address)
+    except ValueError:  # of a transport that the application brings
+        return {**_GRPC, "server.address": address}
+    protocol = _HTTP if server.scheme in ("http", "https") else _GRPC
+    return {**protocol, "server.address": server.host, "server.port": server.port}
+
+
+_GRPC = {"rpc.system.name": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
+_HTTP = {
+    "rpc.system.name": "kserve",  # the conventions leave the name of any other system open
+    "rpc.method": "ModelInfer",
+    "network.protocol.name": "http",
+    "network.protocol.version": "1.1",
+}

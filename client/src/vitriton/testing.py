@@ -1,0 +1,255 @@
+"""For the tests of applications: a server that is not there.
+
+```python
+from vitriton import Client, Unavailable
+from vitriton.testing import FakeTransport, unavailable
+
+transport = FakeTransport(faults=[unavailable()])  # the first request fails, and is tried again
+with Client("fake", model="any", transport=transport) as client:
+    assert client.embed([b"one", b"two"]).shape == (2, 8)
+    assert len(transport.requests) == 2
+```
+
+Everything above the wire is the real client: batches, retries, deadlines, errors, streams.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitriton._transport import (
+    CallError,
+    Code,
+    InferReply,
+    InferRequest,
+    ModelConfig,
+    ModelStatus,
+    ServerMetadata,
+    TensorSpec,
+)
+
+__all__ = [
+    "CallError",
+    "Code",
+    "FakePending",
+    "FakeTransport",
+    "InferReply",
+    "InferRequest",
+    "busy",
+    "invalid_images",
+    "model_died",
+    "unavailable",
+]
+
+
+class FakePending:
+    """A request that a FakeTransport has; it stays open until `finish` or `cancel` is called."""
+
+    def __init__(self, respond: Callable[[], InferReply]) -> None:
+        self._respond = respond
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], object]] = []
+        self.cancelled = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was answered or cancelled."""
+        return self._done.is_set()
+
+    def finish(self) -> None:
+        """The server has answered."""
+        with self._lock:
+            if self._done.is_set():
+                return
+            self._done.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Returns whether it is done after at most `timeout_s` seconds."""
+        return self._done.wait(timeout_s)
+
+    def result(self) -> InferReply:
+        """See `vitriton._transport.Pending`."""
+        self._done.wait()
+        if self.cancelled:
+            raise CallError(Code.CANCELLED, "cancelled by this client")
+        return self._respond()
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """See `vitriton._transport.Pending`."""
+        with self._lock:
+            if not self._done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def cancel(self) -> None:
+        """See `vitriton._transport.Pending`."""
+        if not self._done.is_set():
+            self.cancelled = True
+            self.finish()
+
+
+class FakeTransport:
+    """Serves every model that it is asked for, from memory. Safe to share between threads.
+
+    An embedding is made of the hash of what was sent for the image: equal images have equal embeddings, others have
+    not. It has the length 1.
+
+    Args:
+        embed: makes the embedding, (dim,), in place of that: of the encoded file, or raw pixels, that was sent.
+        dim: D.
+        tokens: T, for pool=False; each token is the embedding.
+        max_batch_size: images in a request.
+        parameters: of the models' configuration; `fingerprint` is "fake" unless it is given here.
+        faults: what happens to the requests, one after another: None answers it, a CallError fails it. When they are
+            used up, all are answered.
+        answers_at_once: whether a request is answered when it is sent; otherwise the test calls `finish()` of the items
+            of `sent`.
+
+    Attributes:
+        requests: all that were sent, oldest first.
+        timeouts_s: their time limits, in seconds.
+        sent: the requests as the client sees them.
+        parameters: of the models' configuration; may be changed, as if the server had been replaced.
+        closed: how often it was closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed: Callable[[bytes], Any] | None = None,
+        dim: int = 8,
+        tokens: int = 4,
+        max_batch_size: int = 8,
+        parameters: Mapping[str, str] | None = None,
+        faults: Iterable[CallError | None] = (),
+        answers_at_once: bool = True,
+    ) -> None:
+        self.address = "grpc://fake:8001"
+        self.requests: list[InferRequest] = []
+        self.timeouts_s: list[float | None] = []
+        self.sent: list[FakePending] = []
+        self.closed = 0
+        self._embed = embed or self._hashed
+        self._dim = dim
+        self._tokens = tokens
+        self._max_batch_size = max_batch_size
+        self.parameters = {"fingerprint": "fake", **(parameters or {})}
+        self._faults: Iterator[CallError | None] = iter(faults)
+        self._answers_at_once = answers_at_once
+        self._lock = threading.Lock()
+
+    def respond(self, request: InferRequest) -> InferReply:
+        """The answer to a request; for subclasses. May raise CallError."""
+        rows = np.array([self._embed(bytes(image)) for image in request.images], np.float32)
+        if request.output_name == "last_hidden_state":
+            rows = np.repeat(rows[:, None], self._tokens, axis=1)
+        return InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
+
+    def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
+        """See `vitriton._transport.Transport`, and so on."""
+        return ServerMetadata(name="triton", version="0.0.0")
+
+    def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
+        """Always."""
+        return True
+
+    def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
+        """That of an ensemble of `vitriton export`, whatever the name."""
+        pooled = not model.endswith("_unpooled")
+        output = "embedding" if pooled else "last_hidden_state"
+        shape = (self._dim,) if pooled else (self._tokens, self._dim)
+        return ModelConfig(
+            name=model,
+            max_batch_size=self._max_batch_size,
+            inputs={"image": TensorSpec(datatype="BYTES", shape=(1,))},
+            outputs={output: TensorSpec(datatype="FP32", shape=shape)},
+            parameters=dict(self.parameters),
+        )
+
+    def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
+        """Nothing, as any model is served."""
+        return []
+
+    def send(self, request: InferRequest, timeout_s: float | None) -> FakePending:
+        """Takes a request."""
+        with self._lock:
+            fault = next(self._faults, None)
+            pending = FakePending(lambda: self._answer(request, fault))
+            self.requests.append(request)
+            self.timeouts_s.append(timeout_s)
+            self.sent.append(pending)
+        if self._answers_at_once:
+            pending.finish()
+        return pending
+
+    def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """Takes a request, and waits until it is answered."""
+        pending = self.send(request, timeout_s)
+        if not pending.wait(timeout_s):
+            pending.cancel()
+            raise CallError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        return pending.result()
+
+    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
+        """Refused: there is no process to share memory with."""
+        raise CallError(Code.UNIMPLEMENTED, "a FakeTransport has no shared memory")
+
+    def unregister_region(self, name: str, timeout_s: float | None) -> None:
+        """Nothing to do."""
+
+    def regions(self, timeout_s: float | None) -> Sequence[str]:
+        """None."""
+        return []
+
+    def close(self) -> None:
+        """Ends what is open."""
+        self.closed += 1
+        for pending in self.sent:
+            pending.cancel()
+
+    def _answer(self, request: InferRequest, fault: CallError | None) -> InferReply:
+        if fault is not None:
+            raise fault
+        return self.respond(request)
+
+    def _hashed(self, image: bytes) -> Any:
+        seed = int.from_bytes(hashlib.sha256(image).digest()[:8], "little")
+        vector = np.random.default_rng(seed).standard_normal(self._dim)
+        return vector / np.linalg.norm(vector)
+
+
+def unavailable() -> CallError:
+    """Nobody answers: retried, and at last `Unavailable`."""
+    return CallError(Code.UNAVAILABLE, "failed to connect to all addresses")
+
+
+def busy() -> CallError:
+    """The queue is full: retried, and at last `ServerBusy`."""
+    return CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
+
+
+def model_died() -> CallError:
+    """The process of the model has died: retried, and at last `Unavailable`."""
+    return CallError(Code.INTERNAL, "Failed to process the request: the stub process is not healthy")
+
+
+def invalid_images(errors: Mapping[int, str], batch_size: int) -> CallError:
+    """The server cannot use some images of the request.
+
+    Args:
+        errors: position in the request, from 0 → reason.
+        batch_size: images in the request.
+    """
+    from vitriton.preprocessing import format_image_errors
+
+    return CallError(Code.INVALID_ARGUMENT, format_image_errors(dict(errors), batch_size))
