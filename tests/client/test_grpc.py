@@ -1,37 +1,100 @@
-"""What goes over the wire."""
+"""What goes over the wire, and how it gets there."""
 
+import contextlib
+import json
+import time
+from concurrent import futures
+
+import grpc
 import pytest
-from tritonclient.grpc import model_config_pb2, service_pb2
-from vitriton import Client, Unavailable
-from vitriton._grpc import CHANNEL_OPTIONS, pack_bytes, read_config, read_response, write_request
-from vitriton._transport import CallError, InferRequest, TensorSpec
+from client.tls import Authority
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from vitriton import TLS, Client, Unavailable
+from vitriton._address import Address, parse_address
+from vitriton._connection import Connection
+from vitriton._grpc import CHANNEL_OPTIONS, GrpcTransport, channel_options, read_config, read_response, write_request
+from vitriton._transport import CallError, Code, InferRequest, Region, TensorSpec
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+class Server:
+    """A gRPC server that answers each call with an empty message, which is one of all types, or with its name."""
+
+    def __init__(self, credentials=None, *, name="", port=0):
+        self.calls = []  # (method, metadata)
+        self._name = name
+        self._grpc = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+        self._grpc.add_generic_rpc_handlers((self,))
+        if credentials is None:
+            self.port = self._grpc.add_insecure_port(f"127.0.0.1:{port}")
+        else:
+            self.port = self._grpc.add_secure_port(f"127.0.0.1:{port}", credentials)
+
+    def __enter__(self):
+        self._grpc.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._grpc.stop(0).wait(PATIENCE_S)
+
+    def service(self, details):
+        self.calls.append((details.method.rpartition("/")[2], dict(details.invocation_metadata)))
+        message = service_pb2.ServerMetadataResponse(name=self._name)
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: message.SerializeToString())
+
+
+def infer_request(**changes):
+    fields = {"model": "m", "input_name": "image", "images": [b"a", b"b"], "output_name": "embedding", "timeout_s": 5.0}
+    return InferRequest(**{**fields, **changes})
+
+
+# Messages
 
 
 @pytest.mark.parametrize(
-    ("items", "packed"),
+    ("images", "content"),
     [([b""], b"\0\0\0\0"), ([b"a", b"bcd"], b"\x01\0\0\0a\x03\0\0\0bcd")],
 )
-def test_bytes_tensor(items, packed):
+def test_bytes_tensor(images, content):
     """Each element stands after its length, little-endian."""
-    assert pack_bytes(items) == packed
+    message = write_request(infer_request(images=images))
+    assert list(message.raw_input_contents) == [content]
 
 
 @pytest.mark.parametrize(("timeout_s", "timeout_us"), [(5.0, 5_000_000), (1.5e-6, 2), (0.0, 1)])
 def test_request(timeout_s, timeout_us):
     """A request has one input of shape (B, 1), one output, and its time in whole microseconds, never 0 (no limit)."""
-    request = InferRequest(
-        model="m", input_name="image", images=[b"a", b"b"], output_name="embedding", timeout_s=timeout_s
-    )
-    message = write_request(request)
+    message = write_request(infer_request(timeout_s=timeout_s))
     assert (message.inputs[0].datatype, list(message.inputs[0].shape)) == ("BYTES", [2, 1])
     assert [output.name for output in message.outputs] == ["embedding"]
+    assert not message.outputs[0].parameters
     assert message.parameters["timeout"].int64_param == timeout_us
 
 
 def test_request_without_deadline():
     """Without a deadline the server's own default stands."""
-    request = InferRequest(model="m", input_name="image", images=[b"a"], output_name="o", timeout_s=None)
-    assert "timeout" not in write_request(request).parameters
+    assert "timeout" not in write_request(infer_request(timeout_s=None)).parameters
+
+
+def test_request_with_pixels():
+    """Pixels go over as they are, with their own shape."""
+    message = write_request(infer_request(images=[b"abcdef", b"ghijkl"], datatype="UINT8", item_shape=(1, 2, 3)))
+    assert (message.inputs[0].datatype, list(message.inputs[0].shape)) == ("UINT8", [2, 1, 2, 3])
+    assert list(message.raw_input_contents) == [b"abcdefghijkl"]
+
+
+def test_request_with_a_region():
+    """The output says where in shared memory it is to be written."""
+    parameters = write_request(infer_request(region=Region(name="r", byte_size=4096))).outputs[0].parameters
+    assert parameters["shared_memory_region"].string_param == "r"
+    assert parameters["shared_memory_byte_size"].int64_param == 4096
+    assert parameters["shared_memory_offset"].int64_param == 0
 
 
 def test_response_without_contents():
@@ -52,10 +115,207 @@ def test_config():
     assert config.parameters == {"fingerprint": "f"}
 
 
+def test_server_metadata(address):
+    """A real Triton tells its name, its version and what it can do."""
+    transport = GrpcTransport(parse_address(address), Connection())
+    metadata = transport.server_metadata(PATIENCE_S)
+    assert metadata.name == "triton"
+    assert metadata.version.count(".") == 2
+    assert "system_shared_memory" in metadata.extensions
+    transport.close()
+
+
+def test_a_region_without_a_name_is_not_unregistered(address):
+    """To Triton no name means all regions, also those of others."""
+    transport = GrpcTransport(parse_address(address), Connection())
+    with pytest.raises(ValueError, match="has a name"):
+        transport.unregister_region("", PATIENCE_S)
+    transport.unregister_region("nobody-knows-it", PATIENCE_S)
+    transport.close()
+
+
+# Headers
+
+CALLS = {
+    "ServerMetadata": lambda transport: transport.server_metadata(PATIENCE_S),
+    "ModelReady": lambda transport: transport.is_model_ready("m", PATIENCE_S),
+    "ModelConfig": lambda transport: transport.model_config("m", PATIENCE_S),
+    "RepositoryIndex": lambda transport: transport.repository_index(PATIENCE_S),
+    "SystemSharedMemoryRegister": lambda transport: transport.register_region("r", "/r", 1, PATIENCE_S),
+    "SystemSharedMemoryUnregister": lambda transport: transport.unregister_region("r", PATIENCE_S),
+    "SystemSharedMemoryStatus": lambda transport: transport.regions(PATIENCE_S),
+    "ModelInfer": lambda transport: transport.send(infer_request(), PATIENCE_S).result(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_headers_go_with_every_call(call):
+    """So do the token, which is asked for each time, and a request's own headers."""
+    tokens = iter(["first", "second"])
+    connection = Connection(token=lambda: next(tokens), headers={"x-tenant": "a"})
+    with Server() as server:
+        transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), connection)
+        for token in ("first", "second"):
+            with contextlib.suppress(CallError):  # an empty answer is not one to ModelInfer
+                CALLS[call](transport)
+            method, metadata = server.calls[-1]
+            assert method == call
+            assert (metadata["authorization"], metadata["x-tenant"]) == (f"Bearer {token}", "a")
+        transport.close()
+
+
+def test_a_requests_own_headers():
+    """They go with that request alone."""
+    with Server() as server:
+        transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), Connection())
+        for headers in ({"traceparent": "00-1"}, {}):
+            with pytest.raises(CallError):
+                transport.send(infer_request(headers=headers), PATIENCE_S).result()
+        transport.close()
+    assert [metadata.get("traceparent") for _, metadata in server.calls] == ["00-1", None]
+
+
+def test_a_token_that_cannot_be_had():
+    """A token function that fails is a failed call, and a token that cannot be sent is not shown."""
+
+    def fails():
+        raise RuntimeError("vault is sealed")
+
+    address = Address("grpc", "127.0.0.1", 1)
+    with pytest.raises(CallError, match="vault is sealed") as caught:
+        GrpcTransport(address, Connection(token=fails)).send(infer_request(), PATIENCE_S)
+    assert caught.value.code is Code.UNAUTHENTICATED
+    with pytest.raises(CallError, match="check the token") as caught:
+        GrpcTransport(address, Connection(token="secret\n")).server_metadata(PATIENCE_S)
+    assert "secret" not in str(caught.value)
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def secure(authority):
+    """A server with a certificate for 127.0.0.1 and triton.test, which wants none of the client."""
+    certificate, key = authority.issue("server", "DNS:triton.test", "IP:127.0.0.1")
+    pair = (key.read_bytes(), certificate.read_bytes())
+    with Server(grpc.ssl_server_credentials([pair])) as server:
+        yield server
+
+
+def ask(host, port, tls, scheme="grpcs"):
+    transport = GrpcTransport(Address(scheme, host, port), Connection(tls=tls, token="t"))
+    try:
+        return transport.server_metadata(PATIENCE_S)
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize(("host", "server_name"), [("127.0.0.1", None), ("localhost", "triton.test")])
+def test_a_private_authority(authority, secure, host, server_name):
+    """A server's certificate is checked against the given authority, and for the given name."""
+    ask(host, secure.port, TLS(ca_file=authority.ca_file, server_name=server_name))
+    assert secure.calls[-1][1]["authorization"] == "Bearer t"
+
+
+def test_certificates_that_do_not_fit(authority, secure, tmp_path):
+    """A certificate for another name or of another authority is refused, and so is a server without TLS."""
+    calls = len(secure.calls)
+    for host, tls in (
+        ("localhost", TLS(ca_file=authority.ca_file)),
+        ("127.0.0.1", TLS(ca_file=Authority(tmp_path).ca_file)),
+        ("127.0.0.1", TLS()),
+    ):
+        with pytest.raises(CallError) as caught:
+            ask(host, secure.port, tls)
+        assert caught.value.code is Code.UNAVAILABLE
+    with pytest.raises(CallError):
+        ask("127.0.0.1", secure.port, TLS(), scheme="grpc")
+    with Server() as plain, pytest.raises(CallError):
+        ask("127.0.0.1", plain.port, TLS(ca_file=authority.ca_file))
+    assert len(secure.calls) == calls
+
+
+def test_client_certificates(authority):
+    """A server that asks for the client's certificate gets it."""
+    certificate, key = authority.issue("mutual", "IP:127.0.0.1")
+    own, own_key = authority.issue("client")
+    credentials = grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())], authority.ca_file.read_bytes(), require_client_auth=True
+    )
+    with Server(credentials) as server:
+        with pytest.raises(CallError) as caught:
+            ask("127.0.0.1", server.port, TLS(ca_file=authority.ca_file))
+        assert caught.value.code is Code.UNAVAILABLE
+        ask("127.0.0.1", server.port, TLS(ca_file=authority.ca_file, cert_file=own, key_file=own_key))
+
+
+def test_files_that_are_no_certificates(authority, tmp_path):
+    """They are found when the client is made, and named."""
+    certificate, key = authority.issue("own")
+    _, other_key = authority.issue("other")
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    address = Address("grpcs", "127.0.0.1", 1)
+    with pytest.raises(ValueError, match=r"ca_file .*empty\.pem holds no certificate"):
+        GrpcTransport(address, Connection(tls=TLS(ca_file=empty)))
+    for files in ((certificate, other_key), (empty, key), (certificate, empty)):
+        with pytest.raises(ValueError, match="must be a certificate and its private key"):
+            GrpcTransport(address, Connection(tls=TLS(cert_file=files[0], key_file=files[1])))
+
+
+# Channels
+
+
 def test_message_lengths_are_not_grpcs_defaults():
     """Messages of up to 2 GiB pass; gRPC's own limit is 4 MB."""
     options = dict(CHANNEL_OPTIONS)
     assert options["grpc.max_receive_message_length"] == options["grpc.max_send_message_length"] == 2**31 - 1
+
+
+def test_the_users_options_come_last():
+    """They stand over the client's own, which otherwise stay."""
+    connection = Connection(grpc_options={"grpc.max_send_message_length": 1, "grpc.keepalive_time_ms": 5000})
+    options = channel_options(Address("grpc", "triton.test", 8001), connection)
+    assert options["grpc.max_send_message_length"] == 1
+    assert options["grpc.keepalive_time_ms"] == 5000
+    assert options["grpc.max_receive_message_length"] == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("host", "balanced"), [("triton.test", True), ("localhost", False), ("10.0.0.1", False), ("::1", False)]
+)
+def test_names_are_balanced(host, balanced):
+    """The servers behind a DNS name take turns; gRPC is not told to repeat anything."""
+    config = json.loads(channel_options(Address("grpc", host, 8001), Connection()).get("grpc.service_config", "{}"))
+    assert config == ({"loadBalancingConfig": [{"round_robin": {}}]} if balanced else {})
+
+
+def test_turns_and_failover():
+    """Servers of one name take turns; that all have gone is known at once, and so is one that comes back."""
+    options = channel_options(Address("grpc", "triton.test", 8001), Connection())
+
+    def eventually_answer(*names):
+        seen = set()
+        ends = time.monotonic() + PATIENCE_S
+        while seen != set(names):
+            assert time.monotonic() < ends, seen
+            with contextlib.suppress(grpc.RpcError):
+                seen.add(metadata(service_pb2.ServerMetadataRequest(), timeout=PATIENCE_S).name)
+
+    with Server(name="a") as first, Server(name="b") as second:
+        ports = first.port, second.port
+        # two addresses as a resolver would give them
+        target = f"ipv4:127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}"
+        channel = grpc.insecure_channel(target, options=list(options.items()))
+        metadata = service_pb2_grpc.GRPCInferenceServiceStub(channel).ServerMetadata
+        eventually_answer("a", "b")
+    with pytest.raises(grpc.RpcError) as caught:
+        metadata(service_pb2.ServerMetadataRequest())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    with Server(name="c", port=ports[1]):
+        eventually_answer("c")
+        assert {metadata(service_pb2.ServerMetadataRequest()).name for _ in range(20)} == {"c"}
+    channel.close()
 
 
 def test_nobody_listens():
@@ -64,7 +324,18 @@ def test_nobody_listens():
         with pytest.raises(
             Unavailable, match=r"grpc://127\.0\.0\.1:1 .*Connection refused.*check that it runs"
         ) as caught:
-            client.embed([b"a"])
+            client.embed([b"a"], timeout_s=0.5)
         assert caught.value.address == "grpc://127.0.0.1:1"
         with pytest.raises(Unavailable, match="Connection refused"):
             client.wait_ready(timeout_s=0.3)
+
+
+def test_a_closed_transport():
+    """Calls fail, and closing again does nothing."""
+    transport = GrpcTransport(Address("grpc", "127.0.0.1", 1), Connection())
+    transport.close()
+    transport.close()
+    for call in (lambda: transport.server_metadata(PATIENCE_S), lambda: transport.send(infer_request(), PATIENCE_S)):
+        with pytest.raises(CallError) as caught:
+            call()
+        assert caught.value.code is Code.CANCELLED

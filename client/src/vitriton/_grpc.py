@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Callable, Sequence
+import ipaddress
+import json
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from vitriton._address import Address
+from vitriton._connection import TLS, Connection
 from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._transport import (
     CallError,
@@ -20,11 +22,14 @@ from vitriton._transport import (
     ModelConfig,
     ModelStatus,
     Pending,
+    ServerMetadata,
     TensorSpec,
 )
 
 T = TypeVar("T")
 
+# No retryPolicy is in any service config here, so that gRPC itself repeats only what never reached a server's
+# application (its transparent retries); all other attempts are the client's, which counts them.
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # gRPC's own default is 4 MB
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -36,24 +41,41 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # The default is 30 s, for which a server that has moved to another address would not be found.
+    ("grpc.dns_min_time_between_resolutions_ms", 5000),
     # Connections of its own: closing a client closes them, and no other client's backoff counts here.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+
 
 class GrpcTransport:
-    """One channel to one server."""
+    """One channel. To one server, or to all those that a DNS name leads to, which take turns.
 
-    def __init__(self, address: Address) -> None:
+    Args:
+        address: grpc:// or grpcs://.
+        connection: TLS, headers and channel options.
+
+    Raises:
+        ValueError: a file of the TLS settings cannot be used.
+    """
+
+    def __init__(self, address: Address, connection: Connection) -> None:
         self.address = str(address)
-        self._channel = grpc.insecure_channel(address.target, options=CHANNEL_OPTIONS)
+        self._connection = connection
+        self._channel = _open(address, connection)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
+        """See `Transport`."""
+        reply = self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
+        return ServerMetadata(name=reply.name, version=reply.version, extensions=tuple(reply.extensions))
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
         """See `Transport`."""
-        request = service_pb2.ModelReadyRequest(name=model)
         try:
-            return bool(_translated(lambda: self._stub.ModelReady(request, timeout=timeout_s)).ready)
+            return bool(self._call(self._stub.ModelReady, service_pb2.ModelReadyRequest(name=model), timeout_s).ready)
         except CallError as exc:
             if exc.code is Code.NOT_FOUND:
                 return False
@@ -61,13 +83,13 @@ class GrpcTransport:
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """See `Transport`."""
-        request = service_pb2.ModelConfigRequest(name=model)
-        return read_config(_translated(lambda: self._stub.ModelConfig(request, timeout=timeout_s)).config)
+        return read_config(
+            self._call(self._stub.ModelConfig, service_pb2.ModelConfigRequest(name=model), timeout_s).config
+        )
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
         """See `Transport`."""
-        request = service_pb2.RepositoryIndexRequest()
-        index = _translated(lambda: self._stub.RepositoryIndex(request, timeout=timeout_s))
+        index = self._call(self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), timeout_s)
         return [
             ModelStatus(
                 name=model.name,
@@ -81,11 +103,52 @@ class GrpcTransport:
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """See `Transport`."""
         message = write_request(request)
-        return _GrpcPending(_translated(lambda: self._stub.ModelInfer.future(message, timeout=timeout_s)))
+        metadata = self._metadata(request.headers)
+        return _GrpcPending(
+            _translated(lambda: self._stub.ModelInfer.future(message, timeout=timeout_s, metadata=metadata))
+        )
+
+    def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """See `Transport`. It saves the two changes of threads that `send` costs."""
+        message = write_request(request)
+        metadata = self._metadata(request.headers)
+        return read_response(_translated(lambda: self._stub.ModelInfer(message, timeout=timeout_s, metadata=metadata)))
+
+    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
+        """See `Transport`."""
+        message = service_pb2.SystemSharedMemoryRegisterRequest(name=name, key=key, offset=0, byte_size=byte_size)
+        self._call(self._stub.SystemSharedMemoryRegister, message, timeout_s)
+
+    def unregister_region(self, name: str, timeout_s: float | None) -> None:
+        """See `Transport`."""
+        if not name:  # to Triton that would mean all of them, whoever owns them
+            raise ValueError("a region has a name")
+        message = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
+        self._call(self._stub.SystemSharedMemoryUnregister, message, timeout_s)
+
+    def regions(self, timeout_s: float | None) -> Sequence[str]:
+        """See `Transport`."""
+        message = service_pb2.SystemSharedMemoryStatusRequest()
+        return sorted(self._call(self._stub.SystemSharedMemoryStatus, message, timeout_s).regions)
 
     def close(self) -> None:
         """See `Transport`."""
         self._channel.close()
+
+    def _call(self, method: Any, message: Any, timeout_s: float | None) -> Any:
+        metadata = self._metadata({})
+        return _translated(lambda: method(message, timeout=timeout_s, metadata=metadata))
+
+    def _metadata(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
+        """What goes with a call. A token that cannot be had is a failed call, and never in a message."""
+        try:
+            metadata = self._connection.request_headers(headers)
+        except Exception as exc:  # the user's function
+            raise CallError(Code.UNAUTHENTICATED, f"the token function failed: {exc!r}") from exc
+        for name, value in metadata:
+            if not value.isascii() or not value.isprintable():
+                raise CallError(Code.UNAUTHENTICATED, f"the header {name} is not printable ASCII; check the token")
+        return metadata
 
 
 class _GrpcPending:
@@ -102,28 +165,82 @@ class _GrpcPending:
         self._future.cancel()
 
 
+def channel_options(address: Address, connection: Connection) -> dict[str, Any]:
+    """The channel's options: the client's, what the address and TLS ask for, and the user's over both."""
+    options: dict[str, Any] = dict(CHANNEL_OPTIONS)
+    if not _is_literal(address.host) and address.host != "localhost":  # whose two addresses are one server
+        options["grpc.service_config"] = _ROUND_ROBIN
+    server_name = connection.tls.server_name
+    if address.is_secure and server_name is not None:
+        options["grpc.ssl_target_name_override"] = server_name
+        options["grpc.default_authority"] = server_name
+    return {**options, **connection.grpc_options}
+
+
+def _open(address: Address, connection: Connection) -> Any:
+    # The scheme keeps a host called "unix" from being one.
+    target = address.target if _is_literal(address.host) else f"dns:///{address.target}"
+    options = list(channel_options(address, connection).items())
+    if not address.is_secure:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, _credentials(connection.tls), options=options)
+
+
+def _credentials(tls: TLS) -> Any:
+    _check_content(tls)
+    return grpc.ssl_channel_credentials(
+        root_certificates=tls.read("ca_file"),
+        private_key=tls.read("key_file"),
+        certificate_chain=tls.read("cert_file"),
+    )
+
+
+def _check_content(tls: TLS) -> None:
+    """Raises ValueError for what gRPC would only call "Failed to create security handshaker", at every attempt."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if tls.ca_file is not None:
+            context.load_verify_locations(tls.ca_file)
+    except ssl.SSLError as exc:
+        raise ValueError(f"TLS: ca_file {tls.ca_file} holds no certificate in PEM: {exc}") from exc
+    try:
+        if tls.cert_file is not None and tls.key_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # does not ask at the terminal
+    except (ssl.SSLError, ValueError) as exc:
+        raise ValueError(
+            f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} must be a certificate and its private key in "
+            f"PEM, without a password: {exc}"
+        ) from exc
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def write_request(request: InferRequest) -> Any:
     """The ModelInferRequest message."""
     message = service_pb2.ModelInferRequest(model_name=request.model)
-    message.inputs.add(name=request.input_name, datatype="BYTES", shape=[len(request.images), 1])
-    message.outputs.add(name=request.output_name)
-    message.raw_input_contents.append(pack_bytes(request.images))
-    if request.timeout_s is not None:
-        # 0 would mean "no timeout" to Triton
-        message.parameters["timeout"].int64_param = max(1, math.ceil(request.timeout_s * 1e6))
+    message.inputs.add(name=request.input_name, datatype=request.datatype, shape=request.shape)
+    output = message.outputs.add(name=request.output_name)
+    if request.region is not None:
+        output.parameters["shared_memory_region"].string_param = request.region.name
+        output.parameters["shared_memory_byte_size"].int64_param = request.region.byte_size
+        output.parameters["shared_memory_offset"].int64_param = 0
+    message.raw_input_contents.append(request.content())
+    timeout_us = request.timeout_us()
+    if timeout_us is not None:
+        message.parameters["timeout"].int64_param = timeout_us
     return message
-
-
-def pack_bytes(items: Sequence[bytes]) -> bytes:
-    """A BYTES tensor as Triton wants it: each element after its length, 4 bytes little-endian."""
-    parts: list[bytes] = []
-    for item in items:
-        parts += (struct.pack("<I", len(item)), item)
-    return b"".join(parts)
 
 
 def read_response(message: Any) -> InferReply:
     """Reads a ModelInferResponse message.
+
+    An output that went into shared memory has a content too, which is empty.
 
     Raises:
         CallError: it does not hold exactly one tensor.

@@ -60,6 +60,22 @@ class Probe:
             counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.success.count
         return counts
 
+    def regions(self) -> list[str]:
+        """The names of the registered system shared-memory regions; empty when Triton does not say."""
+        try:
+            status = self._client.get_system_shared_memory_status(client_timeout=_QUESTION_S)
+        except triton.InferenceServerException:
+            return []
+        return sorted(status.regions)
+
+    def unregister_region(self, name: str) -> bool:
+        """Makes Triton forget a region; False when it does not, as a request still uses it."""
+        try:
+            self._client.unregister_system_shared_memory(name, client_timeout=_QUESTION_S)
+        except triton.InferenceServerException:
+            return False
+        return True
+
     def image_models(self) -> dict[str, tuple[int, ...]]:
         """The ensembles that take one encoded image, with the shape of a request for one."""
         shapes = {name: self._image_shape(name) for name in self.models()}

@@ -27,6 +27,7 @@ from vitriton_server._locate import Host, locate
 from vitriton_server._log import failed_models, port_was_taken
 from vitriton_server._ports import Endpoints, keep_ports, reserve
 from vitriton_server._process import TritonProcess
+from vitriton_server._regions import Sweep
 from vitriton_server._runtime import command, environment, prepare
 from vitriton_server._watch import RestartBudget, Watch
 
@@ -329,7 +330,9 @@ class TritonServer:
         process = self._process
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
-        while not process.ended.wait(watch.delay_s()):
+        sweep = Sweep(probe)
+        while not process.ended.wait(_soonest_s(sweep.delay_s(), watch.delay_s())):
+            sweep.look()
             reason = watch.look()
             if reason is not None and not self._stopping.is_set():
                 # Not terminated: with a dead stub Triton waits for its whole exit timeout.
@@ -362,3 +365,7 @@ class TritonServer:
         )
         self._failure = ServerDied(what, log)
         return None
+
+
+def _soonest_s(first: float, second: float | None) -> float:
+    return first if second is None else min(first, second)

@@ -67,9 +67,9 @@ class Watch:
 
     def look(self) -> str | None:
         """Asks the models that are due; returns why the server must be taken for dead, or None."""
-        due = [name for name in self._health if self._due_s(name) <= self._clock()]
-        if not due:
+        if self.delay_s() != 0:
             return None
+        due = [name for name in self._health if self._due_s(name) <= self._clock()]
         counts = self._questions.successes() or {}
         for name, health in self._health.items():
             self._health[name] = with_successes(health, counts.get(name, health.successes), self._clock())
