@@ -8,7 +8,9 @@ from vitriton import DeadlineExceeded, ImageProblem, InvalidImage, ModelNotReady
 def test_tree():
     """The public errors are the tree that is drawn in their module."""
     tree = {name: getattr(vitriton, name).__mro__[1].__name__ for name in vitriton.__all__ if name[0].isupper()}
-    assert {name: base for name, base in tree.items() if base not in ("object", "tuple", "Exception")} == {
+    assert {
+        name: base for name, base in tree.items() if base not in ("object", "tuple", "Exception", "UserWarning")
+    } == {
         "InvalidImage": "VitritonError",
         "TransportError": "VitritonError",
         "Unavailable": "TransportError",
@@ -18,6 +20,7 @@ def test_tree():
         "ModelNotReady": "ServerError",
         "InferenceFailed": "ServerError",
         "ContractMismatch": "VitritonError",
+        "PipelineMismatch": "ContractMismatch",
     }
 
 

@@ -24,6 +24,8 @@ HEAVY = (
         ("import vitriton", []),
         ("from vitriton import Client, InvalidImage", ["numpy"]),
         ("from vitriton import Client; Client('localhost:1', model='m')", ["numpy", "grpc", "tritonclient"]),
+        ("from vitriton import AsyncClient, Options, Result, pipeline", ["numpy"]),
+        ("from vitriton.testing import FakeTransport", ["numpy"]),
         ("import vitriton.cli", ["typer"]),
     ],
 )

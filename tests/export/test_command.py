@@ -35,6 +35,22 @@ def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_pat
     assert "also holds vit-base-patch16-224, which has no weights yet" in done.stderr
 
 
+def test_it_prints_whole_names_where_nobody_has_a_terminal(tiny_vit_checkpoint, tmp_path):
+    """A pipe or a file has no width: a name is on one line, however long; and so is the note on a path."""
+    name = "long-" + "x" * 120
+    repository = tmp_path / "a [bold] folder, größer als nötig"
+    arguments = ["--repository", str(repository), "--name", name, "--outputs", "pooled"]
+    done = run(app, ["export", str(tiny_vit_checkpoint), *arguments])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    for model in (f"{name}_pooled", f"{name}_pooled_encoder", f"{name}_preprocess"):
+        assert len([line for line in lines if f" {model} " in line]) == 1
+    note = next(line for line in done.stderr.splitlines() if line.startswith("note: "))
+    assert str(repository) in note
+    assert str(repository) in done.stdout
+    assert note.endswith("to serve the repository, move it or mount it elsewhere")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,7 +82,14 @@ def test_failures_are_one_line_and_exit_code_1(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--pooling", "max"], ["--precision", "int4"], ["--max-batch-size", "0"], ["--no-such-option"], ["a", "b"]],
+    [
+        ["--pooling", "max"],
+        ["--precision", "int4"],
+        ["--max-batch-size", "0"],
+        ["--repository", ""],
+        ["--no-such-option"],
+        ["a", "b"],
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments):
     """As for any command line."""

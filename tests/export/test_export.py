@@ -44,7 +44,9 @@ def test_it_writes_five_models_and_a_manifest(exported):
     ]
     assert manifests[0] == manifests[1] == exported.manifest
     for kind in ("pooled", "unpooled"):
-        assert manifests[0]["fingerprint"] in (repository / f"tiny-vit_{kind}" / "config.pbtxt").read_text()
+        config = (repository / f"tiny-vit_{kind}" / "config.pbtxt").read_text()
+        assert f'"{manifests[0]["fingerprint"]}"' in config
+        assert f'"{manifests[0]["versions"]["pillow"]}"' in config
     assert list(repository.parent.iterdir()) == [repository]
 
 
@@ -273,6 +275,8 @@ def test_a_write_that_fails_is_an_error_of_one_line(tiny_vit_checkpoint, tmp_pat
     ]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit_file_size)
     assert done.returncode == 1
-    assert "could not be written: File too large" in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1] == (
+        f"error: repository {tmp_path}/r cannot be written to: File too large; choose another --repository"
+    )
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []

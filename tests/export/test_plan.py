@@ -1,6 +1,7 @@
 """What is decided before any work is done: options, source, architecture, pooling, fingerprint."""
 
 import dataclasses
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
-from vitriton_export._checkpoint import load_config, resolve_pooling
+from vitriton_export._checkpoint import load, load_config, resolve_pooling
+from vitriton_export._export import _plan
 from vitriton_export._families import FAMILIES, Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization
@@ -27,6 +29,7 @@ from vitriton_export.placeholder import default_deployment
         ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean"),
         ({"max_batch_size": 0}, "max_batch_size is 0; it must be from 1 to 1024"),
         ({"model": " "}, "model is empty"),
+        ({"repository": ""}, "repository is empty; name a folder with --repository"),
     ],
 )
 def test_options_that_no_export_can_have(options, message):
@@ -47,6 +50,18 @@ def test_options_that_no_export_can_have(options, message):
 def test_the_name_is_the_last_part_of_the_model(model, name):
     """Without --name, hub ids and folders alike give their last part."""
     assert ExportOptions(model=model).deployed_name == name
+
+
+@pytest.mark.parametrize("kind", [str, Path, PurePath])
+def test_a_repository_is_a_text_or_a_path(tmp_path, kind):
+    """Whatever names a folder in Python names a repository."""
+    assert ExportOptions(repository=kind(tmp_path / "r")).folder == tmp_path / "r"
+
+
+def test_a_repository_that_cannot_be_looked_at_is_refused(tmp_path):
+    """As one whose name is longer than any file's."""
+    with pytest.raises(ExportError, match=r"cannot be looked at: File name too long; choose another --repository"):
+        ExportOptions(repository=tmp_path / ("x" * 300))
 
 
 def test_a_repository_that_is_a_file_is_refused(tmp_path):
@@ -168,6 +183,24 @@ SPACE = {
 def test_whatever_moves_a_vector_changes_the_fingerprint(change):
     """Two exports whose vectors differ never have one fingerprint."""
     assert fingerprint(**SPACE | change) != fingerprint(**SPACE)
+
+
+def test_fingerprints_of_earlier_exports_stay():
+    """Whoever keeps vectors keeps their fingerprint: what is computed here is what earlier versions computed."""
+    assert fingerprint(**SPACE) == "v1-43288f864dc0232920446f75f516dacf"
+
+
+@pytest.mark.parametrize("outputs", ["unpooled", "both"])
+def test_pooling_counts_only_where_there_is_an_embedding(tiny_vit_checkpoint, tmp_path, outputs):
+    """Tokens are the same whatever would be made of them, and an export of tokens alone has one fingerprint."""
+    checkpoint = load(fetch_weights(find(str(tiny_vit_checkpoint), None)))
+    options = [
+        ExportOptions(repository=tmp_path, outputs=outputs, pooling=pooling, l2_normalize=l2_normalize)
+        for pooling in ("pooler", "cls", "mean")
+        for l2_normalize in (False, True)
+    ]
+    spaces = {_plan(each, checkpoint).deployment.fingerprint for each in options}
+    assert len(spaces) == (1 if outputs == "unpooled" else 6)
 
 
 def test_limits_do_not_change_the_fingerprint():

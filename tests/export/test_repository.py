@@ -1,16 +1,23 @@
 """The repository on disk: what is committed, what is written, and that a failure changes nothing."""
 
+import contextlib
 import dataclasses
+import errno
 import fcntl
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
+from vitriton.preprocessing import PreprocessSpec
 from vitriton_export import ExportError, _deployment, _repository
 from vitriton_export._deployment import read_fingerprint
 from vitriton_export.placeholder import default_deployment
+from vitriton_server import RepositoryError
+from vitriton_server import _repository as server_repository
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit-base-patch16-224"
@@ -56,6 +63,36 @@ def test_an_ensemble_says_which_embedding_space_it_is(written):
     for kind in ("pooled", "unpooled"):
         assert _config(written, f"{NAME}_{kind}").parameters["fingerprint"].string_value == "not-exported"
         assert read_fingerprint(written / f"{NAME}_{kind}" / "config.pbtxt") == "not-exported"
+
+
+def _parameters(repository, model):
+    return {key: value.string_value for key, value in _config(repository, model).parameters.items()}
+
+
+def test_an_ensemble_says_how_its_pixels_are_made(tmp_path):
+    """A client that makes them itself needs the specification, whole and on one line, and the verified Pillow."""
+    deployment = _as("v1-a", pillow_version="11.2.3", revision="0123abc")
+    _deployment.write(deployment, tmp_path)
+    for kind in ("pooled", "unpooled"):
+        parameters = _parameters(tmp_path, f"{NAME}_{kind}")
+        assert PreprocessSpec.from_json(parameters["preprocess"]) == deployment.spec
+        assert "\n" not in parameters["preprocess"]
+        assert parameters["pillow_version"] == "11.2.3"
+        assert parameters["revision"] == "0123abc"
+        assert (tmp_path / f"{NAME}_{kind}_encoder").is_dir()  # the name that a client derives
+    assert _parameters(tmp_path, f"{NAME}_preprocess")["pillow_version"] == "11.2.3"
+
+
+def test_a_revision_is_written_where_there_is_one(tmp_path):
+    """A checkpoint in a folder has none."""
+    _deployment.write(_as("v1-a", revision=None), tmp_path)
+    assert "revision" not in _parameters(tmp_path, f"{NAME}_pooled")
+
+
+def test_the_same_deployment_gives_the_same_bytes(written, tmp_path):
+    """Nothing in the text files depends on when or where they are written."""
+    _deployment.write(default_deployment(), tmp_path / "again")
+    assert _files(tmp_path / "again") == _files(written)
 
 
 def _as(fingerprint, **changes):
@@ -113,6 +150,22 @@ def test_install_replaces_what_is_there_and_leaves_the_rest(tmp_path):
     assert not any(name.endswith("/old") for name in files)
     assert "repository/other/mine" in files
     assert list(tmp_path.iterdir()) == [repository]
+
+
+def test_an_export_of_an_older_version_is_replaced(tmp_path):
+    """One whose configurations lack what a newer exporter writes, but for the fingerprint, is known all the same."""
+    repository = tmp_path / "repository"
+    _staged(repository, _as("v1-a"), "old")
+    for path in repository.glob("*/config.pbtxt"):
+        config = _config(repository, path.parent.name)
+        for key in ("preprocess", "pillow_version", "revision"):
+            config.parameters.pop(key, None)
+        path.write_text(text_format.MessageToString(config))
+    with _repository.staging_folder(repository, 0) as staging:
+        _staged(staging, _as("v1-a"), "new")
+        _repository.install(staging, repository, _as("v1-a"))
+    assert "preprocess" in _parameters(repository, f"{NAME}_unpooled")
+    assert not any(name.endswith("/old") for name in _files(repository))
 
 
 def test_an_install_that_fails_is_undone(tmp_path):
@@ -174,11 +227,76 @@ def test_a_disk_that_is_too_full_is_refused_before_any_work(tmp_path):
         pass
 
 
+def _refusal(repository):
+    with pytest.raises(ExportError) as caught, _repository.staging_folder(repository, 0):
+        pass
+    return str(caught.value)
+
+
 def test_a_repository_below_a_file_is_refused(tmp_path):
     """What cannot be made is named."""
     (tmp_path / "file").touch()
-    with (
-        pytest.raises(ExportError, match=r"cannot be written to: .*choose another --repository"),
-        _repository.staging_folder(tmp_path / "file" / "repository", 0),
-    ):
-        pass
+    repository = tmp_path / "file" / "repository"
+    assert _refusal(repository) == (
+        f"repository {repository} cannot be written to: File exists; choose another --repository"
+    )
+
+
+@pytest.fixture
+def shared():
+    """A folder that everybody can look into, for a test that runs as nobody where it would be root."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextlib.contextmanager
+def _without_rights():
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("locked", ["repository", "folder above"])
+def test_a_repository_that_may_not_be_written_is_refused_before_any_work(shared, locked):
+    """The error names the repository and both folders that need the right, and nothing of the staging."""
+    repository = shared / "above" / "repository"
+    repository.mkdir(parents=True)
+    shared.chmod(0o777)
+    (repository if locked == "folder above" else repository.parent).chmod(0o777)
+    (repository.parent if locked == "folder above" else repository).chmod(0o555)
+    with _without_rights():
+        text = _refusal(repository)
+    assert text == (
+        f"repository {repository} cannot be written to: Permission denied; get the right to write to it and to "
+        f"{repository.parent}, where the export is staged, or choose another --repository"
+    )
+
+
+def test_a_full_disk_names_the_repository(tmp_path):
+    """Wherever it was noticed, what helps is room beside the repository, or another one."""
+    refused = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / ".r.staging-x" / "model.onnx"))
+    assert str(_repository.not_writable(tmp_path / "r", refused)) == (
+        f"repository {tmp_path}/r cannot be written to: No space left on device; make room in {tmp_path}, or choose "
+        "another --repository"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["plain-1.0_x", "+=@,:~%", "a b", "ö", "quo'te", "semi;colon", "$HOME", "star*", "(x)"]
+)
+def test_a_path_is_servable_where_the_server_takes_it(tmp_path, name):
+    """What the exporter warns of is what `vitriton serve` refuses."""
+    repository = tmp_path / name
+    _staged(repository, _as("v1-a", shapes={}), "mark")
+    try:
+        served = server_repository.check(repository) == [f"{NAME}_preprocess"]
+    except RepositoryError:
+        served = False
+    assert _repository.is_servable(repository) == served

@@ -15,6 +15,7 @@ from vitriton._errors import (
     InferenceFailed,
     InvalidImage,
     ModelNotReady,
+    PipelineMismatch,
     ServerBusy,
     ServerError,
     TransportError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from vitriton._async_client import AsyncClient
     from vitriton._client import Client
     from vitriton._pipeline import pipeline
+    from vitriton._pixels import PillowVersionWarning
     from vitriton._results import Result
     from vitriton._stats import Stats
 
@@ -43,6 +45,8 @@ __all__ = [
     "InvalidImage",
     "ModelNotReady",
     "Options",
+    "PillowVersionWarning",
+    "PipelineMismatch",
     "Result",
     "ServerBusy",
     "ServerError",
@@ -57,6 +61,7 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "vitriton._async_client",
     "Client": "vitriton._client",
+    "PillowVersionWarning": "vitriton._pixels",
     "Result": "vitriton._results",
     "Stats": "vitriton._stats",
     "pipeline": "vitriton._pipeline",

@@ -10,6 +10,7 @@ VitritonError
 │  ├─ ModelNotReady     it does not have the model, or has not loaded it
 │  └─ InferenceFailed   anything else that it reports
 └─ ContractMismatch     the server's tensors or fingerprint are not what was asked for
+   └─ PipelineMismatch  what a `vitriton.pipeline` was asked for is not what the server has
 
 Wrong use of the library itself (a closed client, an option out of its bounds) raises Python's own RuntimeError,
 ValueError and TypeError.
@@ -156,6 +157,10 @@ class InferenceFailed(ServerError):
 
 class ContractMismatch(VitritonError):
     """The server's tensors or fingerprint are not what was asked for."""
+
+
+class PipelineMismatch(ContractMismatch, ValueError):
+    """What a `vitriton.pipeline` was asked for is not what the server has. A ValueError too, as transformers raises."""
 
 
 def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from vitriton._errors import PipelineMismatch
 from vitriton._options import check_count
 from vitriton._pipeline_processor import check_settings
-from vitriton._pipeline_served import PipelineMismatch, ServedModel
+from vitriton._pipeline_served import ServedModel
 
 TASK = "image-feature-extraction"
 

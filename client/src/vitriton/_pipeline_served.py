@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitriton._errors import ContractMismatch, ModelNotReady
+from vitriton._errors import ContractMismatch, ModelNotReady, PipelineMismatch
 from vitriton._options import Options
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 # Asked for to hear which models there are: no export has this name, as their names begin with a letter or a digit.
 _NO_MODEL = "-"
 _MAX_LISTED = 20
-
-
-class PipelineMismatch(ContractMismatch, ValueError):  # noqa: N818 - as all of _errors
-    """What a pipeline was asked for is not what the server has. A ValueError too, as the reference raises."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._processor import Normalization
 
 VERSION = "1"  # the Triton model version, and so the name of the folder
 TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
@@ -22,6 +25,8 @@ MAX_QUEUE_SIZE = 256
 # A request's own timeout counts only where the model has one as well; this is the longest that any request waits.
 DEFAULT_TIMEOUT_US = 60_000_000
 
+PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
+
 _HEADER = "# Written by `vitriton export`. The schema is Triton's model_config.proto.\n"
 
 
@@ -31,10 +36,13 @@ class Deployment:
 
     Attributes:
         name: what the five models' names start with.
-        spec: the preprocessing.
+        spec: the preprocessing, up to the pixels.
+        normalization: what the encoder's graph does to them.
         shapes: dims of each output, without the batch; its keys are the ensembles that exist.
         max_batch_size: of all five.
         model_id: where the weights came from.
+        revision: the commit on the hub; None for a folder.
+        pillow_version: that the parity gate compares the pixels with.
         pooling: how the embedding is made.
         l2_normalize: whether it has length 1.
         precision: of the encoders.
@@ -43,9 +51,12 @@ class Deployment:
 
     name: str
     spec: PreprocessSpec
+    normalization: Normalization
     shapes: dict[Kind, tuple[int, ...]]
     max_batch_size: int
     model_id: str
+    revision: str | None
+    pillow_version: str
     pooling: Pooling
     l2_normalize: bool
     precision: Precision
@@ -93,7 +104,7 @@ def write(deployment: Deployment, folder: Path) -> None:
         configs[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind)
     for name, config in configs.items():
         # on the steps too: by it the next export knows its own
-        config.parameters["fingerprint"].string_value = deployment.fingerprint
+        _add_parameters(config, {"fingerprint": deployment.fingerprint})
         (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.pbtxt").write_text(_HEADER + text_format.MessageToString(config))
     version = folder / deployment.preprocess_name / VERSION
@@ -111,6 +122,7 @@ def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
+    _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
     # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
     _add_batching(config)
@@ -149,15 +161,27 @@ def _ensemble_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     encode = config.ensemble_scheduling.step.add(model_name=deployment.encoder_name(kind), model_version=-1)
     encode.input_map["pixels"] = "pixels"
     encode.output_map[TENSOR[kind]] = TENSOR[kind]
+    _add_parameters(config, _ensemble_parameters(deployment))
+    return config
+
+
+def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
+    """What a client cannot see from the tensors, down to what it needs to make the pixels itself."""
     parameters = {
         "model": deployment.model_id,
         "pooling": deployment.pooling,
         "l2_normalize": str(deployment.l2_normalize).lower(),
         "precision": deployment.precision,
+        "preprocess": json.dumps(json.loads(deployment.spec.to_json()), separators=(",", ":")),
+        "normalization": json.dumps(deployment.normalization.to_dict(), separators=(",", ":")),
+        PILLOW_VERSION: deployment.pillow_version,
     }
+    return parameters if deployment.revision is None else parameters | {"revision": deployment.revision}
+
+
+def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:
     for key, value in parameters.items():
         config.parameters[key].string_value = value
-    return config
 
 
 def read_fingerprint(config_file: Path) -> str | None:

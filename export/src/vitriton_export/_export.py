@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL
 import torch
 
 from vitriton_export import (
@@ -60,7 +61,6 @@ class _Plan:
     """What is decided once the checkpoint is loaded, and before any work is done."""
 
     checkpoint: Checkpoint
-    normalization: processors.Normalization
     weights: str
     deployment: Deployment
 
@@ -87,17 +87,15 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         plan = _plan(options, _checkpoint.load(source))
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
-    with _repository.staging_folder(options.repository, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
+    with _repository.staging_folder(options.folder, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
         try:
             parity, manifest = _stage(options, plan, staging, step)
             with step("Install"):
                 sizes = {name: _size(staging / name) for name in plan.deployment.model_names}
-                _repository.install(staging, options.repository, plan.deployment)
+                _repository.install(staging, options.folder, plan.deployment)
         except OSError as exc:
-            raise ExportError(
-                f"{exc.filename or options.repository} could not be written: {exc.strerror or exc}"
-            ) from exc
-    return ExportResult(plan.deployment, options.repository, sizes, parity, manifest)
+            raise _repository.not_writable(options.folder, exc) from exc
+    return ExportResult(plan.deployment, options.folder, sizes, parity, manifest)
 
 
 def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
@@ -116,7 +114,9 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
     }
     _check_prefix(checkpoint, outputs, spec.height, spec.width)
     # a pooler that gives the CLS token makes the same vectors under either name
-    space = "cls" if pooling == "pooler" and checkpoint.family.pooler_is_cls else pooling
+    space: Pooling | None = "cls" if pooling == "pooler" and checkpoint.family.pooler_is_cls else pooling
+    if "pooled" not in options.kinds:  # tokens alone: what makes embeddings of them is not in the graph
+        space = None
     weights = _fingerprint.weights_sha256(_used(checkpoint, space))
     fingerprint = _fingerprint.fingerprint(
         weights=weights,
@@ -130,16 +130,19 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
     deployment = Deployment(
         name=options.deployed_name,
         spec=spec,
+        normalization=normalization,
         shapes={kind: shapes[kind] for kind in options.kinds},
         max_batch_size=options.max_batch_size,
         model_id=checkpoint.source.model_id,
+        revision=checkpoint.source.revision,
+        pillow_version=PIL.__version__,
         pooling=pooling,
         l2_normalize=options.l2_normalize,
         precision=options.precision,
         fingerprint=fingerprint,
     )
-    _repository.check_target(options.repository, deployment)
-    return _Plan(checkpoint, normalization, weights, deployment)
+    _repository.check_target(options.folder, deployment)
+    return _Plan(checkpoint, weights, deployment)
 
 
 def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tuple[list[Stage], dict[str, Any]]:
@@ -162,7 +165,7 @@ def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tu
         stages = [_parity.compare_pixels(expected, images, staging, deployment)]
         stages += [_parity.compare_outputs(expected, staging, deployment, kind) for kind in deployment.shapes]
         _parity.check(stages)
-        manifest = _manifest.build(deployment, checkpoint.source, plan.normalization, plan.weights, stages, staging)
+        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, staging)
         _manifest.write(manifest, deployment, staging)
     return stages, manifest
 
@@ -176,7 +179,7 @@ def _encoder(plan: _Plan) -> Encoder:
         model.half()
     return Encoder(
         model,
-        plan.normalization,
+        plan.deployment.normalization,
         plan.deployment.pooling,
         prefix_tokens=len(plan.checkpoint.family.prefix),
         l2_normalize=plan.deployment.l2_normalize,
@@ -194,7 +197,7 @@ def _check_prefix(checkpoint: Checkpoint, outputs: Any, height: int, width: int)
         )
 
 
-def _used(checkpoint: Checkpoint, pooling: Pooling) -> dict[str, torch.Tensor]:
+def _used(checkpoint: Checkpoint, pooling: Pooling | None) -> dict[str, torch.Tensor]:
     """The weights that outputs depend on: not a pooler that nobody asked for, which may be random."""
     unused = checkpoint.family.unused
     return {

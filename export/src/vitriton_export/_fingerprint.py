@@ -49,7 +49,7 @@ def fingerprint(
     config: Mapping[str, Any],
     spec: PreprocessSpec,
     normalization: Normalization,
-    pooling: Pooling,
+    pooling: Pooling | None,
     l2_normalize: bool,
     precision: Precision,
 ) -> str:
@@ -60,8 +60,8 @@ def fingerprint(
         config: from `architecture`.
         spec: the preprocessing.
         normalization: the part of it that is in the graph.
-        pooling: how the embedding is made.
-        l2_normalize: whether it has length 1.
+        pooling: how the embedding is made; None where there is none, only tokens.
+        l2_normalize: whether the embedding has length 1; tokens are as they are.
         precision: of the encoder.
 
     The exporter's version, the graph's layout and the limits on images are left out: they do not move a vector.
@@ -72,9 +72,9 @@ def fingerprint(
         "steps": json.loads(spec.to_json())["steps"],
         "image_size": [spec.height, spec.width],
         "normalization": asdict(normalization),
-        "pooling": pooling,
-        "l2_normalize": l2_normalize,
         "precision": precision,
     }
+    if pooling is not None:
+        inputs |= {"pooling": pooling, "l2_normalize": l2_normalize}
     text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
     return f"v1-{hashlib.sha256(text.encode()).hexdigest()[:32]}"

@@ -13,7 +13,6 @@ from typing import Any
 
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._parity import Stage
-from vitriton_export._processor import Normalization
 from vitriton_export._source import Source
 
 FORMAT = 1
@@ -32,7 +31,6 @@ _LIBRARIES = (
 def build(
     deployment: Deployment,
     source: Source,
-    normalization: Normalization,
     weights: str,
     parity: list[Stage],
     staging: Path,
@@ -52,11 +50,7 @@ def build(
         "precision": deployment.precision,
         "max_batch_size": deployment.max_batch_size,
         "preprocessing": json.loads(deployment.spec.to_json()),
-        "normalization": {
-            "rescale_factor": normalization.rescale_factor,
-            "mean": list(normalization.mean),
-            "std": list(normalization.std),
-        },
+        "normalization": deployment.normalization.to_dict(),
         "outputs": {
             deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
             for kind, shape in deployment.shapes.items()

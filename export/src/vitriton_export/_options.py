@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class ExportOptions:
 
     model: str = DEFAULT_MODEL
     revision: str | None = None
-    repository: Path = Path("model_repository")
+    repository: str | os.PathLike[str] = "model_repository"
     name: str | None = None
     pooling: Pooling = "auto"
     l2_normalize: bool = False
@@ -65,8 +66,21 @@ class ExportOptions:
                 f"Triton cannot take the model name {self.deployed_name!r}: use letters, digits, '.', '_' and '-', at "
                 "most 128, starting with a letter or digit; give another with --name"
             )
-        if self.repository.exists() and not self.repository.is_dir():
+        if not os.fspath(self.repository):
+            raise ExportError("repository is empty; name a folder with --repository")
+        try:
+            is_file = self.folder.exists() and not self.folder.is_dir()
+        except OSError as exc:
+            raise ExportError(
+                f"repository {self.repository} cannot be looked at: {exc.strerror}; choose another --repository"
+            ) from exc
+        if is_file:
             raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
+
+    @property
+    def folder(self) -> Path:
+        """The repository."""
+        return Path(self.repository)
 
     @property
     def deployed_name(self) -> str:

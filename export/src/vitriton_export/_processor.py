@@ -43,6 +43,10 @@ class Normalization:
         if not all(std > 0 for std in self.std):
             raise ValueError(f"image_std is {self.std}; it must be above 0")
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"rescale_factor": self.rescale_factor, "mean": list(self.mean), "std": list(self.std)}
+
     @property
     def scale(self) -> tuple[float, ...]:
         """What a pixel is multiplied by."""

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from pathlib import Path
 from vitriton_export._deployment import TENSOR, Deployment, read_fingerprint, read_max_batch_size
 from vitriton_export._errors import ExportError
 from vitriton_export._fingerprint import NOT_EXPORTED
+
+# What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
+# and decodes it as ASCII. `vitriton serve` refuses other paths.
+_SERVABLE = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
 _LOCK = ".lock"
 _REPLACED = ".replaced"
@@ -60,6 +65,26 @@ def without_weights(repository: Path) -> list[str]:
     )
 
 
+def is_servable(repository: Path) -> bool:
+    """Whether Triton's python backend can start its processes for a repository at that path."""
+    return _SERVABLE.fullmatch(str(repository.resolve())) is not None
+
+
+def not_writable(repository: Path, refused: OSError) -> ExportError:
+    """The error for a file system that refuses; raise it `from refused`."""
+    parent = repository.resolve().parent
+    if refused.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = f"get the right to write to it and to {parent}, where the export is staged, or "
+    elif refused.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = f"make room in {parent}, or "
+    else:
+        advice = ""
+    return ExportError(
+        f"repository {repository} cannot be written to: {refused.strerror or refused}; {advice}choose another "
+        "--repository"
+    )
+
+
 @contextlib.contextmanager
 def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
     """An empty folder beside the repository, on the same file system, that is gone afterwards.
@@ -67,7 +92,8 @@ def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
     Not inside: Triton takes every folder in a repository for a model. What a killed export left is removed first.
 
     Raises:
-        ExportError: the folder cannot be made, or the disk is too full for `needed_bytes`.
+        ExportError: the folder cannot be made, the repository is there and cannot be written to, or the disk is too
+            full for `needed_bytes`.
     """
     parent = repository.resolve().parent
     prefix = f".{repository.resolve().name}.staging-"
@@ -85,9 +111,12 @@ def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
                 f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
                 f"above, or use a folder inside, such as {repository / 'models'}"
             )
+        if repository.exists():
+            with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
+                pass
         staging = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as exc:
-        raise ExportError(f"{parent} cannot be written to: {exc.strerror}; choose another --repository") from exc
+        raise not_writable(repository, exc) from exc
     with (staging / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vitriton_export._errors import ExportError
@@ -19,15 +20,26 @@ if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
 
 
+_UNFOLDED = 10_000  # columns
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
     app.command("export")(export)
 
 
+def _not_empty(path: str) -> str:
+    if not path:
+        raise typer.BadParameter("it is empty; name a folder")
+    return path
+
+
 def export(
     model: Annotated[str, typer.Argument(help="Hugging Face hub id, or a checkpoint's folder.")] = DEFAULT_MODEL,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    repository: Annotated[Path, typer.Option(help="Triton model repository to write to.")] = Path("model_repository"),
+    repository: Annotated[
+        str, typer.Option(metavar="PATH", callback=_not_empty, help="Triton model repository to write to.")
+    ] = "model_repository",
     name: Annotated[str | None, typer.Option(help="Name to serve it by.", show_default="the id's last part")] = None,
     pooling: Annotated[
         Pooling, typer.Option(help="How the embedding is made; auto: a trained pooler, else cls, else mean.")
@@ -65,8 +77,9 @@ def export(
     except ExportError as exc:
         fail(str(exc))
     progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
-    _show(result, Console())
+    _show(result, _console())
     _warn_of_others(result.repository, progress)
+    _warn_of_path(result.repository, progress)
 
 
 @contextlib.contextmanager
@@ -78,12 +91,17 @@ def _step(console: Console, title: str) -> Iterator[None]:
     console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
 
 
-def _show(result: ExportResult, console: Console) -> None:
+def _console() -> Console:
+    """For the result. What reads a pipe or a file wants each line whole, and has no width to fold it to."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_UNFOLDED)
 
+
+def _show(result: ExportResult, console: Console) -> None:
     from vitriton_export._deployment import TENSOR
 
     deployment = result.deployment
-    models = Table(title=f"{result.repository}", title_justify="left")
+    models = Table(title=escape(str(result.repository)), title_justify="left")
     for column in ("model", "output", "size"):
         models.add_column(column, overflow="fold")
     rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
@@ -120,6 +138,21 @@ def _warn_of_others(repository: Path, console: Console) -> None:
             f"note: {repository} also holds {name}, which has no weights yet, and no server loads it as it is; export "
             f"that model too, or export to another --repository",
             highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _warn_of_path(repository: Path, console: Console) -> None:
+    from vitriton_export._repository import is_servable
+
+    if not is_servable(repository):
+        console.print(
+            f"note: {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
+            "processes (a space, a quote, a letter outside of ASCII); to serve the repository, move it or mount it "
+            "elsewhere",
+            highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 

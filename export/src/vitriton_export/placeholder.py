@@ -15,17 +15,20 @@ from vitriton_export._options import ExportOptions
 
 
 def default_deployment() -> Deployment:
-    """What `vitriton export` writes for the default model, as far as configuration tells: all but the fingerprint."""
+    """What `vitriton export` writes for the default model, as far as configuration tells."""
     options, config = ExportOptions(), ViTConfig()
-    spec, _ = _processor.describe(ViTImageProcessorPil())
+    spec, normalization = _processor.describe(ViTImageProcessorPil())
     patch: Any = config.patch_size
     patches = (spec.height // patch) * (spec.width // patch)
     return Deployment(
         name=options.deployed_name,
         spec=spec,
+        normalization=normalization,
         shapes={"pooled": (config.hidden_size,), "unpooled": (1 + patches, config.hidden_size)},
         max_batch_size=options.max_batch_size,
         model_id=options.model,
+        revision=NOT_EXPORTED,
+        pillow_version=NOT_EXPORTED,  # the installed one would make the committed files depend on who writes them
         pooling="cls",  # its checkpoint holds no pooler
         l2_normalize=options.l2_normalize,
         precision=options.precision,

@@ -5,12 +5,14 @@
 
 from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
 
+import json
 import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 import triton_python_backend_utils as pb_utils
 
 # Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
@@ -24,11 +26,21 @@ def _cores() -> int:
     return int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
 
 
+def _warn_of_other_pillow(config: dict) -> None:
+    exported = config.get("parameters", {}).get("pillow_version", {}).get("string_value")
+    if exported and exported != PIL.__version__:
+        pb_utils.Logger.log_warn(
+            f"{config['name']}: exported and verified with Pillow {exported}, runs Pillow {PIL.__version__}: "
+            "pixels may differ in the last grey level"
+        )
+
+
 class TritonPythonModel:
     """Decodes on threads: Pillow lets go of the interpreter lock while it decodes and resizes."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Reads the spec once, when the model is loaded."""
+        _warn_of_other_pillow(json.loads(args["model_config"]))
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
         self._threads = ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="decode")
 
