@@ -68,6 +68,28 @@ def test_help_lists_what_is_missing(bare):
         )
 
 
+def test_own_commands(bare):
+    """The client's own commands are there without any other distribution, and explain themselves."""
+    listed = run(bare, "--help").stdout
+    for name, says in [("embed", "Embed images into a file."), ("models", "List the models that a server serves")]:
+        assert any(name in line and says in line for line in listed.splitlines())
+        helped = run(bare, name, "--help")
+        assert helped.returncode == 0
+        assert says in helped.stdout
+
+
+def test_help_is_quick(bare):
+    """The help of a command imports nothing that only running it needs."""
+    heavy = ("numpy", "grpc", "tritonclient", "httpx", "PIL", "pyarrow")
+    code = (
+        f"import atexit, sys; atexit.register(lambda: print(*(name for name in {heavy} if name in sys.modules))); {RUN}"
+    )
+    line, settings = command(bare)
+    for arguments in (["--help"], ["embed", "--help"], ["models", "--help"]):
+        result = subprocess.run([*line[:-1], code, *arguments], capture_output=True, timeout=60, **settings)
+        assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "")
+
+
 @pytest.mark.parametrize("arguments", [["export", "some/model", "--name", "x"], ["export", "--help"]])
 def test_missing_distribution(bare, arguments):
     """Calling it gives the pip command on one line, and exit code 1."""

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vitriton._errors import VitritonError
+from vitriton.commands import embed, models
 
 GROUP = "vitriton.commands"
 
@@ -73,6 +74,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+# These import what they need when they are called.
+embed.register(app)
+models.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""The sub-commands of `vitriton` that come with the client."""

@@ -1,0 +1,127 @@
+"""How far a run is: a bar on a terminal, a line now and then elsewhere. All on standard error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LINE_EVERY_S = 10.0
+
+
+class Advance(Protocol):
+    """Takes note of one image more."""
+
+    def __call__(self, *, failed: bool) -> None:
+        """`failed`: it could not be embedded."""
+
+
+@contextmanager
+def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Advance]:
+    """Shows progress as long as it is entered.
+
+    Args:
+        total: images of the run.
+        done: of them, those of an earlier part of the run.
+        failed: of these, those that could not be embedded.
+        quiet: show nothing.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        yield lambda *, failed: None
+    elif console.is_terminal:
+        with _bar(console, total, done, failed) as advance:
+            yield advance
+    else:
+        yield Lines(total, done, failed).advance
+
+
+class Lines:
+    """Progress for a log file.
+
+    Args:
+        total: as for `progress`, and so are the two that follow.
+        done: see `progress`.
+        failed: see `progress`.
+        write: takes a line.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        failed: int,
+        write: Callable[[str], None] = lambda line: typer.echo(line, err=True),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total, self._done, self._failed = total, done, failed
+        self._write, self._clock = write, clock
+        self._began_with = done
+        self._began_s = self._wrote_s = clock()
+
+    def advance(self, *, failed: bool) -> None:
+        """See `Advance`."""
+        self._done += 1
+        self._failed += failed
+        now_s = self._clock()
+        if now_s - self._wrote_s >= _LINE_EVERY_S:
+            self._wrote_s = now_s
+            rate = (self._done - self._began_with) / (now_s - self._began_s)
+            left = duration((self._total - self._done) / rate)
+            self._write(
+                f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {rate:.1f} images/s, {left} "
+                f"left, {count(self._failed, 'error')}"
+            )
+
+
+def duration(seconds: float) -> str:
+    """Like 2 h 05 min, 3 min 20 s, 8.1 s."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {whole % 60:02} s" if minutes else f"{whole} s"
+
+
+def count(number: int, what: str) -> str:
+    """Like 1 error, 2 errors."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advance]:
+    from rich import progress as bars
+    from rich.text import Text
+
+    class Rate(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+
+    columns = (
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        Rate(),
+        bars.TimeRemainingColumn(compact=True),
+        bars.TextColumn("{task.fields[errors]}"),
+    )
+    failures = failed
+    with bars.Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, completed=done, errors=count(failures, "error"))
+
+        def advance(*, failed: bool) -> None:
+            nonlocal failures
+            failures += failed
+            bar.update(task, advance=1, errors=count(failures, "error"))
+
+        yield advance

@@ -1,0 +1,104 @@
+"""The work folder of `vitriton embed`: what a commit has written stays, and only that."""
+
+import os
+
+import numpy as np
+import pytest
+from vitriton.commands._failure import CommandFailed
+from vitriton.commands._journal import Job, Outcome, WorkFolder
+
+JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
+
+
+def outcomes(*indices):
+    """Those of odd images are bad."""
+    return [
+        Outcome(index, None, f"bad {index}") if index % 2 else Outcome(index, np.full(2, index, np.float32), None)
+        for index in indices
+    ]
+
+
+def state(path):
+    with WorkFolder(path) as work:
+        return work.done, work.rows, [(indices, rows.tolist()) for indices, rows in work.blocks(2)], [*work.failures()]
+
+
+def test_the_journal(tmp_path):
+    """What was committed is there when the folder is opened again."""
+    path = tmp_path / "work"
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0, 1, 2))
+        work.commit(outcomes(3))
+        work.commit(outcomes(4, 5, 6))
+    assert state(path) == (
+        7,
+        4,
+        [([0, 2], [[0, 0], [2, 2]]), ([4, 6], [[4, 4], [6, 6]])],
+        [[1, "bad 1"], [3, "bad 3"], [5, "bad 5"]],
+    )
+
+
+@pytest.mark.parametrize("torn", [b'{"done": 3, "ro', b'{"done": 3, "rows": 2, "failed": []}', b"\0" * 40, b"\0\n"])
+def test_a_torn_line(tmp_path, torn):
+    """A line that was not written to its end, and rows behind the last commit, are as if they had never been."""
+    path = tmp_path / "work"
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0, 1))
+    for name, data in (("journal.jsonl", torn), ("rows.f32", b"12345678901")):
+        with (path / name).open("ab") as file:
+            file.write(data)
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        assert work.done == 2
+        work.commit(outcomes(2, 3))
+    assert state(path) == (4, 2, [([0, 2], [[0, 0], [2, 2]])], [[1, "bad 1"], [3, "bad 3"]])
+
+
+def test_rows_that_are_missing(tmp_path):
+    """A commit whose rows are not there, as on a disk that lies about what it has written, does not count."""
+    path = tmp_path / "work"
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0))
+        work.commit(outcomes(1, 2))
+    os.truncate(path / "rows.f32", 15)
+    assert state(path)[:2] == (1, 1)
+
+
+def test_a_header_that_was_not_written_to_its_end(tmp_path):
+    """A folder without a whole first line is one in which no run has begun."""
+    path = tmp_path / "work"
+    path.mkdir()
+    (path / "journal.jsonl").write_text('{"format": 1, "jo')
+    (path / "rows.f32").write_bytes(b"123")
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0))
+    assert state(path)[:2] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "other"}, "an interrupted run with model m, and now it is other"),
+        ({"fingerprint": "g"}, "an interrupted run with fingerprint f, and now it is g"),
+        ({"pool": False}, "an interrupted run with pool True, and now it is False"),
+        ({"images": 10}, "an interrupted run with images 9, and now it is 10"),
+        ({"images_sha256": "1"}, "an interrupted run with another list of images"),
+    ],
+)
+def test_another_job(tmp_path, change, says):
+    """A run is not gone on with as another one; the error names both. --no-resume begins anew."""
+    path = tmp_path / "work"
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0, 1))
+    other = Job(**{**JOB.__dict__, **change})
+    with WorkFolder(path) as work, pytest.raises(CommandFailed, match=says):
+        work.begin(other)
+    assert state(path)[0] == 2
+    with WorkFolder(path, resume=False) as work:
+        work.begin(other)
+        assert work.done == 0

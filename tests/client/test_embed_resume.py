@@ -1,0 +1,320 @@
+"""`vitriton embed` is interrupted, at any moment and in any way: nothing is lost, nothing is doubled."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+from client.conftest import write_model
+from typer.testing import CliRunner
+from vitriton import Client, ContractMismatch
+from vitriton.cli import app
+from vitriton.commands._embedding import Embedding
+from vitriton.commands._journal import Job, Outcome, WorkFolder
+from vitriton.commands._signals import Signals, Stopped
+from vitriton.testing import FakeTransport
+
+RUN = "from vitriton.cli import main; main()"
+# A commit after each result, so that there are many moments to interrupt.
+RUN_IN_SMALL_COMMITS = f"import vitriton.commands._embedding as e; e._COMMIT_EVERY_S = 0; {RUN}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Triton of this module's own, with the model `tiny`."""
+    from vitriton_server import TritonServer
+
+    repository = tmp_path_factory.mktemp("repository")
+    write_model(repository, "tiny_pooled", fingerprint="space-1", max_batch_size=4)
+    write_model(repository, "tiny_unpooled", fingerprint="space-1", max_batch_size=4)
+    with TritonServer(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path, files, monkeypatch):
+    """Twenty pictures, of which one is bad, and the last four take their time; the current folder is above it."""
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index, data in enumerate(files):
+        slow = index >= 16
+        (photos / f"{index:02}.png").write_bytes(b"sleep:0.5" if slow else b"nonsense" if index == 5 else data)
+    return tmp_path
+
+
+def command(address, output, *options):
+    return ["embed", "--url", address, "--model", "tiny", "photos", "-o", str(output), *options]
+
+
+def run(address, output, *options):
+    return CliRunner().invoke(app, command(address, output, *options))
+
+
+def start(address, output, *options, **settings):
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN_IN_SMALL_COMMITS, *command(address, output, *options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def wait_for_commits(output, images, process):
+    """Returns when so many images are committed."""
+    journal = output.with_name(f"{output.name}.partial") / "journal.jsonl"
+    ends_s = time.monotonic() + 60
+    while time.monotonic() < ends_s:
+        assert process.poll() is None, process.communicate()
+        written = journal.read_text().splitlines()[1:] if journal.exists() else []
+        if any(f'"done": {number},' in line for line in written for number in range(images, 100)):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"{images} images were not committed in time")
+
+
+def contents(folder):
+    """All that a run has left, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def undisturbed(server, folder):
+    """What a run leaves that nothing interrupts."""
+    (folder / "whole").mkdir()
+    assert run(server.grpc_address, "whole/out.npy").exit_code == 3
+    return contents(folder / "whole")
+
+
+@pytest.mark.parametrize("images", [1, 6, 12])
+def test_killed(server, folder, undisturbed, images):
+    """After kill -9 the same command goes on, and its files are those of a run that nothing interrupted."""
+    (folder / "cut").mkdir()
+    output = folder / "cut" / "out.npy"
+    with start(server.grpc_address, output) as process:
+        wait_for_commits(output, images, process)
+        process.kill()
+    assert not output.exists()
+    result = run(server.grpc_address, output, "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["done_before"] >= images
+    assert contents(folder / "cut") == undisturbed
+    assert {path.name for path in (folder / "cut").iterdir()} == set(undisturbed)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted(server, folder, undisturbed, number, exit_code):
+    """Ctrl-C ends it quietly; it says what is safe and how to go on, and so it does."""
+    (folder / "cut").mkdir()
+    output = folder / "cut" / "out.npy"
+    with start(server.grpc_address, output) as process:
+        wait_for_commits(output, 8, process)
+        process.send_signal(number)
+        shown, errors = process.communicate(timeout=30)
+    assert (process.returncode, shown) == (exit_code, "")
+    assert errors.startswith("interrupted; ")
+    assert errors.endswith(
+        f"of 20 images are done and safe in {output}.partial: give the same command again to go on\n"
+    )
+    assert errors.count("\n") == 1
+    assert run(server.grpc_address, output).exit_code == 3
+    assert contents(folder / "cut") == undisturbed
+
+
+def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory):
+    """When the server is gone for longer than a request may take, the run ends, and another server goes on with it."""
+    from vitriton_server import TritonServer
+
+    repository = tmp_path_factory.mktemp("other")
+    write_model(repository, "tiny_pooled", fingerprint="space-1", max_batch_size=4)
+    (folder / "cut").mkdir()
+    output = folder / "cut" / "out.npy"
+    with (
+        TritonServer(repository, exit_timeout_s=0) as other,
+        start(other.grpc_address, output, "--timeout", "3") as process,
+    ):
+        wait_for_commits(output, 8, process)
+        other.stop()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: ")
+    assert "give the same command again to go on" in errors
+    assert errors.count("\n") == 1
+    assert run(server.grpc_address, output).exit_code == 3
+    assert contents(folder / "cut") == undisturbed
+
+
+@pytest.mark.parametrize("limit", [200, 700, 1200])
+def test_full_disk(server, folder, undisturbed, limit):
+    """A disk that takes no more ends the run with one clear line; with more room it goes on."""
+    (folder / "cut").mkdir()
+    output = folder / "cut" / "out.npy"
+
+    def small_files():  # stands in for a full disk: writing past it fails in the same place
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with start(server.grpc_address, output, preexec_fn=small_files) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("error: ")
+    assert "File too large" in errors
+    assert errors.count("\n") == 1
+    assert not output.exists()
+    assert run(server.grpc_address, output).exit_code == 3
+    assert contents(folder / "cut") == undisturbed
+
+
+# In each of many children it kills itself at another step of the work that must survive; see below.
+CRASHES = """
+import os, signal, sys, threading
+import numpy, httpx, rich.progress, typer, vitriton._client, vitriton._http, vitriton.commands._run, vitriton.cli
+
+STEPS = {"write", "truncate", "fsync", "mkdir", "replace", "unlink", "rmdir", "flock"}
+FILES = ("/_journal.py", "/_outputs.py", "/pathlib.py", "/shutil.py")
+
+def child(arguments, kill_at):
+    seen = 0
+    def count(frame, event, function):
+        nonlocal seen
+        if event == "c_call" and function.__name__ in STEPS and frame.f_code.co_filename.endswith(FILES):
+            if seen == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            seen += 1
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    sys.argv = ["vitriton", *arguments]
+    import vitriton.commands._embedding as embedding
+    embedding._COMMIT_EVERY_S = 0
+    sys.setprofile(count if kill_at is not None else None)
+    code = 99
+    try:
+        vitriton.cli.main()
+    except SystemExit as exc:
+        code = exc.code
+    finally:
+        sys.setprofile(None)
+        os._exit(code)
+
+assert threading.active_count() == 1
+folder, every, *arguments = sys.argv[1:]
+for kill_at in range(0, 10000, int(every)):
+    os.mkdir(f"{folder}/{kill_at}")
+    options = [*arguments, "-o", f"{folder}/{kill_at}/out.npy", "-q"]
+    status = child(options, kill_at)
+    if not os.WIFSIGNALED(status):
+        print("steps", kill_at, "exit", os.waitstatus_to_exitcode(status))
+        break
+    print(kill_at, "exit", os.waitstatus_to_exitcode(child(options, None)))
+"""
+
+
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_at_every_step(server, folder, every):
+    """Killed before each single write, sync, rename and removal in turn, the same command finishes the same files.
+
+    Only where the last of them was already in its place does it say so instead, as of any finished output.
+    """
+    for index in (*range(3), *range(6, 20)):  # three are left, one of them bad
+        (folder / "photos" / f"{index:02}.png").unlink()
+    (folder / "runs").mkdir()
+    address = f"http://{server.http_address}"  # a process with gRPC in it cannot be forked
+    arguments = ["embed", "--url", address, "--model", "tiny", "photos"]
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHES, str(folder / "runs"), str(every), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    *crashed, last = done.stdout.splitlines()
+    assert last.endswith("exit 3"), (done.stdout, done.stderr)
+    assert len(crashed) > 30 / every
+    whole = contents(folder / "runs" / last.split()[1])
+    assert set(whole) == {"out.npy", "out.sources.jsonl", "out.npy.errors.jsonl"}
+    for line in crashed:
+        assert contents(folder / "runs" / line.split()[0]) == whole, (line, done.stderr)
+    exit_codes = [line.split()[-1] for line in crashed]
+    assert set(exit_codes) <= {"1", "3"}
+    assert exit_codes == sorted(exit_codes, reverse=True)
+    assert exit_codes.count("1") < 12
+
+
+JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
+
+
+def test_two_at_a_time(server, folder):
+    """A second run of the same output is refused while the first is running."""
+    with WorkFolder(folder / "out.npy.partial") as work:
+        work.begin(JOB)
+        result = run(server.grpc_address, "out.npy")
+    assert result.exit_code == 1
+    assert "another run is writing to out.npy.partial" in result.stderr
+    assert "model m, and now it is tiny" in run(server.grpc_address, "out.npy").stderr
+    assert run(server.grpc_address, "out.npy", "--no-resume").exit_code == 3
+
+
+def test_a_folder_of_somebody_else(server, folder):
+    """A folder that only has the name of a work folder is left alone."""
+    (folder / "out.npy.partial").mkdir()
+    (folder / "out.npy.partial" / "diary.txt").touch()
+    result = run(server.grpc_address, "out.npy")
+    assert result.exit_code == 1
+    assert "out.npy.partial is in the way" in result.stderr
+    assert (folder / "out.npy.partial" / "diary.txt").exists()
+
+
+def test_the_only_model_need_not_be_named(server, folder):
+    """Where a server has one model, that is the one."""
+    result = CliRunner().invoke(
+        app, ["embed", "--url", server.grpc_address, "photos/00.png", "-o", "out.npy", "--json"]
+    )
+    assert (result.exit_code, json.loads(result.stdout)["model"]) == (0, "tiny")
+
+
+def test_what_waits_for_a_commit_is_saved(tmp_path):
+    """A run that is interrupted between two commits commits what it has."""
+    transport = FakeTransport(parameters={"fingerprint": "f"}, dim=2, max_batch_size=1)
+
+    def advance(*, failed):
+        if len(advanced) == 4:
+            raise Stopped(signal.SIGINT)
+        advanced.append(failed)
+
+    advanced = []
+    make_client = partial(Client, "fake", model="m", transport=transport)
+    with WorkFolder(tmp_path / "work") as work, Signals() as signals, make_client() as client:
+        work.begin(JOB)
+        with pytest.raises(Stopped):
+            Embedding(work, JOB, [b"x"] * 9, lambda _: make_client(), signals, advance).run(client)
+        assert work.done == 5
+
+
+def test_another_export_in_the_middle(tmp_path):
+    """A model that is replaced while a run is on ends it before anything of the new one is kept."""
+    transport = FakeTransport(parameters={"fingerprint": "f"}, dim=2, max_batch_size=1)
+    seen = 0
+
+    def advance(*, failed):
+        nonlocal seen
+        seen += 1
+        if seen == 5:
+            transport.parameters["fingerprint"] = "g"
+
+    job = Job(**{**JOB.__dict__, "images": 9})
+    with (
+        WorkFolder(tmp_path / "work") as work,
+        Signals() as signals,
+        Client("fake", model="m", transport=transport) as client,
+    ):
+        work.begin(job)
+        work.commit([Outcome(0, np.zeros(2, np.float32), None)])
+        embedding = Embedding(work, job, [b"x"] * 9, lambda _: client, signals, advance)
+        with pytest.raises(ContractMismatch):
+            embedding.run(client)
+        assert work.done == 1

@@ -1,0 +1,195 @@
+"""`vitriton models`: what a real server serves, for people and for programs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from client.conftest import write_model
+from typer.testing import CliRunner
+from vitriton import Unavailable
+from vitriton.cli import app
+from vitriton.commands._catalogue import list_models
+from vitriton.commands._server import Server
+
+PARAMETERS = {
+    "model": "org/checkpoint",
+    "revision": "abc123",
+    "pooling": "cls",
+    "l2_normalize": "true",
+    "precision": "fp32",
+    "fingerprint": "0123456789abcdef" * 4,
+}
+
+HALF = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "image" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "embedding" data_type: TYPE_FP32 dims: [ 4 ] }
+ensemble_scheduling {
+  step {
+    model_name: "half_preprocess"
+    model_version: -1
+    input_map { key: "image" value: "image" }
+    output_map { key: "embedding" value: "embedding" }
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Triton with a good model, some that are not, and one of another kind; over HTTP it keeps its index secret."""
+    from vitriton_server import TritonServer
+
+    repository = tmp_path_factory.mktemp("repository")
+    for name in ("good_pooled", "good_unpooled", "broken_pooled", "half_preprocess", "resnet", "odd_pooled"):
+        write_model(repository, name)
+    for name in ("good_pooled", "good_unpooled"):
+        with (repository / name / "config.pbtxt").open("a") as file:
+            file.writelines(
+                f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+                for key, value in PARAMETERS.items()
+            )
+    (repository / "half_pooled" / "1").mkdir(parents=True)
+    (repository / "half_pooled" / "config.pbtxt").write_text(HALF)
+    for name in ("broken_pooled", "half_preprocess"):
+        (repository / name / "1" / "model.py").write_text("raise ValueError('the weights are gone')")
+    odd = repository / "odd_pooled" / "config.pbtxt"
+    odd.write_text(odd.read_text().replace('"image"', '"text"'))
+    arguments = [
+        "--exit-on-error=false",
+        "--strict-readiness=false",
+        "--http-restricted-api=model-repository:admin-key=secret",
+    ]
+    with TritonServer(repository, triton_arguments=arguments) as running:
+        yield running
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["models", *arguments])
+
+
+def document(*arguments):
+    result = run("--json", *arguments)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return json.loads(result.stdout)
+
+
+def test_for_programs(server):
+    """--json has everything of a loaded model, under keys that stay."""
+    found = document("--url", server.grpc_address)
+    assert found["address"] == f"grpc://{server.grpc_address}"
+    assert found["server"] == {"name": "triton", "version": server.version}
+    assert found["listed"] is True
+    assert [(model["name"], model["ready"]) for model in found["models"]] == [
+        ("broken", False),
+        ("good", True),
+        ("half", False),
+    ]
+    common = {
+        "ready": True,
+        "state": "READY",
+        "reason": "",
+        "datatype": "FP32",
+        "max_batch_size": 8,
+        "source_model": "org/checkpoint",
+        "revision": "abc123",
+        "precision": "fp32",
+        "fingerprint": PARAMETERS["fingerprint"],
+    }
+    pooled = {"kind": "pooled", "model": "good_pooled", "tensor": "embedding", "shape": [4]}
+    unpooled = {"kind": "unpooled", "model": "good_unpooled", "tensor": "last_hidden_state", "shape": [3, 4]}
+    assert found["models"][1]["outputs"] == [
+        {**common, **pooled, "pooling": "cls", "l2_normalize": True},
+        {**common, **unpooled, "pooling": None, "l2_normalize": None},
+    ]
+    assert [other["name"] for other in found["others"]] == ["odd_pooled", "resnet"]
+
+
+def test_models_that_failed_to_load(server):
+    """Why a model is not there is said: the ensemble's own reason, and its step's."""
+    broken, _, half = document("--url", server.grpc_address)["models"]
+    assert broken["outputs"][0]["ready"] is False
+    assert broken["outputs"][0]["state"] == "UNAVAILABLE"
+    assert "the weights are gone" in broken["outputs"][0]["reason"]
+    assert broken["outputs"][0]["shape"] is None
+    assert "half_preprocess" in half["outputs"][0]["reason"]
+    assert "the weights are gone" in half["outputs"][0]["reason"]
+
+
+def test_for_people(server):
+    """The table has a line for each output, with a short fingerprint; reasons and what is not listed stand below."""
+    result = run("--url", server.grpc_address)
+    assert result.exit_code == 0
+    lines = [line.rstrip() for line in result.stdout.splitlines()]
+    assert lines[0] == f"triton {server.version} at grpc://{server.grpc_address}"
+    assert "good pooled READY 4 FP32 fp32 cls yes 8 0123456789ab org/checkpoint" in [
+        " ".join(line.split()) for line in lines
+    ]
+    assert "unpooled READY 3x4 FP32 fp32 - - 8 0123456789ab org/checkpoint" in [
+        " ".join(line.split()) for line in lines
+    ]
+    assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in lines)
+    assert lines[-1] == "2 models of other kinds are not listed (--all lists them)."
+    assert "other: resnet READY" in run("--url", server.grpc_address, "--all").stdout
+
+
+def test_one_model(server):
+    """--model shows that one alone; a name that the server does not have is an error that says what it has."""
+    assert [model["name"] for model in document("--url", server.grpc_address, "--model", "good")["models"]] == ["good"]
+    unknown = run("--url", server.grpc_address, "--model", "goood")
+    assert unknown.exit_code == 1
+    assert unknown.stderr.count("\n") == 1
+    assert "does not have model goood; it has: broken, good, half, odd" in unknown.stderr
+
+
+def test_a_server_that_keeps_its_index_secret(server):
+    """It is said, and a model can be asked for by its name; the key in a header opens the index."""
+    url = f"http://{server.http_address}"
+    assert document("--url", url) == {
+        "address": url,
+        "server": {"name": "triton", "version": server.version},
+        "listed": False,
+        "models": [],
+        "others": [],
+    }
+    assert "does not list what it has; ask for a model by name with --model" in run("--url", url).stdout
+    found = document("--url", url, "--model", "good")
+    assert [output["kind"] for output in found["models"][0]["outputs"]] == ["pooled", "unpooled"]
+    unknown = run("--url", url, "--model", "goood")
+    assert unknown.exit_code == 1
+    assert "no model goood_pooled that is ready" in unknown.stderr
+    opened = document("--url", url, "--header", "admin-key: secret")
+    assert (opened["listed"], len(opened["models"])) == (True, 3)
+
+
+def test_nobody_there():
+    """No server is one line on stderr."""
+    result = subprocess.run(
+        [sys.executable, "-c", "from vitriton.cli import main; main()", "models", "--url", "127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: no Triton answers at grpc://127.0.0.1:1")
+    assert result.stderr.count("\n") == 1
+
+
+def test_usage():
+    """Wrong options are usage errors."""
+    for arguments in (["--timeout", "0"], ["--url", "ftp://x"], ["--url", "a:1,b:1"]):
+        assert run(*arguments).exit_code == 2
+
+
+def test_from_python(server):
+    """The list can be had as objects."""
+    (transport,) = Server(address=server.grpc_address).transports()
+    catalogue = list_models(transport, 30)
+    assert catalogue.models[1].outputs[0].fingerprint == PARAMETERS["fingerprint"]
+    transport.close()
+    (nobody,) = Server(address="127.0.0.1:1").transports()
+    with pytest.raises(Unavailable):
+        list_models(nobody, 5)
+    nobody.close()
