@@ -1,13 +1,21 @@
 """URLs, against a real HTTP server."""
 
+import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from client.fakes import FakeTransport
+from client.scripted import ScriptedServer, http
 from vitriton import Client, DeadlineExceeded, InvalidImage, Options
+from vitriton._deadline import Deadline
+from vitriton._fetch import UrlFetcher
+from vitriton._sources import SourceError
 
-OPTIONS = Options(url_timeout_s=5.0, url_max_bytes=1000, url_max_redirects=3)
+OPTIONS = {"url_timeout_s": 30.0, "url_max_bytes": 1000, "url_max_redirects": 3}
+FOREVER = Deadline.after(None)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -27,6 +35,14 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(302, b"", {"Location": "/loop"})
         elif path == "/ftp":
             self.answer(302, b"", {"Location": "ftp://127.0.0.1/a.jpg"})
+        elif path == "/websocket":
+            self.answer(302, b"", {"Location": "ws://127.0.0.1/a.jpg"})
+        elif path == "/nowhere":
+            self.answer(302, b"", {"Location": "http://host:port/"})
+        elif path == "/to":
+            self.answer(302, b"", {"Location": self.path.partition("?")[2]})
+        elif path == "/echo":
+            self.answer(200, self.path.partition("?")[2].encode())
         elif path == "/large":
             self.answer(200, bytes(1001))
         elif path == "/endless":
@@ -81,68 +97,242 @@ def site():
     server.server_close()
 
 
-def embed(url, options=OPTIONS, **arguments):
-    transport = FakeTransport()
-    with Client("unused", model="m", options=options, transport=transport) as client:
-        client.embed([b"first", url], **arguments)
-    return transport.requests[0].images[1]
+@pytest.fixture
+def fetch():
+    """Fetches one URL with a fetcher of its own options."""
+    fetchers = []
+
+    def fetch(url, deadline=FOREVER, **options):
+        fetchers.append(UrlFetcher(Options(**{**OPTIONS, **options})))
+        return fetchers[-1].fetch(url, deadline)
+
+    yield fetch
+    for fetcher in fetchers:
+        fetcher.close()
 
 
 @pytest.mark.parametrize("path", ["/ok", "/once", "/heavy"])
-def test_fetched(site, path):
-    """A URL's body is what travels, also after a redirect, whose own body, here an endless one, is not read."""
-    assert embed(site + path) == b"image"
+def test_fetched(site, fetch, path):
+    """A URL's body is what comes, also after a redirect, whose own body, here an endless one, is not read."""
+    assert fetch(site + path) == b"image"
 
 
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/missing?token=secret", "/missing): the server answered 404 Not Found"),
+        ("/missing?token=secret", "the server answered 404 Not Found"),
         ("/large", "over the limit of 1000 bytes (url_max_bytes)"),
         ("/endless", "over the limit of 1000 bytes (url_max_bytes)"),
         ("/loop", "more than 3 redirects (url_max_redirects)"),
         ("/ftp", "neither http nor https"),
+        ("/websocket", "neither http nor https"),
+        ("/nowhere", "cannot be fetched: RemoteProtocolError"),
         ("/cut", "cannot be fetched: RemoteProtocolError"),
     ],
 )
-def test_refused(site, path, says):
-    """A URL that cannot be had is an InvalidImage that names it, without its query."""
-    with pytest.raises(InvalidImage) as caught:
-        embed(site + path)
-    assert str(caught.value).startswith(f"image 1 of 2 ({site}{path.partition('?')[0]}): ")
+def test_refused(site, fetch, path, says):
+    """A URL that cannot be had is a SourceError that says why."""
+    with pytest.raises(SourceError) as caught:
+        fetch(site + path)
     assert says in str(caught.value)
-    assert caught.value.__cause__ is not None
+    assert "secret" not in str(caught.value)
+
+
+def test_a_bad_url_is_named(site):
+    """In a call, a URL that cannot be had is an InvalidImage that names it, without its query."""
+    with Client("unused", model="m", options=Options(**OPTIONS), transport=FakeTransport()) as client:
+        with pytest.raises(InvalidImage) as caught:
+            client.embed([b"first", site + "/missing?token=secret"])
+        assert str(caught.value) == f"image 1 of 2 ({site}/missing): the server answered 404 Not Found"
+        assert caught.value.__cause__ is not None
 
 
 @pytest.mark.parametrize("path", ["/silent", "/drip"])
-def test_slow(site, path):
+def test_slow(site, fetch, path):
     """A server that says nothing, or all too slowly, is given up after url_timeout_s."""
-    with pytest.raises(InvalidImage, match=r"no complete answer in 0\.2 s \(url_timeout_s\)"):
-        embed(site + path, Options(url_timeout_s=0.2))
+    with pytest.raises(SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s\)"):
+        fetch(site + path, url_timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"HTTP/1.1 200 OK\r\nx-a: ", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;a="]
+)
+def test_dripping_headers(fetch, start):
+    """Headers that come a byte at a time, for ever, cost no more than url_timeout_s."""
+
+    def script(peer):
+        peer.request()
+        peer.send(start)
+        peer.drip(b"H")
+
+    with (
+        ScriptedServer(script) as server,
+        pytest.raises(SourceError, match=r"no complete answer in 0\.3 s"),
+    ):
+        fetch(f"http://127.0.0.1:{server.port}/a.jpg", url_timeout_s=0.3)
+
+
+def test_slow_redirects(fetch):
+    """The time is for all redirects together."""
+
+    def script(peer):
+        while peer.request():
+            peer.stopping.wait(0.1)
+            peer.send(http("302 Found", b"", "Location: /again"))
+
+    with (
+        ScriptedServer(script) as server,
+        pytest.raises(SourceError, match=r"no complete answer in 0\.3 s"),
+    ):
+        fetch(f"http://127.0.0.1:{server.port}/a.jpg", url_timeout_s=0.3, url_max_redirects=100)
 
 
 def test_slow_beyond_the_deadline(site):
     """When the call's own time is over first, that is the error."""
-    with pytest.raises(DeadlineExceeded):
-        embed(site + "/silent", timeout_s=0.2)
+    with (
+        Client("unused", model="m", options=Options(**OPTIONS), transport=FakeTransport()) as client,
+        pytest.raises(DeadlineExceeded),
+    ):
+        client.embed([site + "/silent"], timeout_s=0.2)
 
 
-def test_nobody_there():
-    """A refused connection is an InvalidImage: the server that embeds is well."""
-    with pytest.raises(InvalidImage, match="cannot be fetched: ConnectError"):
-        embed("http://127.0.0.1:1/a.jpg")
+def test_nobody_there(fetch):
+    """A refused connection and an unknown name say so."""
+    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: .*Connection refused"):
+        fetch("http://127.0.0.1:1/a.jpg")
+    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: the host name no-such-host\.invalid"):
+        fetch("http://no-such-host.invalid/a.jpg")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[", "http://a b/", "http://host:port/"])
-def test_malformed(url):
-    """A URL that is none is an InvalidImage."""
-    with pytest.raises(InvalidImage, match="image 1 of 2"):
-        embed(url)
+def test_malformed(fetch, url):
+    """A URL that is none cannot be fetched."""
+    with pytest.raises(SourceError):
+        fetch(url)
 
 
 def test_cookies_are_not_kept(site):
     """What one URL sets does not go to the next."""
-    transport = FakeTransport()
-    with Client("unused", model="m", options=OPTIONS, transport=transport) as client:
-        client.embed([site + "/cookie", site + "/cookie"])
-    assert transport.requests[0].images[1] == b"none"
+    fetcher = UrlFetcher(Options(**OPTIONS))
+    fetcher.fetch(site + "/cookie", FOREVER)
+    assert fetcher.fetch(site + "/cookie", FOREVER) == b"none"
+    fetcher.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"])
+def test_private_addresses_are_refused(site, fetch, host):
+    """With refuse_private_addresses nothing is fetched from this host or its networks, however it is written."""
+    port = site.rpartition(":")[2]
+    with pytest.raises(SourceError, match=r"no address of the public internet.*\(refuse_private_addresses\)"):
+        fetch(f"http://{host}:{port}/ok", refuse_private_addresses=True)
+
+
+def test_each_redirect_is_checked(site, monkeypatch):
+    """A public server that redirects to a private address leads nowhere."""
+    public = site.rpartition(":")[2]
+
+    def script(peer):
+        peer.request()
+        peer.send(b"secret")
+
+    # The check takes one address of this host for a public one, so that a redirect can come from it.
+    monkeypatch.setattr("vitriton._network.is_public", lambda address: address == "127.0.0.1")
+    with ScriptedServer(script, host="127.0.0.2") as private:
+        fetcher = UrlFetcher(Options(refuse_private_addresses=True, **OPTIONS))
+        location = f"http://127.0.0.2:{private.port}/metadata"
+        with pytest.raises(SourceError, match=r"127\.0\.0\.2 leads to 127\.0\.0\.2"):
+            fetcher.fetch(f"http://127.0.0.1:{public}/to?{location}", FOREVER)
+        fetcher.close()
+        assert private.connections == 0
+
+
+def test_proxies(fetch, monkeypatch):
+    """A proxy of the environment is used, unless private addresses are refused: its connections are not seen here."""
+    asked = []
+
+    def script(peer):
+        asked.append(peer.request().split(b"\r\n")[0])
+        peer.send(http("200 OK", b"image"))
+
+    with ScriptedServer(script) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("no_proxy", "near.invalid")
+        assert fetch("http://far.invalid/a.jpg") == b"image"
+        for url, options in [
+            ("http://near.invalid/a.jpg", {}),
+            ("http://far.invalid/a.jpg", {"refuse_private_addresses": True}),
+        ]:
+            with pytest.raises(SourceError, match="cannot be looked up"):
+                fetch(url, **options)
+        monkeypatch.setenv("http_proxy", f"socks5://127.0.0.1:{proxy.port}")
+        with pytest.raises(SourceError, match=r"ProxyError: .*socks5://"):
+            fetch("http://far.invalid/a.jpg")
+    assert asked == [b"GET http://far.invalid/a.jpg HTTP/1.1"]
+
+
+def test_threads_share_a_fetcher(site):
+    """Twelve threads with one fetcher each get their own body, also where some fail."""
+    fetcher = UrlFetcher(Options(**OPTIONS))
+
+    def one(index):
+        if index % 5 == 4:
+            with pytest.raises(SourceError, match="404"):
+                fetcher.fetch(f"{site}/missing{index}", FOREVER)
+            return True
+        return fetcher.fetch(f"{site}/echo?{index}", FOREVER) == str(index).encode()
+
+    with ThreadPoolExecutor(12) as pool:
+        assert all(pool.map(one, range(200)))
+    fetcher.close()
+
+
+def test_close_ends_running_fetches(site):
+    """close() from another thread ends what is being fetched at once, and nothing can be fetched after it."""
+    fetcher = UrlFetcher(Options(**{**OPTIONS, "url_timeout_s": 60.0}))
+    waiting = threading.Semaphore(0)
+
+    def script(peer):
+        peer.request()
+        waiting.release()
+        peer.wait()
+
+    with ScriptedServer(script) as server, ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(fetcher.fetch, f"http://127.0.0.1:{server.port}/{index}", FOREVER) for index in range(8)]
+        for _ in calls:
+            assert waiting.acquire(timeout=60)
+        fetcher.close()
+        fetcher.close()
+        for call in calls:
+            with pytest.raises(SourceError, match="closed"):
+                call.result(timeout=30)
+    with pytest.raises(SourceError, match="closed"):
+        fetcher.fetch(site + "/ok", FOREVER)
+
+
+def test_nothing_is_left_open(site):
+    """Fetchers that fetched, failed and were closed leave no thread and no file descriptor behind."""
+
+    def count():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def use():
+        fetcher = UrlFetcher(Options(**{**OPTIONS, "url_timeout_s": 0.05}))
+        with contextlib.suppress(SourceError):  # the time is short
+            fetcher.fetch(site + "/ok", FOREVER)
+        for path in ("/drip", "/cut", "/endless"):
+            with pytest.raises(SourceError):
+                fetcher.fetch(site + path, FOREVER)
+        fetcher.close()
+
+    use()
+    before = count()
+    for _ in range(10):
+        use()
+    # the server's threads and sockets, which are this process's too, go a moment later
+    ended = threading.Event()
+    for _ in range(1000):
+        if count() <= before:
+            break
+        ended.wait(0.01)
+    assert count() <= before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vitriton-lookup")]

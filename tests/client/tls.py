@@ -21,9 +21,9 @@ class Authority:
         self._folder = folder
         self._name = name
         self.ca_file = folder / f"{name}.pem"
-        self._run(
-            "req", "-x509", *_KEY, "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", *_DAYS
-        )
+        files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
+        usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")  # Python 3.13 takes no authority without it
+        self._run("req", "-x509", *_KEY, *files, "-subj", f"/CN={name}", *usage, *_DAYS)
 
     def issue(self, name: str, *alternatives: str) -> tuple[Path, Path]:
         """A certificate and its key, for names like `DNS:triton.test` and `IP:127.0.0.1`."""

@@ -9,20 +9,30 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from vitriton._deadline import Deadline
+from vitriton._network import Network
+from vitriton._operation import Operation, OperationCancelled
 from vitriton._options import Options
 from vitriton._sources import SourceError
 
 if TYPE_CHECKING:
     import httpx
 
+_CLOSED = "the client is closed"
+
 
 class UrlFetcher:
-    """Keeps connections open between fetches; safe to share between threads."""
+    """Keeps connections open between fetches; safe to share between threads.
+
+    Proxies that the environment names (HTTPS_PROXY, ...) are used, unless private addresses are refused: what a proxy
+    connects to cannot be checked here. Certificates are checked against certifi's, or those of SSL_CERT_FILE.
+    """
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._http: httpx.Client | None = None
+        self._running: set[Operation] = set()
+        self._closed = False
 
     def fetch(self, url: str, deadline: Deadline) -> bytes:
         """The body of `url`.
@@ -34,39 +44,65 @@ class UrlFetcher:
         Raises:
             SourceError: it cannot be had; the text says why.
         """
+        import httpcore
         import httpx
 
+        from vitriton._httpcore import AddressRefusedError
+
         timeout_s = deadline.bounded_s(self._options.url_timeout_s)
-        own = Deadline.after(timeout_s)
-        late = f"no complete answer in {timeout_s:g} s (url_timeout_s)"
         try:
-            # httpx limits each step (connecting, each read); the whole is limited between the pieces of the body.
-            with self._open(url, own, late) as response:
-                self._check(response)
-                body = bytearray()
-                for piece in response.iter_bytes():
-                    body += piece
-                    self._check_size(len(body))
-                    if own.expired:
-                        raise SourceError(late)
-                return bytes(body)
-        except httpx.TimeoutException as exc:
-            raise SourceError(late) from exc
-        except httpx.UnsupportedProtocol as exc:
+            with self._operation(timeout_s), self._open(url) as response:
+                return self._read(response)
+        except httpcore.TimeoutException as exc:
+            raise SourceError(f"no complete answer in {timeout_s:g} s (url_timeout_s)") from exc
+        except OperationCancelled as exc:
+            raise SourceError(_CLOSED) from exc
+        except AddressRefusedError as exc:
+            raise SourceError(str(exc)) from exc
+        except httpcore.UnsupportedProtocol as exc:
             raise SourceError(f"it leads to a URL that is neither http nor https: {exc}") from exc
-        # ValueError: a host name or port that cannot be encoded
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.ProxyError,
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,  # a host name or port that cannot be encoded
+        ) as exc:
             raise SourceError(f"it cannot be fetched: {type(exc).__name__}: {' '.join(str(exc).split())}") from exc
 
+    def close(self) -> None:
+        """Ends what is being fetched and closes the connections. May be called again."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+            client, self._http = self._http, None
+        for operation in running:
+            operation.cancel()
+        if client is not None:
+            client.close()
+
     @contextlib.contextmanager
-    def _open(self, url: str, own: Deadline, late: str) -> Iterator[httpx.Response]:
+    def _operation(self, timeout_s: float) -> Iterator[None]:
+        """All that this thread does inside has the time of one URL, and ends when the fetcher is closed."""
+        operation = Operation(Deadline.after(timeout_s))
+        with self._lock:
+            if self._closed:
+                raise SourceError(_CLOSED)
+            self._running.add(operation)
+        try:
+            with operation:
+                yield
+        finally:
+            with self._lock:
+                self._running.discard(operation)
+
+    @contextlib.contextmanager
+    def _open(self, url: str) -> Iterator[httpx.Response]:
         """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read."""
         client = self._client()
         request = client.build_request("GET", url)
         for _ in range(self._options.url_max_redirects + 1):
-            if own.expired:
-                raise SourceError(late)
-            request.extensions["timeout"] = _each_step(own.bounded_s(self._options.url_timeout_s))
             response = client.send(request, stream=True)
             try:
                 if response.next_request is None:
@@ -77,22 +113,21 @@ class UrlFetcher:
                 response.close()
         raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)")
 
-    def close(self) -> None:
-        """Closes the connections. May be called again."""
-        with self._lock:
-            client, self._http = self._http, None
-        if client is not None:
-            client.close()
-
     def _client(self) -> httpx.Client:
         import httpx
 
-        with self._lock:
-            if self._http is None:
-                from vitriton import __version__
+        from vitriton import __version__
+        from vitriton._httpcore import NetworkTransport
 
+        with self._lock:
+            if self._closed:
+                raise SourceError(_CLOSED)
+            if self._http is None:
+                refuse = self._options.refuse_private_addresses
                 self._http = httpx.Client(
+                    transport=NetworkTransport(Network(refuse_private=refuse), proxies=not refuse),
                     follow_redirects=False,  # see _open
+                    timeout=None,  # the operation's deadline is in its place
                     # identity: a compressed body could grow without bound, and images are compressed already
                     headers={"User-Agent": f"vitriton/{__version__}", "Accept-Encoding": "identity"},
                     # one URL's cookies are no business of the next one's
@@ -100,17 +135,18 @@ class UrlFetcher:
                 )
             return self._http
 
-    def _check(self, response: httpx.Response) -> None:
+    def _read(self, response: httpx.Response) -> bytes:
         if response.status_code != 200:
             raise SourceError(f"the server answered {response.status_code} {response.reason_phrase}".rstrip())
         length = response.headers.get("Content-Length", "")
         if length.isdecimal():
             self._check_size(int(length))
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            self._check_size(len(body))
+        return bytes(body)
 
     def _check_size(self, size: int) -> None:
-        if size > self._options.url_max_bytes:
-            raise SourceError(f"its body is over the limit of {self._options.url_max_bytes} bytes (url_max_bytes)")
-
-
-def _each_step(seconds: float) -> dict[str, float]:
-    return dict.fromkeys(("connect", "read", "write", "pool"), seconds)
+        if size > self._options.url_bytes:
+            raise SourceError(f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)")

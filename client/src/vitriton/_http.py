@@ -1,0 +1,343 @@
+"""The HTTP transport: Triton's HTTP endpoint, over httpcore's connections and threads of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+
+from vitriton import _kserve
+from vitriton._address import Address
+from vitriton._connection import TLS, Connection
+from vitriton._deadline import Deadline
+from vitriton._http_connection import Answer, Connections, CutShort, Question, TooLarge
+from vitriton._kserve import printable
+from vitriton._network import Network
+from vitriton._operation import ConnectFailed, ConnectionLost, Operation, OperationCancelled, OutOfTime
+from vitriton._options import MAX_MESSAGE_BYTES
+from vitriton._transport import (
+    CallError,
+    Code,
+    InferReply,
+    InferRequest,
+    ModelConfig,
+    ModelStatus,
+    Pending,
+    ServerMetadata,
+)
+from vitriton._workers import Workers
+
+_CLOSE_S = 1.0
+
+
+class HttpTransport:
+    """HTTP/1.1 to one server.
+
+    A request is a thread and a connection of its own, at most `connection.max_connections` of them; more wait for one
+    to be free. Calls other than `send` use the caller's thread, and a connection beyond that number.
+
+    From 2.59 on Triton limits what a request's body may hold to 64 MiB, unless `--http-max-input-size` says otherwise.
+    In its sources (2.73) that goes for JSON and for compressed or raw bodies, not for a binary tensor after its JSON,
+    which is what is sent here. `Options` keeps requests below it all the same: gateways have such limits too.
+
+    A request that fails because the server closed a kept connection, before anything came back, is sent once more over
+    a new one. Proxies of the environment are not used: a model server is near.
+
+    Args:
+        address: http:// or https://.
+        connection: TLS, headers and the number of connections.
+
+    Raises:
+        ValueError: a file of `connection.tls` does not hold what it should, or the host cannot be a host's name.
+    """
+
+    def __init__(self, address: Address, connection: Connection) -> None:
+        from vitriton import __version__
+
+        self.address = str(address)
+        self._connection = connection
+        self._user_agent = f"vitriton/{__version__}"
+        host = _host(address)
+        self._connections = Connections(
+            Network(rotate=True),
+            host,
+            address.port,
+            context=_ssl_context(connection.tls) if address.scheme == "https" else None,
+            server_name=connection.tls.server_name or host,
+            limit=connection.max_connections,
+        )
+        self._workers = Workers(connection.max_connections, f"vitriton-http-{address.target}")
+        self._lock = threading.Lock()
+        self._running: set[Operation] = set()
+        self._closed = False
+
+    def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
+        """See `Transport`."""
+        return _kserve.read_metadata(self._call("GET", "/v2", timeout_s))
+
+    def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
+        """See `Transport`."""
+        try:
+            body = self._call("GET", _kserve.model_path(model, "ready"), timeout_s)
+        except CallError as exc:
+            if _kserve.is_not_ready(exc):
+                return False
+            raise
+        if body:  # a web server that answers everything with a page
+            raise CallError(Code.DATA_LOSS, "the answer to whether a model is ready has a body, and Triton's has none")
+        return True
+
+    def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
+        """See `Transport`."""
+        return _kserve.read_config(self._call("GET", _kserve.model_path(model, "config"), timeout_s))
+
+    def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
+        """See `Transport`."""
+        return _kserve.read_index(self._call("POST", "/v2/repository/index", timeout_s))
+
+    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
+        """See `Transport`."""
+        document = {"key": key, "offset": 0, "byte_size": byte_size}
+        self._call("POST", _kserve.region_path(name, "register"), timeout_s, json.dumps(document).encode())
+
+    def unregister_region(self, name: str, timeout_s: float | None) -> None:
+        """See `Transport`."""
+        if not name:  # to Triton that would mean all of them, whoever owns them
+            raise ValueError("a region has a name")
+        self._call("POST", _kserve.region_path(name, "unregister"), timeout_s)
+
+    def regions(self, timeout_s: float | None) -> Sequence[str]:
+        """See `Transport`."""
+        return _kserve.read_regions(self._call("GET", "/v2/systemsharedmemory/status", timeout_s))
+
+    def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
+        """See `Transport`."""
+        deadline = Deadline.after(timeout_s)
+        pending = _HttpPending(deadline, lambda operation: self._infer(request, operation), self._workers.withdraw)
+        try:
+            self._workers.submit(pending)
+        except RuntimeError as exc:
+            code = Code.CANCELLED if self._closed else Code.RESOURCE_EXHAUSTED
+            raise CallError(code, f"the request cannot be sent: {exc}") from exc
+        return pending
+
+    def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """See `Transport`."""
+        return self._infer(request, Operation(Deadline.after(timeout_s)))
+
+    def close(self) -> None:
+        """See `Transport`."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+        for pending in self._workers.close():
+            if isinstance(pending, _HttpPending):
+                pending.cancel()
+        for operation in running:
+            operation.cancel()
+        self._workers.join(_CLOSE_S)
+        self._connections.close()
+
+    def _infer(self, request: InferRequest, operation: Operation) -> InferReply:
+        head, content = _body(request, operation.deadline)
+        answer = self._ask(
+            Question(
+                method="POST",
+                path=_kserve.model_path(request.model, "infer"),
+                headers=[*self._headers(request.headers), (_kserve.HEADER_LENGTH, str(len(head)))],
+                body=(head, content),
+                max_bytes=MAX_MESSAGE_BYTES,
+                head_header=_kserve.HEADER_LENGTH,
+            ),
+            operation,
+        )
+        return _kserve.read_infer(answer.head_length, answer.head, answer.rest, request.region is not None)
+
+    def _call(self, method: str, path: str, timeout_s: float | None, body: bytes = b"") -> bytes:
+        """Waits for the body of the answer, in this thread."""
+        question = Question(
+            method=method,
+            path=path,
+            headers=self._headers({}),
+            body=(body,) if body else (),
+            max_bytes=_kserve.MAX_JSON_BYTES,
+        )
+        return self._ask(question, Operation(Deadline.after(timeout_s))).head
+
+    def _ask(self, question: Question, operation: Operation) -> Answer:
+        """Sends, and reads the whole answer.
+
+        Raises:
+            CallError: it did not come to a complete answer, or its status is not 200.
+        """
+        with self._registered(operation):
+            try:
+                answer = self._connections.ask(question, operation)
+            # What a server sends can break a parser in any way, and every way is its fault.
+            except Exception as exc:
+                raise _to_call_error(exc, operation.deadline) from _without_frames(exc)
+        if answer.status != 200:
+            raise _kserve.read_error(answer.status, answer.reason, answer.head + answer.rest)
+        return answer
+
+    def _headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
+        try:
+            headers = self._connection.request_headers(extra)
+        # The function that gives the token is the caller's code, and can fail in any way.
+        except Exception as exc:
+            raise CallError(Code.UNAUTHENTICATED, f"the token function failed: {exc!r}") from exc
+        for name, value in headers:
+            if not (value.isascii() and value.isprintable()):
+                raise CallError(Code.UNAUTHENTICATED, f"the header {name} is not printable ASCII; check the token")
+        return [*headers, ("user-agent", self._user_agent)]
+
+    @contextlib.contextmanager
+    def _registered(self, operation: Operation) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise CallError(Code.CANCELLED, "this client is closed")
+            self._running.add(operation)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(operation)
+
+
+class _HttpPending:
+    """A request that waits for a thread, or has one."""
+
+    def __init__(
+        self,
+        deadline: Deadline,
+        work: Callable[[Operation], InferReply],
+        withdraw: Callable[[_HttpPending], None],
+    ) -> None:
+        self.deadline = deadline
+        self._operation = Operation(deadline)
+        self._work: Callable[[Operation], InferReply] | None = work
+        self._withdraw = withdraw
+        self._future: Future[InferReply | CallError] = Future()
+
+    def result(self) -> InferReply:
+        try:
+            outcome = self._future.result(self.deadline.remaining_s())
+        except FutureTimeout:
+            self.expire()
+            outcome = self._future.result()
+        if isinstance(outcome, CallError):
+            # A new one each time: one that is kept would collect the frames of all that it is raised through.
+            raise CallError(outcome.code, outcome.message) from outcome.__cause__
+        return outcome
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        self._future.add_done_callback(lambda _: callback())
+
+    def cancel(self) -> None:
+        self._give_up(CallError(Code.CANCELLED, "cancelled by this client"))
+
+    def run(self) -> None:
+        """In a worker's thread."""
+        work = self._work
+        if work is None:
+            return
+        try:
+            outcome: InferReply | CallError = work(self._operation)
+        except CallError as exc:
+            outcome = exc
+        except BaseException as exc:  # a mistake in here; whoever waits must not wait for ever
+            outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
+            outcome.__cause__ = exc
+        if isinstance(outcome, CallError):
+            _without_frames(outcome)
+        self._settle(outcome)
+
+    def expire(self) -> None:
+        self._give_up(_late(self.deadline))
+
+    def _give_up(self, error: CallError) -> None:
+        if not self._future.done():
+            self._withdraw(self)
+            self._settle(error)
+            self._operation.cancel()
+
+    def _settle(self, outcome: InferReply | CallError) -> None:
+        self._work = None  # with the images
+        with contextlib.suppress(InvalidStateError):  # settled by another thread, a moment ago
+            self._future.set_result(outcome)
+
+
+def _body(request: InferRequest, deadline: Deadline) -> tuple[bytes, bytes]:
+    """The JSON and the tensor."""
+    try:
+        content = request.content()
+    except MemoryError as exc:
+        raise CallError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for the request") from exc
+    timeout_us, left_s = request.timeout_us(), deadline.remaining_s()
+    if timeout_us is not None and left_s is not None:  # it may have waited here
+        timeout_us = max(1, min(timeout_us, int(left_s * 1e6)))
+    head = _kserve.write_infer(request, len(content), timeout_us)
+    size = len(head) + len(content)
+    if size > MAX_MESSAGE_BYTES:
+        raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is larger than max ({size} vs. {MAX_MESSAGE_BYTES})")
+    return head, content
+
+
+def _to_call_error(exc: Exception, deadline: Deadline) -> CallError:
+    if isinstance(exc, OperationCancelled):
+        return CallError(Code.CANCELLED, "cancelled by this client")
+    if isinstance(exc, OutOfTime):
+        return _late(deadline)
+    if isinstance(exc, TooLarge):
+        return CallError(Code.RESOURCE_EXHAUSTED, f"the reply is larger than max ({exc})")
+    if isinstance(exc, MemoryError):
+        return CallError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for the reply")
+    text = printable(str(exc)) or type(exc).__name__
+    if isinstance(exc, ConnectFailed):
+        return CallError(Code.UNAVAILABLE, f"failed to connect: {text}")
+    if isinstance(exc, (ConnectionLost, CutShort, http.client.IncompleteRead, http.client.RemoteDisconnected)):
+        return CallError(Code.UNAVAILABLE, f"the connection was lost: {text}")
+    return CallError(Code.UNAVAILABLE, f"what answers does not speak HTTP: {type(exc).__name__}: {text}")
+
+
+def _late(deadline: Deadline) -> CallError:
+    return CallError(Code.DEADLINE_EXCEEDED, f"no complete answer in {deadline.timeout_s:g} s")
+
+
+def _without_frames(exc: BaseException) -> BaseException:
+    """The error without its frames, which hold the request's images for as long as somebody keeps the error."""
+    link: BaseException | None = exc
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return exc
+
+
+def _host(address: Address) -> str:
+    try:
+        return address.host if address.host.isascii() else address.host.encode("idna").decode()
+    except UnicodeError as exc:
+        raise ValueError(f"address {address}: {address.host!r} cannot be the name of a host ({exc})") from exc
+
+
+def _ssl_context(tls: TLS) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        context.set_alpn_protocols(["http/1.1"])
+    except (OSError, ssl.SSLError) as exc:
+        raise ValueError(f"TLS: ca_file {tls.ca_file} holds no certificates in PEM: {exc}") from exc
+    if tls.cert_file is not None:
+        try:
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+        except (OSError, ssl.SSLError) as exc:
+            raise ValueError(
+                f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} do not hold a certificate and the key "
+                f"to it in PEM, without a password: {exc}"
+            ) from exc
+    return context

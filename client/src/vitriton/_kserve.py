@@ -1,0 +1,252 @@
+"""Triton's HTTP messages: KServe's v2 protocol with Triton's extensions for binary tensors and shared memory.
+
+Sources: docs/protocol/ of the Triton server, and src/http_server.cc.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from vitriton._transport import (
+    CallError,
+    Code,
+    InferReply,
+    InferRequest,
+    ModelConfig,
+    ModelStatus,
+    ServerMetadata,
+    TensorSpec,
+)
+
+# JSON describes tensors, it does not hold them: more than this is no answer to what is asked here.
+MAX_JSON_BYTES = 16 * 2**20
+HEADER_LENGTH = "inference-header-content-length"  # of the JSON before the tensor
+
+_NOT_READY = "Model version not ready"
+_EXISTS = "already in manager"
+_SHOWN = 200  # characters of a strange answer that a message shows
+
+# HttpCodeFromError in http_server.cc, backwards. UNKNOWN, ALREADY_EXISTS and CANCELLED are 400 there too.
+_TRITON = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.NOT_FOUND,
+    405: Code.UNIMPLEMENTED,
+    500: Code.INTERNAL,
+    501: Code.UNIMPLEMENTED,
+    503: Code.UNAVAILABLE,
+}
+# What gRPC makes of an answer that is not gRPC's: doc/http-grpc-status-mapping.md of grpc. Those that it does not have
+# (it says UNKNOWN) are below the line.
+_GATEWAY = {
+    400: Code.INTERNAL,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    404: Code.UNIMPLEMENTED,
+    429: Code.UNAVAILABLE,
+    502: Code.UNAVAILABLE,
+    503: Code.UNAVAILABLE,
+    504: Code.UNAVAILABLE,
+    # --
+    408: Code.UNAVAILABLE,  # an idle connection that the other side gave up
+    413: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELLED,
+}
+
+
+def model_path(model: str, verb: str) -> str:
+    """Where a model does `verb` (ready, config, infer)."""
+    return f"/v2/models/{quote(model, safe='')}/{verb}"
+
+
+def region_path(name: str, verb: str) -> str:
+    """Where a system shared-memory region is registered or unregistered."""
+    return f"/v2/systemsharedmemory/region/{quote(name, safe='')}/{verb}"
+
+
+def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | None) -> bytes:
+    """The JSON that goes before the tensor's `content_bytes`."""
+    output: dict[str, Any] = {"name": request.output_name}
+    if request.region is None:
+        output["parameters"] = {"binary_data": True}
+    else:
+        output["parameters"] = {
+            "shared_memory_region": request.region.name,
+            "shared_memory_byte_size": request.region.byte_size,
+        }
+    document: dict[str, Any] = {
+        "inputs": [
+            {
+                "name": request.input_name,
+                "shape": request.shape,
+                "datatype": request.datatype,
+                "parameters": {"binary_data_size": content_bytes},
+            }
+        ],
+        "outputs": [output],
+    }
+    if timeout_us is not None:
+        document["parameters"] = {"timeout": timeout_us}
+    return json.dumps(document).encode()
+
+
+def read_infer(head_length: str | None, head: bytes, data: bytes, in_region: bool) -> InferReply:
+    """The reply to an inference.
+
+    Args:
+        head_length: what the response says of the length of its JSON (`HEADER_LENGTH`).
+        head: so many bytes of its body, or all of it.
+        data: the others.
+        in_region: whether the tensor itself is in a shared-memory region.
+
+    Raises:
+        CallError: with DATA_LOSS, when it is not a reply with exactly one tensor of as many bytes as it says.
+    """
+    if head_length is not None and head_length != str(len(head)):
+        raise _nonsense(f"{HEADER_LENGTH} is {head_length[:_SHOWN]!r}, of {len(head) + len(data)} bytes")
+    match _parse(head):
+        case {"outputs": [{"name": str(name), "datatype": str(datatype), "shape": [*shape], **more}]}:
+            pass
+        case _:
+            raise _nonsense(f"the reply does not describe one tensor: {_shown(head)}")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise _nonsense(f"the shape of {name} is {str(shape)[:_SHOWN]}")
+    parameters = more.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if size != (None if in_region else len(data)) or (in_region and data):
+        expected = "nothing (it is in shared memory)" if in_region else f"{size} bytes"
+        raise _nonsense(f"the reply should have {expected} of {name}, and has {len(data)}")
+    return InferReply(name=name, datatype=datatype, shape=tuple(shape), data=data)
+
+
+def read_metadata(body: bytes) -> ServerMetadata:
+    """The answer of /v2."""
+    match _parse(body):
+        case {"name": str(name), "version": str(version), **more}:
+            extensions = more.get("extensions", [])
+            if isinstance(extensions, list) and all(isinstance(extension, str) for extension in extensions):
+                return ServerMetadata(name=name, version=version, extensions=tuple(extensions))
+    raise _nonsense(f"the server does not say what it is: {_shown(body)}")
+
+
+def read_config(body: bytes) -> ModelConfig:
+    """The answer of /v2/models/NAME/config."""
+    document = _parse(body)
+    try:
+        return ModelConfig(
+            name=_text(document["name"]),
+            max_batch_size=int(document.get("max_batch_size", 0)),
+            inputs={_text(tensor["name"]): _tensor(tensor) for tensor in document.get("input", ())},
+            outputs={_text(tensor["name"]): _tensor(tensor) for tensor in document.get("output", ())},
+            parameters={
+                key: _text(value.get("string_value", "")) for key, value in document.get("parameters", {}).items()
+            },
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+        raise _nonsense(f"the answer is not a model's configuration: {_shown(body)}") from exc
+
+
+def read_index(body: bytes) -> list[ModelStatus]:
+    """The answer of /v2/repository/index."""
+    document = _parse(body)
+    try:
+        return [
+            ModelStatus(
+                name=_text(model["name"]),
+                ready=model.get("state") == "READY",
+                state=_text(model.get("state", "")) or "not loaded",
+                reason=_text(model.get("reason", "")),
+            )
+            for model in _listed(document)
+        ]
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise _nonsense(f"the answer is not a list of models: {_shown(body)}") from exc
+
+
+def read_regions(body: bytes) -> list[str]:
+    """The names in the answer of /v2/systemsharedmemory/status."""
+    document = _parse(body)
+    try:
+        return sorted(_text(region["name"]) for region in _listed(document))
+    except (TypeError, KeyError) as exc:
+        raise _nonsense(f"the answer is not a list of shared-memory regions: {_shown(body)}") from exc
+
+
+def read_error(status: int, reason: str, body: bytes) -> CallError:
+    """What an answer other than 200 means, by gRPC's codes.
+
+    Triton says why in JSON; whatever else answers (a gateway, another program) says it in another form.
+    """
+    message = _error_text(body)
+    if message is None or message == "Not Found":  # Triton's own, for a path that it does not know
+        answer = f"the server answered {status} {printable(reason)}".rstrip()
+        if status == 413:
+            return CallError(
+                Code.RESOURCE_EXHAUSTED, f"{answer}: the request is larger than max of a gateway before it"
+            )
+        shown = f": {_shown(body)}" if body else ""
+        return CallError(_GATEWAY.get(status, Code.UNKNOWN), f"{answer}, which is not Triton's way{shown}")
+    if status == 400 and _EXISTS in message:
+        return CallError(Code.ALREADY_EXISTS, message)
+    return CallError(_TRITON.get(status) or _GATEWAY.get(status, Code.UNKNOWN), message)
+
+
+def is_not_ready(error: CallError) -> bool:
+    """Whether the answer of /v2/models/NAME/ready is Triton's "no"."""
+    return error.code is Code.NOT_FOUND or (error.code is Code.INVALID_ARGUMENT and error.message == _NOT_READY)
+
+
+def _parse(body: bytes) -> Any:
+    if len(body) > MAX_JSON_BYTES:
+        raise _nonsense(f"the answer has {len(body)} bytes of JSON, over the limit of {MAX_JSON_BYTES}")
+    try:
+        return json.loads(body)
+    # UnicodeDecodeError is a ValueError; RecursionError: brackets without end
+    except (ValueError, RecursionError) as exc:
+        raise _nonsense(f"the answer is not JSON: {_shown(body)}") from exc
+
+
+def _error_text(body: bytes) -> str | None:
+    try:
+        message = _parse(body)["error"]
+    except (CallError, TypeError, KeyError):
+        return None
+    return message if isinstance(message, str) else None
+
+
+def _tensor(tensor: Mapping[str, Any]) -> TensorSpec:
+    datatype = _text(tensor["data_type"]).removeprefix("TYPE_")
+    return TensorSpec(
+        datatype="BYTES" if datatype == "STRING" else datatype, shape=tuple(int(size) for size in tensor["dims"])
+    )
+
+
+def _listed(document: Any) -> list[Any]:
+    if not isinstance(document, list):
+        raise TypeError
+    return document
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _nonsense(message: str) -> CallError:
+    return CallError(Code.DATA_LOSS, printable(message, 2 * _SHOWN))
+
+
+def _shown(body: bytes) -> str:
+    return repr(printable(body[: _SHOWN + 1].decode("utf-8", "replace")))
+
+
+def printable(text: str, limit: int = _SHOWN) -> str:
+    """The start of a text that may hold anything, on one line."""
+    line = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
+    line = " ".join(line.split())
+    return line if len(text) <= limit else f"{line}..."

@@ -1,0 +1,211 @@
+"""The HTTP transport: against a real Triton, and what it sends."""
+
+import _posixshmem
+import json
+import mmap
+import os
+import struct
+
+import numpy as np
+import pytest
+from client.http_tools import (
+    LONG_S,
+    REPLY,
+    connect,
+    described,
+    fail,
+    infer,
+    request,
+    wait_until,
+)
+from client.scripted import ScriptedServer
+from vitriton._address import Address
+from vitriton._connection import Connection
+from vitriton._status import Failure, classify
+from vitriton._transport import CallError, Code, Region, ServerMetadata, TensorSpec
+
+
+@pytest.fixture
+def transport(http_address):
+    host, _, port = http_address.rpartition(":")
+    transport = connect(int(port), host=host)
+    yield transport
+    transport.close()
+
+
+def test_infer(transport, files, embeddings):
+    """Images go over, and one tensor comes back."""
+    answer = infer(transport, *files[:8])
+    assert (answer.name, answer.datatype, answer.shape) == ("embedding", "FP32", (8, 4))
+    np.testing.assert_allclose(np.frombuffer(answer.data, "<f4").reshape(8, 4), embeddings[:8], rtol=1e-6)
+
+
+def test_infer_in_this_thread(transport, files, embeddings):
+    """The same without a thread of the transport's."""
+    answer = transport.infer(request(*files[:2]), LONG_S)
+    np.testing.assert_allclose(np.frombuffer(answer.data, "<f4").reshape(2, 4), embeddings[:2], rtol=1e-6)
+    with pytest.raises(CallError, match="NOT_FOUND"):
+        transport.infer(request(model="huge_pooled"), LONG_S)
+    with pytest.raises(CallError, match="DEADLINE_EXCEEDED"):
+        transport.infer(request(b"sleep:1"), 0.2)
+
+
+def test_large_batches(transport):
+    """Thousands of images of odd sizes arrive whole.
+
+    In chunks they would not: Triton hands each on as a buffer of its own, and refuses a length that lies in two.
+    """
+    images = [b"sleep:0" + b"0" * (index % 97) for index in range(4096)]
+    assert infer(transport, *images, model="wide_pooled").shape == (4096, 4)
+
+
+def test_what_the_server_is(transport):
+    """The server's name, version and extensions come back."""
+    metadata = transport.server_metadata(LONG_S)
+    assert isinstance(metadata, ServerMetadata)
+    assert metadata.name == "triton"
+    assert "system_shared_memory" in metadata.extensions
+
+
+def test_models(transport):
+    """Readiness, configuration and index are those of the server; an unknown model is not ready."""
+    assert transport.is_model_ready("tiny_pooled", LONG_S)
+    assert not transport.is_model_ready("huge_pooled", LONG_S)
+    config = transport.model_config("tiny_pooled", LONG_S)
+    assert (config.name, config.max_batch_size) == ("tiny_pooled", 8)
+    assert config.inputs == {"image": TensorSpec(datatype="BYTES", shape=(1,))}
+    assert config.outputs == {"embedding": TensorSpec(datatype="FP32", shape=(4,))}
+    assert config.parameters["fingerprint"] == "space-1"
+    index = {model.name: model for model in transport.repository_index(LONG_S)}
+    assert index["tiny_pooled"].ready
+    assert index["tiny_pooled"].state == "READY"
+
+
+def test_same_answers_as_grpc(transport, address, files):
+    """Both protocols read the same from the same server, errors included."""
+    from vitriton._grpc import GrpcTransport
+
+    host, _, port = address.rpartition(":")
+    other = GrpcTransport(Address("grpc", host, int(port)), Connection())
+    try:
+        for model in ("tiny_pooled", "wide_pooled", "staged_pooled"):
+            assert transport.model_config(model, LONG_S) == other.model_config(model, LONG_S)
+        assert sorted(transport.repository_index(LONG_S), key=str) == sorted(other.repository_index(LONG_S), key=str)
+        assert transport.server_metadata(LONG_S) == other.server_metadata(LONG_S)
+        assert infer(transport, *files[:3]) == infer(other, *files[:3])
+        for wrong in (
+            {"images": [b"no", b"image"]},
+            {"model": "huge_pooled"},
+            {"output": "nothing"},
+            {"images": files[:9]},
+        ):
+            images = wrong.pop("images", [b"x"])
+            assert described(fail(transport, *images, **wrong)) == described(fail(other, *images, **wrong))
+    finally:
+        other.close()
+
+
+def test_deadline(transport):
+    """A reply that does not come in time is DEADLINE_EXCEEDED."""
+    error = fail(transport, b"sleep:1", timeout_s=0.2)
+    assert described(error) == (Code.DEADLINE_EXCEEDED, "no complete answer in 0.2 s")
+
+
+def test_the_server_knows_the_deadline(transport, tmp_path):
+    """What waits in the server's queue beyond the request's own time is dropped there."""
+    begun, ran = tmp_path / "begun", tmp_path / "ran"
+    busy = transport.send(request(f"touch:{begun}".encode(), b"sleep:1"), LONG_S)
+    wait_until(begun.exists)
+    late = transport.send(request(f"touch:{ran}".encode(), timeout_s=0.1), LONG_S)
+    busy.result()
+    with pytest.raises(CallError) as caught:
+        late.result()
+    assert classify(caught.value.code, caught.value.message) is Failure.QUEUE_TIMEOUT
+    assert not ran.exists()
+
+
+def test_queue_full(transport):
+    """A full queue has the same code and text as over gRPC."""
+    sent = [transport.send(request(b"sleep:0.3", model="narrow_pooled"), LONG_S) for _ in range(8)]
+    failures = []
+    for pending in sent:
+        try:
+            pending.result()
+        except CallError as exc:
+            failures.append(classify(exc.code, exc.message))
+    assert failures
+    assert set(failures) == {Failure.QUEUE_FULL}
+
+
+def test_shared_memory(transport, files, embeddings):
+    """An output goes into a registered region, and the region is gone after it is unregistered."""
+    key = f"/vitriton-test-{os.getpid()}"
+    descriptor = _posixshmem.shm_open(key, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    try:
+        os.ftruncate(descriptor, 4096)
+        with mmap.mmap(descriptor, 4096) as memory:
+            transport.register_region("a-region", key, 4096, LONG_S)
+            assert transport.regions(LONG_S) == ["a-region"]
+            with pytest.raises(CallError) as caught:
+                transport.register_region("a-region", key, 4096, LONG_S)
+            assert caught.value.code is Code.ALREADY_EXISTS
+            answer = infer(transport, files[0], region=Region(name="a-region", byte_size=4096))
+            assert (answer.shape, answer.data) == ((1, 4), b"")
+            np.testing.assert_allclose(np.frombuffer(memory[:16], "<f4"), embeddings[0], rtol=1e-6)
+            transport.unregister_region("a-region", LONG_S)
+            transport.unregister_region("a-region", LONG_S)
+            assert transport.regions(LONG_S) == []
+    finally:
+        os.close(descriptor)
+        _posixshmem.shm_unlink(key)
+
+
+def test_what_is_sent():
+    """Headers, token and the request's parameters go as Triton wants them, the body with its length."""
+    seen = []
+
+    def script(peer):
+        while data := peer.request():
+            seen.append(data)
+            peer.send(REPLY)
+
+    tokens = iter(["one", "two"])
+    with ScriptedServer(script) as server:
+        transport = connect(server.port, token=lambda: next(tokens), headers={"x-team": "search"})
+        infer(transport, b"ab", b"c", headers={"traceparent": "00-1"})
+        transport.send(request(timeout_s=None), LONG_S).result()
+        transport.close()
+    head, _, body = seen[0].partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /v2/models/tiny_pooled/infer http/1.1"
+    assert f"host: 127.0.0.1:{server.port}" in lines
+    assert "authorization: bearer one" in lines
+    assert "x-team: search" in lines
+    assert "traceparent: 00-1" in lines
+    assert f"content-length: {len(body)}" in lines
+    assert not any(line.startswith("transfer-encoding") for line in lines)
+    assert any(line.startswith("user-agent: vitriton/") for line in lines)
+    length = int(next(line for line in lines if line.startswith("inference-header")).split(":")[1])
+    assert body[length:] == struct.pack("<I", 2) + b"ab" + struct.pack("<I", 1) + b"c"
+    document = json.loads(body[:length])
+    assert document["inputs"][0]["shape"] == [2, 1]
+    assert document["inputs"][0]["parameters"] == {"binary_data_size": 11}
+    assert document["outputs"] == [{"name": "embedding", "parameters": {"binary_data": True}}]
+    assert 0 < document["parameters"]["timeout"] <= LONG_S * 1e6
+    assert b"Bearer two" in seen[1]
+    assert b"timeout" not in seen[1]
+
+
+def broken():
+    raise KeyError("vault")
+
+
+@pytest.mark.parametrize(("token", "says"), [(broken, "KeyError"), (lambda: "a\nb", "not printable ASCII")])
+def test_a_token_that_cannot_be_had(token, says):
+    """A token function that fails is a failed call; a token that cannot be sent is not shown."""
+    transport = connect(1, token=token)
+    error = fail(transport)
+    assert error.code is Code.UNAUTHENTICATED
+    assert says in error.message
+    assert "a\nb" not in error.message
+    transport.close()
