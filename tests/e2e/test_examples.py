@@ -1,7 +1,6 @@
-"""What a newcomer runs: the demo, the quickstart, the README's own client code."""
+"""What a newcomer runs: the demo and the quickstart. test_documentation.py runs the code in the documentation."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +17,6 @@ def test_the_quickstart_runs_as_written(server):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "8 photos, 384 numbers each" in done.stdout
     assert done.stdout.count("is most like") == 8
-
-
-def test_the_readme_s_client_code_runs_as_written(server, capsys, monkeypatch):
-    """Only the address and the model's name are replaced."""
-    monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(from pathlib.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = code.replace("localhost:8001", server.grpc_address).replace("vit-base-patch16-224", "vit-base")
-    names: dict = {}
-    exec(code, names)
-    assert names["vectors"].shape == (2, 768)
-    assert names["tokens"].shape == (2, 197, 768)
-    assert capsys.readouterr().out.startswith("2 no image of a known format")
 
 
 def test_the_demo_ends_well_without_the_hub():

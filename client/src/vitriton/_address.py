@@ -79,18 +79,29 @@ def parse_address(text: str) -> Address:
     """
     example = "write it like localhost:8001 or grpc://triton.example.com:8001"
     scheme, found, rest = text.strip().rpartition("://")
+    shown = _shown(text.strip())
     scheme = scheme.lower() if found else "grpc"
     if scheme not in _DEFAULT_PORTS:
         raise ValueError(
-            f"address {text!r} has the unknown scheme {scheme}://; known are grpc, grpcs, http and https; {example}"
+            f"address {shown!r} has the unknown scheme {scheme}://; known are grpc, grpcs, http and https; {example}"
         )
     try:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as exc:
-        raise ValueError(f"address {text!r} cannot be read ({exc}); {example}") from exc
+        reason = f" ({exc})" if "@" not in rest else ""
+        raise ValueError(f"address {shown!r} cannot be read{reason}; {example}") from (None if "@" in rest else exc)
     if not host or port == 0 or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"address {text!r} is not a host and a port; {example}")
+        raise ValueError(f"address {shown!r} is not a host and a port and nothing else; {example}")
     if any(character.isspace() for character in host):
-        raise ValueError(f"address {text!r} has a space in it; {example}")
+        raise ValueError(f"address {shown!r} has a space in it; {example}")
     return Address(scheme, host, port or _DEFAULT_PORTS[scheme])
+
+
+def _shown(text: str) -> str:
+    """Without what may be a secret: a user and a password, a path, a query."""
+    scheme, found, rest = text.rpartition("://")
+    place = rest.rpartition("@")[2]
+    for mark in "/?#":
+        place = place.partition(mark)[0]
+    return f"{scheme}{found}{place}"

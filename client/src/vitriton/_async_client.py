@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -76,7 +77,7 @@ class AsyncClient:
             expect_fingerprint=expect_fingerprint,
             tracing=tracing,
         )
-        self._core = Core(address, settings, transport, type(self).__name__)
+        self._core = Core(address, settings, transport, type(self).__name__, asynchronous=True)
 
     async def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
         """See `Client.wait_ready`."""
@@ -134,7 +135,7 @@ class AsyncClient:
             total=total,
             returns_errors=on_error == "return",
             inline=False,
-            eager=False,
+            eager=total is None,
             awaited=isinstance(items, AsyncIterable),
         )
         async with contextlib.aclosing(self._run(flow, mailbox, items, lambda: ())) as run:
@@ -163,7 +164,7 @@ class AsyncClient:
         core.check_usable()
         check_choices(pool, on_error, dtype)
         each_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
-        items, _ = _as_images(images)
+        items, total = _as_images(images)
         service = await self._service(pool, Deadline.after(each_s))
         sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
         mailbox = _Mailbox()
@@ -178,7 +179,7 @@ class AsyncClient:
             total=None,
             returns_errors=on_error == "return",
             inline=False,
-            eager=isinstance(items, AsyncIterable),
+            eager=total is None,
             awaited=isinstance(items, AsyncIterable),
         )
         async with contextlib.aclosing(self._run(flow, mailbox, items, sink.take)) as run:
@@ -199,15 +200,17 @@ class AsyncClient:
             while True:
                 for event in mailbox.waiting():
                     event()
+                wants_more = flow.fill(puller.take)
                 flow.step()
+                if flow.has_last:
+                    await flow.finish_last()
                 for result in take():
                     yield result
                 if flow.finished:
                     return
-                if flow.wants_image and puller.pull():
-                    continue
-                await mailbox.wait(flow.wait_s())
-                self._core.check_usable()
+                if not wants_more:
+                    await mailbox.wait(flow.wait_s())
+                    self._core.check_usable()
         except VitritonError as exc:
             self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
@@ -264,6 +267,7 @@ class _Mailbox:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._events: deque[Event] = deque()
+        self._thread = threading.get_ident()
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, event: Event) -> None:
@@ -273,7 +277,11 @@ class _Mailbox:
 
     def wake(self) -> None:
         """Ends a wait; from any thread."""
-        if self._waiter is not None:
+        if self._waiter is None:
+            return
+        if threading.get_ident() == self._thread:
+            self._wake()
+        else:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._wake)
 
@@ -309,13 +317,10 @@ class _Puller:
         self._async = aiter(images) if isinstance(images, AsyncIterable) else None
         self._sync = None if isinstance(images, AsyncIterable) else iter(images)
 
-    def pull(self) -> bool:
-        """Returns whether an image was given at once; False: it will come as an event."""
+    def take(self, give: Callable[[Any], None]) -> bool:
+        """Passes the next image to `give`; False: it will come as an event. Raises StopIteration when there is none."""
         if self._sync is not None:
-            try:
-                self._flow.give(next(self._sync))
-            except StopIteration:
-                self._flow.end()
+            give(next(self._sync))
             return True
         if self._task is None and self._async is not None:
             self._task = asyncio.ensure_future(self._async.__anext__())

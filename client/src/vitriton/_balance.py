@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,9 @@ from dataclasses import dataclass, field
 from vitriton._contract import Contract
 from vitriton._retry import Backoff
 from vitriton._transport import Transport
+
+# What answers again within this time is the same server: a Triton takes longer to be replaced (2 s with a tiny model).
+_REPLACED_S = 1.0
 
 
 @dataclass(eq=False)
@@ -20,12 +24,18 @@ class Server:
         failures: in a row.
         rests_until_s: it is left alone until then where there is another, on the balancer's clock.
         contracts: ensemble → what it promised; emptied when it fails, as it may come back with another export.
+        heard_s: when it last answered, on the balancer's clock.
     """
 
     transport: Transport
     failures: int = 0
     rests_until_s: float = 0.0
     contracts: dict[str, Contract] = field(default_factory=dict)
+    heard_s: float = -math.inf
+
+    def promise(self, model: str, now_s: float) -> Contract | None:
+        """What it promised for an ensemble; None where it must be asked, as it may have been replaced meanwhile."""
+        return self.contracts.get(model) if now_s - self.heard_s < _REPLACED_S else None
 
 
 class Balancer:

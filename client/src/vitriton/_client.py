@@ -267,18 +267,14 @@ class Client:
             while True:
                 for event in mailbox.waiting():
                     event()
+                wants_more = flow.fill(source.take)
                 flow.step()
                 yield from take()
                 if flow.finished:
                     return
-                try:
-                    if flow.wants_image and source.take(flow.give):
-                        continue
-                except StopIteration:
-                    flow.end()
-                    continue
-                mailbox.wait(flow.wait_s())
-                self._core.check_usable()
+                if not wants_more:
+                    mailbox.wait(flow.wait_s())
+                    self._core.check_usable()
         except VitritonError as exc:
             self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
@@ -362,11 +358,8 @@ class _Mailbox:
         if self._next is not None:
             event, self._next = self._next, None
             yield event
-        while True:
-            try:
-                yield self._events.get_nowait()
-            except queue.Empty:
-                return
+        while not self._events.empty():  # only one thread takes from it
+            yield self._events.get_nowait()
 
     def wait(self, timeout_s: float | None) -> None:
         """Returns when there is an event, or when the time is over; perhaps earlier."""

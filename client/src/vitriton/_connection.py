@@ -67,8 +67,8 @@ class Connection:
     """
 
     tls: TLS = field(default_factory=TLS)
-    token: Token | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    token: Token | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     grpc_options: Mapping[str, Any] = field(default_factory=dict)
     max_connections: int = 64
 

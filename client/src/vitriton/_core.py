@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
@@ -57,8 +57,8 @@ class Settings:
     timeout_s: float | None
     options: Options
     tls: TLS | None
-    token: Token | None
-    headers: Mapping[str, str]
+    token: Token | None = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     preprocess: Preprocess
     expect_fingerprint: str | None
     tracing: bool
@@ -111,6 +111,7 @@ class Core:
         settings: of the client.
         transport: in place of those for `address`.
         kind: of the client, for messages.
+        asynchronous: whether requests are sent in an event loop.
         clock: monotonic, in seconds.
     """
 
@@ -120,6 +121,8 @@ class Core:
         settings: Settings,
         transport: Transport | None,
         kind: str,
+        *,
+        asynchronous: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -132,7 +135,7 @@ class Core:
             max_s=self.options.max_backoff_s,
             max_attempts=self.options.max_attempts,
         )
-        transports = [transport] if transport is not None else connect(address, settings)
+        transports = [transport] if transport is not None else connect(address, settings, asynchronous)
         self.balancer = Balancer(transports, self.backoff)
         self.reader = Reader(self.options)
         self._control = ThreadPoolExecutor(_CONTROL_THREADS, thread_name_prefix="vitriton-control")
@@ -209,8 +212,12 @@ class Core:
     # What is served
 
     def known_service(self, pool: bool) -> Service | None:
-        """What `service` has found before."""
-        return self._services.get(pool)
+        """What `service` has found before, if it can still be so."""
+        known = self._services.get(pool)
+        if known is None:
+            return None
+        now_s, model = self.clock(), known.contract.model
+        return known if any(server.promise(model, now_s) for server in self.balancer.servers) else None
 
     def service(self, pool: bool, deadline: Deadline) -> Service:
         """What the servers have under the client's name; waits for one that answers.
@@ -218,7 +225,7 @@ class Core:
         Raises:
             VitritonError: as `Client.embed`.
         """
-        known = self._services.get(pool)
+        known = self.known_service(pool)
         if known is not None:
             return known
         failed_on: set[Server] = set()
@@ -228,18 +235,39 @@ class Core:
             self.check_usable()
             server = self.balancer.pick(self.clock(), failed_on)
             attempts += 1
+            attempt, cut_short = self.attempt(deadline)
             try:
-                service = self._read_service(server, pool, deadline)
+                service = self._read_service(server, pool, attempt, attempts)
             except CallError as exc:
+                if cut_short and exc.code is Code.DEADLINE_EXCEEDED and not deadline.expired:
+                    exc = self.no_answer(exc)
                 if error is not None and exc.code is Code.DEADLINE_EXCEEDED:
                     raise after_attempts(error, attempts, deadline.timeout_s) from exc
                 failed_on.add(server)
                 error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
                 continue
-            server.contracts[service.contract.model] = service.contract
+            self._promised(server, service.contract)
             self.balancer.succeeded(server)
             self._services[pool] = service
             return service
+
+    def attempt(self, deadline: Deadline) -> tuple[Deadline, bool]:
+        """The deadline of one attempt of a call, and whether it is before the call's."""
+        limit_s = self.options.attempt_timeout_s
+        remaining_s = deadline.remaining_s()
+        if limit_s is None or (remaining_s is not None and remaining_s <= limit_s):
+            return Deadline.after(remaining_s), False
+        return Deadline.after(limit_s), True
+
+    def no_answer(self, late: CallError) -> CallError:
+        """The failure of an attempt that had less time than the call."""
+        failed = CallError(Code.UNAVAILABLE, f"no answer in {self.options.attempt_timeout_s:g} s (attempt_timeout_s)")
+        failed.__cause__ = late.with_traceback(None)
+        return failed
+
+    def _promised(self, server: Server, contract: Contract) -> None:
+        server.contracts[contract.model] = contract
+        server.heard_s = self.clock()
 
     def any_service(self, deadline: Deadline) -> Service:
         """The pooled model where there is one, else the other."""
@@ -251,14 +279,14 @@ class Core:
             except ModelNotReady:
                 raise pooled from pooled.__cause__
 
-    def verify(self, server: Server, contract: Contract, deadline: Deadline) -> None:
+    def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
         """Checks that a server promises what the others do, before it gets its first request.
 
         Raises:
             CallError: it does not answer.
             ContractMismatch: it promises something else.
         """
-        service = self._read_service(server, contract.output == "embedding", deadline)
+        service = self._read_service(server, contract.output == "embedding", deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
                 f"the server at {server.transport.address} has another model {contract.model} than the call began "
@@ -268,8 +296,9 @@ class Core:
                 f"{contract.max_batch_size}; their vectors must not be mixed",
                 address=server.transport.address,
                 model=contract.model,
+                attempts=attempts,
             )
-        server.contracts[contract.model] = service.contract
+        self._promised(server, service.contract)
 
     def forget(self) -> None:
         """Another export may be served under the same name by now: what is served is read anew."""
@@ -313,7 +342,15 @@ class Core:
                 raise problem
             self._closed.wait(deadline.bounded_s(_POLL_S))
 
-    def _read_service(self, server: Server, pool: bool, deadline: Deadline) -> Service:
+    def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
+        try:
+            return self._read_promise(server, pool, deadline)
+        except ContractMismatch as exc:
+            exc.address, exc.model = server.transport.address, ensemble_name(self.settings.model, pool)
+            exc.attempts = attempts
+            raise
+
+    def _read_promise(self, server: Server, pool: bool, deadline: Deadline) -> Service:
         transport = server.transport
         config = transport.model_config(ensemble_name(self.settings.model, pool), deadline.remaining_s())
         contract = read_contract(config, pool)
@@ -440,7 +477,7 @@ class Core:
             regions.forget()
 
 
-def connect(address: str | Sequence[str], settings: Settings) -> list[Transport]:
+def connect(address: str | Sequence[str], settings: Settings, asynchronous: bool = False) -> list[Transport]:
     """A transport for each address.
 
     Raises:
@@ -457,15 +494,19 @@ def connect(address: str | Sequence[str], settings: Settings) -> list[Transport]
         grpc_options=settings.options.grpc_options,
         max_connections=settings.options.max_connections,
     )
-    return [_transport(where, connection) for where in addresses]
+    return [_transport(where, connection, asynchronous) for where in addresses]
 
 
-def _transport(address: Address, connection: Connection) -> Transport:
+def _transport(address: Address, connection: Connection, asynchronous: bool) -> Transport:
     # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
     if address.scheme.startswith("http"):
         from vitriton._http import HttpTransport
 
         return HttpTransport(address, connection)
+    if asynchronous:
+        from vitriton._grpc_aio import AioGrpcTransport
+
+        return AioGrpcTransport(address, connection)
     from vitriton._grpc import GrpcTransport
 
     return GrpcTransport(address, connection)

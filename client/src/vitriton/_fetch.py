@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ class UrlFetcher:
         client = self._client()
         request = client.build_request("GET", url)
         for _ in range(self._options.url_max_redirects + 1):
+            _hide_secrets(request)
             response = client.send(request, stream=True)
             try:
                 if response.next_request is None:
@@ -150,3 +152,13 @@ class UrlFetcher:
     def _check_size(self, size: int) -> None:
         if size > self._options.url_bytes:
             raise SourceError(f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)")
+
+
+def _hide_secrets(request: httpx.Request) -> None:
+    """Takes user, password and query out of the request's URL, which httpx logs; they are sent all the same."""
+    url = request.url
+    if url.userinfo:
+        login = base64.b64encode(f"{url.username}:{url.password}".encode())
+        request.headers["Authorization"] = f"Basic {login.decode()}"
+    request.extensions["target"] = url.raw_path
+    request.url = url.copy_with(username=None, password=None, query=None, fragment=None)

@@ -1,7 +1,8 @@
 """One call, as a machine that is fed images and events: it decides what to read, to send, to send again and to give up.
 
-It never waits. A shell (`_client`, `_async_client`) gives it images, waits for events, and passes on what is ready. All
-methods are called by one thread at a time; only `post`, which the shell gives, is called from others.
+A shell (`_client`, `_async_client`) gives it images, waits for events, and passes on what is ready; the flow itself
+waits for nothing but the last answer, where nothing else is left to do. All methods are called by one thread at a time;
+only `post`, which the shell gives, is called from others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vitriton._balance import Server
 from vitriton._contract import Contract, read_reply
 from vitriton._deadline import Deadline
-from vitriton._errors import ImageProblem, InvalidImage, VitritonError
+from vitriton._errors import ContractMismatch, ImageProblem, InvalidImage, VitritonError
 from vitriton._failures import Call, after_attempts, deadline_exceeded, to_error
 from vitriton._reading import Encode, Unreadable, encoded, is_slow
 from vitriton._region_errors import may_still_write
@@ -26,7 +27,7 @@ from vitriton._results import Item, Sink
 from vitriton._retry import SERVER_DOWN
 from vitriton._sources import source_name
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code, InferReply, InferRequest, Pending
+from vitriton._transport import Awaitable, CallError, Code, InferReply, InferRequest, Pending
 
 if TYPE_CHECKING:
     from vitriton._core import Core
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("vitriton")
 
 Event = Callable[[], None]
+
+_GIVEN_UP = CallError(Code.CANCELLED, "given up by this client")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -73,6 +76,9 @@ class _Batch:
     def byte_size(self) -> int:
         """Of its images."""
         return sum(len(item.data) for item in self.items)
+
+
+_Last = tuple[_Batch, Server, Coroutine[Any, Any, InferReply]]
 
 
 class Flow:
@@ -125,6 +131,7 @@ class Flow:
         self._eager = eager
         self._awaited = awaited
         self._no_deadline = Deadline.after(None)
+        self._trace_context = core.tracer.context()
         self._count = 0  # images taken from the caller
         self._settled = 0  # of them, answered or rejected
         self._reading: dict[int, str] = {}  # index → source
@@ -137,6 +144,7 @@ class Flow:
         self._waiting: list[_Batch] = []  # to be sent again
         self._ended = False
         self._closed = False
+        self._last: _Last | None = None
         self._window = self._options.max_in_flight * contract.max_batch_size + self._options.read_ahead
 
     @property
@@ -177,6 +185,26 @@ class Flow:
         self._exclusive = not is_slow(image) and not isinstance(image, bytes)
         self._submit(partial(self._read_later, index, source, image))
 
+    def fill(self, take: Callable[[Callable[[Any], None]], bool]) -> bool:
+        """Takes images as long as there are some and they are wanted.
+
+        Args:
+            take: passes the next image to the function that it gets, and returns whether there was one; raises
+                StopIteration when there are no more.
+
+        Returns:
+            Whether another may be there: a source that may block is asked again after `step`.
+        """
+        while self.wants_image:
+            try:
+                if not take(self.give):
+                    return False
+            except StopIteration:
+                self.end()
+            if self._eager:
+                return self.wants_image
+        return False
+
     def end(self) -> None:
         """There are no more images."""
         self._ended = True
@@ -202,6 +230,24 @@ class Flow:
     def _has_room(self) -> bool:
         return len(self._running) + len(self._waiting) < self._options.max_in_flight
 
+    @property
+    def has_last(self) -> bool:
+        """Whether there is nothing else to do but `finish_last`."""
+        return self._last is not None
+
+    async def finish_last(self) -> None:
+        """Waits for the last request, which saves the way through the shell's queue of events.
+
+        Raises:
+            VitritonError: the call has failed.
+        """
+        assert self._last is not None  # has_last
+        (batch, server, reply), self._last = self._last, None
+        try:
+            self._answered(batch, server, await reply)
+        except CallError as exc:
+            self._failed(batch, exc)
+
     def wait_s(self) -> float | None:
         """How long nothing can be done unless an event comes, in seconds; None is for ever."""
         now_s = self._core.clock()
@@ -217,10 +263,12 @@ class Flow:
     def close(self) -> None:
         """Gives up what is still running."""
         self._closed = True
+        if self._last is not None:
+            self._last[2].close()
         for batch in self._running:
             if batch.pending is not None:
                 batch.pending.cancel()
-            self._end_attempt(batch, None, drop=True)
+            self._end_attempt(batch, _GIVEN_UP, drop=True)
         self._running.clear()
 
     # Reading
@@ -295,16 +343,18 @@ class Flow:
         self._running.add(batch)
         batch.server = self._core.balancer.pick(self._core.clock(), batch.failed_on)
         batch.attempts += 1
-        if self._contract.model in batch.server.contracts:
+        promised = batch.server.promise(self._contract.model, self._core.clock())
+        if promised is not None and self._contract.accepts(promised):
             self._send_to(batch, batch.server)
         else:
-            self._core.submit_control(partial(self._verify, batch, batch.server))
+            attempt, batch.cut_short = self._core.attempt(batch.deadline)
+            self._core.submit_control(partial(self._verify, batch, batch.server, attempt, batch.attempts))
 
-    def _verify(self, batch: _Batch, server: Server) -> None:
+    def _verify(self, batch: _Batch, server: Server, attempt: Deadline, attempts: int) -> None:
         """On a thread: what does this server promise?"""
         error: Exception | None = None
         try:
-            self._core.verify(server, self._contract, batch.deadline)
+            self._core.verify(server, self._contract, attempt, attempts)
         except (CallError, VitritonError) as exc:
             error = exc.with_traceback(None)
         self._post(partial(self._verified, batch, server, error))
@@ -320,14 +370,12 @@ class Flow:
             raise error
 
     def _send_to(self, batch: _Batch, server: Server) -> None:
-        remaining_s = batch.deadline.remaining_s()
-        limit_s = self._options.attempt_timeout_s
-        batch.cut_short = limit_s is not None and (remaining_s is None or limit_s < remaining_s)
-        timeout_s = limit_s if batch.cut_short else remaining_s
+        attempt, batch.cut_short = self._core.attempt(batch.deadline)
+        timeout_s = attempt.timeout_s
         if batch.shares:
             batch.lease = self._core.lease(server, self._contract.reply_bytes(len(batch.items)))
         batch.span, headers = self._core.tracer.start(
-            self._contract.model, server.transport.address, len(batch.items), batch.attempts
+            self._contract.model, server.transport.address, len(batch.items), batch.attempts, self._trace_context
         )
         request = InferRequest(
             model=self._contract.model,
@@ -342,9 +390,13 @@ class Flow:
         )
         self._core.counters.sent(batch.byte_size)
         try:
-            if self._inline and self._is_last():
-                self._answered(batch, server, server.transport.infer(request, timeout_s))
-                return
+            if self._is_last():
+                if self._inline:
+                    self._answered(batch, server, server.transport.infer(request, timeout_s))
+                    return
+                if isinstance(server.transport, Awaitable):
+                    self._last = batch, server, server.transport.infer_async(request, timeout_s)
+                    return
             batch.pending = pending = server.transport.send(request, timeout_s)
         except CallError as exc:
             self._failed(batch, exc)
@@ -370,8 +422,14 @@ class Flow:
 
     def _answered(self, batch: _Batch, server: Server, reply: InferReply) -> None:
         lease = batch.lease
-        rows = read_reply(reply, self._contract, len(batch.items), lease.data if lease is not None else None)
+        try:
+            rows = read_reply(reply, self._contract, len(batch.items), lease.data if lease is not None else None)
+        except ContractMismatch as exc:
+            exc.address, exc.attempts = server.transport.address, batch.attempts
+            self._end_attempt(batch, exc)
+            raise
         self._sink.add(batch.items, rows)
+        server.heard_s = self._core.clock()
         self._core.balancer.succeeded(server)
         self._core.counters.answered(len(batch.items))
         self._end_attempt(batch, None)
@@ -397,9 +455,7 @@ class Flow:
         server = batch.server
         assert server is not None  # it has been sent
         if failure is Failure.DEADLINE and batch.cut_short and not batch.deadline.expired:
-            limit_s = self._options.attempt_timeout_s
-            failed = CallError(Code.UNAVAILABLE, f"no answer in {limit_s:g} s (attempt_timeout_s)")
-            failure = Failure.UNREACHABLE
+            failed, failure = self._core.no_answer(failed), Failure.UNREACHABLE
         self._end_attempt(batch, failed, drop=may_still_write(failed))
         self._running.discard(batch)
         if failure is Failure.UNKNOWN_REGION and batch.shares:
@@ -439,6 +495,8 @@ class Flow:
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
             self._core.balancer.failed(server, now_s)
             self._core.forget_regions(server)
+        elif failure is not Failure.DEADLINE:  # it has answered
+            server.heard_s = now_s
         batch.failed_on.add(server)
         untried = len(batch.failed_on) < len(self._core.balancer.servers)
         wait_s = self._core.backoff.wait_s(failure, batch.attempts, random.random())

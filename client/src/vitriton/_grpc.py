@@ -28,8 +28,6 @@ from vitriton._transport import (
 
 T = TypeVar("T")
 
-# No retryPolicy is in any service config here, so that gRPC itself repeats only what never reached a server's
-# application (its transparent retries); all other attempts are the client's, which counts them.
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # gRPC's own default is 4 MB
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -37,6 +35,10 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # An error that names many images is longer than the default of 8 KiB, above which gRPC throws it away (at random up
     # to 16 KiB) and reports RESOURCE_EXHAUSTED in its place.
     ("grpc.max_metadata_size", 256 * 1024),
+    # All attempts are the client's, which counts them. gRPC's own, for what never reached a server's application, have
+    # no limit and no wait: after a GOAWAY they can spin on the dying connection, and starve the thread that would end
+    # it, until the deadline (seen with grpcio 1.85).
+    ("grpc.enable_retries", 0),
     # The default backs off to 2 minutes, so that a server long back would still be called unavailable.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -46,6 +48,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Connections of its own: closing a client closes them, and no other client's backoff counts here.
     ("grpc.use_local_subchannel_pool", 1),
 )
+
+_BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
 _ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
@@ -137,7 +141,7 @@ class GrpcTransport:
 
     def _call(self, method: Any, message: Any, timeout_s: float | None) -> Any:
         metadata = self._metadata({})
-        return _translated(lambda: method(message, timeout=timeout_s, metadata=metadata))
+        return _received(_translated(lambda: method(message, timeout=timeout_s, metadata=metadata)))
 
     def _metadata(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """What goes with a call. A token that cannot be had is a failed call, and never in a message."""
@@ -178,15 +182,24 @@ def channel_options(address: Address, connection: Connection) -> dict[str, Any]:
 
 
 def _open(address: Address, connection: Connection) -> Any:
-    # The scheme keeps a host called "unix" from being one.
-    target = address.target if _is_literal(address.host) else f"dns:///{address.target}"
+    target = channel_target(address)
     options = list(channel_options(address, connection).items())
     if not address.is_secure:
         return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, _credentials(connection.tls), options=options)
+    return grpc.secure_channel(target, channel_credentials(connection.tls), options=options)
 
 
-def _credentials(tls: TLS) -> Any:
+def channel_target(address: Address) -> str:
+    """As gRPC wants it. The scheme keeps a host called "unix" from being one."""
+    return address.target if _is_literal(address.host) else f"dns:///{address.target}"
+
+
+def channel_credentials(tls: TLS) -> Any:
+    """For grpcs://.
+
+    Raises:
+        ValueError: a file does not hold what it should.
+    """
     _check_content(tls)
     return grpc.ssl_channel_credentials(
         root_certificates=tls.read("ca_file"),
@@ -245,6 +258,7 @@ def read_response(message: Any) -> InferReply:
     Raises:
         CallError: it does not hold exactly one tensor.
     """
+    message = _received(message)
     if len(message.outputs) != 1 or len(message.raw_output_contents) != 1:
         raise CallError(
             Code.DATA_LOSS,
@@ -258,6 +272,13 @@ def read_response(message: Any) -> InferReply:
         shape=tuple(output.shape),
         data=message.raw_output_contents[0],
     )
+
+
+def _received(message: Any) -> Any:
+    """The reply; gRPC takes a status of OK for a success, whether or not a message that can be read came before it."""
+    if message is None:
+        raise CallError(Code.DATA_LOSS, "the reply holds no message, or one that cannot be read")
+    return message
 
 
 def read_config(message: Any) -> ModelConfig:
@@ -280,9 +301,25 @@ def _translated(call: Callable[[], T]) -> T:
     """Runs `call`, with everything that gRPC raises turned into CallError."""
     try:
         return call()
-    except grpc.FutureCancelledError as exc:
-        raise CallError(Code.CANCELLED, "cancelled by this client") from exc
-    except grpc.RpcError as exc:
-        raise CallError(Code(exc.code().name), exc.details() or "") from exc
-    except ValueError as exc:  # "Cannot invoke RPC on closed channel!"
-        raise CallError(Code.CANCELLED, str(exc)) from exc
+    except (grpc.FutureCancelledError, grpc.RpcError, ValueError) as exc:
+        raise to_error(exc) from exc
+
+
+def to_error(exc: Exception) -> CallError:
+    """What gRPC has raised, as a transport's error."""
+    if isinstance(exc, grpc.FutureCancelledError):
+        return CallError(Code.CANCELLED, "cancelled by this client")
+    if isinstance(exc, grpc.RpcError):
+        return _status(exc.code().name, exc.details() or "")
+    return CallError(Code.CANCELLED, str(exc))  # a ValueError: "Cannot invoke RPC on closed channel!"
+
+
+def _status(name: str, message: str) -> CallError:
+    """A failed call's status.
+
+    Where a connection breaks, or a gateway gives a stream up, gRPC makes up a status (UNKNOWN, INTERNAL, CANCELLED,
+    PERMISSION_DENIED, ...), and only the text says that it is none of a server's.
+    """
+    if name != Code.DEADLINE_EXCEEDED.value and message.startswith(_BROKEN):
+        return CallError(Code.UNAVAILABLE, f"{message} ({name})")
+    return CallError(Code(name), message)

@@ -44,10 +44,11 @@ class NetworkTransport(httpx.BaseTransport):
         url = request.url
         if url.scheme not in ("http", "https"):
             raise httpcore.UnsupportedProtocol(f"{url.scheme}://")
+        target = request.extensions.get("target", url.raw_path)
         response = self._pool(url).handle_request(
             httpcore.Request(
                 request.method,
-                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target),
                 headers=request.headers.raw,
             )
         )

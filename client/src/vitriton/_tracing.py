@@ -19,8 +19,13 @@ _MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of ima
 class Tracer(Protocol):
     """Is told of each attempt of a request."""
 
-    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[Any, Mapping[str, str]]:
-        """A request goes out; returns a handle for `end`, and the headers to send."""
+    def context(self) -> Any:
+        """Of the caller, in whose thread or task this is called; for `start`."""
+
+    def start(
+        self, model: str, address: str, images: int, attempt: int, context: Any = None
+    ) -> tuple[Any, Mapping[str, str]]:
+        """A request goes out; returns a handle for `end`, and the headers to send. Without a context: the current."""
 
     def end(self, span: Any, error: Exception | None) -> None:
         """It has ended; None as a handle is nothing to end."""
@@ -29,7 +34,12 @@ class Tracer(Protocol):
 class NoTracer:
     """Tracing is off."""
 
-    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[None, Mapping[str, str]]:
+    def context(self) -> None:
+        """See `Tracer`."""
+
+    def start(
+        self, model: str, address: str, images: int, attempt: int, context: None = None
+    ) -> tuple[None, Mapping[str, str]]:
         """See `Tracer`."""
         return None, _NOTHING
 
@@ -46,37 +56,47 @@ class OpenTelemetryTracer:
 
     def __init__(self) -> None:
         try:
-            from opentelemetry import propagate, trace
+            from opentelemetry import context, propagate, trace
         except ImportError as exc:
             raise ImportError("tracing needs OpenTelemetry; install it with: pip install 'vitriton[otel]'") from exc
         from vitriton import __version__
 
+        self._context = context
         self._propagate = propagate
         self._trace = trace
         self._tracer = trace.get_tracer("vitriton", __version__)
 
-    def start(self, model: str, address: str, images: int, attempt: int) -> tuple[Any, Mapping[str, str]]:
-        """See `Tracer`. The parent is the span that is current in the thread or task that asks for results."""
+    def context(self) -> Any:
+        """See `Tracer`. What is in it: the current span, which requests have as their parent, and the baggage."""
+        return self._context.get_current()
+
+    def start(
+        self, model: str, address: str, images: int, attempt: int, context: Any = None
+    ) -> tuple[Any, Mapping[str, str]]:
+        """See `Tracer`."""
         call = _describe(address)
         span = self._tracer.start_span(
             str(call["rpc.method"]),
+            context,
             kind=self._trace.SpanKind.CLIENT,
             attributes={**call, "vitriton.model": model, "vitriton.images": images, "vitriton.attempt": attempt},
         )
         headers: dict[str, str] = {}
-        self._propagate.inject(headers, context=self._trace.set_span_in_context(span))
+        self._propagate.inject(headers, self._trace.set_span_in_context(span, context))
         return span, {name.lower(): value for name, value in headers.items()}
 
     def end(self, span: Any, error: Exception | None) -> None:
         """See `Tracer`."""
         if span is None:
             return
-        status = error.code.value if isinstance(error, CallError) else None if error is not None else "OK"
-        if status is not None:
-            span.set_attribute("rpc.response.status_code", status)
-        if error is not None:
-            span.set_attribute("error.type", status or type(error).__qualname__)
-            text = error.message if isinstance(error, CallError) else str(error)
+        if error is None:
+            span.set_attribute("rpc.response.status_code", "OK")
+        else:
+            kind, text = type(error).__qualname__, str(error)
+            if isinstance(error, CallError):
+                kind, text = error.code.value, error.message
+                span.set_attribute("rpc.response.status_code", kind)
+            span.set_attribute("error.type", kind)
             span.set_status(self._trace.StatusCode.ERROR, text[:_MAX_DESCRIPTION])
         span.end()
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Code(str, Enum):
@@ -173,6 +173,14 @@ class Pending(Protocol):
 
     def cancel(self) -> None:
         """Gives it up; does nothing when it is done."""
+
+
+@runtime_checkable
+class Awaitable(Protocol):
+    """What a transport can have beside `Transport`, for the event loop."""
+
+    async def infer_async(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """As `Transport.infer`; what waits is the calling task. Cancelling that cancels the request."""
 
 
 class Transport(Protocol):

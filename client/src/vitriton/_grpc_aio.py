@@ -1,0 +1,132 @@
+"""The gRPC transport of the asynchronous client: requests travel in the event loop, without a change of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2_grpc
+
+from vitriton._address import Address
+from vitriton._connection import Connection
+from vitriton._grpc import (
+    GrpcTransport,
+    channel_credentials,
+    channel_options,
+    channel_target,
+    read_response,
+    to_error,
+    write_request,
+)
+from vitriton._transport import CallError, Code, InferReply, InferRequest, Pending
+
+_CLOSE_S = 2.0
+
+
+class AioGrpcTransport(GrpcTransport):
+    """As `GrpcTransport`; `send` is called in an event loop, which then has a channel of its own.
+
+    All other methods wait, and are called in other threads.
+    """
+
+    def __init__(self, address: Address, connection: Connection) -> None:
+        super().__init__(address, connection)
+        self._where = address
+        self._lock = threading.Lock()
+        self._channels: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
+        self._closed = False
+
+    def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
+        """See `Transport`."""
+        message = write_request(request)
+        metadata = self._metadata(request.headers)
+        infer = self._stub_of(asyncio.get_running_loop()).ModelInfer
+        return _AioPending(lambda: infer(message, timeout=timeout_s, metadata=metadata))
+
+    async def infer_async(self, request: InferRequest, timeout_s: float | None) -> InferReply:
+        """See `Awaitable`."""
+        message = write_request(request)
+        metadata = self._metadata(request.headers)
+        infer = self._stub_of(asyncio.get_running_loop()).ModelInfer
+        try:
+            return read_response(await infer(message, timeout=timeout_s, metadata=metadata))
+        except asyncio.CancelledError:
+            if self._closed:  # which cancels the call, and not the task
+                raise CallError(Code.CANCELLED, "the client is closed") from None
+            raise
+        except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
+            raise to_error(exc) from exc
+
+    def close(self) -> None:
+        """See `Transport`."""
+        with self._lock:
+            self._closed = True
+            channels, self._channels = self._channels, {}
+        for loop, (channel, _) in channels.items():
+            if loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(channel.close(), loop)
+                with contextlib.suppress(concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+                    closing.result(_CLOSE_S)
+        super().close()
+
+    def _stub_of(self, loop: asyncio.AbstractEventLoop) -> Any:
+        with self._lock:
+            if self._closed:
+                raise CallError(Code.CANCELLED, "the client is closed")
+            if loop not in self._channels:
+                for ended in [known for known in self._channels if known.is_closed()]:
+                    del self._channels[ended]
+                channel = self._open_channel()
+                self._channels[loop] = channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            return self._channels[loop][1]
+
+    def _open_channel(self) -> Any:
+        target = channel_target(self._where)
+        options = list(channel_options(self._where, self._connection).items())
+        if not self._where.is_secure:
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, channel_credentials(self._connection.tls), options=options)
+
+
+class _AioPending:
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._outcome: InferReply | CallError | None = None
+        self._callbacks: list[Callable[[], object]] = []
+        self._task = asyncio.ensure_future(self._run(call))
+
+    async def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._outcome = read_response(await call())
+        except CallError as exc:
+            self._outcome = exc.with_traceback(None)
+        except asyncio.CancelledError:
+            self._outcome = CallError(Code.CANCELLED, "cancelled by this client")
+        except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
+            self._outcome = to_error(exc)
+        except Exception as exc:  # a mistake in here; whoever waits must not wait for ever
+            self._outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
+            self._outcome.__cause__ = exc.with_traceback(None)
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def result(self) -> InferReply:
+        if isinstance(self._outcome, CallError):
+            raise self._outcome
+        assert self._outcome is not None  # asked for when it is done
+        return self._outcome
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        if self._outcome is None:
+            self._callbacks.append(callback)
+        else:
+            callback()
+
+    def cancel(self) -> None:
+        self._task.cancel()
