@@ -76,6 +76,7 @@ def test_headers_that_cannot_be_sent():
         f"{SECRET}@triton",
         f"http://triton:8000/?token={SECRET}",
         f"http://triton:8000#{SECRET}",
+        f"http://user:{SECRET}@triton:8000/?next=http://x",
         f"http://user:{SECRET}@triton:port",
         f"ftp://user:{SECRET}@triton",
     ],

@@ -78,7 +78,7 @@ def parse_address(text: str) -> Address:
         ValueError: it is none of these, or its scheme is unknown.
     """
     example = "write it like localhost:8001 or grpc://triton.example.com:8001"
-    scheme, found, rest = text.strip().rpartition("://")
+    scheme, found, rest = _split(text.strip())
     shown = _shown(text.strip())
     scheme = scheme.lower() if found else "grpc"
     if scheme not in _DEFAULT_PORTS:
@@ -98,9 +98,15 @@ def parse_address(text: str) -> Address:
     return Address(scheme, host, port or _DEFAULT_PORTS[scheme])
 
 
+def _split(text: str) -> tuple[str, str, str]:
+    """The scheme, `://`, and the rest; the first two are empty where there is no scheme."""
+    scheme, found, rest = text.partition("://")
+    return (scheme, found, rest) if found else ("", "", scheme)
+
+
 def _shown(text: str) -> str:
     """Without what may be a secret: a user and a password, a path, a query."""
-    scheme, found, rest = text.rpartition("://")
+    scheme, found, rest = _split(text)
     place = rest.rpartition("@")[2]
     for mark in "/?#":
         place = place.partition(mark)[0]
