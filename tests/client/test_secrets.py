@@ -56,8 +56,11 @@ def test_settings_have_no_secrets_in_their_repr():
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_token_that_cannot_be_sent(scheme, nobody, token):
     """The error says so, and not what the token is."""
-    with Client(f"{scheme}://{nobody}", model="m", token=token) as client:
-        with pytest.raises(InferenceFailed, match="check the token") as failed:
+    with pytest.raises(ValueError, match="token must be printable ASCII text") as refused:
+        Client(f"{scheme}://{nobody}", model="m", token=token)
+    assert SECRET not in told(refused.value)
+    with Client(f"{scheme}://{nobody}", model="m", token=lambda: token) as client:
+        with pytest.raises(InferenceFailed, match=r"nothing was sent .* check the token") as failed:
             client.embed([b"1"])
         assert SECRET not in told(failed.value)
 
@@ -136,3 +139,19 @@ def test_quiet_by_default(nobody, caplog, capfd):
     assert records
     assert {record.levelname for record in records} == {"INFO"}
     assert {record.name for record in records} == {"vitriton"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("token", [None, "", 5])
+def test_a_token_function_that_returns_none(scheme, nobody, token):
+    """It is an error of this client's, before anything is sent."""
+    client = Client(f"{scheme}://{nobody}", model="m", token=lambda: token)
+    with client, pytest.raises(InferenceFailed, match=r"nothing was sent .* the token function failed"):
+        client.embed([b"1"])
+
+
+@pytest.mark.parametrize(("token", "error"), [("", ValueError), (5, TypeError), (b"abc", TypeError)])
+def test_what_is_no_token(token, error):
+    """It is refused where the client is made."""
+    with pytest.raises(error, match="token"):
+        Client("localhost", model="m", token=token)

@@ -201,6 +201,22 @@ def test_the_callers_own_error_ends_a_stream(client_on):
         list(client_on(FakeTransport()).stream(source()))
 
 
+def test_what_came_before_the_callers_own_error(client_on):
+    """The results of the images before it come first, in a stream from an iterator and from a list."""
+
+    class Broken(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            raise KeyError("mine")
+
+    for source in (iter(Broken(images(20))), Broken(images(20))):
+        indices = []
+        with pytest.raises(KeyError, match="mine"):
+            indices.extend(result.index for result in client_on(FakeTransport()).stream(source))
+        # list.extend keeps what it got before the error
+        assert indices == list(range(20))
+
+
 def test_objects_of_the_caller_are_read_before_the_next_is_asked_for(client_on):
     """A generator may fill the same array again for each image."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
@@ -46,7 +47,8 @@ def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
         ValueError: there is none, one cannot be read, one is there twice, or their schemes differ.
         TypeError: it is no text and no sequence of texts.
     """
-    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
+    several = isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray))
+    texts: list[Any] = list(given) if several else [given]
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"address is a {type(text).__name__}; give a text like localhost:8001, or a list of them")

@@ -69,10 +69,10 @@ class AsyncClient:
         settings = Settings(
             model=model,
             timeout_s=timeout_s,
-            options=options or Options(),
+            options=Options() if options is None else options,
             tls=tls,
             token=token,
-            headers=headers or {},
+            headers={} if headers is None else headers,
             preprocess=preprocess,
             expect_fingerprint=expect_fingerprint,
             tracing=tracing,
@@ -138,7 +138,7 @@ class AsyncClient:
             eager=total is None,
             awaited=isinstance(items, AsyncIterable),
         )
-        async with contextlib.aclosing(self._run(flow, mailbox, items, lambda: ())) as run:
+        async with contextlib.aclosing(self._run(flow, mailbox, _Puller(items, flow, mailbox), lambda: ())) as run:
             async for _ in run:
                 pass
         return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
@@ -182,20 +182,22 @@ class AsyncClient:
             eager=total is None,
             awaited=isinstance(items, AsyncIterable),
         )
-        async with contextlib.aclosing(self._run(flow, mailbox, items, sink.take)) as run:
+        puller = _Puller(items, flow, mailbox, patient=True)
+        async with contextlib.aclosing(self._run(flow, mailbox, puller, sink.take)) as run:
             async for result in run:
                 yield result
+        if puller.error is not None:  # after the results of the images before it
+            raise puller.error
 
     async def _run(
         self,
         flow: Flow,
         mailbox: _Mailbox,
-        images: AsyncIterable[Any] | Iterable[Any],
+        puller: _Puller,
         take: Callable[[], Iterable[Result]],
     ) -> AsyncGenerator[Result, None]:
         """Runs a flow to its end; whatever ends it, no request of it is left running."""
         self._core.wake_on_close(mailbox)
-        puller = _Puller(images, flow, mailbox)
         try:
             while True:
                 for event in mailbox.waiting():
@@ -310,7 +312,16 @@ class _Mailbox:
 class _Puller:
     """Takes the next image from an iterable or an async iterable, and gives it to the flow."""
 
-    def __init__(self, images: AsyncIterable[Any] | Iterable[Any], flow: Flow, mailbox: _Mailbox) -> None:
+    def __init__(
+        self,
+        images: AsyncIterable[Any] | Iterable[Any],
+        flow: Flow,
+        mailbox: _Mailbox,
+        *,
+        patient: bool = False,
+    ) -> None:
+        self.error: Exception | None = None
+        self._patient = patient
         self._flow = flow
         self._mailbox = mailbox
         self._task: asyncio.Future[Any] | None = None
@@ -320,7 +331,14 @@ class _Puller:
     def take(self, give: Callable[[Any], None]) -> bool:
         """Passes the next image to `give`; False: it will come as an event. Raises StopIteration when there is none."""
         if self._sync is not None:
-            give(next(self._sync))
+            try:
+                image = next(self._sync)
+            except StopIteration:
+                raise
+            except Exception as exc:
+                self._keep(exc)
+                raise StopIteration from exc
+            give(image)
             return True
         if self._task is None and self._async is not None:
             self._task = asyncio.ensure_future(self._async.__anext__())
@@ -336,11 +354,21 @@ class _Puller:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
 
+    def _keep(self, error: Exception) -> None:
+        """What the iterable has raised comes through, or if it is patient, is kept as `error`."""
+        if not self._patient:
+            raise error
+        self.error = error
+
     def _pulled(self, task: asyncio.Future[Any]) -> None:
         self._task = None
         try:
             image = task.result()
         except StopAsyncIteration:
+            self._flow.end()
+            return
+        except Exception as exc:
+            self._keep(exc)
             self._flow.end()
             return
         self._flow.give(image)

@@ -79,10 +79,10 @@ class Client:
         settings = Settings(
             model=model,
             timeout_s=timeout_s,
-            options=options or Options(),
+            options=Options() if options is None else options,
             tls=tls,
             token=token,
-            headers=headers or {},
+            headers={} if headers is None else headers,
             preprocess=preprocess,
             expect_fingerprint=expect_fingerprint,
             tracing=tracing,
@@ -214,7 +214,7 @@ class Client:
             A Result for each image.
 
         Raises:
-            As `embed`.
+            As `embed`. What the iterable raises comes after the results of the images before it.
         """
         core = self._core
         core.check_usable()
@@ -251,8 +251,14 @@ class Client:
             eager=may_block,
             awaited=may_block,
         )
-        source = SourceThread(images, mailbox.wake, self._core.options.read_ahead) if may_block else _Source(images)
+        source = (
+            SourceThread(images, mailbox.wake, self._core.options.read_ahead)
+            if may_block
+            else _Source(images, patient=True)
+        )
         yield from self._run(flow, mailbox, source, sink.take)
+        if source.error is not None:  # after the results of the images before it
+            raise source.error
 
     def _run(
         self,
@@ -329,12 +335,26 @@ class Client:
 class _Source:
     """Takes images from an iterable in the caller's thread; see `SourceThread`."""
 
-    def __init__(self, images: Iterable[Any]) -> None:
+    def __init__(self, images: Iterable[Any], *, patient: bool = False) -> None:
         self._iterator = iter(images)
+        self._patient = patient
+        self.error: Exception | None = None
 
     def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give`; raises StopIteration when there is none."""
-        give(next(self._iterator))
+        """Passes the next image to `give`; raises StopIteration when there is none.
+
+        What the iterable raises comes through, or if it is patient, is kept as `error`.
+        """
+        try:
+            image = next(self._iterator)
+        except StopIteration:
+            raise
+        except Exception as exc:
+            if not self._patient:
+                raise
+            self.error = exc
+            raise StopIteration from exc
+        give(image)
         return True
 
     def close(self) -> None:

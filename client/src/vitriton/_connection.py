@@ -76,8 +76,32 @@ class Connection:
         """Everything that goes with one request, `extra` included; names in lower case."""
         headers = {**self.headers, **extra}
         if self.token is not None:
-            headers["authorization"] = f"Bearer {self.token() if callable(self.token) else self.token}"
+            headers["authorization"] = f"Bearer {self._token_now()}"
         return list(headers.items())
+
+    def _token_now(self) -> str:
+        if not callable(self.token):
+            return self.token or ""
+        token = self.token()
+        if not isinstance(token, str) or not token:
+            raise TypeError(f"it returned {'no text' if token else 'nothing'} ({type(token).__name__})")
+        return token
+
+
+def checked_token(token: Token | None) -> Token | None:
+    """`token`, if it can be sent.
+
+    Raises:
+        TypeError: it is neither a text nor a function.
+        ValueError: it is empty, or holds what a header cannot.
+    """
+    if token is None or callable(token):
+        return token
+    if not isinstance(token, str):
+        raise TypeError(f"token is a {type(token).__name__}; it must be a text, or a function that returns one")
+    if not token or not token.isascii() or not token.isprintable():
+        raise ValueError("token must be printable ASCII text, and not empty (is there a line break at its end?)")
+    return token
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -86,6 +110,8 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ValueError: a name or a value cannot be sent, or is the client's own business.
     """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers is a {type(headers).__name__}; it must be a mapping of names to texts")
     checked = {}
     for name, value in headers.items():
         lower = name.lower()

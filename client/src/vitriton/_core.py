@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from vitriton._address import Address, parse_addresses
 from vitriton._balance import Balancer, Server
-from vitriton._connection import TLS, Connection, Token, checked_headers
+from vitriton._connection import TLS, Connection, Token, checked_headers, checked_token
 from vitriton._contract import (
     Contract,
     ensemble_name,
@@ -45,6 +45,7 @@ _LOG = logging.getLogger("vitriton")
 
 _POLL_S = 0.1  # between two looks at a server that is starting
 _CONTROL_THREADS = 4
+_ENDING = "the program is ending: its main thread has returned; join the threads that use a client before that"
 
 Preprocess = Literal["server", "client"]
 
@@ -197,17 +198,17 @@ class Core:
         """Runs `work`, which waits for a server, on a thread."""
         try:
             return self._control.submit(work)
-        except RuntimeError:
+        except RuntimeError as exc:
             self.check_usable()
-            raise
+            raise RuntimeError(_ENDING) from exc
 
     def submit_reading(self, work: Callable[[], object]) -> None:
         """Runs `work`, which reads an image and must not raise, on a thread."""
         try:
             self.reader.submit(work)
-        except RuntimeError:
+        except RuntimeError as exc:
             self.check_usable()
-            raise
+            raise RuntimeError(_ENDING) from exc
 
     # What is served
 
@@ -489,7 +490,7 @@ def connect(address: str | Sequence[str], settings: Settings, asynchronous: bool
         raise ValueError(f"tls is given, and {addresses[0]} is not encrypted; use {scheme}s://")
     connection = Connection(
         tls=settings.tls or TLS(),
-        token=settings.token,
+        token=checked_token(settings.token),
         headers=checked_headers(settings.headers),
         grpc_options=settings.options.grpc_options,
         max_connections=settings.options.max_connections,

@@ -88,10 +88,12 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
         return ModelNotReady(
             f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
         )
-    hint = _HINTS.get(failure, _OTHER).format(**context)
+    local = failed.message.startswith(("the token function failed", "the header "))
+    hint = (_NOT_SENT if local else _HINTS.get(failure, _OTHER)).format(**context)
     return InferenceFailed(f"{hint}: {failed.message}", **context)
 
 
+_NOT_SENT = "nothing was sent to the server at {address} for model {model}"
 _OTHER = "the server at {address} could not run model {model} ({status})"
 _HINTS = {
     Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",

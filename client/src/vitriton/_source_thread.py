@@ -23,6 +23,9 @@ class SourceThread:
         images: the iterable.
         wake: called from the thread when `take` has something new to say.
         ahead: images that are taken before they are asked for.
+
+    Attributes:
+        error: what the iterable has raised.
     """
 
     def __init__(self, images: Iterable[Any], wake: Callable[[], None], ahead: int) -> None:
@@ -31,7 +34,7 @@ class SourceThread:
         self._ahead = ahead
         self._changed = threading.Condition()
         self._given: deque[Any] = deque()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
         self._ended = False
         self._closed = False
         self._in_source = True
@@ -44,8 +47,7 @@ class SourceThread:
         """Passes the next image to `give` if there is one; returns whether there was.
 
         Raises:
-            StopIteration: there are no more.
-            BaseException: what the iterable has raised.
+            StopIteration: there are no more, or the iterable has raised `error`.
         """
         if self._given:
             give(self._given[0])  # while it is still there, so that the thread does not go on before
@@ -54,8 +56,6 @@ class SourceThread:
                 self._changed.notify()
             return True
         if self._ended:
-            if self._error is not None:
-                raise self._error
             raise StopIteration
         return False
 
@@ -73,9 +73,9 @@ class SourceThread:
             for image in self._images:
                 if not self._put(image):
                     return
-        # Whatever it is belongs to the caller, who gets it from `take`.
+        # Whatever it is belongs to the caller.
         except BaseException as exc:
-            self._error = exc
+            self.error = exc
         finally:
             self._ended = True
             self._wake()

@@ -20,6 +20,7 @@ import numpy as np
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
+_CHUNK = 1024 * 1024
 
 
 class SourceError(Exception):
@@ -149,6 +150,8 @@ def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
 
 
 def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
+    if not os.fspath(path):
+        raise SourceError("the path is empty")
     try:
         status = Path(os.fsdecode(path)).stat()
         if stat.S_ISDIR(status.st_mode):
@@ -157,7 +160,9 @@ def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
             raise SourceError("it is not a regular file; open it and pass the file object")
         _check_size(status.st_size, max_bytes)
         with open(path, "rb") as file:  # noqa: PTH123 - also takes a path of bytes
-            return file.read(max_bytes + 1)
+            data = file.read(status.st_size + 1)
+            # more only where it has grown meanwhile
+            return data if len(data) <= status.st_size else data + file.read(max_bytes)
     except FileNotFoundError as exc:
         raise SourceError("no such file") from exc
     except OSError as exc:
@@ -171,7 +176,7 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
     size = 0
     while size <= max_bytes:  # an unbuffered file may return less than it was asked for
         try:
-            part = file.read(max_bytes + 1 - size)
+            part = file.read(min(_CHUNK, max_bytes + 1 - size))
         # A file object is the caller's code, and can fail in any way.
         except Exception as exc:
             raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}") from exc

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from vitriton._errors import DeadlineExceeded, VitritonError
+
 
 class CommandFailed(Exception):  # noqa: N818 - as vitriton's other errors
     """The command cannot do what it was asked to; the text says why and what to do, in one line."""
+
+
+def reason(error: VitritonError) -> str:
+    """The text of an error, with the options of the commands in place of the client's parameters."""
+    if isinstance(error, DeadlineExceeded) and error.timeout_s is not None:
+        return f"the server at {error.address} did not answer a request within {error.timeout_s:g} s; raise --timeout"
+    return str(error)

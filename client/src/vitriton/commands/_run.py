@@ -14,7 +14,7 @@ from rich.console import Console
 from vitriton._errors import VitritonError
 from vitriton.commands._catalogue import only_model
 from vitriton.commands._embedding import Embedding
-from vitriton.commands._failure import CommandFailed
+from vitriton.commands._failure import CommandFailed, reason
 from vitriton.commands._inputs import Inputs, find_inputs
 from vitriton.commands._journal import Job, WorkFolder
 from vitriton.commands._outputs import Paths, draft, publish
@@ -116,7 +116,9 @@ def run(request: Request) -> NoReturn:
     except Stopped as exc:
         typer.echo(f"interrupted{exc}", err=True)
         raise typer.Exit(exc.exit_code) from exc
-    except (CommandFailed, VitritonError) as exc:
+    except VitritonError as exc:
+        fail(reason(exc))
+    except CommandFailed as exc:
         fail(str(exc))
     except OSError as exc:
         fail(_describe(exc))
@@ -145,8 +147,8 @@ def _run(request: Request, signals: Signals) -> Summary:
             exc.args = (_safe(work),)
             raise
         except (VitritonError, OSError) as exc:
-            reason = _describe(exc) if isinstance(exc, OSError) else str(exc)
-            raise CommandFailed(reason + _safe(work)) from exc
+            text = _describe(exc) if isinstance(exc, OSError) else reason(exc)
+            raise CommandFailed(text + _safe(work)) from exc
         return Summary(
             job=job,
             paths=paths,

@@ -42,7 +42,10 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
+    from vitriton._errors import VitritonError
+    from vitriton.cli import fail
     from vitriton.commands._catalogue import list_models, to_document
+    from vitriton.commands._failure import reason
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
@@ -54,6 +57,8 @@ def models(
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")
         catalogue = list_models(transports[0], timeout, model or ())
+    except VitritonError as exc:
+        fail(reason(exc))
     finally:
         for transport in transports:
             transport.close()
