@@ -50,10 +50,18 @@ class Way:
 WAYS = [Way(kind, scheme) for kind in KINDS for scheme in ("grpc", "http")]
 
 
+GRPC_WAYS = [way for way in WAYS if way.scheme == "grpc"]
+
+
 def on_all_ways(work: Callable[[Way], Any], ways: Sequence[Way] = WAYS) -> list[Any]:
     """Does it for all at the same time."""
     with ThreadPoolExecutor(len(ways)) as pool:
         return list(pool.map(work, ways))
+
+
+def quick_server(repository: Path, **arguments: Any) -> TritonServer:
+    """One that does not wait for clients' idle connections when it stops."""
+    return TritonServer(repository, exit_timeout_s=0.0, **arguments)
 
 
 def kill(server: TritonServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 import tritonclient.grpc as triton
 from client.chaos import (
     FAULTS,
+    GRPC_WAYS,
     PATIENCE_S,
     RESTARTS,
     WAYS,
@@ -25,6 +26,7 @@ from client.chaos import (
     on_all_ways,
     peak_growth_bytes,
     pictures,
+    quick_server,
     resident_bytes,
     through_faults,
     wait_for,
@@ -59,10 +61,11 @@ def way(request) -> Way:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """Three servers with `tiny`, which are started again on their ports when they die."""
+    """Three servers with `tiny` and `noop`, which are started again on their ports when they die."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tiny_pooled", fingerprint="space-1")
-    found = [TritonServer(repository, watch=RESTARTS) for _ in range(3)]
+    write_noop(repository)
+    found = [quick_server(repository, watch=RESTARTS) for _ in range(3)]
     with ThreadPoolExecutor(3) as pool:
         try:
             found[0].start()  # on ports that the others then see taken
@@ -138,29 +141,33 @@ def answered(server: TritonServer) -> int:
             return -1
 
 
-def test_all_down(way, server, files):
+def test_all_down(server, files):
     """Unavailable at the deadline, after several attempts, with everything that one wants to know; nothing runs on."""
-    with ExitStack() as stack:
-        ways = [stack.enter_context(FaultyProxy(way.address(server))) for _ in range(3)]
-        client = stack.enter_context(way.connect(*(proxy.address for proxy in ways)))
-        client.embed(files, timeout_s=PATIENCE_S)
-        for proxy in ways:
-            proxy.refuse()
-        for call in (client.embed, lambda *args, **more: list(client.stream(*args, **more))):
-            with fails_by(1.0) as caught:
-                call(files, timeout_s=1.0)
-            error = caught.value
-            assert isinstance(error, Unavailable)
-            assert error.attempts > 1
-            assert (error.status, error.model) == ("UNAVAILABLE", "tiny_pooled")
-            assert error.address in [f"{way.scheme}://{proxy.address}" for proxy in ways]
-            assert f"tried {error.attempts} times in 1 s" in str(error)
-            assert error.__cause__ is not None
-        requests = client.stats().requests
-        for proxy in ways:
-            proxy.listen()
-        assert len(client.embed(files, timeout_s=PATIENCE_S)) == len(files)
-        assert client.stats().requests - requests >= 3
+
+    def run(way: Way) -> None:
+        with ExitStack() as stack:
+            ways = [stack.enter_context(FaultyProxy(way.address(server))) for _ in range(3)]
+            client = stack.enter_context(way.connect(*(proxy.address for proxy in ways)))
+            client.embed(files, timeout_s=PATIENCE_S)
+            for proxy in ways:
+                proxy.refuse()
+            for call in (client.embed, lambda *args, **more: list(client.stream(*args, **more))):
+                with fails_by(1.0) as caught:
+                    call(files, timeout_s=1.0)
+                error = caught.value
+                assert isinstance(error, Unavailable)
+                assert error.attempts > 1
+                assert (error.status, error.model) == ("UNAVAILABLE", "tiny_pooled")
+                assert error.address in [f"{way.scheme}://{proxy.address}" for proxy in ways]
+                assert f"tried {error.attempts} times in 1 s" in str(error)
+                assert error.__cause__ is not None
+            requests = client.stats().requests
+            for proxy in ways:
+                proxy.listen()
+            assert len(client.embed(files, timeout_s=PATIENCE_S)) == len(files)
+            assert client.stats().requests - requests >= 3
+
+    on_all_ways(run)
 
 
 def test_queue_full(way, server):
@@ -209,37 +216,41 @@ def test_a_slow_network(way, server, files, embeddings):
         assert client.stats().retries == 0
 
 
-def test_an_attempt_can_be_bounded(way, server, files, embeddings):
+def test_an_attempt_can_be_bounded(server, files, embeddings):
     """With attempt_timeout_s a server that says nothing costs one attempt, from the first call on."""
-    hole = Fault(request_bytes=0, ending="silence")
-    options = Options(attempt_timeout_s=1.0, max_in_flight=2)
-    with FaultyProxy(way.address(server), hole) as dead, FaultyProxy(way.address(server)) as proxy:
-        with way.connect(dead.address, proxy.address, options=options) as client:
-            np.testing.assert_allclose(client.embed(files, timeout_s=PATIENCE_S), embeddings, rtol=1e-6)
-        with way.connect(dead.address, options=options) as client, fails_by(2.5) as caught:
-            client.embed(files, timeout_s=2.5)
-        assert isinstance(caught.value, Unavailable)
-        assert caught.value.attempts > 1
-        assert "no answer in 1 s (attempt_timeout_s)" in str(caught.value)
+
+    def run(way: Way) -> None:
+        hole = Fault(request_bytes=0, ending="silence")
+        options = Options(attempt_timeout_s=1.0, max_in_flight=2)
+        with FaultyProxy(way.address(server), hole) as dead, FaultyProxy(way.address(server)) as proxy:
+            with way.connect(dead.address, proxy.address, options=options) as client:
+                np.testing.assert_allclose(client.embed(files, timeout_s=PATIENCE_S), embeddings, rtol=1e-6)
+            with way.connect(dead.address, options=options) as client, fails_by(2.5) as caught:
+                client.embed(files, timeout_s=2.5)
+            assert isinstance(caught.value, Unavailable)
+            assert caught.value.attempts > 1
+            assert "no answer in 1 s (attempt_timeout_s)" in str(caught.value)
+
+    on_all_ways(run)
 
 
-GRPC_WAYS = pytest.mark.parametrize("way", [way for way in WAYS if way.scheme == "grpc"], ids=str)
-
-
-@GRPC_WAYS
-def test_a_server_says_goodbye(way, server, files):
+def test_a_server_says_goodbye(server, files):
     """A GOAWAY on connection after connection (a gateway that drains) does not paralyse the channel."""
-    with FaultyProxy(way.address(server)) as proxy, way.connect(proxy.address) as client:
-        for _ in range(12):
-            assert len(client.embed(files[:1], timeout_s=PATIENCE_S)) == 1
-            proxy.switch(FAULTS["grpc"]["goodbye"], drop=True)
-            with fails_by(0.3) as caught:
-                client.embed(files[:1], timeout_s=0.3)
-            assert isinstance(caught.value, (Unavailable, DeadlineExceeded))
-            proxy.switch(HEALTHY, drop=True)
+
+    def run(way: Way) -> None:
+        with FaultyProxy(way.address(server)) as proxy, way.connect(proxy.address) as client:
+            for _ in range(8):
+                assert len(client.embed(files[:1], timeout_s=PATIENCE_S)) == 1
+                proxy.switch(FAULTS["grpc"]["goodbye"], drop=True)
+                with fails_by(0.3) as caught:
+                    client.embed(files[:1], timeout_s=0.3)
+                assert isinstance(caught.value, (Unavailable, DeadlineExceeded))
+                proxy.switch(HEALTHY, drop=True)
+
+    on_all_ways(run, GRPC_WAYS)
 
 
-@GRPC_WAYS
+@pytest.mark.parametrize("way", GRPC_WAYS, ids=str)
 @pytest.mark.parametrize("messages", [[], [b"\xff\xff\xff"]], ids=["none", "unreadable"])
 def test_a_reply_without_a_message(way, messages):
     """A status of OK without a message that can be read is a failure, at once."""
@@ -287,7 +298,7 @@ def test_a_server_is_replaced(tmp_path, files, embeddings):
     code = tmp_path / "new" / "tiny_pooled" / "1" / "model.py"
     code.write_text(code.read_text().replace("return np.array([*", "return 1000 + np.array([*"))
     with ExitStack() as stack:
-        old = stack.enter_context(TritonServer(tmp_path / "old"))
+        old = stack.enter_context(quick_server(tmp_path / "old"))
         clients = [stack.enter_context(way.connect(way.address(old))) for way in WAYS]
         bound = [stack.enter_context(way.connect(way.address(old), expect_fingerprint="space-1")) for way in WAYS]
         for client in bound:
@@ -302,7 +313,7 @@ def test_a_server_is_replaced(tmp_path, files, embeddings):
             with pytest.raises(ServerDied):
                 old.wait(PATIENCE_S)
             ports = [int(address.rpartition(":")[2]) for address in (old.http_address, old.grpc_address)]
-            stack.enter_context(TritonServer(tmp_path / "new", http_port=ports[0], grpc_port=ports[1]))
+            stack.enter_context(quick_server(tmp_path / "new", http_port=ports[0], grpc_port=ports[1]))
             rows = [call.result(PATIENCE_S) for call in running]
             rows += [first + rest_of(stream) for first, stream in zip(firsts, paused, strict=True)]
         for found in rows:
@@ -348,7 +359,7 @@ def test_a_model_is_loaded_again(tmp_path, files, embeddings):
                 return
 
     with ExitStack() as stack, ThreadPoolExecutor(len(WAYS)) as pool:
-        server = stack.enter_context(TritonServer(tmp_path, triton_arguments=explicit))
+        server = stack.enter_context(quick_server(tmp_path, triton_arguments=explicit))
         control = stack.enter_context(triton.InferenceServerClient(server.grpc_address))
         clients = [stack.enter_context(way.connect(way.address(server))) for way in WAYS]
         calls = [pool.submit(load, client) for client in clients]
@@ -367,16 +378,7 @@ def test_a_model_is_loaded_again(tmp_path, files, embeddings):
 # Bounds
 
 
-def test_memory_of_a_long_stream(noop):
+def test_memory_of_a_long_stream(servers):
     """Twenty thousand tiny inputs leave the peak where it was."""
-    for way in WAYS:
-        assert peak_growth_bytes(noop, way, 20_000) < 100 * 2**20
-
-
-@pytest.fixture(scope="module")
-def noop(tmp_path_factory):
-    """A server whose model does nothing."""
-    repository = tmp_path_factory.mktemp("noop")
-    write_noop(repository)
-    with TritonServer(repository) as server:
-        yield server
+    grown = on_all_ways(lambda way: peak_growth_bytes(servers[2], way, 20_000), GRPC_WAYS)
+    assert max(grown) < 100 * 2**20

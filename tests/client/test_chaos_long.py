@@ -19,6 +19,7 @@ from client.chaos import (
     on_all_ways,
     peak_growth_bytes,
     pictures,
+    quick_server,
     resident_bytes,
     through_faults,
     wait_for,
@@ -49,7 +50,7 @@ def test_a_thousand_calls_through_a_faulty_network(way, server):
 def test_memory_of_a_hundred_thousand_images(way, tmp_path):
     """A hundred thousand tiny inputs leave the peak where it was."""
     write_noop(tmp_path)
-    with TritonServer(tmp_path) as server:
+    with quick_server(tmp_path) as server:
         grown = peak_growth_bytes(server, way, 100_000)
     print(f"{way}: {grown / 2**20:.1f} MiB")
     assert grown < 100 * 2**20
@@ -62,7 +63,7 @@ def test_a_stream_survives_three_kills(way, tmp_path):
     shown = pictures(500)
     kills = sorted(random.Random(str(way)).sample(range(50, 400), 3))
     results = []
-    with TritonServer(tmp_path, watch=RESTARTS) as server, way.connect(way.address(server)) as client:
+    with quick_server(tmp_path, watch=RESTARTS) as server, way.connect(way.address(server)) as client:
         for result in client.stream(map(encoded, shown), timeout_s=PATIENCE_S):
             results.append(result)
             if kills and len(results) >= kills[0] and server.is_alive():
@@ -103,7 +104,7 @@ def test_a_fleet_whose_servers_die_in_turns(tmp_path):
         raise AssertionError
 
     with ExitStack() as stack, ThreadPoolExecutor(3 * len(WAYS)) as pool:
-        servers = [stack.enter_context(TritonServer(tmp_path, watch=RESTARTS)) for _ in range(3)]
+        servers = [stack.enter_context(quick_server(tmp_path, watch=RESTARTS)) for _ in range(3)]
         clients = [stack.enter_context(way.connect(*map(way.address, servers))) for way in WAYS]
         calls = [pool.submit(load, client) for client in clients for _ in range(3)]
         try:
