@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,9 @@ def quick_server(repository: Path, **arguments: Any) -> TritonServer:
 
 
 def kill(server: TritonServer) -> None:
-    """As `kill -9`."""
-    os.kill(server.pid, signal.SIGKILL)
+    """As `kill -9`; one that has just ended by itself is ended."""
+    with suppress(ProcessLookupError):
+        os.kill(server.pid, signal.SIGKILL)
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -223,7 +224,8 @@ def check_error(error: VitritonError, address: str) -> None:
     """It says what a program needs to know."""
     assert isinstance(error, (Unavailable, DeadlineExceeded, InferenceFailed, ContractMismatch)), repr(error)
     assert (error.address, error.model) == (address, "tiny_pooled"), repr(error)
-    assert error.attempts >= 1, repr(error)
+    # On a busy machine the time can be over before there was an attempt.
+    assert error.attempts >= 1 or isinstance(error, DeadlineExceeded), repr(error)
     if error.status is not None:  # else there was no answer of which it could be
         assert error.__cause__ is not None, repr(error)
 

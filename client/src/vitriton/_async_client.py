@@ -15,7 +15,7 @@ from vitriton._client import DType, ImageLike, OnError, check_choices, checked, 
 from vitriton._connection import TLS, Token
 from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
-from vitriton._errors import InvalidImage, VitritonError
+from vitriton._errors import InvalidImage, VitritonError, without_frames
 from vitriton._flow import Event, Flow
 from vitriton._options import UNSET, Options, Unset
 from vitriton._results import Floats, Result, ResultSink
@@ -197,7 +197,6 @@ class AsyncClient:
         take: Callable[[], Iterable[Result]],
     ) -> AsyncGenerator[Result, None]:
         """Runs a flow to its end; whatever ends it, no request of it is left running."""
-        self._core.wake_on_close(mailbox)
         try:
             while True:
                 for event in mailbox.waiting():
@@ -211,13 +210,15 @@ class AsyncClient:
                 if flow.finished:
                     return
                 if not wants_more:
+                    self._core.wake_on_close(mailbox)
+                    self._core.check_usable()  # closed before that
                     await mailbox.wait(flow.wait_s())
                     self._core.check_usable()
         except VitritonError as exc:
             self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()
-            raise
+            raise without_frames(exc) from exc.__cause__
         finally:
             flow.close()
             await puller.close()

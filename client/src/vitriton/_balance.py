@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vitriton._contract import Contract
 from vitriton._retry import Backoff
-from vitriton._transport import Transport
+from vitriton._transport import Awaitable, Transport
 
 # What answers again within this time is the same server: a Triton takes longer to be replaced (2 s with a tiny model).
 _REPLACED_S = 1.0
@@ -21,6 +21,7 @@ class Server:
 
     Attributes:
         transport: the way to it.
+        awaitable: the same, where it is one for an event loop.
         failures: in a row.
         rests_until_s: it is left alone until then where there is another, on the balancer's clock.
         contracts: ensemble → what it promised; emptied when it fails, as it may come back with another export.
@@ -32,6 +33,10 @@ class Server:
     rests_until_s: float = 0.0
     contracts: dict[str, Contract] = field(default_factory=dict)
     heard_s: float = -math.inf
+    awaitable: Awaitable | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.awaitable = self.transport if isinstance(self.transport, Awaitable) else None
 
     def promise(self, model: str, now_s: float) -> Contract | None:
         """What it promised for an ensemble; None where it must be asked, as it may have been replaced meanwhile."""

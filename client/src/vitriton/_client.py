@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vitriton._connection import TLS, Token
 from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
-from vitriton._errors import InvalidImage, VitritonError
+from vitriton._errors import InvalidImage, VitritonError, without_frames
 from vitriton._flow import Event, Flow
 from vitriton._options import UNSET, Options, Unset, check_seconds
 from vitriton._results import ArraySink, Floats, Result, ResultSink
@@ -268,7 +268,6 @@ class Client:
         take: Callable[[], Iterable[Result]],
     ) -> Iterator[Result]:
         """Runs a flow to its end; whatever ends it, no request of it is left running."""
-        self._core.wake_on_close(mailbox)
         try:
             while True:
                 for event in mailbox.waiting():
@@ -279,13 +278,15 @@ class Client:
                 if flow.finished:
                     return
                 if not wants_more:
+                    self._core.wake_on_close(mailbox)
+                    self._core.check_usable()  # closed before that
                     mailbox.wait(flow.wait_s())
                     self._core.check_usable()
         except VitritonError as exc:
             self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()
-            raise
+            raise without_frames(exc) from exc.__cause__
         finally:
             flow.close()
             source.close()

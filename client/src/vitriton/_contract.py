@@ -72,7 +72,7 @@ class Contract:
 
     def accepts(self, other: Contract) -> bool:
         """Whether a server with the contract `other` may answer requests that were made for this one."""
-        return (
+        return other is self or (
             self.fingerprint == other.fingerprint
             and (self.output, self.shape, self.dtype) == (other.output, other.shape, other.dtype)
             and (self.input, self.datatype, self.item_shape) == (other.input, other.datatype, other.item_shape)
@@ -130,8 +130,9 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int, data: Any
     """
     wanted = (batch_size, *contract.shape)
     dtype = _DTYPES.get(reply.datatype)
-    fits = len(reply.shape) == len(wanted) and all(
-        got == size or (size < 0 <= got) for got, size in zip(reply.shape, wanted, strict=True)
+    fits = reply.shape == wanted or (
+        len(reply.shape) == len(wanted)
+        and all(got == size or (size < 0 <= got) for got, size in zip(reply.shape, wanted, strict=True))
     )
     if reply.name != contract.output or dtype != contract.dtype or not fits:
         raise contract.mismatch(

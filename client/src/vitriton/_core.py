@@ -25,7 +25,7 @@ from vitriton._contract import (
     served_models,
 )
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, ModelNotReady, Unavailable, VitritonError
+from vitriton._errors import ContractMismatch, ModelNotReady, Unavailable, VitritonError, without_frames
 from vitriton._failures import Call, after_attempts, port_hint, to_error
 from vitriton._options import Options, check_seconds
 from vitriton._reading import Encode, Reader
@@ -218,7 +218,10 @@ class Core:
         if known is None:
             return None
         now_s, model = self.clock(), known.contract.model
-        return known if any(server.promise(model, now_s) for server in self.balancer.servers) else None
+        for server in self.balancer.servers:
+            if server.promise(model, now_s) is not None:
+                return known
+        return None
 
     def service(self, pool: bool, deadline: Deadline) -> Service:
         """What the servers have under the client's name; waits for one that answers.
@@ -257,13 +260,13 @@ class Core:
         limit_s = self.options.attempt_timeout_s
         remaining_s = deadline.remaining_s()
         if limit_s is None or (remaining_s is not None and remaining_s <= limit_s):
-            return Deadline.after(remaining_s), False
+            return deadline, False
         return Deadline.after(limit_s), True
 
     def no_answer(self, late: CallError) -> CallError:
         """The failure of an attempt that had less time than the call."""
         failed = CallError(Code.UNAVAILABLE, f"no answer in {self.options.attempt_timeout_s:g} s (attempt_timeout_s)")
-        failed.__cause__ = late.with_traceback(None)
+        failed.__cause__ = without_frames(late)
         return failed
 
     def _promised(self, server: Server, contract: Contract) -> None:

@@ -21,9 +21,11 @@ ValueError and TypeError.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 _MAX_NAMED = 5  # images that a message names; `InvalidImage.errors` has all
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 class VitritonError(Exception):
@@ -171,3 +173,20 @@ def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
     named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason in errors[:_MAX_NAMED])
     more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
     return f"{len(errors)}{of_total} images cannot be used: {named}{more}"
+
+
+def without_frames(error: Error) -> Error:
+    """`error`, and what is behind it, without their tracebacks.
+
+    Their frames hold the images of the call, and often the error itself: all that would stay in memory until the
+    garbage collector comes.
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        one = todo.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            todo += (one.__cause__, one.__context__)
+    return error

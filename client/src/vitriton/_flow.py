@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vitriton._balance import Server
 from vitriton._contract import Contract, read_reply
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, ImageProblem, InvalidImage, VitritonError
+from vitriton._errors import ContractMismatch, ImageProblem, InvalidImage, VitritonError, without_frames
 from vitriton._failures import Call, after_attempts, deadline_exceeded, to_error
 from vitriton._reading import Encode, Unreadable, encoded, is_slow
 from vitriton._region_errors import may_still_write
@@ -27,7 +27,7 @@ from vitriton._results import Item, Sink
 from vitriton._retry import SERVER_DOWN
 from vitriton._sources import source_name
 from vitriton._status import Failure, classify
-from vitriton._transport import Awaitable, CallError, Code, InferReply, InferRequest, Pending
+from vitriton._transport import CallError, Code, InferReply, InferRequest, Pending
 
 if TYPE_CHECKING:
     from vitriton._core import Core
@@ -37,6 +37,7 @@ _LOG = logging.getLogger("vitriton")
 
 Event = Callable[[], None]
 
+_NO_DEADLINE = Deadline.after(None)
 _GIVEN_UP = CallError(Code.CANCELLED, "given up by this client")
 
 
@@ -130,7 +131,6 @@ class Flow:
         self._inline = inline
         self._eager = eager
         self._awaited = awaited
-        self._no_deadline = Deadline.after(None)
         self._trace_context = core.tracer.context()
         self._count = 0  # images taken from the caller
         self._settled = 0  # of them, answered or rejected
@@ -172,7 +172,7 @@ class Flow:
         index, source = self._count, source_name(image)
         self._count += 1
         if isinstance(image, bytes) and self._encode is None:
-            self._read(index, source, self._core.reader.read(image, None, self._no_deadline))
+            self._read(index, source, self._core.reader.read(image, None, _NO_DEADLINE))
             return
         self._reading[index] = source
         if not is_slow(image) and self._inline:
@@ -269,12 +269,15 @@ class Flow:
             if batch.pending is not None:
                 batch.pending.cancel()
             self._end_attempt(batch, _GIVEN_UP, drop=True)
+        for batch in (*self._running, *self._waiting):
+            batch.items, batch.error = [], None  # a frame may hold the batch for longer
         self._running.clear()
+        self._waiting.clear()
 
     # Reading
 
     def _read_deadline(self) -> Deadline:
-        return self._deadline or self._no_deadline
+        return self._deadline or _NO_DEADLINE
 
     def _submit(self, work: Callable[[], object]) -> None:
         self._core.submit_reading(work)
@@ -356,7 +359,7 @@ class Flow:
         try:
             self._core.verify(server, self._contract, attempt, attempts)
         except (CallError, VitritonError) as exc:
-            error = exc.with_traceback(None)
+            error = without_frames(exc)
         self._post(partial(self._verified, batch, server, error))
 
     def _verified(self, batch: _Batch, server: Server, error: Exception | None) -> None:
@@ -371,7 +374,7 @@ class Flow:
 
     def _send_to(self, batch: _Batch, server: Server) -> None:
         attempt, batch.cut_short = self._core.attempt(batch.deadline)
-        timeout_s = attempt.timeout_s
+        timeout_s = attempt.remaining_s()
         if batch.shares:
             batch.lease = self._core.lease(server, self._contract.reply_bytes(len(batch.items)))
         batch.span, headers = self._core.tracer.start(
@@ -394,8 +397,8 @@ class Flow:
                 if self._inline:
                     self._answered(batch, server, server.transport.infer(request, timeout_s))
                     return
-                if isinstance(server.transport, Awaitable):
-                    self._last = batch, server, server.transport.infer_async(request, timeout_s)
+                if server.awaitable is not None:
+                    self._last = batch, server, server.awaitable.infer_async(request, timeout_s)
                     return
             batch.pending = pending = server.transport.send(request, timeout_s)
         except CallError as exc:
@@ -457,14 +460,13 @@ class Flow:
         if failure is Failure.DEADLINE and batch.cut_short and not batch.deadline.expired:
             failed, failure = self._core.no_answer(failed), Failure.UNREACHABLE
         self._end_attempt(batch, failed, drop=may_still_write(failed))
-        self._running.discard(batch)
         if failure is Failure.UNKNOWN_REGION and batch.shares:
             self._core.forget_regions(server)
             batch.shares = False
             self._send(batch)
             return
         error = to_error(failed, self._context(batch, server))
-        error.__cause__ = failed.with_traceback(None)  # whose frames would keep the images in memory
+        error.__cause__ = without_frames(failed)
         if isinstance(error, InvalidImage) and self._returns_errors:
             self._drop_bad(batch, error)
             return
@@ -489,6 +491,8 @@ class Flow:
             )
         if batch.items:
             self._send(batch)
+        else:
+            self._running.discard(batch)
 
     def _retry_or_raise(self, batch: _Batch, server: Server, failure: Failure, error: VitritonError) -> None:
         now_s = self._core.clock()
@@ -510,6 +514,7 @@ class Flow:
             wait_s = 0.0
         batch.error = error
         batch.due_s = now_s + wait_s
+        self._running.discard(batch)
         self._waiting.append(batch)
         self._core.counters.retried()
         _LOG.info("request of %d images to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from vitriton._address import Address
 from vitriton._connection import Connection
+from vitriton._errors import without_frames
 from vitriton._grpc import (
     GrpcTransport,
     channel_credentials,
@@ -104,14 +105,14 @@ class _AioPending:
         try:
             self._outcome = read_response(await call())
         except CallError as exc:
-            self._outcome = exc.with_traceback(None)
+            self._outcome = without_frames(exc)
         except asyncio.CancelledError:
             self._outcome = CallError(Code.CANCELLED, "cancelled by this client")
         except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
             self._outcome = to_error(exc)
         except Exception as exc:  # a mistake in here; whoever waits must not wait for ever
             self._outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
-            self._outcome.__cause__ = exc.with_traceback(None)
+            self._outcome.__cause__ = without_frames(exc)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()

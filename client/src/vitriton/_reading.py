@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitriton._deadline import Deadline
+from vitriton._errors import without_frames
 from vitriton._fetch import UrlFetcher
 from vitriton._options import Options
 from vitriton._sources import SourceError, read_image
@@ -59,7 +60,7 @@ class Reader:
             )
         except SourceError as exc:
             cause = exc.__cause__ or exc
-            return Unreadable(str(exc), cause.with_traceback(None))
+            return Unreadable(str(exc), without_frames(cause))
         return data if encode is None else encoded(data, encode)
 
     def submit(self, work: Callable[[], object]) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vitriton._address import parse_address
+from vitriton._errors import without_frames
 from vitriton._host import is_same_host
 from vitriton._lease import Lease, Memory
 from vitriton._region_errors import is_in_use, is_passing
@@ -356,7 +357,7 @@ class Regions:
         try:
             self._transport.unregister_region(doomed.owned.name, timeout_s)
         except CallError as exc:
-            return exc.with_traceback(None)
+            return without_frames(exc)
         return None
 
 
