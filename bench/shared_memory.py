@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from vitriton._address import parse_address
-from vitriton._connection import Connection
-from vitriton._grpc import GrpcTransport
-from vitriton._shared_memory import Regions
-from vitriton._transport import InferRequest
+from vitriton._shm.regions import Regions
+from vitriton._wire.address import parse_address
+from vitriton._wire.connection import Connection
+from vitriton._wire.grpc import GrpcTransport
+from vitriton._wire.transport import InferRequest
 from vitriton_server import TritonServer
 
 CALLERS = (1, 4)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from vitriton._transport import InferReply, InferRequest, ModelConfig, ModelStatus
+from vitriton._wire.transport import InferReply, InferRequest, ModelConfig, ModelStatus
 from vitriton.testing import FakePending
 from vitriton.testing import FakeTransport as PublicFakeTransport
 

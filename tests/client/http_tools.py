@@ -5,10 +5,10 @@ import threading
 
 import pytest
 from client.scripted import ScriptedServer, http
-from vitriton._address import Address
-from vitriton._connection import Connection
-from vitriton._http import HttpTransport
-from vitriton._transport import CallError, InferRequest
+from vitriton._wire.address import Address
+from vitriton._wire.connection import Connection
+from vitriton._wire.http import HttpTransport
+from vitriton._wire.transport import CallError, InferRequest
 
 LONG_S = 60.0
 

@@ -1,5 +1,5 @@
 import pytest
-from vitriton._address import Address, parse_address, parse_addresses
+from vitriton._wire.address import Address, parse_address, parse_addresses
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from vitriton import (
     Options,
     Unavailable,
 )
-from vitriton._transport import CallError, Code, InferReply, ModelStatus
+from vitriton._wire.transport import CallError, Code, InferReply, ModelStatus
 
 
 @pytest.fixture(params=KINDS)

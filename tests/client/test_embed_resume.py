@@ -173,7 +173,7 @@ def test_full_disk(server, folder, undisturbed, limit):
 # In each of many children it kills itself at another step of the work that must survive; see below.
 CRASHES = """
 import os, signal, sys, threading
-import numpy, httpx, rich.progress, typer, vitriton._client, vitriton._http, vitriton.commands._run, vitriton.cli
+import numpy, httpx, rich.progress, typer, vitriton._client, vitriton._wire.http, vitriton.commands._run, vitriton.cli
 
 STEPS = {"write", "truncate", "fsync", "mkdir", "replace", "unlink", "rmdir", "flock"}
 FILES = ("/_journal.py", "/_outputs.py", "/pathlib.py", "/shutil.py")

@@ -11,7 +11,7 @@ from client.fakes import FakeTransport
 from client.scripted import ScriptedServer, http
 from vitriton import Client, DeadlineExceeded, InvalidImage, Options
 from vitriton._deadline import Deadline
-from vitriton._fetch import UrlFetcher
+from vitriton._net.fetch import UrlFetcher
 from vitriton._sources import SourceError
 
 OPTIONS = {"url_timeout_s": 30.0, "url_max_bytes": 1000, "url_max_redirects": 3}
@@ -236,7 +236,7 @@ def test_each_redirect_is_checked(site, monkeypatch):
         peer.send(b"secret")
 
     # The check takes one address of this host for a public one, so that a redirect can come from it.
-    monkeypatch.setattr("vitriton._network.is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("vitriton._net.network.is_public", lambda address: address == "127.0.0.1")
     with ScriptedServer(script, host="127.0.0.2") as private:
         fetcher = UrlFetcher(Options(refuse_private_addresses=True, **OPTIONS))
         location = f"http://127.0.0.2:{private.port}/metadata"

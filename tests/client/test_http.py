@@ -19,10 +19,10 @@ from client.http_tools import (
     wait_until,
 )
 from client.scripted import ScriptedServer
-from vitriton._address import Address
-from vitriton._connection import Connection
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code, Region, ServerMetadata, TensorSpec
+from vitriton._wire.address import Address
+from vitriton._wire.connection import Connection
+from vitriton._wire.transport import CallError, Code, Region, ServerMetadata, TensorSpec
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_models(transport):
 
 def test_same_answers_as_grpc(transport, address, files):
     """Both protocols read the same from the same server, errors included."""
-    from vitriton._grpc import GrpcTransport
+    from vitriton._wire.grpc import GrpcTransport
 
     host, _, port = address.rpartition(":")
     other = GrpcTransport(Address("grpc", host, int(port)), Connection())

@@ -15,10 +15,10 @@ from client.http_tools import (
     serve,
 )
 from client.scripted import ScriptedServer, http
-from vitriton._kserve import read_error
 from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code
+from vitriton._wire.kserve import read_error
+from vitriton._wire.transport import CallError, Code
 
 
 @pytest.mark.parametrize(

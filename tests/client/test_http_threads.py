@@ -20,7 +20,7 @@ from client.http_tools import (
     wait_until,
 )
 from client.scripted import ScriptedServer, http
-from vitriton._transport import CallError, Code
+from vitriton._wire.transport import CallError, Code
 
 
 def test_connections_are_kept():

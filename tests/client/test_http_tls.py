@@ -14,8 +14,8 @@ from client.http_tools import (
 )
 from client.scripted import ScriptedServer, http
 from client.tls import Authority
-from vitriton._connection import TLS
-from vitriton._transport import CallError, Code
+from vitriton._wire.connection import TLS
+from vitriton._wire.transport import CallError, Code
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 from client.scripted import ScriptedServer
 from vitriton._deadline import Deadline
-from vitriton._network import Network, is_public
-from vitriton._operation import (
+from vitriton._net.network import Network, is_public
+from vitriton._net.operation import (
     AddressRefused,
     ConnectFailed,
     ConnectionLost,

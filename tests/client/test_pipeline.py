@@ -21,7 +21,7 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import ContractMismatch, InvalidImage, ModelNotReady, Options, VitritonError, pipeline
-from vitriton._transport import CallError, Code, ModelStatus
+from vitriton._wire.transport import CallError, Code, ModelStatus
 from vitriton.preprocessing import CenterCrop, PreprocessSpec, Resize
 from vitriton.testing import FakeTransport
 

@@ -14,7 +14,7 @@ from PIL import Image
 from vitriton import ContractMismatch
 from vitriton._contract import read_contract
 from vitriton._pixels import PillowVersionWarning, encode, encoder_contract, encoder_name, read_preprocess
-from vitriton._transport import ModelConfig, TensorSpec
+from vitriton._wire.transport import ModelConfig, TensorSpec
 from vitriton.preprocessing import (
     FORMAT,
     CenterCrop,

@@ -9,7 +9,7 @@ import pytest
 from client.both import KINDS, make_client
 from client.scripted import ScriptedServer, http
 from vitriton import Client, InferenceFailed, Options, Unavailable, VitritonError
-from vitriton._connection import Connection
+from vitriton._wire.connection import Connection
 from vitriton.testing import FakeTransport
 
 SECRET = "hunter2"

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vitriton import _lease, _region_names
-from vitriton._address import parse_address
-from vitriton._connection import Connection
-from vitriton._grpc import GrpcTransport
-from vitriton._host import is_same_host
-from vitriton._region_errors import may_still_write
-from vitriton._region_names import Owned, dead_regions
-from vitriton._shared_memory import MIN_BYTES, Regions, unregister_dead
+from vitriton._shm import lease as lease_module
+from vitriton._shm import names
+from vitriton._shm.errors import may_still_write
+from vitriton._shm.host import is_same_host
+from vitriton._shm.names import Owned, dead_regions
+from vitriton._shm.regions import MIN_BYTES, Regions, unregister_dead
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code, InferRequest
+from vitriton._wire.address import parse_address
+from vitriton._wire.connection import Connection
+from vitriton._wire.grpc import GrpcTransport
+from vitriton._wire.transport import CallError, Code, InferRequest
 
 HERE = Path(__file__).parent
 ITEM_BYTES = 1024 * 512 * 4
@@ -482,7 +483,7 @@ def test_a_full_shared_memory_file_system(monkeypatch):
     def full(descriptor, offset, byte_size):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_lease.os, "posix_fallocate", full)
+    monkeypatch.setattr(lease_module.os, "posix_fallocate", full)
     assert regions.acquire(MIN_BYTES) is None
     assert regions.settle(PATIENCE_S)
     monkeypatch.undo()
@@ -591,7 +592,7 @@ def test_names_tell_the_owner(monkeypatch):
     owner = Owned()
     _, scope, pid, start, random = owner.name.split("-")
     with subprocess.Popen(["sleep", "60"]) as child:
-        born = _region_names._start_time(child.pid)
+        born = names._start_time(child.pid)
         alive = [f"vitriton-{scope}-{child.pid}-{number}-{random}" for number in (born, 0)]
         recycled = f"vitriton-{scope}-{child.pid}-{born - 1}-{random}"
         assert dead_regions([owner.name, *alive, recycled]) == [recycled]
@@ -611,17 +612,17 @@ def test_a_host_that_hides_itself(monkeypatch, tmp_path):
     scope = Owned().name.split("-")[1]
     name = f"vitriton-{scope}-{child.pid}-1-{'0' * 16}"
     assert dead_regions([name]) == [name]
-    monkeypatch.setattr(_region_names, "_BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr(names, "_BOOT_ID", tmp_path / "none")
     assert dead_regions([name]) == []
 
 
 def test_files_of_killed_clients_are_removed(tmp_path, monkeypatch):
     """What a client that was killed while it registered has left in /dev/shm goes; other files stay."""
-    monkeypatch.setattr(_region_names, "SHM_FOLDER", tmp_path)
+    monkeypatch.setattr(names, "SHM_FOLDER", tmp_path)
     owner = Owned()
     dead = Owned().name
     gc.collect()
     for name in (owner.name, dead, "vitriton-other"):
         (tmp_path / name).touch()
-    _region_names.unlink_dead()
+    names.unlink_dead()
     assert {path.name for path in tmp_path.iterdir()} == {owner.name, "vitriton-other"}

@@ -12,12 +12,12 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 from vitriton import Client, ContractMismatch, InvalidImage
-from vitriton._address import parse_address
-from vitriton._connection import Connection
 from vitriton._contract import ensemble_name, read_contract
-from vitriton._grpc import GrpcTransport
 from vitriton._pixels import PillowVersionWarning, encode, encoder_contract, encoder_name, read_preprocess
-from vitriton._transport import CallError, InferRequest
+from vitriton._wire.address import parse_address
+from vitriton._wire.connection import Connection
+from vitriton._wire.grpc import GrpcTransport
+from vitriton._wire.transport import CallError, InferRequest
 from vitriton.preprocessing import parse_image_errors
 from vitriton_export._corpus import corpus
 from vitriton_server import TritonServer

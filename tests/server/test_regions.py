@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from vitriton._region_names import Owned
+from vitriton._shm.names import Owned
 from vitriton_server import TritonServer, WatchPolicy, _regions
 from vitriton_server._probe import Probe
 from vitriton_server._regions import INTERVAL_S, Sweep
@@ -21,7 +21,7 @@ _CLIENT = """
 import sys
 from pathlib import Path
 import tritonclient.grpc as triton
-from vitriton._region_names import Owned
+from vitriton._shm.names import Owned
 owned = Owned()
 path = Path("/dev/shm") / owned.name
 path.write_bytes(bytes(4096))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vitriton._connection import TLS
 from vitriton._errors import (
     ContractMismatch,
     DeadlineExceeded,
@@ -23,11 +22,12 @@ from vitriton._errors import (
     VitritonError,
 )
 from vitriton._options import Options
+from vitriton._wire.connection import TLS
 
 if TYPE_CHECKING:
     from vitriton._async_client import AsyncClient
     from vitriton._client import Client
-    from vitriton._pipeline import pipeline
+    from vitriton._pipeline.pipeline import pipeline
     from vitriton._pixels import PillowVersionWarning
     from vitriton._results import Result
     from vitriton._stats import Stats
@@ -64,7 +64,7 @@ _LAZY = {
     "PillowVersionWarning": "vitriton._pixels",
     "Result": "vitriton._results",
     "Stats": "vitriton._stats",
-    "pipeline": "vitriton._pipeline",
+    "pipeline": "vitriton._pipeline.pipeline",
 }
 
 

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 from vitriton._client import DType, ImageLike, OnError, check_choices, checked, make_sink, result_dtype
-from vitriton._connection import TLS, Token
 from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import InvalidImage, VitritonError, without_frames
@@ -21,7 +20,8 @@ from vitriton._options import UNSET, Options, Unset
 from vitriton._results import Floats, Result, ResultSink
 from vitriton._sources import as_images
 from vitriton._stats import Stats
-from vitriton._transport import Transport
+from vitriton._wire.connection import TLS, Token
+from vitriton._wire.transport import Transport
 
 T = TypeVar("T")
 

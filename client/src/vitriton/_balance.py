@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from vitriton._contract import Contract
 from vitriton._retry import Backoff
-from vitriton._transport import Awaitable, Transport
+from vitriton._wire.transport import Awaitable, Transport
 
 # What answers again within this time is the same server: a Triton takes longer to be replaced (2 s with a tiny model).
 _REPLACED_S = 1.0

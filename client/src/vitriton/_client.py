@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton._connection import TLS, Token
 from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import InvalidImage, VitritonError, without_frames
@@ -21,7 +20,8 @@ from vitriton._results import ArraySink, Floats, Result, ResultSink
 from vitriton._source_thread import SourceThread
 from vitriton._sources import as_images
 from vitriton._stats import Stats
-from vitriton._transport import Transport
+from vitriton._wire.connection import TLS, Token
+from vitriton._wire.transport import Transport
 
 if TYPE_CHECKING:
     from PIL.Image import Image

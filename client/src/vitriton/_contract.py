@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._errors import ContractMismatch
-from vitriton._transport import InferReply, ModelConfig, ModelStatus
+from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus
 
 INPUT = "image"
 _POOLED, _UNPOOLED = "_pooled", "_unpooled"

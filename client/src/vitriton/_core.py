@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
-from vitriton._address import Address, parse_addresses
 from vitriton._balance import Balancer, Server
-from vitriton._connection import TLS, Connection, Token, checked_headers, checked_token
 from vitriton._contract import (
     Contract,
     ensemble_name,
@@ -33,11 +31,13 @@ from vitriton._retry import SERVER_DOWN, Backoff
 from vitriton._stats import Counters
 from vitriton._status import Failure, classify
 from vitriton._tracing import NoTracer, OpenTelemetryTracer, Tracer
-from vitriton._transport import CallError, Code, ModelStatus, Transport
+from vitriton._wire.address import Address, parse_addresses
+from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
+from vitriton._wire.transport import CallError, Code, ModelStatus, Transport
 
 if TYPE_CHECKING:
-    from vitriton._lease import Lease
-    from vitriton._shared_memory import Regions
+    from vitriton._shm.lease import Lease
+    from vitriton._shm.regions import Regions
 
 T = TypeVar("T")
 
@@ -468,7 +468,7 @@ class Core:
             return None
         regions = self._regions.get(server)
         if regions is None:
-            from vitriton._shared_memory import Regions
+            from vitriton._shm.regions import Regions
 
             with self._lock:
                 regions = self._regions.setdefault(server, Regions(server.transport))
@@ -504,14 +504,14 @@ def connect(address: str | Sequence[str], settings: Settings, asynchronous: bool
 def _transport(address: Address, connection: Connection, asynchronous: bool) -> Transport:
     # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
     if address.scheme.startswith("http"):
-        from vitriton._http import HttpTransport
+        from vitriton._wire.http import HttpTransport
 
         return HttpTransport(address, connection)
     if asynchronous:
-        from vitriton._grpc_aio import AioGrpcTransport
+        from vitriton._wire.grpc_aio import AioGrpcTransport
 
         return AioGrpcTransport(address, connection)
-    from vitriton._grpc import GrpcTransport
+    from vitriton._wire.grpc import GrpcTransport
 
     return GrpcTransport(address, connection)
 

@@ -18,7 +18,7 @@ from vitriton._errors import (
     VitritonError,
 )
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError
+from vitriton._wire.transport import CallError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,16 +22,16 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ContractMismatch, ImageProblem, InvalidImage, VitritonError, without_frames
 from vitriton._failures import Call, after_attempts, deadline_exceeded, to_error
 from vitriton._reading import Encode, Unreadable, encoded, is_slow
-from vitriton._region_errors import may_still_write
 from vitriton._results import Item, Sink
 from vitriton._retry import SERVER_DOWN
+from vitriton._shm.errors import may_still_write
 from vitriton._sources import source_name
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, Code, InferReply, InferRequest, Pending
+from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 if TYPE_CHECKING:
     from vitriton._core import Core
-    from vitriton._lease import Lease
+    from vitriton._shm.lease import Lease
 
 _LOG = logging.getLogger("vitriton")
 

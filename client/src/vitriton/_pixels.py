@@ -14,7 +14,7 @@ from dataclasses import replace
 import PIL
 
 from vitriton._contract import Contract
-from vitriton._transport import ModelConfig
+from vitriton._wire.transport import ModelConfig
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 INPUT = "pixels"

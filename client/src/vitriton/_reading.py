@@ -10,7 +10,7 @@ from typing import Any
 
 from vitriton._deadline import Deadline
 from vitriton._errors import without_frames
-from vitriton._fetch import UrlFetcher
+from vitriton._net.fetch import UrlFetcher
 from vitriton._options import Options
 from vitriton._sources import SourceError, read_image
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from vitriton._transport import Code
+from vitriton._wire.transport import Code
 
 
 class Failure(Enum):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from vitriton._address import parse_address
-from vitriton._transport import CallError
+from vitriton._wire.address import parse_address
+from vitriton._wire.transport import CallError
 
 _NOTHING: Mapping[str, str] = {}
 _MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of images

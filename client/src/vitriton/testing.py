@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vitriton._transport import (
+from vitriton._wire.transport import (
     CallError,
     Code,
     InferReply,
@@ -77,14 +77,14 @@ class FakePending:
         return self._done.wait(timeout_s)
 
     def result(self) -> InferReply:
-        """See `vitriton._transport.Pending`."""
+        """See `vitriton._wire.transport.Pending`."""
         self._done.wait()
         if self.cancelled:
             raise CallError(Code.CANCELLED, "cancelled by this client")
         return self._respond()
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """See `vitriton._transport.Pending`."""
+        """See `vitriton._wire.transport.Pending`."""
         with self._lock:
             if not self._done.is_set():
                 self._callbacks.append(callback)
@@ -92,7 +92,7 @@ class FakePending:
         callback()
 
     def cancel(self) -> None:
-        """See `vitriton._transport.Pending`."""
+        """See `vitriton._wire.transport.Pending`."""
         if not self._done.is_set():
             self.cancelled = True
             self.finish()
@@ -156,7 +156,7 @@ class FakeTransport:
         return InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
 
     def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
-        """See `vitriton._transport.Transport`, and so on."""
+        """See `vitriton._wire.transport.Transport`, and so on."""
         return ServerMetadata(name="triton", version="0.0.0")
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from vitriton._region_names import dead_regions
+from vitriton._shm.names import dead_regions
 
 _LOG = logging.getLogger("vitriton_server")
 

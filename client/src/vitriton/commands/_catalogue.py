@@ -12,7 +12,7 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ContractMismatch, ModelNotReady, Unavailable
 from vitriton._failures import Call, to_error
 from vitriton._status import Failure, classify
-from vitriton._transport import CallError, ModelConfig, ModelStatus, ServerMetadata, Transport
+from vitriton._wire.transport import CallError, ModelConfig, ModelStatus, ServerMetadata, Transport
 from vitriton.commands._failure import CommandFailed
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from vitriton._client import Client
-    from vitriton._transport import Transport
+    from vitriton._wire.transport import Transport
 
 DEFAULT_ADDRESS = "localhost:8001"
 
@@ -88,7 +88,7 @@ class Server:
             raise typer.BadParameter(str(exc)) from exc
 
     def _connection(self) -> dict[str, Any]:
-        from vitriton._connection import TLS
+        from vitriton._wire.connection import TLS
 
         is_tls = self.ca_file or self.cert_file or self.key_file
         return {

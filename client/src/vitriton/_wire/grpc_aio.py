@@ -13,10 +13,10 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2_grpc
 
-from vitriton._address import Address
-from vitriton._connection import Connection
 from vitriton._errors import without_frames
-from vitriton._grpc import (
+from vitriton._wire.address import Address
+from vitriton._wire.connection import Connection
+from vitriton._wire.grpc import (
     GrpcTransport,
     channel_credentials,
     channel_options,
@@ -25,7 +25,7 @@ from vitriton._grpc import (
     to_error,
     write_request,
 )
-from vitriton._transport import CallError, Code, InferReply, InferRequest, Pending
+from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 _CLOSE_S = 2.0
 

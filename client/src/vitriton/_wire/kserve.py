@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from vitriton._transport import (
+from vitriton._wire.transport import (
     CallError,
     Code,
     InferReply,

@@ -4,7 +4,7 @@ Whatever waits for the server (registering, unregistering) is done by a thread o
 it: as long as there is no region, results come in the reply. What cannot be had is given up silently.
 
 A region's file is unlinked as soon as the server has mapped it. A client that is killed so leaves no file behind, only
-a mapping in the server, which whoever comes next has unregistered (see `_region_names`).
+a mapping in the server, which whoever comes next has unregistered (see `names`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from vitriton._address import parse_address
 from vitriton._errors import without_frames
-from vitriton._host import is_same_host
-from vitriton._lease import Lease, Memory
-from vitriton._region_errors import is_in_use, is_passing
-from vitriton._region_names import SHM_FOLDER, Owned, dead_regions, unlink_dead
-from vitriton._transport import CallError, Transport
+from vitriton._shm.errors import is_in_use, is_passing
+from vitriton._shm.host import is_same_host
+from vitriton._shm.lease import Lease, Memory
+from vitriton._shm.names import SHM_FOLDER, Owned, dead_regions, unlink_dead
+from vitriton._wire.address import parse_address
+from vitriton._wire.transport import CallError, Transport
 
 _LOG = logging.getLogger("vitriton")
 

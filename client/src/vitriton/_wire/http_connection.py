@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton._network import Network
-from vitriton._operation import ConnectionLost, Operation
+from vitriton._net.network import Network
+from vitriton._net.operation import ConnectionLost, Operation
 
 KEEPALIVE_S = 30.0  # below what gateways keep an idle connection for, which is 60 s and more as a rule
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from vitriton._errors import PipelineMismatch
 from vitriton._options import check_count
-from vitriton._pipeline_processor import check_settings
-from vitriton._pipeline_served import ServedModel
+from vitriton._pipeline.processor import check_settings
+from vitriton._pipeline.served import ServedModel
 
 TASK = "image-feature-extraction"
 

@@ -12,8 +12,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
-from vitriton._network import Network, Stream
-from vitriton._operation import AddressRefused, ConnectFailed, ConnectionLost, OutOfTime
+from vitriton._net.network import Network, Stream
+from vitriton._net.operation import AddressRefused, ConnectFailed, ConnectionLost, OutOfTime
 
 _IDLE_CONNECTIONS = 20
 _IDLE_S = 5.0

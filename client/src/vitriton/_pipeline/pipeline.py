@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton import _pipeline_checks as checks
 from vitriton._options import check_seconds
-from vitriton._pipeline_inputs import FeatureIterator, is_single, items_of, readable
-from vitriton._pipeline_served import Access, ServedModel, find
+from vitriton._pipeline import checks
+from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
+from vitriton._pipeline.served import Access, ServedModel, find
 
 if TYPE_CHECKING:
     from vitriton._client import Client

@@ -10,8 +10,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from vitriton._deadline import Deadline
-from vitriton._network import Network
-from vitriton._operation import Operation, OperationCancelled
+from vitriton._net.network import Network
+from vitriton._net.operation import Operation, OperationCancelled
 from vitriton._options import Options
 from vitriton._sources import SourceError
 
@@ -48,7 +48,7 @@ class UrlFetcher:
         import httpcore
         import httpx
 
-        from vitriton._httpcore import AddressRefusedError
+        from vitriton._net.backend import AddressRefusedError
 
         timeout_s = deadline.bounded_s(self._options.url_timeout_s)
         try:
@@ -119,7 +119,7 @@ class UrlFetcher:
         import httpx
 
         from vitriton import __version__
-        from vitriton._httpcore import NetworkTransport
+        from vitriton._net.backend import NetworkTransport
 
         with self._lock:
             if self._closed:

@@ -9,8 +9,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from vitriton._region_names import SHM_FOLDER, Owned
-from vitriton._transport import Region
+from vitriton._shm.names import SHM_FOLDER, Owned
+from vitriton._wire.transport import Region
 
 _MARK_BYTES = 16
 

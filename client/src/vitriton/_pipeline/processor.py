@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitriton._errors import PipelineMismatch
-from vitriton._pipeline_served import ServedModel
+from vitriton._pipeline.served import ServedModel
 
 _GEOMETRY = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb", "do_pad")
 _VALUES = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")

@@ -11,7 +11,7 @@ from vitriton._options import Options
 
 if TYPE_CHECKING:
     from vitriton._client import Client
-    from vitriton._transport import Transport
+    from vitriton._wire.transport import Transport
 
 # Asked for to hear which models there are: no export has this name, as their names begin with a letter or a digit.
 _NO_MODEL = "-"

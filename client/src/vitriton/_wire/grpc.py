@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from vitriton._address import Address
-from vitriton._connection import TLS, Connection
 from vitriton._options import MAX_MESSAGE_BYTES
-from vitriton._transport import (
+from vitriton._wire.address import Address
+from vitriton._wire.connection import TLS, Connection
+from vitriton._wire.transport import (
     CallError,
     Code,
     InferReply,

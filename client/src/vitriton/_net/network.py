@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from vitriton._operation import (
+from vitriton._net.operation import (
     AddressRefused,
     ConnectFailed,
     ConnectionLost,

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 
-from vitriton import _kserve
-from vitriton._address import Address
-from vitriton._connection import TLS, Connection
 from vitriton._deadline import Deadline
-from vitriton._http_connection import Answer, Connections, CutShort, Question, TooLarge
-from vitriton._kserve import printable
-from vitriton._network import Network
-from vitriton._operation import ConnectFailed, ConnectionLost, Operation, OperationCancelled, OutOfTime
+from vitriton._net.network import Network
+from vitriton._net.operation import ConnectFailed, ConnectionLost, Operation, OperationCancelled, OutOfTime
 from vitriton._options import MAX_MESSAGE_BYTES
-from vitriton._transport import (
+from vitriton._wire import kserve
+from vitriton._wire.address import Address
+from vitriton._wire.connection import TLS, Connection
+from vitriton._wire.http_connection import Answer, Connections, CutShort, Question, TooLarge
+from vitriton._wire.kserve import printable
+from vitriton._wire.transport import (
     CallError,
     Code,
     InferReply,
@@ -30,7 +30,7 @@ from vitriton._transport import (
     Pending,
     ServerMetadata,
 )
-from vitriton._workers import Workers
+from vitriton._wire.workers import Workers
 
 _CLOSE_S = 1.0
 
@@ -78,14 +78,14 @@ class HttpTransport:
 
     def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
         """See `Transport`."""
-        return _kserve.read_metadata(self._call("GET", "/v2", timeout_s))
+        return kserve.read_metadata(self._call("GET", "/v2", timeout_s))
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
         """See `Transport`."""
         try:
-            body = self._call("GET", _kserve.model_path(model, "ready"), timeout_s)
+            body = self._call("GET", kserve.model_path(model, "ready"), timeout_s)
         except CallError as exc:
-            if _kserve.is_not_ready(exc):
+            if kserve.is_not_ready(exc):
                 return False
             raise
         if body:  # a web server that answers everything with a page
@@ -94,26 +94,26 @@ class HttpTransport:
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """See `Transport`."""
-        return _kserve.read_config(self._call("GET", _kserve.model_path(model, "config"), timeout_s))
+        return kserve.read_config(self._call("GET", kserve.model_path(model, "config"), timeout_s))
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
         """See `Transport`."""
-        return _kserve.read_index(self._call("POST", "/v2/repository/index", timeout_s))
+        return kserve.read_index(self._call("POST", "/v2/repository/index", timeout_s))
 
     def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
         """See `Transport`."""
         document = {"key": key, "offset": 0, "byte_size": byte_size}
-        self._call("POST", _kserve.region_path(name, "register"), timeout_s, json.dumps(document).encode())
+        self._call("POST", kserve.region_path(name, "register"), timeout_s, json.dumps(document).encode())
 
     def unregister_region(self, name: str, timeout_s: float | None) -> None:
         """See `Transport`."""
         if not name:  # to Triton that would mean all of them, whoever owns them
             raise ValueError("a region has a name")
-        self._call("POST", _kserve.region_path(name, "unregister"), timeout_s)
+        self._call("POST", kserve.region_path(name, "unregister"), timeout_s)
 
     def regions(self, timeout_s: float | None) -> Sequence[str]:
         """See `Transport`."""
-        return _kserve.read_regions(self._call("GET", "/v2/systemsharedmemory/status", timeout_s))
+        return kserve.read_regions(self._call("GET", "/v2/systemsharedmemory/status", timeout_s))
 
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """See `Transport`."""
@@ -148,15 +148,15 @@ class HttpTransport:
         answer = self._ask(
             Question(
                 method="POST",
-                path=_kserve.model_path(request.model, "infer"),
-                headers=[*self._headers(request.headers), (_kserve.HEADER_LENGTH, str(len(head)))],
+                path=kserve.model_path(request.model, "infer"),
+                headers=[*self._headers(request.headers), (kserve.HEADER_LENGTH, str(len(head)))],
                 body=(head, content),
                 max_bytes=MAX_MESSAGE_BYTES,
-                head_header=_kserve.HEADER_LENGTH,
+                head_header=kserve.HEADER_LENGTH,
             ),
             operation,
         )
-        return _kserve.read_infer(answer.head_length, answer.head, answer.rest, request.region is not None)
+        return kserve.read_infer(answer.head_length, answer.head, answer.rest, request.region is not None)
 
     def _call(self, method: str, path: str, timeout_s: float | None, body: bytes = b"") -> bytes:
         """Waits for the body of the answer, in this thread."""
@@ -165,7 +165,7 @@ class HttpTransport:
             path=path,
             headers=self._headers({}),
             body=(body,) if body else (),
-            max_bytes=_kserve.MAX_JSON_BYTES,
+            max_bytes=kserve.MAX_JSON_BYTES,
         )
         return self._ask(question, Operation(Deadline.after(timeout_s))).head
 
@@ -182,7 +182,7 @@ class HttpTransport:
             except Exception as exc:
                 raise _to_call_error(exc, operation.deadline) from _without_frames(exc)
         if answer.status != 200:
-            raise _kserve.read_error(answer.status, answer.reason, answer.head + answer.rest)
+            raise kserve.read_error(answer.status, answer.reason, answer.head + answer.rest)
         return answer
 
     def _headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -281,7 +281,7 @@ def _body(request: InferRequest, deadline: Deadline) -> tuple[bytes, bytes]:
     timeout_us, left_s = request.timeout_us(), deadline.remaining_s()
     if timeout_us is not None and left_s is not None:  # it may have waited here
         timeout_us = max(1, min(timeout_us, int(left_s * 1e6)))
-    head = _kserve.write_infer(request, len(content), timeout_us)
+    head = kserve.write_infer(request, len(content), timeout_us)
     size = len(head) + len(content)
     if size > MAX_MESSAGE_BYTES:
         raise CallError(Code.RESOURCE_EXHAUSTED, f"the request is larger than max ({size} vs. {MAX_MESSAGE_BYTES})")

@@ -1,0 +1,1 @@
+"""Shared memory with a server on the same host."""
