@@ -38,10 +38,10 @@ from vitriton._wire.transport import CallError, Code
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Code.UNAVAILABLE, "the connection was lost"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Code.UNAVAILABLE, "the connection was lost"),
         # HTTP, and no reply of Triton's
-        (http("200 OK", PAGE), Code.DATA_LOSS, "not JSON: '<html>"),
-        (http("200 OK", b""), Code.DATA_LOSS, "not JSON"),
-        (http("200 OK", b"[" * 100_000), Code.DATA_LOSS, "not JSON"),
-        (http("200 OK", b"\xff\xfe\0"), Code.DATA_LOSS, "not JSON"),
+        (http("200 OK", PAGE), Code.UNIMPLEMENTED, "not JSON: '<html>"),
+        (http("200 OK", b""), Code.UNIMPLEMENTED, "not JSON"),
+        (http("200 OK", b"[" * 100_000), Code.UNIMPLEMENTED, "not JSON"),
+        (http("200 OK", b"\xff\xfe\0"), Code.UNIMPLEMENTED, "not JSON"),
         (http("200 OK", b"{}"), Code.DATA_LOSS, "does not describe one tensor: '{}'"),
         (http("200 OK", b'{"outputs": []}'), Code.DATA_LOSS, "does not describe one tensor"),
         (http("200 OK", b'{"outputs": [{"name": 1}]}'), Code.DATA_LOSS, "does not describe one tensor"),
@@ -56,7 +56,7 @@ from vitriton._wire.transport import CallError, Code
             "inference-header-content-length is",
         ),
         (http("200 OK", BODY, "Inference-Header-Content-Length: many"), Code.DATA_LOSS, "is 'many'"),
-        (http("200 OK", BODY, "Inference-Header-Content-Length: 5"), Code.DATA_LOSS, "not JSON"),
+        (http("200 OK", BODY, "Inference-Header-Content-Length: 5"), Code.UNIMPLEMENTED, "not JSON"),
         (http("200 OK", BODY, "Inference-Header-Content-Length: -5"), Code.DATA_LOSS, "is '-5'"),
         # more than there may be
         (
@@ -180,7 +180,7 @@ def test_a_page_for_everything(body):
         ):
             with pytest.raises(CallError) as caught:
                 call()
-            assert caught.value.code is Code.DATA_LOSS
+            assert caught.value.code in (Code.UNIMPLEMENTED, Code.DATA_LOSS)
         if body:
             with pytest.raises(CallError, match="has a body"):
                 transport.is_model_ready("m", LONG_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Collection, Sequence
@@ -10,6 +11,8 @@ from dataclasses import dataclass, field
 from vitriton._contract import Contract
 from vitriton._retry import Backoff
 from vitriton._wire.transport import Awaitable, Transport
+
+_LOG = logging.getLogger("vitriton")
 
 # What answers again within this time is the same server: a Triton takes longer to be replaced (2 s with a tiny model).
 _REPLACED_S = 1.0
@@ -79,12 +82,18 @@ class Balancer:
         """Notes an answer."""
         if server.failures:
             with self._lock:
+                was_down = server.failures > 0
                 server.failures, server.rests_until_s = 0, 0.0
+            if was_down:
+                _LOG.info("the server at %s answers again", server.transport.address)
 
-    def failed(self, server: Server, now_s: float) -> None:
-        """Notes that a server is down."""
+    def failed(self, server: Server, now_s: float, reason: object) -> None:
+        """Notes that a server is down, for `reason`; the log has the first of it."""
         with self._lock:
+            was_up = server.failures == 0
             server.contracts.clear()
             if now_s >= server.rests_until_s:  # requests that fail together count once
                 server.failures += 1
                 server.rests_until_s = now_s + self._backoff.longest_s(server.failures)
+        if was_up:
+            _LOG.info("the server at %s is down: %s", server.transport.address, reason)

@@ -381,19 +381,19 @@ class Core:
         """Returns, when the next attempt is due, the error of this one; raises it where there must be no other."""
         self.check_usable()
         failure = classify(failed.code, failed.message)
-        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
-            self.balancer.failed(server, self.clock())
         if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
             error: VitritonError = self._model_not_ready(server, pool, self._index(server, deadline), failed.code.value)
         else:
             error = to_error(failed, self._call(server, pool, deadline, attempts))
+        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
+            self.balancer.failed(server, self.clock(), error)
         untried = len(failed_on) < len(self.balancer.servers)
         wait_s = self.backoff.wait_s(failure, attempts, 1.0)
         if untried and (failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL):
             wait_s = 0.0
         if wait_s is None:
             raise error from failed
-        _LOG.info("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
+        _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
         self._closed.wait(deadline.bounded_s(wait_s))
         if deadline.expired:
             raise after_attempts(error, attempts, deadline.timeout_s) from failed

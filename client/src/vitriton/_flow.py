@@ -497,7 +497,7 @@ class Flow:
     def _retry_or_raise(self, batch: _Batch, server: Server, failure: Failure, error: VitritonError) -> None:
         now_s = self._core.clock()
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
-            self._core.balancer.failed(server, now_s)
+            self._core.balancer.failed(server, now_s, error)
             self._core.forget_regions(server)
         elif failure is not Failure.DEADLINE:  # it has answered
             server.heard_s = now_s
@@ -517,7 +517,7 @@ class Flow:
         self._running.discard(batch)
         self._waiting.append(batch)
         self._core.counters.retried()
-        _LOG.info("request of %d images to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
+        _LOG.debug("request of %d images to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
 
     def _check_deadlines(self) -> None:
         if self._deadline is not None and not self._deadline.expired:

@@ -207,7 +207,8 @@ def _parse(body: bytes) -> Any:
         return json.loads(body)
     # UnicodeDecodeError is a ValueError; RecursionError: brackets without end
     except (ValueError, RecursionError) as exc:
-        raise _nonsense(f"the answer is not JSON: {_shown(body)}") from exc
+        # Another program's port, or a gateway's page: nothing there speaks this protocol.
+        raise CallError(Code.UNIMPLEMENTED, f"the answer is not JSON: {_shown(body)}") from exc
 
 
 def _error_text(body: bytes) -> str | None:
