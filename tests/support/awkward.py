@@ -7,7 +7,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
@@ -146,7 +146,7 @@ def _animations(photo: Image.Image) -> dict[str, bytes]:
         "animated.apng.png": encode(frames[0], "PNG", **more, duration=50),
         # the picture for those who cannot play it is not one of the frames
         "animated-default-image.png": encode(frames[0], "PNG", **more, default_image=True),
-        "animated.avif": encode(frames[0], "AVIF", **more),
+        "animated.avif": _without_times(encode(frames[0], "AVIF", **more)),
         "pages.tiff": encode(frames[0], "TIFF", **more),
         "mpo.jpg": encode(frames[0], "MPO", **more),
     }
@@ -197,8 +197,8 @@ def _liars(photo: Image.Image) -> dict[str, bytes]:
 def _profiles(photo: Image.Image) -> dict[str, bytes]:
     """The reference does not convert colours, whatever the profile says."""
     profiles = {
-        "srgb": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
-        "lab": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+        "srgb": _profile("sRGB"),
+        "lab": _profile("LAB"),
         "garbage": b"no profile" * 10,
     }
     files = {}
@@ -296,10 +296,27 @@ def _other_formats() -> dict[str, Refused]:
     return files
 
 
+def _profile(name: Literal["LAB", "sRGB"]) -> bytes:
+    """An ICC profile that does not say when it was made."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes())
+    profile[24:36] = bytes(12)
+    return bytes(profile)
+
+
+def _without_times(sequence: bytes) -> bytes:
+    """The same animation with its times of creation and change set to 0. Source: ISO/IEC 14496-12, 8.2.2 to 8.4.2."""
+    file = bytearray(sequence)
+    for box in (b"mvhd", b"tkhd", b"mdhd"):
+        start = file.index(box) + 4
+        file[start + 4 : start + (20 if file[start] else 12)] = bytes(16 if file[start] else 8)
+    return bytes(file)
+
+
 def _to_lab(photo: Image.Image) -> Image.Image:
     profiles = (ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"))
     converted = ImageCms.profileToProfile(photo, *profiles, outputMode="LAB")
     assert converted is not None
+    converted.info.clear()  # the profile, which holds the time
     return converted
 
 
