@@ -16,6 +16,7 @@ from vitriton_export import (
     _corpus,
     _deployment,
     _fingerprint,
+    _gates,
     _graph,
     _manifest,
     _parity,
@@ -29,7 +30,8 @@ from vitriton_export._encoder import Encoder, pool
 from vitriton_export._errors import ExportError
 from vitriton_export._families import POOLER
 from vitriton_export._options import ExportOptions, Kind, Pooling
-from vitriton_export._parity import Stage
+from vitriton_export._runner import RepositoryRunner
+from vitriton_export._tally import Stage
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
@@ -57,8 +59,14 @@ class ExportResult:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What is decided once the checkpoint is loaded, and before any work is done."""
+class Plan:
+    """What is decided once the checkpoint is loaded, and before any work is done.
+
+    Attributes:
+        checkpoint: loaded.
+        weights: hash of those that the outputs depend on.
+        deployment: names, shapes, pooling, fingerprint.
+    """
 
     checkpoint: Checkpoint
     weights: str
@@ -84,7 +92,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         _checkpoint.load_config(source)  # refuses what cannot be exported before its weights are downloaded
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
-        plan = _plan(options, _checkpoint.load(source))
+        plan = plan_export(options, _checkpoint.load(source))
+        _repository.check_target(options.folder, plan.deployment)
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
     with _repository.staging_folder(options.folder, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
@@ -98,7 +107,12 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     return ExportResult(plan.deployment, options.folder, sizes, parity, manifest)
 
 
-def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
+def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
+    """Decides what an export with these options is.
+
+    Raises:
+        ExportError: it cannot be, or the pooling makes no sense for the model.
+    """
     spec, normalization = processors.describe(checkpoint.image_processor)
     outputs = _parity.forward(checkpoint, torch.zeros(1, 3, spec.height, spec.width))
     pooling = _checkpoint.resolve_pooling(
@@ -141,16 +155,17 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
         precision=options.precision,
         fingerprint=fingerprint,
     )
-    _repository.check_target(options.folder, deployment)
-    return _Plan(checkpoint, weights, deployment)
+    return Plan(checkpoint, weights, deployment)
 
 
-def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tuple[list[Stage], dict[str, Any]]:
+def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> tuple[list[Stage], dict[str, Any]]:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
     images = _corpus.corpus()
     with step(f"Run the reference on {len(images)} images"):
-        expected = _parity.reference(checkpoint, images, deployment.pooling, l2_normalize=deployment.l2_normalize)
+        # before the export takes the model over
+        reference = _parity.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
+        expected = [(batch, reference.run([data for _, data in batch])) for batch in _parity.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
         graph = _graph.to_onnx(_encoder(plan), deployment.spec.height, deployment.spec.width)
@@ -162,15 +177,15 @@ def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tu
                 max_single_file_bytes=options.max_single_file_bytes,
             )
     with step("Verify against the reference"):
-        stages = [_parity.compare_pixels(expected, images, staging, deployment)]
-        stages += [_parity.compare_outputs(expected, staging, deployment, kind) for kind in deployment.shapes]
-        _parity.check(stages)
-        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, staging)
+        demanded = _gates.gates(deployment.precision)
+        runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
+        stages = _parity.check(_parity.compare(expected, runner, demanded))
+        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging)
         _manifest.write(manifest, deployment, staging)
     return stages, manifest
 
 
-def _encoder(plan: _Plan) -> Encoder:
+def _encoder(plan: Plan) -> Encoder:
     """The module to export. It takes the model over: the reference must have been run by now."""
     model = plan.checkpoint.model
     # The default attention (sdpa) exports with checks for all-masked rows around each softmax, which cost time.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vitriton_export import _gates
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
-from vitriton_export._parity import Stage
+from vitriton_export._gates import Gate
 from vitriton_export._source import Source
+from vitriton_export._tally import Stage
 
 FORMAT = 1
 _LIBRARIES = (
@@ -33,6 +35,7 @@ def build(
     source: Source,
     weights: str,
     parity: list[Stage],
+    demanded: Mapping[str, Gate],
     staging: Path,
 ) -> dict[str, Any]:
     """The manifest of a staged export, whose graphs are written and verified."""
@@ -61,7 +64,8 @@ def build(
         },
         "parity": {
             "reference": "transformers, torch float32, PIL image processor",
-            "stages": [asdict(stage) for stage in parity],
+            "gates": _gates.to_document(demanded),
+            "stages": [stage.to_dict() for stage in parity],
         },
         "versions": {
             "python": platform.python_version(),

@@ -1,168 +1,186 @@
-"""The parity gate: what was exported, run against transformers in torch float32, on the images of the corpus."""
+"""The parity gate: what was exported, run against transformers in torch float32, image by image.
+
+`vitriton export` runs it on what it has staged, `vitriton verify` on what is deployed: two runners and one comparison.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
 
 from vitriton_export._checkpoint import Checkpoint
-from vitriton_export._deployment import TENSOR, VERSION, Deployment
+from vitriton_export._deployment import TENSOR
 from vitriton_export._encoder import pool
-from vitriton_export._errors import ParityError
-from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._errors import ParityError, one_line
+from vitriton_export._gates import PIXELS, Gate, alone
+from vitriton_export._options import Pooling
+from vitriton_export._tally import Stage, Tally
 
-FP32_TOLERANCE = 1e-4  # × max(1, max|reference|)
-FP16_MIN_COSINE = 0.9999
-_BATCH = 8
+BATCH_SIZE = 8
+# Images that are also run alone: as many as a few mixed batches hold. Each costs a run of its own.
+ALONE_IMAGES = 32
 
 Array = npt.NDArray[Any]
+Batch = Sequence[tuple[str, bytes]]  # names and encoded files
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What one side makes of a batch of images.
+
+    Attributes:
+        refused: why an image cannot be used, by its position in the batch.
+        values: by stage, (N, ...) of the N images that were not refused, in their order.
+    """
+
+    refused: dict[int, str]
+    values: dict[str, Array]
+
+
+class Runner(Protocol):
+    """One side of the comparison."""
+
+    def run(self, images: Sequence[bytes]) -> Answers:
+        """Runs a batch of encoded files."""
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """An image that was not compared, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the two sides compare.
+
+    Attributes:
+        stages: in the order of the computation.
+        unusable: the images that one side refused.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+
+
 class Reference:
-    """What transformers computes for the corpus.
+    """transformers: its loader, its PIL image processor, its model in float32.
 
-    Attributes:
-        pixels: by image, (H, W, 3) uint8, from the PIL image processor.
-        outputs: by kind, (N, ...) float32, in the order of `pixels`.
+    Args:
+        checkpoint: with the model that is the reference.
+        pooling: how the embedding is made of its outputs.
+        l2_normalize: whether the embedding has length 1.
     """
 
-    pixels: dict[str, Array]
-    outputs: dict[Kind, Array]
+    def __init__(self, checkpoint: Checkpoint, pooling: Pooling, *, l2_normalize: bool) -> None:
+        self._checkpoint = checkpoint
+        self._pooling = pooling
+        self._l2_normalize = l2_normalize
+
+    def run(self, images: Sequence[bytes]) -> Answers:
+        """Pixels and both outputs.
+
+        Raises:
+            ParityError: the model does not run on what the image processor gives.
+        """
+        refused: dict[int, str] = {}
+        pixels, inputs = [], []
+        for position, data in enumerate(images):
+            try:
+                plain, normalized = self._process(data)
+            except Exception as exc:  # whatever a file makes of Pillow or of the processor, it is that file's
+                refused[position] = f"transformers cannot take it: {one_line(exc)}"
+            else:
+                pixels.append(plain)
+                inputs.append(normalized)
+        if not inputs:
+            return Answers(refused, {})
+        outputs = forward(self._checkpoint, torch.cat(inputs))
+        prefix = len(self._checkpoint.family.prefix)
+        pooled = pool(outputs, self._pooling, prefix_tokens=prefix, l2_normalize=self._l2_normalize)
+        values = {"pooled": pooled, "unpooled": outputs.last_hidden_state}
+        tensors = {tensor: values[kind].numpy() for kind, tensor in TENSOR.items()}
+        return Answers(refused, {PIXELS: np.concatenate(pixels), **tensors})
+
+    def _process(self, data: bytes) -> tuple[Array, torch.Tensor]:
+        """(1, H, W, 3) uint8 and (1, 3, H, W) float32 of one file."""
+        processor = self._checkpoint.image_processor
+        with Image.open(io.BytesIO(data)) as file:
+            image = load_image(file)
+        plain = processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
+        return np.moveaxis(plain, 1, -1), processor(image, return_tensors="pt")["pixel_values"]
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How one stage compares.
-
-    Attributes:
-        stage: "pixels", "embedding" or "last_hidden_state".
-        images: how many were compared.
-        max_abs_error: largest difference of two values; in grey levels for the pixels.
-        max_abs_reference: largest value of the reference.
-        min_cosine: the least cosine similarity of two vectors (of one token, of one pixel); 1 for identical.
-        worst_image: the one with the largest difference.
-        gate: what was demanded, in words.
-        passed: whether it was met.
-    """
-
-    stage: str
-    images: int
-    max_abs_error: float
-    max_abs_reference: float
-    min_cosine: float
-    worst_image: str
-    gate: str
-    passed: bool
+def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iterator[Batch]:
+    """Cuts a stream of images into batches; no more than one is in memory."""
+    batch: list[tuple[str, bytes]] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def reference(
-    checkpoint: Checkpoint, images: Mapping[str, bytes], pooling: Pooling, *, l2_normalize: bool
-) -> Reference:
-    """Runs transformers on the images: its loader, its PIL image processor, its model in float32.
+def compare(pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: Mapping[str, Gate]) -> Comparison:
+    """Runs the subject on batches of which the reference's answers are known.
+
+    Args:
+        pairs: batches and the reference's answers; only one pair is held at a time.
+        subject: what is to be proven.
+        demanded: the gates, by stage; a stage that the subject does not show is not compared.
 
     Raises:
-        ParityError: the model does not run on what the image processor gives.
+        ParityError: the two give arrays of different shapes.
     """
-    processor = checkpoint.image_processor
-    pixels: dict[str, Array] = {}
-    pooled, tokens = [], []
-    for names in _batches(list(images)):
-        loaded = [load_image(Image.open(io.BytesIO(images[name]))) for name in names]
-        plain = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-        pixels.update(zip(names, np.moveaxis(plain, 1, -1), strict=True))
-        outputs = forward(checkpoint, processor(loaded, return_tensors="pt")["pixel_values"])
-        prefix = len(checkpoint.family.prefix)
-        pooled.append(pool(outputs, pooling, prefix_tokens=prefix, l2_normalize=l2_normalize).numpy())
-        tokens.append(outputs.last_hidden_state.numpy())
-    return Reference(pixels, {"pooled": np.concatenate(pooled), "unpooled": np.concatenate(tokens)})
+    tallies = {stage: Tally(stage, gate) for stage, gate in demanded.items()}
+    unusable: list[Unusable] = []
+    left_alone = ALONE_IMAGES
+    for batch, expected in pairs:
+        unusable += _unusable(batch, expected)
+        accepted = _without(batch, expected.refused)
+        actual = subject.run([data for _, data in accepted]) if accepted else Answers({}, {})
+        unusable += _unusable(accepted, actual)
+        kept = _without(accepted, actual.refused)
+        positions = _without(range(len(accepted)), actual.refused)
+        for stage in tallies.keys() & actual.values.keys():
+            _add(tallies[stage], kept, actual.values[stage], expected.values[stage][positions])
+        left_alone -= _add_alone(tallies, subject, kept[:left_alone], actual) if len(kept) > 1 else 0
+    return Comparison([tally.result() for tally in tallies.values() if tally.images], unusable)
 
 
-def compare_pixels(expected: Reference, images: Mapping[str, bytes], staging: Path, deployment: Deployment) -> Stage:
-    """Runs the staged preprocessing, from its own files, against the PIL image processor."""
-    version = staging / deployment.preprocess_name / VERSION
-    module = _load(version / "vitriton_preprocessing.py")
-    spec = module.PreprocessSpec.from_json((version / "preprocess.json").read_text())
-    actual = np.stack([module.preprocess(images[name], spec) for name in expected.pixels])
-    target = np.stack([expected.pixels[name] for name in expected.pixels])
-    if target.dtype != np.uint8 or target.shape != actual.shape:
-        raise ParityError(
-            f"the PIL image processor gives {target.dtype} {target.shape[1:]}, "
-            f"the preprocessing uint8 {actual.shape[1:]}"
-        )
-    return _stage("pixels", actual, target, list(expected.pixels), "identical", lambda error, *_: error == 0)
-
-
-def compare_outputs(expected: Reference, staging: Path, deployment: Deployment, kind: Kind) -> Stage:
-    """Runs the staged graph with ONNX Runtime on the reference's pixels."""
-    path = staging / deployment.encoder_name(kind) / VERSION / "model.onnx"
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about graph optimisation, not about results
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = list(expected.pixels)
-    batches = [np.stack([expected.pixels[name] for name in batch]) for batch in _batches(names)]
-    actual = np.concatenate([session.run([TENSOR[kind]], {"pixels": batch})[0] for batch in batches])
-    gate, passes = _gate(deployment.precision, expected.outputs[kind])
-    return _stage(TENSOR[kind], actual, expected.outputs[kind], names, gate, passes)
-
-
-def check(stages: list[Stage]) -> None:
+def check(comparison: Comparison) -> list[Stage]:
     """Refuses an export that breaches a gate.
 
+    Returns:
+        The stages, all of which have passed.
+
     Raises:
-        ParityError: names each stage that failed, by how much, and on which image.
+        ParityError: names each stage that failed, by how much, and on which image; or an image that was not compared.
     """
+    if comparison.unusable:
+        refused = "; ".join(f"{entry.image}: {entry.reason}" for entry in comparison.unusable)
+        raise ParityError(f"images of the gate cannot be used, and nothing was installed: {refused}")
     failed = [
-        f"{stage.stage} of {stage.worst_image}: max abs error {stage.max_abs_error:.3g}, min cosine "
+        f"{stage.stage} of {stage.worst[0].image}: max abs error {stage.max_abs_error:.3g}, min cosine "
         f"{stage.min_cosine:.6f}, demanded: {stage.gate}"
-        for stage in stages
+        for stage in comparison.stages
         if not stage.passed
     ]
     if failed:
         raise ParityError(f"the export differs from transformers and was not installed: {'; '.join(failed)}")
-
-
-def _gate(precision: Precision, target: Array) -> tuple[str, Any]:
-    if precision == "fp32":
-        tolerance = FP32_TOLERANCE * max(1.0, float(np.abs(target).max()))
-        return f"max abs error <= {tolerance:.3g}", lambda error, _: error <= tolerance
-    return f"cosine >= {FP16_MIN_COSINE}", lambda _, cosine: cosine >= FP16_MIN_COSINE
-
-
-def _stage(stage: str, actual: Array, target: Array, names: list[str], gate: str, passes: Any) -> Stage:
-    left, right = (array.reshape(len(names), -1).astype(np.float64) for array in (actual, target))
-    errors = np.abs(left - right).max(axis=1)
-    cosines = _cosines(
-        *(array.reshape(len(names), -1, array.shape[-1]).astype(np.float64) for array in (actual, target))
-    )
-    worst = int(errors.argmax()) if np.isfinite(errors).all() else int(np.argmin(np.isfinite(errors)))
-    error, cosine = float(errors[worst]), float(np.minimum(cosines.min(), 1.0))
-    passed = bool(np.isfinite(left).all() and passes(error, cosine))
-    return Stage(stage, len(names), error, float(np.abs(right).max()), cosine, names[worst], gate, passed)
-
-
-def _cosines(left: Array, right: Array) -> Array:
-    """(N, T, D) twice → (N,): the least cosine similarity of the vectors of an image."""
-    lengths = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    dots = (left * right).sum(axis=-1)
-    # two black pixels have no direction; they are equal if they are the same
-    same = (left == right).all(axis=-1)
-    cosines: Array = np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), same)
-    least: Array = cosines.min(axis=-1)
-    return least
+    return comparison.stages
 
 
 def forward(checkpoint: Checkpoint, pixel_values: torch.Tensor) -> Any:
@@ -181,26 +199,28 @@ def forward(checkpoint: Checkpoint, pixel_values: torch.Tensor) -> Any:
         ) from exc
 
 
-def _batches(names: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(names), _BATCH):
-        yield names[start : start + _BATCH]
+def _add(tally: Tally, batch: Batch, actual: Array, target: Array) -> None:
+    if actual.shape != target.shape:
+        raise ParityError(
+            f"{tally.stage}: transformers gives {list(target.shape[1:])}, and the export {list(actual.shape[1:])}"
+        )
+    for (name, _), left, right in zip(batch, actual, target, strict=True):
+        tally.add(name, left, right)
 
 
-def _load(path: Path) -> ModuleType:
-    """Imports a module from a file, without putting its folder on the path for good."""
-    name = "vitriton_staged_preprocessing"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ParityError(f"{path} cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    writes_bytecode, sys.dont_write_bytecode = (
-        sys.dont_write_bytecode,
-        True,
-    )  # the staged folder holds what was written
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.dont_write_bytecode = writes_bytecode
-        del sys.modules[name]
-    return module
+def _add_alone(tallies: Mapping[str, Tally], subject: Runner, batch: Batch, together: Answers) -> int:
+    """Runs each image by itself, against what it gave in its batch; returns how many were run."""
+    stages = [stage for stage in together.values if alone(stage) in tallies]
+    for position, (name, data) in enumerate(batch):
+        single = subject.run([data])
+        for stage in stages:
+            tallies[alone(stage)].add(name, single.values[stage][0], together.values[stage][position])
+    return len(batch)
+
+
+def _without(items: Any, refused: Mapping[int, str]) -> list[Any]:
+    return [item for position, item in enumerate(items) if position not in refused]
+
+
+def _unusable(batch: Batch, answers: Answers) -> list[Unusable]:
+    return [Unusable(batch[position][0], reason) for position, reason in sorted(answers.refused.items())]

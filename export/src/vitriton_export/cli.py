@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Outputs, Pool
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
+    from vitriton_export._tally import Stage
 
 
 _UNFOLDED = 10_000  # columns
@@ -71,19 +72,19 @@ def export(
             precision=precision,
             allow_untrained_pooler=allow_untrained_pooler,
         )
-        with _step(progress, "Import torch and transformers"):
+        with show_step(progress, "Import torch and transformers"):
             from vitriton_export._export import export_model
-        result = export_model(options, lambda title: _step(progress, title))
+        result = export_model(options, lambda title: show_step(progress, title))
     except ExportError as exc:
         fail(str(exc))
     progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
-    _show(result, _console())
+    _show(result, results_console())
     _warn_of_others(result.repository, progress)
     _warn_of_path(result.repository, progress)
 
 
 @contextlib.contextmanager
-def _step(console: Console, title: str) -> Iterator[None]:
+def show_step(console: Console, title: str) -> Iterator[None]:
     """Shows a step while it runs, and its time when it is done."""
     started = time.perf_counter()
     with console.status(title):
@@ -91,7 +92,7 @@ def _step(console: Console, title: str) -> Iterator[None]:
     console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
 
 
-def _console() -> Console:
+def results_console() -> Console:
     """For the result. What reads a pipe or a file wants each line whole, and has no width to fold it to."""
     console = Console()
     return console if console.is_terminal else Console(width=_UNFOLDED)
@@ -111,23 +112,31 @@ def _show(result: ExportResult, console: Console) -> None:
     for name, size in result.sizes.items():
         output, dims, dtype = rows[name]
         models.add_row(name, f"{output} {dtype} {[-1, *dims]}", _bytes(size))
-    parity = Table("stage", "images", "max abs error", "min cosine", "gate", title="parity", title_justify="left")
-    for stage in result.parity:
-        parity.add_row(
-            stage.stage,
-            str(stage.images),
-            f"{stage.max_abs_error:.2g}",
-            f"{stage.min_cosine:.7f}",
-            stage.gate,
-        )
     console.print(models)
-    console.print(parity)
+    show_parity(console, result.parity, "parity")
     console.print(
         f"pooling      {deployment.pooling}{', L2-normalised' if deployment.l2_normalize else ''}\n"
         f"precision    {deployment.precision}\n"
         f"fingerprint  {deployment.fingerprint}",
         highlight=False,
     )
+
+
+def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
+    """The table of a parity report."""
+    columns = ("stage", "images", "max abs error", "min cosine", "mean cosine", "gate", "")
+    table = Table(*columns, title=escape(title), title_justify="left")
+    for stage in stages:
+        table.add_row(
+            stage.stage,
+            str(stage.images),
+            f"{stage.max_abs_error:.2g}",
+            f"{stage.min_cosine:.7f}",
+            f"{stage.mean_cosine:.7f}",
+            stage.gate,
+            "passed" if stage.passed else "BROKEN",
+        )
+    console.print(table)
 
 
 def _warn_of_others(repository: Path, console: Console) -> None:

@@ -183,12 +183,10 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
         raise ImageError("empty (0 bytes)")
     Image.init()
     formats = [name for name in limits.formats if name in Image.OPEN]
+    _check_icon(data, limits)
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
-            if image.width * image.height > limits.max_pixels:
-                raise ImageError(
-                    f"{image.width} x {image.height} pixels are over the limit of {limits.max_pixels} (max_pixels)"
-                )
+            _check_size(image.width, image.height, limits)
             return ImageOps.exif_transpose(image).convert("RGB")
     except ImageError:
         raise
@@ -241,6 +239,28 @@ def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
         return to_pixels(decode(data, spec.limits), spec)
     except MemoryError as exc:
         raise ImageError("there is not enough memory to decode it") from exc
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageError(f"{width} x {height} pixels are over the limit of {limits.max_pixels} (max_pixels)")
+
+
+def _check_icon(data: bytes, limits: Limits) -> None:
+    """Pillow decodes an icon as soon as it opens it, so the headers of the pictures in it are read before.
+
+    Source: https://en.wikipedia.org/wiki/ICO_(file_format); each picture is a PNG, or a bitmap without its file header.
+    """
+    if data[:4] != b"\0\0\1\0":
+        return
+    for entry in range(22, 22 + 16 * int.from_bytes(data[4:6], "little"), 16):
+        start = int.from_bytes(data[entry - 4 : entry], "little")
+        header = data[start : start + 24]
+        if header.startswith(b"\x89PNG\r\n\x1a\n"):
+            width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+        else:
+            width, height = (int.from_bytes(header[at : at + 4], "little", signed=True) for at in (4, 8))
+        _check_size(abs(width), abs(height), limits)
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:

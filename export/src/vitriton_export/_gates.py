@@ -1,0 +1,107 @@
+"""What the parity gate demands: data, one row a precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vitriton_export._deployment import TENSOR
+
+PIXELS = "pixels"  # the stage; those of the encoders bear the names of their tensors
+
+
+def alone(stage: str) -> str:
+    """The stage that compares an image alone with the same image in a batch of others."""
+    return f"{stage} alone"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What one stage must meet on its worst image. At least one of the two is set.
+
+    Attributes:
+        tolerance: the largest absolute error, in units of max(1, max|reference|); 0 is identical.
+        min_cosine: the least cosine similarity of a vector (of a token, of a pixel) with the reference's.
+    """
+
+    tolerance: float | None = None
+    min_cosine: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a gate that demands nothing, or what cannot be."""
+        if self.tolerance is None and self.min_cosine is None:
+            raise ValueError("a gate needs a tolerance or a min_cosine")
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be at least 0")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise ValueError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
+
+    def passes(self, max_abs_error: float, min_cosine: float, max_abs_reference: float) -> bool:
+        """Whether a stage's figures meet it; NaN never does."""
+        error_passes = self.tolerance is None or max_abs_error <= self._max_abs_error(self.tolerance, max_abs_reference)
+        return error_passes and (self.min_cosine is None or min_cosine >= self.min_cosine)
+
+    def describe(self, max_abs_reference: float) -> str:
+        """In words."""
+        demands = []
+        if self.tolerance == 0:
+            demands.append("identical")
+        elif self.tolerance is not None:
+            demands.append(f"max abs error <= {self._max_abs_error(self.tolerance, max_abs_reference):.3g}")
+        if self.min_cosine is not None:
+            demands.append(f"cosine >= {self.min_cosine:g}")
+        return ", ".join(demands)
+
+    def to_dict(self) -> dict[str, float]:
+        """For JSON."""
+        entries = {"tolerance": self.tolerance, "min_cosine": self.min_cosine}
+        return {key: value for key, value in entries.items() if value is not None}
+
+    @staticmethod
+    def _max_abs_error(tolerance: float, max_abs_reference: float) -> float:
+        return tolerance * max(1.0, max_abs_reference)
+
+
+# By precision, for the outputs of the pooled and of the unpooled encoder.
+_OUTPUTS = {
+    "fp32": (Gate(tolerance=1e-4), Gate(tolerance=1e-4)),
+    "fp16": (Gate(min_cosine=0.9999), Gate(min_cosine=0.9999)),
+    "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
+}
+# What an image's neighbours in a batch may do to its vector, at every precision.
+_ALONE = Gate(min_cosine=0.99999)
+
+
+def gates(precision: str, min_cosine: float | None = None) -> dict[str, Gate]:
+    """The gates of a precision, by stage.
+
+    Args:
+        precision: of the encoders.
+        min_cosine: takes the place of what the precision demands of both outputs.
+    """
+    outputs = dict(zip(TENSOR.values(), _OUTPUTS[precision], strict=True))
+    return with_min_cosine(
+        {PIXELS: Gate(tolerance=0), **outputs, **{alone(name): _ALONE for name in outputs}}, min_cosine
+    )
+
+
+def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:
+    """The gates with another demand of the outputs; None leaves them as they are."""
+    if min_cosine is None:
+        return dict(demanded)
+    return dict(demanded) | {tensor: Gate(min_cosine=min_cosine) for tensor in TENSOR.values()}
+
+
+def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float]]:
+    """For manifest.json."""
+    return {stage: gate.to_dict() for stage, gate in demanded.items()}
+
+
+def from_document(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
+    """Reads what `to_document` wrote.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    return {stage: Gate(**entries) for stage, entries in document.items()}

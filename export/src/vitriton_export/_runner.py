@@ -1,0 +1,118 @@
+"""An exported model, run in this process: its own copy of the preprocessing, its graphs in ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from vitriton_export._deployment import TENSOR
+from vitriton_export._errors import ExportError, ParityError, one_line
+from vitriton_export._gates import PIXELS
+from vitriton_export._options import Kind
+from vitriton_export._parity import Answers
+
+
+class RepositoryRunner:
+    """What Triton would run of a repository, without Triton.
+
+    Args:
+        repository: the folder of the models.
+        name: that the export has there.
+        kinds: of its ensembles, those to run.
+
+    Raises:
+        ExportError: a part of the export is missing or cannot be loaded.
+    """
+
+    def __init__(self, repository: Path, name: str, kinds: Iterable[Kind]) -> None:
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        for kind in kinds:
+            ensemble = repository / f"{name}_{kind}"
+            encoder = step_folder(ensemble, f"{name}_{kind}_encoder")
+            self._sessions[TENSOR[kind]] = _session(encoder / "model.onnx")
+            preprocess = step_folder(ensemble, f"{name}_preprocess")
+        try:
+            self._module: Any = _load(preprocess / "vitriton_preprocessing.py")
+            self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
+        except (OSError, ValueError, KeyError) as exc:
+            raise ExportError(f"the preprocessing in {preprocess} cannot be loaded: {one_line(exc)}") from exc
+
+    def run(self, images: Sequence[bytes]) -> Answers:
+        """Pixels and outputs; what the preprocessing refuses is refused."""
+        refused: dict[int, str] = {}
+        decoded = []
+        for position, data in enumerate(images):
+            try:
+                decoded.append(self._module.preprocess(data, self._spec))
+            except self._module.ImageError as exc:
+                refused[position] = str(exc)
+        if not decoded:
+            return Answers(refused, {})
+        pixels = np.stack(decoded)
+        outputs = {tensor: session.run([tensor], {PIXELS: pixels})[0] for tensor, session in self._sessions.items()}
+        return Answers(refused, {PIXELS: pixels, **outputs})
+
+
+def step_folder(ensemble: Path, model: str) -> Path:
+    """The version folder of a step that an ensemble runs: the one that it is pinned to, or the highest.
+
+    Raises:
+        ExportError: there is none, or the ensemble has no such step.
+    """
+    try:
+        config = text_format.Parse((ensemble / "config.pbtxt").read_text(), pb.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as exc:
+        raise ExportError(f"{ensemble / 'config.pbtxt'} cannot be read: {one_line(exc)}") from exc
+    versions = [step.model_version for step in config.ensemble_scheduling.step if step.model_name == model]
+    if not versions:
+        raise ExportError(f"{ensemble / 'config.pbtxt'} has no step {model}; was it written by vitriton export?")
+    folder = ensemble.parent / model
+    return folder / str(versions[0]) if versions[0] > 0 else latest_version(folder)
+
+
+def latest_version(model: Path) -> Path:
+    """The version folder that Triton loads by default: the one with the highest number.
+
+    Raises:
+        ExportError: there is none.
+    """
+    versions = [folder for folder in model.glob("*") if folder.name.isdecimal() and folder.is_dir()]
+    if not versions:
+        raise ExportError(f"{model} has no version folder, such as {model / '1'}; export the model again")
+    return max(versions, key=lambda folder: int(folder.name))
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about graph optimisation, not about results
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime's errors have no base class of their own
+        raise ExportError(f"ONNX Runtime cannot load {path}: {one_line(exc)}") from exc
+
+
+def _load(path: Path) -> ModuleType:
+    """Imports a module from a file, without putting its folder on the path for good."""
+    name = "vitriton_exported_preprocessing"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ParityError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    # the folder holds what was exported, and nothing else
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+        del sys.modules[name]
+    return module
