@@ -41,6 +41,26 @@ def server(repository):
 
 
 @pytest.fixture(scope="session")
+def small_models(tmp_path_factory) -> dict[str, Path]:
+    """One that resizes to an exact size, and one that resizes the shortest edge and lays colour keys onto white."""
+    folder = tmp_path_factory.mktemp("small")
+    return {
+        "tiny-deit": checkpoints.tiny_deit(folder / "tiny-deit"),
+        "tiny-dinov2": checkpoints.tiny_dinov2(folder / "tiny-dinov2"),
+    }
+
+
+@pytest.fixture(scope="session")
+def small_server(tmp_path_factory, small_models):
+    """A real Triton with both, for tests that ask it for much."""
+    repository = tmp_path_factory.mktemp("small-served") / "repository"
+    for name, checkpoint in small_models.items():
+        export_model(ExportOptions(model=str(checkpoint), repository=repository, name=name))
+    with TritonServer(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory) -> list[Path]:
     """The awkward images, as files."""
     folder = tmp_path_factory.mktemp("images")

@@ -1,0 +1,323 @@
+"""`vitriton verify` on a repository: what it finds, what it shows, its exit codes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from google.protobuf import text_format
+from onnx import numpy_helper
+from support import awkward, checkpoints, hub
+from tritonclient.grpc import model_config_pb2
+from typer.testing import CliRunner
+from vitriton.cli import app
+from vitriton_export import ExportOptions, export_model
+from vitriton_export._parity import ALONE_IMAGES
+from vitriton_export._verify import VerifyOptions, verify
+
+STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["verify", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_vit_checkpoint, tmp_path_factory):
+    """A repository with one model, which no test changes."""
+    repository = tmp_path_factory.mktemp("exported") / "r"
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=repository))
+    return repository
+
+
+@pytest.fixture
+def repository(exported, tmp_path):
+    """A copy that a test may change."""
+    shutil.copytree(exported, tmp_path / "r")
+    return tmp_path / "r"
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six images in two folders, two files that are none, and a text."""
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    taken = awkward.taken()
+    for name in ("orientation-6.jpg", "mode-cmyk.jpg", "interlaced.png"):
+        (folder / name).write_bytes(taken[name])
+        (folder / "more" / name).write_bytes(taken[name])
+    (folder / "cut.jpg").write_bytes(taken["progressive.jpg"][:500])
+    (folder / "more" / "huge.png").write_bytes(awkward.refused()["bomb.png"].data)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def spoil(model: Path) -> None:
+    """Changes one weight of a graph."""
+    graph = onnx.load(model)
+    tensor = next(entry for entry in graph.graph.initializer if len(entry.dims) == 2)
+    values = numpy_helper.to_array(tensor).copy()
+    values[0] += 1.0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, model)
+
+
+def test_what_was_exported_is_within_its_gates(exported, tiny_vit_checkpoint):
+    """Exit code 0, the only model found by itself, every stage in the table, the figures of the export."""
+    done = run("--repository", exported, "--reference", tiny_vit_checkpoint)
+    assert done.exit_code == 0, done.output
+    for text in (*STAGES, "identical", "tiny-vit is within its gates", "25 of 25 images"):
+        assert text in done.stdout
+    for step in ("Find the model", "Load the reference"):
+        assert step in done.stderr
+    report = json.loads(run("tiny-vit", "--repository", exported, "--reference", tiny_vit_checkpoint, "--json").stdout)
+    manifest = json.loads((exported / "tiny-vit_pooled/1/manifest.json").read_text())
+    assert report["stages"] == manifest["parity"]["stages"]
+
+
+def test_the_report_for_programs(exported, tiny_vit_checkpoint, images):
+    """Its keys; on a folder of one's own, what is no image is listed with its reason and changes no exit code."""
+    done = run("--repository", exported, "--reference", tiny_vit_checkpoint, "--images", images, "--json")
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert report["passed"] is True
+    assert report["name"] == "tiny-vit"
+    assert report["images"] == {"given": 8, "compared": 6, "unusable": 2}
+    assert [stage["stage"] for stage in report["stages"]] == STAGES
+    assert report["stages"][0].keys() == {
+        "stage",
+        "images",
+        "max_abs_error",
+        "max_abs_reference",
+        "min_cosine",
+        "mean_cosine",
+        "gate",
+        "passed",
+        "worst",
+    }
+    assert {entry["image"] for entry in report["unusable"]} == {"cut.jpg", "more/huge.png"}
+    assert all(entry["reason"] for entry in report["unusable"])
+    assert report["reference"]["model"] == tiny_vit_checkpoint.name
+    assert report["reference"]["versions"].keys() == {"pillow", "transformers", "torch", "onnxruntime"}
+    assert (report["skipped"], report["notes"]) == ([], [])
+
+
+def test_a_limit_is_spread(exported, tiny_vit_checkpoint, images):
+    """Three of eight come from all over the sorted list, and the table names what was not compared."""
+    done = run("--repository", exported, "--reference", tiny_vit_checkpoint, "--images", images, "--limit", 3)
+    assert done.exit_code == 0, done.output
+    assert "2 of 3 images compared" in done.stdout
+    assert "not compared: cut.jpg: cannot be decoded" in done.stdout
+
+
+def test_a_broken_gate_is_exit_code_3(repository, tiny_vit_checkpoint):
+    """The stage is named, and its worst images; pixels and the other output are as they were."""
+    spoil(repository / "tiny-vit_pooled_encoder/1/model.onnx")
+    arguments = ("--repository", repository, "--reference", tiny_vit_checkpoint)
+    done = run(*arguments)
+    assert done.exit_code == 3, done.output
+    assert "tiny-vit is broken: embedding\n" in done.stdout
+    assert "embedding: worst are " in done.stdout
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert [stage["stage"] for stage in report["stages"] if not stage["passed"]] == ["embedding"]
+    assert len(report["stages"][1]["worst"]) == 3
+    moved = run(*arguments, "--min-cosine", "-1")
+    assert moved.exit_code == 0
+    assert "note: the gates of the outputs were moved to cosine >= -1" in moved.stdout
+
+
+def test_the_gates_are_those_of_the_manifest(repository, tiny_vit_checkpoint):
+    """An export whose gate was moved is held to that gate."""
+    spoil(repository / "tiny-vit_pooled_encoder/1/model.onnx")
+    for path in repository.glob("*/1/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["parity"]["gates"]["embedding"] = {"min_cosine": -1.0}
+        path.write_text(json.dumps(manifest))
+    assert run("--repository", repository, "--reference", tiny_vit_checkpoint).exit_code == 0
+
+
+def test_a_changed_preprocessing_is_seen(repository, tiny_vit_checkpoint):
+    """The step's own files are run: pixels that differ break the first stage, and the outputs with it."""
+    path = repository / "tiny-vit_preprocess/1/preprocess.json"
+    path.write_text(path.read_text().replace("bilinear", "nearest"))
+    done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
+    assert done.exit_code == 3
+    assert "is broken: pixels, embedding, last_hidden_state" in done.stdout
+
+
+def test_the_highest_version_is_verified_unless_an_ensemble_says_another(repository, tiny_vit_checkpoint):
+    """As Triton does: a second version counts, and a step that is pinned to the first does not see it."""
+    encoder = repository / "tiny-vit_pooled_encoder"
+    shutil.copytree(encoder / "1", encoder / "10")
+    shutil.copytree(encoder / "1", encoder / "9")
+    spoil(encoder / "10/model.onnx")
+    arguments = ("--repository", repository, "--reference", tiny_vit_checkpoint)
+    assert run(*arguments).exit_code == 3
+    path = repository / "tiny-vit_pooled/config.pbtxt"
+    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    config.ensemble_scheduling.step[1].model_version = 9
+    path.write_text(text_format.MessageToString(config))
+    assert run(*arguments).exit_code == 0
+
+
+def test_one_output_alone(tmp_path):
+    """An export with pooled embeddings only is verified without the tokens; fp16 against its own gate."""
+    checkpoint = checkpoints.tiny_dinov2(tmp_path / "tiny-dinov2")
+    options = {"outputs": "pooled", "precision": "fp16", "pooling": "mean", "l2_normalize": True}
+    export_model(ExportOptions(model=str(checkpoint), repository=tmp_path / "r", **options))
+    report = verify(VerifyOptions(repository=tmp_path / "r", reference=str(checkpoint)))
+    assert [stage.stage for stage in report.stages] == ["pixels", "embedding", "embedding alone"]
+    assert report.stages[1].gate == "cosine >= 0.9999"
+    assert report.passed
+
+
+def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_path):
+    """Other weights, or the same with another image processor, are no reference; nothing is run."""
+    other = checkpoints.tiny_vit(tmp_path / "other", num_hidden_layers=1)
+    done = run("--repository", exported, "--reference", other)
+    assert done.exit_code == 1
+    assert "is not what tiny-vit was exported from, which was tiny-vit: other weights (sha256 " in done.stderr
+    resized = tmp_path / "resized"
+    shutil.copytree(tiny_vit_checkpoint, resized)
+    config = json.loads((resized / "preprocessor_config.json").read_text())
+    config |= {"resample": 3, "image_std": [0.4, 0.4, 0.4]}
+    (resized / "preprocessor_config.json").write_text(json.dumps(config))
+    done = run("--repository", exported, "--reference", resized)
+    assert done.exit_code == 1
+    assert "other preprocessing and normalisation (fingerprint v1-" in done.stderr
+
+
+def test_the_reference_comes_from_the_manifest(exported, tiny_vit_checkpoint, tmp_path):
+    """A hub id is loaded again, at the commit that was exported; a folder's path is not recorded, and must be named."""
+    done = run("--repository", exported)
+    assert done.exit_code == 1
+    assert "was exported from a folder called tiny-vit" in done.stderr
+    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+        environment |= {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
+        command = [Path(sys.executable).with_name("vitriton")]
+        for cache, arguments in (
+            ("one", ("export", "org/model", "--revision", "v1", "--repository", str(tmp_path / "r"))),
+            ("two", ("verify", "--repository", str(tmp_path / "r"))),
+        ):
+            server.requests.clear()
+            environment["HF_HOME"] = str(tmp_path / cache)
+            done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    assert any(hub.COMMIT in path for path in server.requests)
+    assert f"compared with org/model at {hub.COMMIT}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nix", "--repository", "{r}"], "has no model nix; it has: tiny-vit"),
+        (["--repository", "{tmp}/nowhere"], "there is no repository"),
+        (["--repository", "{tmp}"], "has no model that `vitriton export` made"),
+        (["--repository", "{r}", "--reference", "{tmp}/nowhere"], "there is no folder"),
+        (["--repository", "{r}", "--images", "{tmp}/nowhere"], "is no folder"),
+        (["--repository", "{r}", "--images", "{tmp}/empty"], "there is no image in"),
+        (["--repository", "{r}", "--reference", "{vit}", "--images", "{tmp}/bad"], "none of the 1 images can be used"),
+        (["--url", "127.0.0.1:1"], "no Triton answers at"),
+        (["--url", "127.0.0.1:1,127.0.0.1:2"], "is several servers; verify them one by one"),
+    ],
+)
+def test_failures_are_one_line_and_exit_code_1(arguments, message, exported, tiny_vit_checkpoint, tmp_path):
+    """The last line on standard error says what is wrong; there is no traceback."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "empty.jpg").touch()
+    names = {"r": exported, "tmp": tmp_path, "vit": tiny_vit_checkpoint}
+    done = run(*(text.format(**names) for text in arguments))
+    assert done.exit_code == 1, done.output
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.output
+
+
+def test_an_export_without_weights_cannot_be_verified(tmp_path):
+    """The committed text files say so themselves."""
+    done = run("--repository", Path(__file__).parents[2] / "model_repository")
+    assert done.exit_code == 1
+    assert "vit-base-patch16-224" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--url", "localhost:1", "--repository", "r"],
+        ["one", "--model", "two"],
+        ["--limit", "3"],
+        ["--limit", "0", "--images", "."],
+        ["--min-cosine", "2"],
+        ["--timeout", "0"],
+        ["--no-such-option"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments):
+    """As for any command line."""
+    assert run(*arguments).exit_code == 2
+
+
+def test_ctrl_c_is_exit_code_130(exported, tiny_vit_checkpoint):
+    """Interrupted in the middle of the images, without a traceback."""
+    script = """
+import signal, sys
+from vitriton_export import _runner
+before, calls = _runner.RepositoryRunner.run, []
+def run(self, images):
+    calls.append(len(images))
+    if len(calls) == 5:
+        signal.raise_signal(signal.SIGINT)
+    return before(self, images)
+_runner.RepositoryRunner.run = run
+from vitriton.cli import main
+sys.argv[0] = "vitriton"
+main()
+"""
+    command = [sys.executable, "-c", script, "verify", "--repository", exported, "--reference", tiny_vit_checkpoint]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_memory_does_not_grow_with_the_images(exported, tiny_vit_checkpoint, tmp_path):
+    """120 files of 2 MB: no more than two batches of them are held at a time."""
+    data = awkward.taken()["progressive.jpg"] + bytes(2_000_000)
+    for number in range(120):
+        (tmp_path / f"{number:03}.jpg").write_bytes(data)
+    options = VerifyOptions(repository=exported, reference=str(tiny_vit_checkpoint), images=tmp_path)
+    verify(VerifyOptions(repository=exported, reference=str(tiny_vit_checkpoint)))  # what is imported on the way
+    tracemalloc.start()
+    try:
+        report = verify(options)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report.compared == 120
+    assert report.stages[-1].images == ALONE_IMAGES
+    assert peak < 60_000_000
+
+
+def test_the_figures_are_right(repository, tiny_vit_checkpoint):
+    """An output that is shifted by 0.5 everywhere has that as its error."""
+    path = repository / "tiny-vit_pooled_encoder/1/model.onnx"
+    graph = onnx.load(path)
+    output = graph.graph.output[0].name
+    for node in graph.graph.node:
+        node.output[:] = ["unshifted" if name == output else name for name in node.output]
+    half = numpy_helper.from_array(np.array(0.5, np.float32), "half")
+    graph.graph.initializer.append(half)
+    graph.graph.node.append(onnx.helper.make_node("Add", ["unshifted", "half"], [output]))
+    onnx.save(graph, path)
+    report = verify(VerifyOptions(repository=repository, reference=str(tiny_vit_checkpoint)))
+    embedding = next(stage for stage in report.stages if stage.stage == "embedding")
+    assert embedding.max_abs_error == pytest.approx(0.5, abs=1e-4)
+    assert not embedding.passed
