@@ -22,6 +22,7 @@ GROUP = "vitriton.commands"
 # What the project's other distributions bring: shown and explained also where they are not installed.
 _KNOWN = {
     "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
+    "remove": ("vitriton-export", "Remove an export from a model repository."),
     "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
     "bench": ("vitriton-bench", "Measure a served model."),
 }

@@ -87,7 +87,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         plan = _plan(options, _checkpoint.load(source))
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
-    with _repository.staging_folder(options.folder, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
+    needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
+    with _repository.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
         try:
             parity, manifest = _stage(options, plan, staging, step)
             with step("Install"):
@@ -140,6 +141,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> _Plan:
         l2_normalize=options.l2_normalize,
         precision=options.precision,
         fingerprint=fingerprint,
+        serving=options.serving,
     )
     _repository.check_target(options.folder, deployment)
     return _Plan(checkpoint, weights, deployment)
@@ -165,7 +167,7 @@ def _stage(options: ExportOptions, plan: _Plan, staging: Path, step: Step) -> tu
         stages = [_parity.compare_pixels(expected, images, staging, deployment)]
         stages += [_parity.compare_outputs(expected, staging, deployment, kind) for kind in deployment.shapes]
         _parity.check(stages)
-        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, staging)
+        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, staging, options)
         _manifest.write(manifest, deployment, staging)
     return stages, manifest
 

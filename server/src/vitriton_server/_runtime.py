@@ -90,6 +90,8 @@ def environment(installation: Installation, cores: int, inherited: Mapping[str, 
     """The environment of tritonserver: what the launcher has, with the installation's folders first."""
     result = dict(inherited)
     result[CORES_VARIABLE] = str(cores)
+    # Triton would take a __pycache__ in a version folder for a change of the model.
+    result["PYTHONDONTWRITEBYTECODE"] = "1"
     if installation.library_folders:
         _prepend(result, "LD_LIBRARY_PATH", *installation.library_folders)
     if installation.python_bin is not None:
