@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +61,7 @@ class Deployment:
     l2_normalize: bool
     precision: Precision
     fingerprint: str
-    serving: Serving = Serving()
+    serving: Serving = field(default_factory=Serving)
 
     @property
     def preprocess_name(self) -> str:

@@ -62,9 +62,7 @@ def build(
             deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
             for kind, shape in deployment.shapes.items()
         },
-        "graphs": {
-            name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()
-        },
+        "graphs": {name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()},
         "parity": {
             "reference": "transformers, torch float32, PIL image processor",
             "stages": [asdict(stage) for stage in parity],
@@ -86,8 +84,7 @@ def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> No
 def _plain(options: ExportOptions) -> dict[str, Any]:
     """Every option of the export, given or not: with the source and the versions, enough to do it again."""
     return {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value
-        for name, value in asdict(options).items()
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in asdict(options).items()
     }
 
 
