@@ -62,7 +62,8 @@ def test_help_lists_what_is_missing(bare):
     """A command whose distribution is missing stands in the help, with the way to get it."""
     result = run(bare, "--help")
     assert result.returncode == 0
-    for name, distribution in [("export", "export"), ("serve", "server"), ("bench", "bench")]:
+    commands = [("export", "export"), ("verify", "export"), ("serve", "server"), ("bench", "bench")]
+    for name, distribution in commands:
         assert any(
             name in line and f"pip install vitriton-{distribution}" in line for line in result.stdout.splitlines()
         )

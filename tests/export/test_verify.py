@@ -17,9 +17,8 @@ from support import awkward, checkpoints, hub
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export import ExportOptions, export_model
+from vitriton_export import ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._parity import ALONE_IMAGES
-from vitriton_export._verify import VerifyOptions, verify
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 
@@ -171,7 +170,7 @@ def test_one_output_alone(tmp_path):
     checkpoint = checkpoints.tiny_dinov2(tmp_path / "tiny-dinov2")
     options = {"outputs": "pooled", "precision": "fp16", "pooling": "mean", "l2_normalize": True}
     export_model(ExportOptions(model=str(checkpoint), repository=tmp_path / "r", **options))
-    report = verify(VerifyOptions(repository=tmp_path / "r", reference=str(checkpoint)))
+    report = verify_model(VerifyOptions(repository=tmp_path / "r", reference=str(checkpoint)))
     assert [stage.stage for stage in report.stages] == ["pixels", "embedding", "embedding alone"]
     assert report.stages[1].gate == "cosine >= 0.9999"
     assert report.passed
@@ -193,24 +192,28 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     assert "other preprocessing and normalisation (fingerprint v1-" in done.stderr
 
 
-def test_the_reference_comes_from_the_manifest(exported, tiny_vit_checkpoint, tmp_path):
-    """A hub id is loaded again, at the commit that was exported; a folder's path is not recorded, and must be named."""
+def test_a_folder_must_be_named(exported):
+    """Where a checkpoint lay when it was exported is not recorded, and the message says what to do."""
     done = run("--repository", exported)
     assert done.exit_code == 1
     assert "was exported from a folder called tiny-vit" in done.stderr
+    assert "name it with --reference" in done.stderr
+
+
+def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit_checkpoint, tmp_path):
+    """The manifest says which. In a process of its own: huggingface_hub reads its environment when it is imported."""
+    for path in repository.glob("*/1/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["source"] |= {"model": "org/model", "revision": hub.COMMIT}
+        path.write_text(json.dumps(manifest))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    command = [Path(sys.executable).with_name("vitriton"), "verify", "--repository", repository]
     with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        environment |= {"HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
-        command = [Path(sys.executable).with_name("vitriton")]
-        for cache, arguments in (
-            ("one", ("export", "org/model", "--revision", "v1", "--repository", str(tmp_path / "r"))),
-            ("two", ("verify", "--repository", str(tmp_path / "r"))),
-        ):
-            server.requests.clear()
-            environment["HF_HOME"] = str(tmp_path / cache)
-            done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-    assert any(hub.COMMIT in path for path in server.requests)
+        environment["HF_ENDPOINT"] = server.url
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(hub.COMMIT in path for path in server.requests)
     assert f"compared with org/model at {hub.COMMIT}" in done.stdout
 
 
@@ -294,10 +297,10 @@ def test_memory_does_not_grow_with_the_images(exported, tiny_vit_checkpoint, tmp
     for number in range(120):
         (tmp_path / f"{number:03}.jpg").write_bytes(data)
     options = VerifyOptions(repository=exported, reference=str(tiny_vit_checkpoint), images=tmp_path)
-    verify(VerifyOptions(repository=exported, reference=str(tiny_vit_checkpoint)))  # what is imported on the way
+    verify_model(VerifyOptions(repository=exported, reference=str(tiny_vit_checkpoint)))  # what is imported on the way
     tracemalloc.start()
     try:
-        report = verify(options)
+        report = verify_model(options)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -317,7 +320,7 @@ def test_the_figures_are_right(repository, tiny_vit_checkpoint):
     graph.graph.initializer.append(half)
     graph.graph.node.append(onnx.helper.make_node("Add", ["unshifted", "half"], [output]))
     onnx.save(graph, path)
-    report = verify(VerifyOptions(repository=repository, reference=str(tiny_vit_checkpoint)))
+    report = verify_model(VerifyOptions(repository=repository, reference=str(tiny_vit_checkpoint)))
     embedding = next(stage for stage in report.stages if stage.stage == "embedding")
     assert embedding.max_abs_error == pytest.approx(0.5, abs=1e-4)
     assert not embedding.passed

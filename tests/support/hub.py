@@ -68,7 +68,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif hub.gated:
                 self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
             elif path.startswith("/api/models/org/model/revision/"):
-                known = path.rsplit("/", 1)[1] in ("main", "v1")
+                known = path.rsplit("/", 1)[1] in ("main", "v1", COMMIT)
                 self._json(self._info()) if known else self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             elif path.startswith("/api/models/org/model/tree/"):
                 self._json(self._files())

@@ -7,6 +7,7 @@ from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult, export_model
+    from vitriton_export._verify import VerifyOptions, VerifyReport, verify_model
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -15,7 +16,10 @@ __all__ = [
     "ExportResult",
     "HubError",
     "ParityError",
+    "VerifyOptions",
+    "VerifyReport",
     "export_model",
+    "verify_model",
 ]
 
 
@@ -25,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from vitriton_export import _export
 
         return getattr(_export, name)
+    if name in ("VerifyOptions", "VerifyReport", "verify_model"):
+        from vitriton_export import _verify
+
+        return getattr(_verify, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,7 +60,7 @@ class VerifyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class VerifyReport:
     """What a verification has found.
 
     Attributes:
@@ -114,11 +114,11 @@ class Report:
         }
 
 
-def verify(
+def verify_model(
     options: VerifyOptions,
     step: Step = contextlib.nullcontext,
     progress: Progress | None = None,
-) -> Report:
+) -> VerifyReport:
     """Compares a deployed model with transformers.
 
     Args:
@@ -151,7 +151,7 @@ def verify(
         reasons = "; ".join(f"{entry.image}: {entry.reason}" for entry in unusable[:3])
         raise ExportError(f"none of the {len(images)} images can be used: {reasons}")
     versions = {"pillow": PIL.__version__, **{name: metadata.version(name) for name in _LIBRARIES}}
-    return Report(
+    return VerifyReport(
         exported=exported,
         subject=subject,
         reference=_named(plan),

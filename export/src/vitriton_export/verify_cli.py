@@ -14,7 +14,7 @@ from vitriton_export._errors import ExportError
 from vitriton_export.cli import results_console, show_parity, show_step
 
 if TYPE_CHECKING:
-    from vitriton_export._verify import Report
+    from vitriton_export._verify import VerifyReport
 
 EXIT_GATE_BROKEN = 3
 _LISTED = 10  # unusable images that the report for people names
@@ -96,8 +96,7 @@ def verify(
     console = Console(stderr=True, quiet=quiet)
     try:
         with show_step(console, "Import torch and transformers"):
-            from vitriton_export._verify import VerifyOptions
-            from vitriton_export._verify import verify as run
+            from vitriton_export._verify import VerifyOptions, verify_model
         options = VerifyOptions(
             name=name or model,
             repository=repository or Path("model_repository"),
@@ -109,7 +108,7 @@ def verify(
             min_cosine=min_cosine,
             timeout_s=timeout,
         )
-        report = run(
+        report = verify_model(
             options,
             lambda title: show_step(console, title),
             lambda total: progress(total, 0, 0, quiet=quiet),
@@ -126,7 +125,7 @@ def verify(
         raise typer.Exit(EXIT_GATE_BROKEN)
 
 
-def _show(report: Report, console: Console) -> None:
+def _show(report: VerifyReport, console: Console) -> None:
     show_parity(console, report.stages, report.subject)
     lines = [
         f"{stage.stage}: worst are "
