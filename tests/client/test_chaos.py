@@ -42,7 +42,7 @@ from vitriton_server import ServerDied, TritonServer
 
 # asyncio's streams warn when a connection of the proxy is cut while it is being made; a leak of the client's own is
 # counted in threads, descriptors and bytes.
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TINY = service_pb2.ModelConfigResponse(
     config=model_config_pb2.ModelConfig(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from vitriton import _contract
-from vitriton_export import _deployment, _fingerprint
-from vitriton_server import _repository, _runtime
+from vitriton_export import _deployment
+from vitriton_server import _runtime
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = ("client", "export", "server", "bench")
@@ -66,11 +66,6 @@ def test_export_and_client_agree_on_names():
     for pool, kind in ((True, "pooled"), (False, "unpooled")):
         assert _contract.ensemble_name("m", pool) == f"m_{kind}"
         assert _contract.output_name(pool) == _deployment.TENSOR[kind]
-
-
-def test_export_and_server_agree_on_the_placeholder():
-    """What the exporter writes where there are no weights, the server refuses to serve."""
-    assert _repository.NOT_EXPORTED == _fingerprint.NOT_EXPORTED
 
 
 def test_the_launcher_tells_both_python_steps_their_cores():

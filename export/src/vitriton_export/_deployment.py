@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import dataclass, field
+from importlib import metadata, resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
+from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._options import Kind, Pooling, Precision
-from vitriton_export._processor import Normalization
+from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
-VERSION = "1"  # the Triton model version, and so the name of the folder
+if TYPE_CHECKING:
+    from vitriton_export._processor import Normalization
+
+VERSION = "1"  # the version folder in the staging folder, whatever it will be called in the repository
 TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
-
-# Requests that wait, in each of the two steps. The encoder's queue is the one that fills, since decoding is faster than
-# encoding; the preprocess queue is limited as well so that a flood is refused before its bytes pile up.
-MAX_QUEUE_SIZE = 256
-# A request's own timeout counts only where the model has one as well; this is the longest that any request waits.
-DEFAULT_TIMEOUT_US = 60_000_000
 
 PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
 
@@ -47,6 +46,7 @@ class Deployment:
         l2_normalize: whether it has length 1.
         precision: of the encoders.
         fingerprint: names the embedding space.
+        serving: how Triton runs it.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Deployment:
     l2_normalize: bool
     precision: Precision
     fingerprint: str
+    serving: Serving = field(default_factory=Serving)
 
     @property
     def preprocess_name(self) -> str:
@@ -85,32 +86,47 @@ class Deployment:
         ]
 
     @property
-    def every_model_name(self) -> list[str]:
-        """Those that an export of this name with both outputs has."""
-        both = [name(kind) for kind in TENSOR for name in (self.encoder_name, self.ensemble_name)]
-        return [self.preprocess_name, *both]
-
-    @property
     def pixels(self) -> list[int]:
         """Dims of the tensor between the two steps."""
         return [self.spec.height, self.spec.width, 3]
 
 
+def every_model_name(name: str) -> list[str]:
+    """Those that an export of this name with both outputs has, what is needed before what needs it."""
+    steps = [f"{name}_preprocess", *(f"{name}_{kind}_encoder" for kind in TENSOR)]
+    return [*steps, *(f"{name}_{kind}" for kind in TENSOR)]
+
+
 def write(deployment: Deployment, folder: Path) -> None:
     """Writes every text file of the deployment; model.onnx and manifest.json, which depend on weights, come later."""
-    configs = {deployment.preprocess_name: _preprocess_config(deployment)}
-    for kind in deployment.shapes:
-        configs[deployment.encoder_name(kind)] = _encoder_config(deployment, kind)
-        configs[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind)
-    for name, config in configs.items():
-        # on the steps too: by it the next export knows its own
-        _add_parameters(config, {"fingerprint": deployment.fingerprint})
+    for name in deployment.model_names:
         (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
-        (folder / name / "config.pbtxt").write_text(_HEADER + text_format.MessageToString(config))
+    write_configs(deployment, folder, int(VERSION))
     version = folder / deployment.preprocess_name / VERSION
     (version / "preprocess.json").write_text(deployment.spec.to_json())
     _copy("vitriton_export", "triton/preprocess/model.py", version / "model.py")
     _copy("vitriton", "preprocessing.py", version / "vitriton_preprocessing.py")
+
+
+def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
+    """Writes the configurations for a version: the ensembles name it for themselves and for their steps."""
+    for name, config in configs(deployment, version).items():
+        (folder / name / disk.CONFIG).write_text(_HEADER + text_format.MessageToString(config))
+
+
+def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
+    """Model → its configuration, in the order of `Deployment.model_names`."""
+    made = {deployment.preprocess_name: _preprocess_config(deployment)}
+    made |= {deployment.encoder_name(kind): _encoder_config(deployment, kind) for kind in deployment.shapes}
+    for config in made.values():
+        # A new version is loaded beside the old one, which the ensembles name until they name the new one.
+        config.version_policy.all.SetInParent()
+    for kind in deployment.shapes:
+        made[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind, version)
+    for config in made.values():
+        # on the steps too: by it the next export knows its own
+        _add_parameters(config, {disk.FINGERPRINT: deployment.fingerprint})
+    return made
 
 
 def _copy(package: str, source: str, target: Path) -> None:
@@ -125,7 +141,7 @@ def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
     # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
-    _add_batching(config)
+    add_batching(config, deployment.serving, delay=False)
     return config
 
 
@@ -135,30 +151,26 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     )
     config.input.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
     config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
-    # KIND_AUTO: a GPU where there is one, else the CPU. One instance: on a CPU one session already uses all cores.
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-    _add_batching(config)
+    add_instances(config, deployment.serving)
+    add_batching(config, deployment.serving, delay=True)
+    prefix = f"{deployment.fingerprint}-{kind}-{metadata.version('vitriton-export')}"
+    add_accelerator(config, deployment.serving, precision=deployment.precision, cache_prefix=prefix)
+    add_warmup(config, deployment.serving)
     return config
 
 
-def _add_batching(config: pb.ModelConfig) -> None:
-    policy = config.dynamic_batching.default_queue_policy
-    policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = DEFAULT_TIMEOUT_US
-    policy.allow_timeout_override = True
-    policy.max_queue_size = MAX_QUEUE_SIZE
-
-
-def _ensemble_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
+def _ensemble_config(deployment: Deployment, kind: Kind, version: int) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
     )
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
-    preprocess = config.ensemble_scheduling.step.add(model_name=deployment.preprocess_name, model_version=-1)
+    config.version_policy.specific.versions.append(version)
+    steps = config.ensemble_scheduling.step
+    preprocess = steps.add(model_name=deployment.preprocess_name, model_version=version)
     preprocess.input_map["image"] = "image"
     preprocess.output_map["pixels"] = "pixels"
-    encode = config.ensemble_scheduling.step.add(model_name=deployment.encoder_name(kind), model_version=-1)
+    encode = steps.add(model_name=deployment.encoder_name(kind), model_version=version)
     encode.input_map["pixels"] = "pixels"
     encode.output_map[TENSOR[kind]] = TENSOR[kind]
     _add_parameters(config, _ensemble_parameters(deployment))
@@ -185,21 +197,6 @@ def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> No
 
 
 def read_fingerprint(config_file: Path) -> str | None:
-    """The fingerprint in an ensemble's config.pbtxt; None if there is no such file, or no fingerprint in it."""
-    config = _read(config_file)
-    if config is None or "fingerprint" not in config.parameters:
-        return None
-    return str(config.parameters["fingerprint"].string_value)
-
-
-def read_max_batch_size(config_file: Path) -> int | None:
-    """The max_batch_size in a config.pbtxt; None if there is no such file."""
-    config = _read(config_file)
-    return None if config is None else int(config.max_batch_size)
-
-
-def _read(config_file: Path) -> pb.ModelConfig | None:
-    try:
-        return text_format.Parse(config_file.read_text(), pb.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError):
-        return None
+    """The fingerprint in a config.pbtxt; None if there is no such file, or no fingerprint in it."""
+    config = disk.read_config(config_file.parent)
+    return None if config is None else disk.fingerprint(config)

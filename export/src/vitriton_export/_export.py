@@ -96,7 +96,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         _repository.check_target(options.folder, plan.deployment)
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
-    with _repository.staging_folder(options.folder, int(weights_bytes * factor) + _SLACK_BYTES) as staging:
+    needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
+    with _repository.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
         try:
             parity, manifest = _stage(options, plan, staging, step)
             with step("Install"):
@@ -154,6 +155,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         l2_normalize=options.l2_normalize,
         precision=options.precision,
         fingerprint=fingerprint,
+        serving=options.serving,
     )
     return Plan(checkpoint, weights, deployment)
 
@@ -180,7 +182,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> tup
         demanded = _gates.gates(deployment.precision)
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
         stages = _parity.check(_parity.compare(expected, runner, demanded))
-        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging)
+        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
         _manifest.write(manifest, deployment, staging)
     return stages, manifest
 

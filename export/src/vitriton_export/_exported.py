@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitriton._repository import NOT_EXPORTED
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export import _gates
 from vitriton_export._deployment import TENSOR, read_fingerprint
 from vitriton_export._errors import ExportError, one_line
-from vitriton_export._fingerprint import NOT_EXPORTED
 from vitriton_export._gates import Gate
 from vitriton_export._options import Kind, Outputs, Pooling, Precision
 from vitriton_export._runner import latest_version

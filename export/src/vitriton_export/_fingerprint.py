@@ -15,9 +15,6 @@ from vitriton_export._families import Family
 from vitriton_export._options import Pooling, Precision
 from vitriton_export._processor import Normalization
 
-# In the committed repository, which has no weights yet.
-NOT_EXPORTED = "not-exported"
-
 
 def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
     """Hash of the float32 weights: names, shapes and values, whatever file and dtype they were stored in."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 from vitriton_export import _gates
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._gates import Gate
+from vitriton_export._options import ExportOptions
 from vitriton_export._source import Source
 from vitriton_export._tally import Stage
 
@@ -37,11 +40,15 @@ def build(
     parity: list[Stage],
     demanded: Mapping[str, Gate],
     staging: Path,
+    options: ExportOptions,
 ) -> dict[str, Any]:
     """The manifest of a staged export, whose graphs are written and verified."""
-    graphs = [
-        path for name in deployment.model_names for path in sorted((staging / name / VERSION).glob("model.onnx*"))
-    ]
+    # without the version folder, which has its number only once it is installed
+    graphs = {
+        f"{name}/{path.name}": path
+        for name in deployment.model_names
+        for path in sorted((staging / name / VERSION).glob("model.onnx*"))
+    }
     return {
         "format": FORMAT,
         "name": deployment.name,
@@ -51,6 +58,7 @@ def build(
         "pooling": deployment.pooling,
         "l2_normalize": deployment.l2_normalize,
         "precision": deployment.precision,
+        "options": _plain(options),
         "max_batch_size": deployment.max_batch_size,
         "preprocessing": json.loads(deployment.spec.to_json()),
         "normalization": deployment.normalization.to_dict(),
@@ -58,10 +66,7 @@ def build(
             deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
             for kind, shape in deployment.shapes.items()
         },
-        "graphs": {
-            path.relative_to(staging).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
-            for path in graphs
-        },
+        "graphs": {name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()},
         "parity": {
             "reference": "transformers, torch float32, PIL image processor",
             "gates": _gates.to_document(demanded),
@@ -79,6 +84,13 @@ def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> No
     text = json.dumps(manifest, indent=2) + "\n"
     for kind in deployment.shapes:
         (staging / deployment.ensemble_name(kind) / VERSION / "manifest.json").write_text(text)
+
+
+def _plain(options: ExportOptions) -> dict[str, Any]:
+    """Every option of the export, given or not: with the source and the versions, enough to do it again."""
+    return {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in asdict(options).items()
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 from vitriton_export._errors import ExportError
+from vitriton_export._serving import Accelerator, Device, Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 
@@ -37,6 +38,14 @@ class ExportOptions:
         precision: of the encoder's weights and arithmetic; the outputs are float32 in any case.
         allow_untrained_pooler: ship a pooler whose weights are random, for `pooling="pooler"`.
         max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
+        device: see `Serving`, as for all that follow.
+        instances: of each encoder.
+        max_queue_delay_us: how long a request may wait for others to share its batch.
+        max_queue_size: requests that wait, in each step.
+        queue_timeout_ms: the longest that a request waits in a step.
+        accelerator: an execution accelerator of Triton's native onnxruntime backend.
+        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it.
+        warmup: batch sizes that an encoder runs before it is ready; None chooses them.
     """
 
     model: str = DEFAULT_MODEL
@@ -50,6 +59,14 @@ class ExportOptions:
     precision: Precision = "fp32"
     allow_untrained_pooler: bool = False
     max_single_file_bytes: int = 1_900_000_000
+    device: Device = "auto"
+    instances: int = 1
+    max_queue_delay_us: int = 0
+    max_queue_size: int = 256
+    queue_timeout_ms: int = 60_000
+    accelerator: Accelerator | None = None
+    tensorrt_cache: str = "tensorrt-cache"
+    warmup: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that no export can have."""
@@ -59,6 +76,7 @@ class ExportOptions:
                 raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
         if not 1 <= self.max_batch_size <= 1024:
             raise ExportError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to 1024")
+        self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)
         if not self.model.strip():
             raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
@@ -86,6 +104,11 @@ class ExportOptions:
     def deployed_name(self) -> str:
         """What the ensembles' names start with."""
         return self.name if self.name is not None else Path(self.model.rstrip("/")).resolve().name
+
+    @property
+    def serving(self) -> Serving:
+        """How Triton is to run it."""
+        return Serving(**{field.name: getattr(self, field.name) for field in fields(Serving)})
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

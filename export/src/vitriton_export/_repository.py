@@ -1,56 +1,74 @@
-"""Changing a model repository so that whoever reads it, at any moment, finds models that belong together."""
+"""Changing a model repository so that whoever reads it, at any moment, finds models that belong together.
+
+The rules that servers rely on are in `vitriton._repository`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from vitriton_export._deployment import TENSOR, Deployment, read_fingerprint, read_max_batch_size
+from vitriton import _repository as disk
+from vitriton._repository import NOT_EXPORTED, REPLACED
+
+from vitriton_export import _deployment
+from vitriton_export._deployment import TENSOR, VERSION, Deployment, every_model_name, read_fingerprint
 from vitriton_export._errors import ExportError
-from vitriton_export._fingerprint import NOT_EXPORTED
 
 # What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
 # and decodes it as ASCII. `vitriton serve` refuses other paths.
 _SERVABLE = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
-
-_LOCK = ".lock"
-_REPLACED = ".replaced"
 
 
 def check_target(repository: Path, deployment: Deployment) -> None:
     """Makes sure that the deployment's models may be written: none of that name are there, or they go together with it.
 
     Raises:
-        ExportError: they belong to somebody else, or to another embedding space, or could not be replaced one by one.
+        ExportError: they belong to somebody else, or to another embedding space, or clients could not go on as before.
     """
     name = deployment.name
-    present = [repository / model for model in deployment.every_model_name if (repository / model).exists()]
-    found = {folder: read_fingerprint(folder / "config.pbtxt") for folder in present}
-    for folder, fingerprint in found.items():
+    advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
+    planned = _deployment.configs(deployment, int(VERSION))
+    for model in every_model_name(name):
+        folder = repository / model
+        if not folder.exists():
+            continue
+        config = disk.read_config(folder)
+        fingerprint = None if config is None else disk.fingerprint(config)
         if fingerprint is None:
             raise ExportError(f"{folder} is there and was not written by vitriton export; use another --name")
-        if fingerprint not in (deployment.fingerprint, NOT_EXPORTED):
+        if fingerprint == NOT_EXPORTED:
+            continue
+        if fingerprint != deployment.fingerprint:
             raise ExportError(
                 f"{repository} already serves another embedding space as {name} (fingerprint {fingerprint}, this "
-                f"export has {deployment.fingerprint}), and their vectors must not be mixed; use another --name, or "
-                f"remove the folders of {name}"
+                f"export has {deployment.fingerprint}), and their vectors must not be mixed; {advice}"
             )
-    # The models are replaced one after the other, and Triton refuses an ensemble whose steps take smaller batches.
-    served = [folder for folder, fingerprint in found.items() if fingerprint != NOT_EXPORTED]
-    sizes = {read_max_batch_size(folder / "config.pbtxt") for folder in served} - {deployment.max_batch_size}
-    if sizes:
+        _check_replaceable(config, planned.get(model), deployment, f"{repository} already serves {name} with", advice)
+
+
+def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
+    """Both are loaded for a while, by the new configuration; and clients go on with what they know of the old."""
+    if config.max_batch_size > deployment.max_batch_size:
         raise ExportError(
-            f"{repository} already serves {name} with --max-batch-size {sizes.pop()}, and its models can only be "
-            f"replaced by ones with the same; use another --name, or remove the folders of {name}"
+            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
+            f"is less; {advice}"
         )
+    if planned is None:
+        return
+    for role in ("input", "output"):
+        old, new = (list(getattr(each, role)) for each in (config, planned))
+        if old != new:
+            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
+            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
 
 
 def without_weights(repository: Path) -> list[str]:
@@ -60,7 +78,7 @@ def without_weights(repository: Path) -> list[str]:
             folder.name.removesuffix(f"_{kind}")
             for kind in TENSOR
             for folder in repository.glob(f"*_{kind}")
-            if read_fingerprint(folder / "config.pbtxt") == NOT_EXPORTED
+            if read_fingerprint(folder / disk.CONFIG) == NOT_EXPORTED
         }
     )
 
@@ -86,99 +104,148 @@ def not_writable(repository: Path, refused: OSError) -> ExportError:
 
 
 @contextlib.contextmanager
-def staging_folder(repository: Path, needed_bytes: int) -> Iterator[Path]:
+def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Iterator[Path]:
     """An empty folder beside the repository, on the same file system, that is gone afterwards.
 
-    Not inside: Triton takes every folder in a repository for a model. What a killed export left is removed first.
+    What a killed export left, there and in the repository, is removed first.
+
+    Args:
+        repository: to be written to.
+        needed_bytes: by the export.
+        name: of the export, which cannot be removed meanwhile.
 
     Raises:
         ExportError: the folder cannot be made, the repository is there and cannot be written to, or the disk is too
             full for `needed_bytes`.
     """
     parent = repository.resolve().parent
-    prefix = f".{repository.resolve().name}.staging-"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent, prefix)
-        free = shutil.disk_usage(parent).free
-        if free < needed_bytes:
-            raise ExportError(
-                f"{parent} has {free / 1e6:.0f} MB free and the export needs {needed_bytes / 1e6:.0f} MB; make room or "
-                "choose another --repository"
-            )
-        if repository.exists() and repository.stat().st_dev != parent.stat().st_dev:
-            raise ExportError(
-                f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
-                f"above, or use a folder inside, such as {repository / 'models'}"
-            )
-        if repository.exists():
-            with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
-                pass
-        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except OSError as exc:
-        raise not_writable(repository, exc) from exc
-    with (staging / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
         try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            parent.mkdir(parents=True, exist_ok=True)
+            disk.remove_abandoned(repository)
+            _check_room(repository, parent, needed_bytes)
+            if repository.exists():
+                with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
+                    pass
+            staging = stack.enter_context(disk.workspace(repository, name))
+            if (repository / disk.JOURNAL).exists():
+                with disk.locked(repository, exclusive=True):
+                    disk.sweep(repository, staging)
+        except OSError as exc:
+            raise not_writable(repository, exc) from exc
+        yield staging
 
 
-def install(staging: Path, repository: Path, deployment: Deployment) -> None:
+def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise ExportError(
+            f"{parent} has {free / 1e6:.0f} MB free and the export needs {needed_bytes / 1e6:.0f} MB; make room or "
+            "choose another --repository"
+        )
+    if repository.exists() and repository.stat().st_dev != parent.stat().st_dev:
+        raise ExportError(
+            f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
+            f"above, or use a folder inside, such as {repository / 'models'}"
+        )
+
+
+def install(staging: Path, repository: Path, deployment: Deployment) -> int:
     """Puts the staged models into the repository, what is needed before what needs it.
 
-    One export at a time: what the target may be replaced by is looked at once more under a lock. When a step fails,
-    those before it are undone.
+    What is there already goes on being served until the ensembles, at the end, name the new versions. One export at a
+    time: what the target may be replaced by is looked at once more under a lock. When a step fails, those before it are
+    undone; when the process is killed, the next export removes what no ensemble names.
+
+    Returns:
+        The version that the models have.
 
     Raises:
         ExportError: as `check_target`.
         OSError: the file system refuses; the repository is as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
-    _sync(staging)
-    folder = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with disk.locked(repository, exclusive=True):
         check_target(repository, deployment)
-        with contextlib.ExitStack() as undo:
-            for name in deployment.model_names:
-                source, target = staging / name, repository / name
-                if target.exists():
-                    _exchange(source, target)
-                    undo.callback(_exchange, target, source)
-                else:
-                    source.rename(target)
-                    undo.callback(target.rename, source)
-            undo.pop_all()
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        disk.sweep(repository, staging)
+        present = {name: disk.versions(repository / name) for name in deployment.model_names}
+        version = _next_version(repository, deployment, present)
+        _number(staging, deployment, version)
+        journal = disk.read_journal(repository)
+        for name, found in present.items():
+            journal[name] = journal.get(name, set()) | found | {version}
+        disk.write_journal(repository, journal)
+        try:
+            with contextlib.ExitStack() as undo:
+                for name in deployment.model_names:
+                    _put(staging / name, repository / name, version, undo)
+                undo.pop_all()
+            for name in present:
+                journal[name].discard(version)
+            disk.write_journal(repository, journal)
+            _sync_folder(repository)
+        finally:
+            with contextlib.suppress(OSError):  # it is in the journal, and the next export tries again
+                disk.sweep(repository, staging)
+    return version
 
 
-def _sync(folder: Path) -> None:
-    """Makes sure that files are on the disk before they are renamed: else a power failure could leave empty ones."""
-    for path in folder.rglob("*"):
+def _next_version(repository: Path, deployment: Deployment, present: dict[str, set[int]]) -> int:
+    """One more than all that are there; a placeholder's do not count, as it is replaced as a whole."""
+    exported = [
+        found for name, found in present.items() if read_fingerprint(repository / name / disk.CONFIG) != NOT_EXPORTED
+    ]
+    return 1 + max((version for found in exported for version in found), default=0)
+
+
+def _number(staging: Path, deployment: Deployment, version: int) -> None:
+    """Gives the staged models their version, and makes sure that their files are on the disk before they are renamed.
+
+    Without that a power failure could leave empty ones.
+    """
+    _deployment.write_configs(deployment, staging, version)
+    for name in deployment.model_names:
+        (staging / name / VERSION).rename(staging / name / str(version))
+    for path in staging.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
 
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    """Removes staging folders whose process is gone: its lock went with it."""
-    for folder in parent.glob(f"{prefix}*"):
-        if any(folder.glob(f"*{_REPLACED}")):  # the only copy of a model that was to be replaced: somebody must look
-            continue
-        try:
-            with (folder / _LOCK).open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # in use, or just being made
+def _put(source: Path, target: Path, version: int, undo: contextlib.ExitStack) -> None:
+    """Puts one model into the repository: as a whole, or as a new version of the one that is there."""
+    config = disk.read_config(target)
+    if config is None:
+        source.rename(target)
+        undo.callback(target.rename, source)
+    elif not _has_fixed_versions(config):
+        _exchange(source, target)
+        undo.callback(_exchange, target, source)
+    else:
+        folder = target / str(version)
+        (source / str(version)).rename(folder)
+        undo.callback(folder.rename, source / str(version))
+        _exchange(source / disk.CONFIG, target / disk.CONFIG)
+        undo.callback(_exchange, source / disk.CONFIG, target / disk.CONFIG)
+        _sync_folder(target)
+
+
+def _has_fixed_versions(config: Any) -> bool:
+    """Whether a new version can be put beside the old one: not of a placeholder, nor of an export before that."""
+    fixed = config.version_policy.HasField("all") or config.version_policy.HasField("specific")
+    return fixed and disk.fingerprint(config) != NOT_EXPORTED
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _exchange(source: Path, target: Path) -> None:
-    """Swaps two folders in one step, so that there is no moment without the target (renameat2, Linux 3.15)."""
+    """Swaps two files or folders in one step: no moment is without the target (renameat2, Linux 3.15)."""
     at_cwd, rename_exchange = -100, 2
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
@@ -188,11 +255,20 @@ def _exchange(source: Path, target: Path) -> None:
         number = ctypes.get_errno()
         if number not in (errno.EINVAL, errno.ENOSYS):  # what file systems answer that cannot exchange
             raise OSError(number, os.strerror(number), str(target))
-    replaced = source.with_name(f"{source.name}{_REPLACED}")
-    target.rename(replaced)
+    _exchange_by_turns(source, target)
+
+
+def _exchange_by_turns(source: Path, target: Path) -> None:
+    if target.is_file():  # one rename replaces a file, and what it replaced can be written again
+        replaced = target.read_bytes()
+        source.rename(target)
+        source.write_bytes(replaced)
+        return
+    aside = source.with_name(f"{source.name}{REPLACED}")
+    target.rename(aside)
     try:
         source.rename(target)
     except OSError:
-        replaced.rename(target)
+        aside.rename(target)
         raise
-    replaced.rename(source)
+    aside.rename(source)

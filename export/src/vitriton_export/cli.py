@@ -15,6 +15,14 @@ from rich.table import Table
 
 from vitriton_export._errors import ExportError
 from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Outputs, Pooling, Precision
+from vitriton_export._serving import (
+    MAX_INSTANCES,
+    MAX_QUEUE_DELAY_US,
+    MAX_QUEUE_SIZE,
+    MAX_QUEUE_TIMEOUT_MS,
+    Accelerator,
+    Device,
+)
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _UNFOLDED = 10_000  # columns
+_SERVING = "How Triton runs it"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +42,23 @@ def _not_empty(path: str) -> str:
     if not path:
         raise typer.BadParameter("it is empty; name a folder")
     return path
+
+
+def register_remove(app: typer.Typer) -> None:
+    """Adds the command to the application `vitriton`."""
+    app.command("remove")(remove)
+
+
+def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
+    """`1,8,32` → its numbers; `none` → no sizes; None, for whoever chooses, stays."""
+    if text is None:
+        return None
+    if text == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as exc:
+        raise typer.BadParameter(f"{text!r} is no list of batch sizes; write it as 1,8,32, or none") from exc
 
 
 def export(
@@ -53,9 +79,54 @@ def export(
         bool,
         typer.Option("--allow-untrained-pooler", help="Ship a pooler of random weights (--pooling pooler)."),
     ] = False,
+    device: Annotated[
+        Device, typer.Option(rich_help_panel=_SERVING, help="Where encoders run; auto: a GPU if there is one.")
+    ] = "auto",
+    instances: Annotated[
+        int, typer.Option(min=1, max=MAX_INSTANCES, rich_help_panel=_SERVING, help="Of each encoder, on each device.")
+    ] = 1,
+    max_queue_delay_us: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MAX_QUEUE_DELAY_US,
+            rich_help_panel=_SERVING,
+            help="Microseconds that a request may wait for others to share its batch.",
+        ),
+    ] = 0,
+    max_queue_size: Annotated[
+        int,
+        typer.Option(min=1, max=MAX_QUEUE_SIZE, rich_help_panel=_SERVING, help="Requests that wait, in each step."),
+    ] = 256,
+    queue_timeout_ms: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MAX_QUEUE_TIMEOUT_MS, rich_help_panel=_SERVING, help="Longest wait of a request, in each step."
+        ),
+    ] = 60_000,
+    accelerator: Annotated[
+        Accelerator | None,
+        typer.Option(rich_help_panel=_SERVING, help="Of Triton's native onnxruntime backend, in NVIDIA's image."),
+    ] = None,
+    tensorrt_cache: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH", rich_help_panel=_SERVING, help="Folder for TensorRT's engines, as the server sees it."
+        ),
+    ] = "tensorrt-cache",
+    warmup: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZES",
+            rich_help_panel=_SERVING,
+            show_default="1; on a GPU powers of two up to --max-batch-size",
+            help="Batch sizes that run before a model is ready, as 1,8,32; none: none.",
+        ),
+    ] = None,
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton.cli import fail
+    from vitriton.commands._signals import Signals, Stopped
 
     progress = Console(stderr=True)
     started = time.perf_counter()
@@ -71,16 +142,46 @@ def export(
             max_batch_size=max_batch_size,
             precision=precision,
             allow_untrained_pooler=allow_untrained_pooler,
+            device=device,
+            instances=instances,
+            max_queue_delay_us=max_queue_delay_us,
+            max_queue_size=max_queue_size,
+            queue_timeout_ms=queue_timeout_ms,
+            accelerator=accelerator,
+            tensorrt_cache=tensorrt_cache,
+            warmup=_batch_sizes(warmup),
         )
-        with show_step(progress, "Import torch and transformers"):
-            from vitriton_export._export import export_model
-        result = export_model(options, lambda title: show_step(progress, title))
+        with Signals():  # SIGTERM, too, ends it by way of what tidies up
+            with show_step(progress, "Import torch and transformers"):
+                from vitriton_export._export import export_model
+            result = export_model(options, lambda title: show_step(progress, title))
     except ExportError as exc:
         fail(str(exc))
+    except Stopped as exc:
+        raise typer.Exit(exc.exit_code) from None
     progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
     _show(result, results_console())
     _warn_of_others(result.repository, progress)
     _warn_of_path(result.repository, progress)
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="That the export is served by.")],
+    repository: Annotated[
+        str, typer.Option(metavar="PATH", callback=_not_empty, help="Triton model repository.")
+    ] = "model_repository",
+) -> None:
+    """Remove an export from a model repository; a server started with --watch drops it, and goes on with the others."""
+    from vitriton.cli import fail
+
+    from vitriton_export._remove import remove as remove_export
+
+    try:
+        removed = remove_export(Path(repository), name)
+    except ExportError as exc:
+        fail(str(exc))
+    for model in removed:
+        typer.echo(f"removed {model}")
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import ViTConfig, ViTImageProcessorPil
+from vitriton._repository import NOT_EXPORTED
 
 from vitriton_export import _deployment, _processor
 from vitriton_export._deployment import Deployment
-from vitriton_export._fingerprint import NOT_EXPORTED
 from vitriton_export._options import ExportOptions
 
 

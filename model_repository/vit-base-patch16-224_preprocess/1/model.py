@@ -5,6 +5,7 @@
 
 from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
 
+import io
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import PIL
+import PIL.Image
 import triton_python_backend_utils as pb_utils
 
 # Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
@@ -35,6 +36,13 @@ def _warn_of_other_pillow(config: dict) -> None:
         )
 
 
+def _warm_up(spec: PreprocessSpec) -> None:
+    """Makes Pillow load its decoders before the model is ready; Triton's own warm-up knows only empty strings."""
+    file = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(file, "JPEG")
+    preprocess(file.getvalue(), spec)
+
+
 class TritonPythonModel:
     """Decodes on threads: Pillow lets go of the interpreter lock while it decodes and resizes."""
 
@@ -43,6 +51,7 @@ class TritonPythonModel:
         _warn_of_other_pillow(json.loads(args["model_config"]))
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
         self._threads = ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="decode")
+        _warm_up(self._spec)
 
     def execute(self, requests: list) -> list:
         """Answers each request by itself: a bad image fails the request that it came with, and no other."""

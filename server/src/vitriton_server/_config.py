@@ -25,6 +25,9 @@ _RESERVED = {
     "--grpc-use-ssl-mutual": "a proxy in front of the server for TLS",
 }
 
+# What watching the repository needs to be as it is.
+_WATCHING = ("--model-control-mode", "--repository-poll-secs")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WatchPolicy:
@@ -71,6 +74,7 @@ class ServerConfig:
         metrics_port: 0 for a free one.
         ready_timeout_s: how long the models may take to load.
         exit_timeout_s: how long requests in flight may take when the server stops.
+        watch_repository: follow the repository as it changes.
         watch: see WatchPolicy.
         triton_arguments: further options of tritonserver, as on its command line.
     """
@@ -82,6 +86,7 @@ class ServerConfig:
     metrics_port: int = 0
     ready_timeout_s: float = 300.0
     exit_timeout_s: float = 10.0
+    watch_repository: bool = False
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     triton_arguments: Sequence[str] = ()
 
@@ -98,6 +103,8 @@ class ServerConfig:
         _require(self.exit_timeout_s >= 0, "exit_timeout_s", self.exit_timeout_s, "0 or more")
         for argument in self.triton_arguments:
             _check_argument(argument)
+            if self.watch_repository and argument.partition("=")[0] in _WATCHING:
+                raise InvalidConfiguration(f"{argument} does not go together with --watch; leave out one of the two")
 
 
 def _check_argument(argument: str) -> None:

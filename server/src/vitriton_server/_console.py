@@ -35,13 +35,14 @@ class Reporter:
         self._output = Console(highlight=False, soft_wrap=True)
         self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
+        self._announced = False
 
     def line(self, line: str) -> None:
         """Takes a line of Triton's log."""
         if self._verbose or is_problem(line, has_gpu=self._has_gpu):
             self._messages.print(line, style="dim", markup=False)
             return
-        model = loaded_model(line)
+        model = None if self._announced else loaded_model(line)
         if model is not None:
             self._messages.print(f"  loaded {escape(model)} ({time.monotonic() - self._started_s:.1f} s)")
 
@@ -50,6 +51,7 @@ class Reporter:
         handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
         logger = logging.getLogger("vitriton_server")
         logger.addHandler(handler)
+        logging.getLogger("vitriton_server.rollout").setLevel(logging.INFO)
         try:
             with _Events() as events:
                 return self._serve(server, repository, events)
@@ -85,6 +87,7 @@ class Reporter:
                 self._messages.print(f"  {line}", style="dim", markup=False)
 
     def _announce(self, server: TritonServer) -> None:
+        self._announced = True
         seconds = time.monotonic() - self._started_s
         self._messages.print(
             f"Triton {server.version} is ready after {seconds:.1f} s, bound to {server.ip}; Ctrl-C stops it"

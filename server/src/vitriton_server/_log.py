@@ -29,6 +29,9 @@ _GPU_NOISE = (
     "no pinned memory pool",
 )
 
+# What it logs when a model is taken away from under its poll, as `vitriton serve --watch` does.
+_POLL_NOISE = ("Failed to determine modification time for",)
+
 
 class LogTail:
     """The last lines, written by one thread and read by any."""
@@ -51,7 +54,7 @@ class LogTail:
 def is_problem(line: str, *, has_gpu: bool) -> bool:
     """Whether a line is a warning or an error that means something on this machine."""
     match = _SEVERITY.match(line)
-    if match is None or match[1] == "I":
+    if match is None or match[1] == "I" or any(noise in line for noise in _POLL_NOISE):
         return False
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
 

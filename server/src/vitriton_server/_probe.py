@@ -44,10 +44,19 @@ class Probe:
         """Triton's version."""
         return str(self._client.get_server_metadata(client_timeout=_QUESTION_S).version)
 
-    def models(self) -> list[str]:
-        """The models that are ready, in alphabetical order."""
-        index = self._client.get_model_repository_index(client_timeout=_QUESTION_S)
-        return sorted({entry.name for entry in index.models if entry.state == "READY"})
+    def versions(self) -> dict[tuple[str, int], tuple[str, str]] | None:
+        """(model, version) → state and reason, of every version that Triton has had; None when it does not say."""
+        try:
+            index = self._client.get_model_repository_index(client_timeout=_QUESTION_S).models
+            statistics = self._client.get_inference_statistics(client_timeout=_QUESTION_S).model_stats
+        except triton.InferenceServerException:
+            return None
+        # The index leaves out models whose folder has gone; as long as they are loaded they have statistics.
+        states = {(entry.name, int(entry.version)): ("READY", "") for entry in statistics}
+        listed = {
+            (entry.name, int(entry.version)): (entry.state, entry.reason) for entry in index if entry.version.isdigit()
+        }
+        return states | listed
 
     def successes(self) -> dict[str, int] | None:
         """Model → requests that it has answered since it was loaded; None when Triton does not say."""
@@ -76,10 +85,20 @@ class Probe:
             return False
         return True
 
-    def image_models(self) -> dict[str, tuple[int, ...]]:
-        """The ensembles that take one encoded image, with the shape of a request for one."""
-        shapes = {name: self._image_shape(name) for name in self.models()}
-        return {name: shape for name, shape in shapes.items() if shape is not None}
+    def served(self) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]] | None:
+        """What is ready, and of that the ensembles that take one encoded image.
+
+        Returns:
+            The models in alphabetical order, and the ensembles with the shape of a request for one image; None when
+            Triton does not say.
+        """
+        try:
+            index = self._client.get_model_repository_index(client_timeout=_QUESTION_S)
+            models = tuple(sorted({entry.name for entry in index.models if entry.state == "READY"}))
+            shapes = {name: self._image_shape(name) for name in models}
+        except triton.InferenceServerException:
+            return None
+        return models, {name: shape for name, shape in shapes.items() if shape is not None}
 
     def _image_shape(self, name: str) -> tuple[int, ...] | None:
         config: Any = self._client.get_model_config(name, client_timeout=_QUESTION_S).config

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+
+from vitriton import _repository as disk
+from vitriton._repository import FINGERPRINT, NOT_EXPORTED, read_config
 
 from vitriton_server._errors import RepositoryError
 
 # The python backend of 2.51.0 puts the path unquoted on a shell's command line, and decodes it as ASCII.
 _PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
-FINGERPRINT = "fingerprint"
-NOT_EXPORTED = "not-exported"  # the fingerprint of a repository whose text files are there and whose weights are not
 
-
-def check(repository: Path) -> list[str]:
+def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
     """The names of the models in a repository.
+
+    Args:
+        repository: the folder of the models.
+        may_be_empty: as one that models will come to.
 
     Raises:
         RepositoryError: it is missing or empty, holds a folder that is no model, or an export without its weights.
@@ -36,7 +39,8 @@ def check(repository: Path) -> list[str]:
         folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
     except OSError as exc:
         raise RepositoryError(f"the model repository {repository} cannot be read: {exc.strerror}") from exc
-    if not folders:
+    _check_level(repository)
+    if not folders and not may_be_empty:
         raise RepositoryError(
             f"the model repository {repository} holds no models; fill it with `vitriton export MODEL --repository "
             f"{repository}`, or name another with --repository"
@@ -50,6 +54,19 @@ def check(repository: Path) -> list[str]:
     for folder in folders:
         _check_exported(repository, folder)
     return [folder.name for folder in folders]
+
+
+def _check_level(repository: Path) -> None:
+    """Refuses a model's own folder, or one of its versions, in place of the folder above."""
+    models = next(
+        (above for above in (repository, repository.resolve().parent) if (above / disk.CONFIG).is_file()), None
+    )
+    if models is not None:
+        above = models.resolve().parent
+        raise RepositoryError(
+            f"{repository} belongs to one model, {models.resolve().name}; serve the folder of the models, with "
+            f"--repository {above}"
+        )
 
 
 def _is_model(folder: Path) -> bool:
@@ -79,16 +96,3 @@ def _has_weights(encoder: Path) -> bool:
     config = read_config(encoder)
     filename = (config.default_model_filename if config is not None else "") or "model.onnx"
     return any(path.exists() for path in encoder.glob(f"[0-9]*/{filename}"))
-
-
-def read_config(folder: Path) -> Any | None:
-    """A model's config.pbtxt as a ModelConfig message; None when there is none, or none that can be read."""
-    # protobuf takes longer to import than the rest of the launcher.
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    try:
-        text = (folder / "config.pbtxt").read_text()
-        return text_format.Parse(text, model_config_pb2.ModelConfig(), allow_unknown_field=True)
-    except (OSError, UnicodeDecodeError, text_format.ParseError):
-        return None

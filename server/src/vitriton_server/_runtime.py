@@ -35,6 +35,11 @@ class Runtime:
         """The backend folder for tritonserver."""
         return self.folder / "backends"
 
+    @property
+    def models(self) -> Path:
+        """What Triton is shown of a repository that it watches."""
+        return self.folder / "models"
+
 
 def prepare(installation: Installation) -> Runtime:
     """Makes the folder: links to the installation's backends, and the onnxruntime backend where it has none."""
@@ -69,7 +74,7 @@ def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
 def command(config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime) -> list[str]:
     """The command line of tritonserver."""
     own = {
-        "model-repository": config.repository.resolve(),
+        "model-repository": runtime.models if config.watch_repository else config.repository.resolve(),
         "backend-directory": runtime.backends,
         "backend-config": f"python,shm-region-prefix-name={runtime.shm_prefix}",
         "http-address": endpoints.ip,
@@ -82,6 +87,10 @@ def command(config: ServerConfig, endpoints: Endpoints, installation: Installati
     }
     if installation.caches is not None:
         own["cache-directory"] = installation.caches
+    if config.watch_repository:
+        own["model-control-mode"] = "poll"
+        own["repository-poll-secs"] = 1
+        own["strict-readiness"] = "false"  # strictly, a server is not ready while it loads one model more
     options = [f"--{name}={value}" for name, value in own.items()]
     return [str(installation.executable), *options, *config.triton_arguments]
 

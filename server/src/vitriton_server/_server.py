@@ -23,12 +23,14 @@ from vitriton_server._errors import (
     ServerError,
     ServerStopped,
 )
+from vitriton_server._guard import clean_up
 from vitriton_server._locate import Host, locate
 from vitriton_server._log import failed_models, port_was_taken
 from vitriton_server._ports import Endpoints, keep_ports, reserve
 from vitriton_server._process import TritonProcess
 from vitriton_server._regions import Sweep
-from vitriton_server._runtime import command, environment, prepare
+from vitriton_server._rollout import Rollout
+from vitriton_server._runtime import Runtime, command, environment, prepare
 from vitriton_server._watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class TritonServer:
         metrics_port: 0 for a free one.
         ready_timeout_s: how long the models may take to load.
         exit_timeout_s: how long requests in flight may take when the server stops.
+        watch_repository: take exports that come, are replaced or go, while all others are served. The repository may
+            be empty.
         watch: how it is watched and whether it is restarted; None for the defaults.
         triton_arguments: further options of tritonserver, as on its command line.
         on_log_line: called with each line of Triton's log, in a thread of its own; must be quick.
@@ -75,6 +79,7 @@ class TritonServer:
         metrics_port: int = 0,
         ready_timeout_s: float = 300.0,
         exit_timeout_s: float = 10.0,
+        watch_repository: bool = False,
         watch: WatchPolicy | None = None,
         triton_arguments: Sequence[str] = (),
         on_log_line: Callable[[str], None] | None = None,
@@ -87,10 +92,12 @@ class TritonServer:
             metrics_port=metrics_port,
             ready_timeout_s=ready_timeout_s,
             exit_timeout_s=exit_timeout_s,
+            watch_repository=watch_repository,
             watch=watch or WatchPolicy(),
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
+        self._rollout = Rollout(self._config.repository, ready_timeout_s) if watch_repository else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
         self._endpoints: Endpoints | None = None
@@ -235,10 +242,14 @@ class TritonServer:
 
     def _start_once(self, config: ServerConfig) -> Probe:
         """Starts Triton, waits until it is ready, and leaves nothing behind when that fails."""
-        _repository.check(config.repository)
+        # what a watching server has shown its first Triton is good for the next one too
+        if self._rollout is None or self._process is None:
+            _repository.check(config.repository, may_be_empty=config.watch_repository)
         installation = locate(Host.detect())
         endpoints = reserve(config)
         runtime = prepare(installation)
+        if self._rollout is not None:
+            self._begin_rollout(self._rollout, runtime)
         with self._lock:
             if self._stopping.is_set():
                 raise ServerStopped("the server was stopped before it was ready")
@@ -255,13 +266,22 @@ class TritonServer:
         probe = Probe(endpoints.address(endpoints.grpc_port))
         try:
             self._wait_until_ready(process, probe)
-            self._models, self._version = tuple(probe.models()), probe.version()
-            self._watched = probe.image_models()
+            served = probe.served()
+            if served is None:
+                raise ServerError("Triton was ready and no longer answers", process.log.last(_ERROR_LINES))
+            (self._models, self._watched), self._version = served, probe.version()
         except BaseException:
             probe.close()
             process.kill()
             raise
         return probe
+
+    def _begin_rollout(self, rollout: Rollout, runtime: Runtime) -> None:
+        try:
+            rollout.begin(runtime.models)
+        except BaseException:
+            clean_up(str(runtime.folder), runtime.shm_prefix)
+            raise
 
     def _wait_until_ready(self, process: TritonProcess, probe: Probe) -> None:
         deadline = time.monotonic() + self._config.ready_timeout_s
@@ -330,15 +350,24 @@ class TritonServer:
         process = self._process
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
-        sweep = Sweep(probe)
-        while not process.ended.wait(_soonest_s(sweep.delay_s(), watch.delay_s())):
+        sweep, stale = Sweep(probe), False
+        while not process.ended.wait(self._delay_s(sweep, watch)):
             sweep.look()
+            stale |= self._rollout is not None and self._rollout.look(probe)
+            if stale and (served := probe.served()) is not None:
+                stale = False
+                self._models, self._watched = served
+                watch.follow(self._watched)
             reason = watch.look()
             if reason is not None and not self._stopping.is_set():
                 # Not terminated: with a dead stub Triton waits for its whole exit timeout.
                 process.kill()
                 return reason
         return None if self._stopping.is_set() else f"tritonserver ended by itself with status {process.exit_status}"
+
+    def _delay_s(self, sweep: Sweep, watch: Watch) -> float:
+        delays = (sweep.delay_s(), watch.delay_s(), None if self._rollout is None else self._rollout.delay_s())
+        return min(delay for delay in delays if delay is not None)
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
@@ -365,7 +394,3 @@ class TritonServer:
         )
         self._failure = ServerDied(what, log)
         return None
-
-
-def _soonest_s(first: float, second: float | None) -> float:
-    return first if second is None else min(first, second)

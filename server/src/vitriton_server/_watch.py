@@ -59,6 +59,13 @@ class Watch:
         self._health = {name: Health(since_s=now) for name in models}
         self._asked_s: dict[str, float] = {}
 
+    def follow(self, models: dict[str, tuple[int, ...]]) -> None:
+        """Watches these models from now on; what is known of those that stay is kept."""
+        now = self._clock()
+        self._health = {name: self._health.get(name, Health(since_s=now)) for name in models}
+        self._asked_s = {name: asked_s for name, asked_s in self._asked_s.items() if name in models}
+        self._shapes = models
+
     def delay_s(self) -> float | None:
         """How long until the next look is due; None when there is nothing to watch."""
         if not self._health or not self._policy.canary_interval_s:

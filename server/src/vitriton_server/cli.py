@@ -28,6 +28,9 @@ def serve(
     canary_interval: Annotated[
         float, typer.Option(help="Seconds after which a silent model is asked whether it lives; 0: never.")
     ] = 8.0,
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Take exports that come, are replaced or go, meanwhile.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart/--no-restart", help="Start Triton again when it has died.")
     ] = False,
@@ -50,6 +53,7 @@ def serve(
             metrics_port=metrics_port,
             ready_timeout_s=ready_timeout,
             exit_timeout_s=exit_timeout,
+            watch_repository=watch,
             watch=WatchPolicy(canary_interval_s=canary_interval, restart=restart),
             triton_arguments=triton_arguments or (),
             on_log_line=reporter.line,

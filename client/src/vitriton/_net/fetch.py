@@ -6,7 +6,6 @@ import base64
 import contextlib
 import threading
 from collections.abc import Iterator
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
 from vitriton._deadline import Deadline
@@ -116,6 +115,8 @@ class UrlFetcher:
         raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)")
 
     def _client(self) -> httpx.Client:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
         import httpx
 
         from vitriton import __version__

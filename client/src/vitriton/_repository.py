@@ -1,0 +1,305 @@
+"""A model repository on disk, as far as `vitriton export` and `vitriton serve` must agree on it.
+
+An ensemble of `vitriton export` names the version of each of its steps, and its version_policy the one of its own. A
+graph is replaced by a version folder beside the old one; the renaming of the ensemble's config.pbtxt is what changes
+over. So whoever reads the repository, at any moment, finds models that belong together.
+
+Versions that may be superfluous stand in the journal. One is removed when no ensemble names it and no server uses it: a
+server that watches the repository holds a shared lock on each version folder that it has given to Triton. Whoever
+changes the repository holds an exclusive lock on its folder, whoever reads it as a whole a shared one. The locks are
+flock's, which end with their process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_LOG = logging.getLogger("vitriton")
+
+CONFIG = "config.pbtxt"
+FINGERPRINT = "fingerprint"  # a parameter of every model that `vitriton export` writes
+NOT_EXPORTED = "not-exported"  # the fingerprint where the text files are there and the weights are not
+LATEST = -1  # a step's version in an ensemble: whatever is the latest
+
+JOURNAL = ".vitriton.json"  # a file: Triton takes only folders for models
+LOCK = ".lock"  # in a workspace
+LOCK_S = 30.0  # a repository is locked for as long as renaming takes
+_LOCK_POLL_S = 0.02
+REPLACED = ".replaced"  # the end of a name in a workspace: the only copy of something
+
+
+class RepositoryBusy(Exception):  # noqa: N818 - it says what is, not what went wrong
+    """Somebody else is changing the repository."""
+
+
+def read_config(folder: Path) -> Any | None:
+    """A model's config.pbtxt as a ModelConfig message; None when there is none, or none that can be read."""
+    try:
+        return parse_config((folder / CONFIG).read_text())
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def parse_config(text: str) -> Any | None:
+    """The ModelConfig message that a config.pbtxt holds; None when it holds none."""
+    # protobuf takes longer to import than all that may not need it
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig(), allow_unknown_field=True)
+    except text_format.ParseError:
+        return None
+
+
+def fingerprint(config: Any) -> str | None:
+    """The fingerprint in a configuration; None in one that `vitriton export` did not write."""
+    return str(config.parameters[FINGERPRINT].string_value) if FINGERPRINT in config.parameters else None
+
+
+def versions(folder: Path) -> set[int]:
+    """The versions that a model has, complete or not: folders whose names are numbers, as Triton reads them."""
+    try:
+        names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return set()
+    return {int(name) for name in names if name.isdigit() and not (len(name) > 1 and name.startswith("0"))}
+
+
+def served_versions(config: Any, folder: Path) -> set[int]:
+    """The versions that Triton loads of a model, by its version_policy."""
+    present = versions(folder)
+    policy = config.version_policy
+    if policy.HasField("specific"):
+        return present & set(policy.specific.versions)
+    if policy.HasField("all"):
+        return present
+    return set(sorted(present)[-max(1, policy.latest.num_versions) :])
+
+
+def steps(config: Any, repository: Path) -> frozenset[tuple[str, int]]:
+    """The models that an ensemble consists of, and the version of each; none where the model is no ensemble."""
+    found = set()
+    for step in config.ensemble_scheduling.step:
+        version = int(step.model_version)
+        if version == LATEST:
+            version = max(versions(repository / step.model_name), default=LATEST)
+        found.add((step.model_name, version))
+    return frozenset(found)
+
+
+def models(repository: Path) -> dict[str, Any | None]:
+    """Name → configuration of every folder in a repository, in alphabetical order."""
+    folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
+    return {folder.name: read_config(folder) for folder in folders}
+
+
+# Locks
+
+
+@contextlib.contextmanager
+def locked(repository: Path, *, exclusive: bool, timeout_s: float = LOCK_S) -> Iterator[None]:
+    """Holds the repository's lock: exclusive to change it, shared to read it as a whole.
+
+    Raises:
+        RepositoryBusy: somebody else holds it for longer than `timeout_s`.
+        OSError: the folder cannot be opened.
+    """
+    mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    deadline_s = time.monotonic() + timeout_s
+    folder = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while not _try_lock(folder, mode):
+            if time.monotonic() >= deadline_s:
+                raise RepositoryBusy(f"{repository} is being changed by another command; try again when it has ended")
+            time.sleep(_LOCK_POLL_S)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _try_lock(folder: int, mode: int) -> bool:
+    try:
+        fcntl.flock(folder, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if mode == fcntl.LOCK_EX:
+            raise  # reading a file system without locks is no worse than it was without ours
+    return True
+
+
+class Uses:
+    """The version folders that a server has given to Triton: nobody removes them meanwhile."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, int] = {}
+
+    def add(self, folders: Iterable[Path]) -> None:
+        """Holds these as well. One that is gone, or on a file system without locks, is left out."""
+        for folder in set(folders) - self._held.keys():
+            with contextlib.suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    os.close(descriptor)
+                    raise
+                self._held[folder] = descriptor
+
+    def keep(self, folders: Iterable[Path]) -> None:
+        """Lets go of all others."""
+        for folder in self._held.keys() - set(folders):
+            os.close(self._held.pop(folder))
+
+
+@contextlib.contextmanager
+def workspace(repository: Path, purpose: str = "") -> Iterator[Path]:
+    """An empty folder beside the repository, on the same file system, that is gone afterwards.
+
+    Not inside: Triton takes every folder in a repository for a model. What a killed process left is removed first.
+
+    Args:
+        repository: what it is beside of.
+        purpose: for `purposes`, as long as the folder is there.
+    """
+    parent = repository.resolve().parent
+    remove_abandoned(repository)
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(repository), dir=parent))
+    try:
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(purpose)
+            lock.flush()
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(repository: Path) -> list[str]:
+    """Removes the workspaces whose process is gone: its lock went with it. Returns the purposes of the others."""
+    purposes = []
+    for folder in repository.resolve().parent.glob(f"{_prefix(repository)}*"):
+        if any(folder.glob(f"*{REPLACED}")):  # the only copy of a model that was to be replaced: somebody must look
+            continue
+        try:
+            with (folder / LOCK).open("r+") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    purposes.append(lock.read())
+                    continue
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue  # just being made, or not ours to remove
+    return purposes
+
+
+def _prefix(repository: Path) -> str:
+    return f".{repository.resolve().name}.staging-"
+
+
+# What may be superfluous
+
+
+def read_journal(repository: Path) -> dict[str, set[int]]:
+    """Model → versions that may go once nobody needs them; empty when there is nothing of that kind."""
+    try:
+        document = json.loads((repository / JOURNAL).read_text())
+        return {str(name): {int(version) for version in found} for name, found in document["versions"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def write_journal(repository: Path, entries: Mapping[str, set[int]]) -> None:
+    """Replaces the journal in one step; without entries there is none. The caller holds the exclusive lock."""
+    path = repository / JOURNAL
+    found = {name: sorted(entries[name]) for name in sorted(entries) if entries[name]}
+    if not found:
+        path.unlink(missing_ok=True)
+        return
+    written = path.with_name(f"{JOURNAL}.new")
+    with written.open("w") as file:
+        file.write(json.dumps({"format": 1, "versions": found}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(path)
+
+
+def sweep(repository: Path, workspace: Path) -> None:
+    """Removes the versions in the journal that nobody needs. The caller holds the exclusive lock.
+
+    Each leaves the repository in one step: Triton refuses a version folder that is half there.
+
+    Args:
+        repository: which one.
+        workspace: takes what is removed, and removes it.
+    """
+    entries = read_journal(repository)
+    if not entries:
+        return
+    configs = models(repository)
+    needed = _needed(repository, configs)
+    if needed is None:
+        _LOG.warning("nothing is tidied up in %s: it holds a config.pbtxt that cannot be read", repository)
+        return
+    for name, candidates in entries.items():
+        folder = repository / name
+        present = versions(folder)
+        candidates &= present
+        removed = _take_out(folder, candidates - needed.get(name, set()), present, workspace)
+        candidates -= removed
+    write_journal(repository, entries)
+
+
+def _needed(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, set[int]] | None:
+    """Model → versions that an ensemble names, its own among them; None where that cannot be told."""
+    needed: dict[str, set[int]] = {}
+    for name, config in configs.items():
+        if config is None:
+            if (repository / name / CONFIG).exists():
+                return None
+            continue
+        found = steps(config, repository)
+        for step, version in found:
+            needed.setdefault(step, set()).add(version)
+        if found:
+            needed.setdefault(name, set()).update(served_versions(config, repository / name))
+    return needed
+
+
+def _take_out(folder: Path, superfluous: set[int], present: set[int], workspace: Path) -> set[int]:
+    """Moves versions of a model out of the repository, unless a server uses them; the model with its last one."""
+    with contextlib.ExitStack() as stack:
+        free = {version for version in superfluous if _is_free(folder / str(version), stack)}
+        if free and free == present:
+            folder.rename(_unused(workspace, folder.name))
+            return free
+        for version in free:
+            (folder / str(version)).rename(_unused(workspace, f"{folder.name}.{version}"))
+    return free
+
+
+def _is_free(folder: Path, stack: contextlib.ExitStack) -> bool:
+    """Whether no server uses a version folder; if so, none can begin to until the stack ends."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _unused(workspace: Path, name: str) -> Path:
+    return Path(tempfile.mkdtemp(dir=workspace)) / name

@@ -1,0 +1,184 @@
+"""How Triton runs an export: devices, instances, queues, accelerators, warm-up. None of it moves a vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from vitriton_export._errors import ExportError
+
+Device = Literal["auto", "cpu", "gpu"]
+Accelerator = Literal["tensorrt", "openvino"]
+
+MAX_INSTANCES = 64
+MAX_QUEUE_DELAY_US = 10_000_000
+MAX_QUEUE_SIZE = 1_000_000
+MAX_QUEUE_TIMEOUT_MS = 3_600_000
+
+_KINDS = {
+    "auto": pb.ModelInstanceGroup.KIND_AUTO,  # a GPU where there is one, else the CPU
+    "cpu": pb.ModelInstanceGroup.KIND_CPU,
+    "gpu": pb.ModelInstanceGroup.KIND_GPU,
+}
+# Where each accelerator runs: it decides for a device that is "auto".
+_RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
+_TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What Triton is told about running the steps. The defaults are right where nobody has measured anything else.
+
+    Attributes:
+        device: where the encoders run; "auto" is a GPU where there is one, else the CPU.
+        instances: of each encoder, on each GPU or on the CPU, where they share the cores.
+        max_queue_delay_us: how long a request may wait for others to share its batch. 0: what waits anyway, since all
+            instances are busy, goes together.
+        max_queue_size: requests that wait, in each step; one more is refused.
+        queue_timeout_ms: the longest that a request waits in a step; its own timeout may be shorter.
+        accelerator: an execution accelerator of Triton's native onnxruntime backend.
+        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it; relative to the folder in
+            which the server was started, or absolute.
+        warmup: batch sizes that every instance of an encoder runs before it is ready; None chooses them.
+    """
+
+    device: Device = "auto"
+    instances: int = 1
+    max_queue_delay_us: int = 0
+    max_queue_size: int = 256
+    queue_timeout_ms: int = 60_000
+    accelerator: Accelerator | None = None
+    tensorrt_cache: str = "tensorrt-cache"
+    warmup: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what Triton, or the accelerator, cannot do."""
+        for field, choices in (("device", Device), ("accelerator", Accelerator)):
+            value = getattr(self, field)
+            if value not in get_args(choices) and not (field == "accelerator" and value is None):
+                raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
+        for field, least, most in (
+            ("instances", 1, MAX_INSTANCES),
+            ("max_queue_delay_us", 0, MAX_QUEUE_DELAY_US),
+            ("max_queue_size", 1, MAX_QUEUE_SIZE),
+            ("queue_timeout_ms", 1, MAX_QUEUE_TIMEOUT_MS),
+        ):
+            value = getattr(self, field)
+            if not least <= value <= most:
+                raise ExportError(f"{field} is {value}; it must be from {least} to {most}")
+        if self.accelerator is not None and self.device not in ("auto", _RUNS_ON[self.accelerator]):
+            raise ExportError(
+                f"the accelerator {self.accelerator} runs on a {_RUNS_ON[self.accelerator].upper()}, and device is "
+                f"{self.device}; leave out one of the two"
+            )
+        if not self.tensorrt_cache:
+            raise ExportError("tensorrt_cache is empty; name a folder, as the server sees it")
+
+    def check(self, *, max_batch_size: int, precision: str) -> None:
+        """Refuses what does not go together with the rest of an export.
+
+        Raises:
+            ExportError: says which two options, and what to do.
+        """
+        for size in self.warmup or ():
+            if not 1 <= size <= max_batch_size:
+                raise ExportError(f"warmup has the batch size {size}; it must be from 1 to {max_batch_size}")
+        if self.accelerator == "tensorrt" and precision not in _TENSORRT_MODES:
+            raise ExportError(
+                f"TensorRT cannot run the graph of precision {precision}; use --precision fp16 with --accelerator "
+                "tensorrt, or leave out the accelerator"
+            )
+
+    @property
+    def resolved_device(self) -> Device:
+        """The device, which an accelerator may have decided."""
+        return self.device if self.accelerator is None else _RUNS_ON[self.accelerator]
+
+    def warmup_sizes(self, max_batch_size: int) -> tuple[int, ...]:
+        """The batch sizes that are run before a model is ready, in ascending order.
+
+        On a GPU the first run of each size chooses and loads its kernels, hence the powers of two. On a CPU all sizes
+        run the same code, and the largest would only delay the start.
+        """
+        if self.warmup is not None:
+            return tuple(sorted(set(self.warmup)))
+        if self.resolved_device != "gpu":
+            return (1,)
+        powers = {1 << power for power in range(max_batch_size.bit_length())}
+        return tuple(sorted(powers | {max_batch_size}))
+
+
+def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
+    """The instances of an encoder."""
+    config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device])
+
+
+def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool) -> None:
+    """Dynamic batching with a bounded queue.
+
+    Args:
+        config: of a step.
+        serving: what is asked for.
+        delay: whether requests wait for others here; one step is enough.
+    """
+    if delay and serving.max_queue_delay_us:
+        config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
+    policy = config.dynamic_batching.default_queue_policy
+    policy.timeout_action = pb.ModelQueuePolicy.REJECT
+    # a request's own timeout counts only where the model has one as well
+    policy.default_timeout_microseconds = serving.queue_timeout_ms * 1000
+    policy.allow_timeout_override = True
+    policy.max_queue_size = serving.max_queue_size
+
+
+def add_warmup(config: pb.ModelConfig, serving: Serving) -> None:
+    """Batches of zeros for the one input of a step; Triton calls it ready when they are through."""
+    tensor = config.input[0]
+    for size in serving.warmup_sizes(config.max_batch_size):
+        sample = config.model_warmup.add(name=f"batch of {size}", batch_size=size, count=1)
+        sample.inputs[tensor.name].data_type = tensor.data_type
+        sample.inputs[tensor.name].dims.extend(tensor.dims)
+        sample.inputs[tensor.name].zero_data = True
+
+
+def add_accelerator(config: pb.ModelConfig, serving: Serving, *, precision: str, cache_prefix: str) -> None:
+    """The execution accelerator, for the native onnxruntime backend.
+
+    Args:
+        config: of an encoder, with its input.
+        serving: what is asked for.
+        precision: of the graph; TensorRT computes in the same.
+        cache_prefix: begins the names of TensorRT's engines. ONNX Runtime derives the rest from the graph's structure
+            and not from its weights, so without it two models of one architecture would take each other's engine.
+    """
+    if serving.accelerator is None:
+        return
+    accelerators = config.optimization.execution_accelerators
+    if serving.accelerator == "openvino":
+        accelerators.cpu_execution_accelerator.add(name="openvino")
+        return
+    tensorrt = accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    # Keys and values: triton-inference-server/onnxruntime_backend, README.md and onnxruntime.cc
+    parameters = {
+        "precision_mode": _TENSORRT_MODES[precision],
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": serving.tensorrt_cache,
+        "trt_engine_cache_prefix": cache_prefix,
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": serving.tensorrt_cache,
+        # an engine for all batch sizes; without profiles each new size would build one, during a request
+        "trt_profile_min_shapes": _shape(config, 1),
+        "trt_profile_opt_shapes": _shape(config, config.max_batch_size),
+        "trt_profile_max_shapes": _shape(config, config.max_batch_size),
+    }
+    if precision == "fp16":
+        parameters["trt_layer_norm_fp32_fallback"] = "1"  # its squares overflow in float16
+    for key, value in parameters.items():
+        tensorrt.parameters[key] = value
+
+
+def _shape(config: pb.ModelConfig, batch_size: int) -> str:
+    tensor = config.input[0]
+    return f"{tensor.name}:{'x'.join(str(size) for size in (batch_size, *tensor.dims))}"

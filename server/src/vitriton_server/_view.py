@@ -1,0 +1,127 @@
+"""The folder that Triton watches for `vitriton serve --watch`: what of a repository it is to serve, as links.
+
+Triton polls its models one after the other, while an export changes several, so that it could see an ensemble before
+its steps and unload it. In this folder things change in an order that it can follow at any speed; and the interface
+through which anybody could load models, which Triton has in its other mode, stays closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitriton import _repository as disk
+
+_PYCACHE = "__pycache__"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model as it is to be served.
+
+    Attributes:
+        config: the text of its config.pbtxt; None for a model that is taken as it is, whatever changes in it.
+        versions: of its folders, those that Triton is to see.
+        steps: of an ensemble, the models and versions that it consists of.
+    """
+
+    config: str | None = None
+    versions: frozenset[int] = frozenset()
+    steps: frozenset[tuple[str, int]] = frozenset()
+
+
+View = Mapping[str, Model]
+
+
+def version_folders(repository: Path, models: Iterable[tuple[str, Model]]) -> set[Path]:
+    """Those of the repository that a view links to."""
+    return {repository / name / str(version) for name, model in models for version in model.versions}
+
+
+class ViewFolder:
+    """The folder on disk.
+
+    Args:
+        repository: what its links lead to.
+        folder: is made; its parent is private to this run, on the same file system.
+    """
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self._repository = repository.resolve()
+        self._folder = folder
+        self._shown: dict[str, Model] = {}
+        folder.mkdir()
+
+    def show(self, view: View) -> None:
+        """Makes the folder show `view`: a new model at once; of one that is there, versions before the config."""
+        for name in self._shown.keys() - view.keys():
+            self._take_away(name)
+        for name, model in view.items():
+            shown = self._shown.get(name)
+            if shown is None or (shown.config is None) != (model.config is None):
+                self._take_away(name)
+                self._add(name, model)
+            elif shown != model:
+                self._change(name, shown, model)
+        self._shown = dict(view)
+
+    def _add(self, name: str, model: Model) -> None:
+        if model.config is None:
+            (self._folder / name).symlink_to(self._repository / name)
+            return
+        with self._private() as private:
+            made = private / name
+            made.mkdir()
+            (made / disk.CONFIG).write_text(model.config)
+            for version in model.versions:
+                self._link(made, name, version)
+            made.rename(self._folder / name)
+
+    def _change(self, name: str, shown: Model, model: Model) -> None:
+        folder = self._folder / name
+        for version in model.versions - shown.versions:
+            self._link(folder, name, version)
+        if model.config is not None and model.config != shown.config:
+            with self._private() as private:
+                (private / disk.CONFIG).write_text(model.config)
+                (private / disk.CONFIG).replace(folder / disk.CONFIG)
+        for version in shown.versions - model.versions:
+            self._discard(folder / str(version))
+
+    def _take_away(self, name: str) -> None:
+        folder = self._folder / name
+        if folder.is_symlink() or folder.exists():
+            self._discard(folder)
+
+    def _discard(self, path: Path) -> None:
+        """Takes something away in one step."""
+        with self._private() as private:
+            path.rename(private / path.name)
+
+    def _link(self, folder: Path, name: str, version: int) -> None:
+        source, target = self._repository / name / str(version), folder / str(version)
+        if not (source / "model.py").is_file():
+            target.symlink_to(source)
+            return
+        # Python would write its __pycache__ there, which Triton would take for a change of the model: a file is in its
+        # way. Only for python models, as ONNX Runtime wants external data to lie really beside the graph.
+        with self._private() as private:
+            made = private / str(version)
+            made.mkdir()
+            for entry in source.iterdir():
+                if entry.name != _PYCACHE:
+                    (made / entry.name).symlink_to(entry)
+            (made / _PYCACHE).touch()
+            made.rename(target)
+
+    @contextlib.contextmanager
+    def _private(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(dir=self._folder.parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
