@@ -19,7 +19,7 @@ from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 from vitriton._repository import locked
 from vitriton.cli import app
-from vitriton_export import ExportOptions, VerifyOptions, export_model, verify_model
+from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._parity import ALONE_IMAGES
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
@@ -286,6 +286,13 @@ def test_an_export_without_weights_cannot_be_verified(tmp_path):
 def test_wrong_usage_is_exit_code_2(arguments):
     """As for any command line."""
     assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("options", [{"limit": 0}, {"min_cosine": 1.1}, {"timeout_s": 0.0}])
+def test_options_are_checked_in_python_too(options):
+    """Each by its name and its bound."""
+    with pytest.raises(ExportError, match=f"{next(iter(options))} is .*it must be"):
+        VerifyOptions(**options)
 
 
 def test_ctrl_c_is_exit_code_130(exported, tiny_vit_checkpoint):

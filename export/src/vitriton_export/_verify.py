@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
@@ -40,7 +41,7 @@ class VerifyOptions:
     Attributes:
         name: that the model was exported under; None is the only one there.
         repository: it is read from this folder and run here, by ONNX Runtime; not looked at if there is a `server`.
-        server: it is asked there.
+        server: its address, where it is asked; or that and how to talk to it.
         reference: hub id or folder of the checkpoint; None is the one that it was exported from.
         revision: of a hub id; None is the one that was exported.
         images: a folder of images; None is the built-in corpus.
@@ -50,14 +51,28 @@ class VerifyOptions:
     """
 
     name: str | None = None
-    repository: Path = Path("model_repository")
-    server: Server | None = None
+    repository: str | os.PathLike[str] = "model_repository"
+    server: str | Server | None = None
     reference: str | None = None
     revision: str | None = None
-    images: Path | None = None
+    images: str | os.PathLike[str] | None = None
     limit: int | None = None
     min_cosine: float | None = None
     timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that no verification can have."""
+        if self.limit is not None and self.limit < 1:
+            raise ExportError(f"limit is {self.limit}; it must be at least 1")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise ExportError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
+        if not self.timeout_s > 0:
+            raise ExportError(f"timeout_s is {self.timeout_s}; it must be a number of seconds above 0")
+
+    @property
+    def folder(self) -> Path:
+        """The repository."""
+        return Path(self.repository)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +149,7 @@ def verify_model(
         ExportError: it cannot be verified; the text says why. So if the reference is not what was exported.
         VitritonError: the server does not answer.
     """
-    images: Images = Corpus() if options.images is None else Folder(options.images, options.limit)
+    images: Images = Corpus() if options.images is None else Folder(Path(options.images), options.limit)
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
             exported, runner, subject, skipped = _open(options, resources)
@@ -216,18 +231,21 @@ def _silent() -> Iterator[Advance]:
 def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Exported, Runner, str, dict[str, str]]:
     """What is verified: its description, its answers, its name, and the stages that cannot be seen."""
     if options.server is not None:
+        from vitriton.commands._server import Server
+
         from vitriton_export._served import ServerRunner
 
-        served = resources.enter_context(ServerRunner(options.server, options.name, options.timeout_s))
+        server = Server(address=options.server) if isinstance(options.server, str) else options.server
+        served = resources.enter_context(ServerRunner(server, options.name, options.timeout_s))
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
     try:
-        with _locked(options.repository):
-            exported = _exported.from_repository(options.repository, options.name)
-            runner = RepositoryRunner(options.repository, exported.name, exported.kinds)
+        with _locked(options.folder):
+            exported = _exported.from_repository(options.folder, options.name)
+            runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
-    return exported, runner, f"{exported.name} in {options.repository}, run by ONNX Runtime", {}
+    return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
 
 
 @contextlib.contextmanager
