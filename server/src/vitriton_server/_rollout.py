@@ -12,7 +12,7 @@ from typing import Protocol
 from vitriton import _repository as disk
 
 from vitriton_server._errors import RepositoryError
-from vitriton_server._plan import Version, next_view, scan, without
+from vitriton_server._plan import Version, at_rest, next_view, scan, without
 from vitriton_server._view import Model, View, ViewFolder, version_folders
 
 _LOG = logging.getLogger("vitriton_server.rollout")
@@ -69,6 +69,7 @@ class Rollout:
             except (OSError, disk.RepositoryBusy) as exc:
                 raise RepositoryError(f"the model repository {self._repository} cannot be read: {exc}") from exc
             self._view = self._wanted
+        self._view = at_rest(self._view)  # the requests of the Triton before are gone
         self._retiring.clear()
         self._folder = ViewFolder(self._repository, folder)
         self._folder.show(self._view)
