@@ -44,6 +44,13 @@ class Traffic:
         self._running = [self._threads.submit(self._ask, kind) for kind in OUTPUTS]
         self._running.append(self._threads.submit(self._stream))
 
+    def has_seen(self, mark: int) -> bool:
+        """Whether all of its requests are answered by that export now; raises what any has raised."""
+        for running in self._running:
+            if running.done():
+                running.result()
+        return [marks[-1] for marks in self.marks.values()] == [mark] * len(self._running)
+
     def end(self) -> None:
         """Ends it; raises what any of the requests has raised."""
         self._stop.set()
@@ -102,13 +109,13 @@ def versions(repository: Path) -> dict[str, set[int]]:
     return {folder.name: disk.versions(folder) for folder in repository.iterdir() if folder.is_dir()}
 
 
-def one_round(server: TritonServer, repository: Path, number: int) -> None:
+def one_round(server: TritonServer, repository: Path, traffic: Traffic, number: int) -> None:
     """Replaces an export; adds another and removes it."""
     added = f"added-{number}"
     marked.export(repository, "replaced", number)
     marked.export(repository, added, number)
-    for name in ("replaced", added):
-        wait_until(lambda name=name: served_mark(server, name) == number, PATIENCE_S, f"{name} with mark {number}")
+    wait_until(lambda: traffic.has_seen(number), PATIENCE_S, f"the replacement with mark {number}")
+    wait_until(lambda: served_mark(server, added) == number, PATIENCE_S, added)
     remove(repository, added)
     wait_until(lambda: f"{added}_pooled" not in server.models, PATIENCE_S, f"the end of {added}")
 
@@ -122,10 +129,10 @@ def test_changes_under_traffic(tmp_path: Path, seconds: float) -> None:
     with TritonServer(repository, watch_repository=True) as server:
         with traffic(server, "constant", "replaced") as running:
             started, number = time.monotonic(), 2
-            one_round(server, repository, number)
+            one_round(server, repository, running["replaced"], number)
             while time.monotonic() - started < seconds:
                 number += 1
-                one_round(server, repository, number)
+                one_round(server, repository, running["replaced"], number)
         assert all(marks == [100] for marks in running["constant"].marks.values())
         assert all(marks == list(range(1, number + 1)) for marks in running["replaced"].marks.values())
         assert {len(each.marks) for each in running.values()} == {3}
@@ -156,7 +163,7 @@ def test_an_export_that_triton_cannot_load_changes_nothing(tmp_path: Path, caplo
             wait_until(lambda: "model_pooled cannot be loaded" in caplog.text, PATIENCE_S, "the refusal")
             assert served_mark(server, "model") == 1
             marked.export(tmp_path, "model", 3)
-            wait_until(lambda: served_mark(server, "model") == 3, PATIENCE_S, "the next export")
+            wait_until(lambda: running["model"].has_seen(3), PATIENCE_S, "the next export")
         assert running["model"].marks["pooled"] == [1, 3]
         assert "the one that is loaded goes on" in caplog.text
 

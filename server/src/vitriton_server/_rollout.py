@@ -12,6 +12,7 @@ from typing import Protocol
 from vitriton import _repository as disk
 
 from vitriton_server._errors import RepositoryError
+from vitriton_server._log import readable
 from vitriton_server._plan import Version, at_rest, next_view, scan, without
 from vitriton_server._view import Model, View, ViewFolder, version_folders
 
@@ -130,7 +131,7 @@ class Rollout:
                 reason = f"it was not ready within {self._patience_s:g} s"
             if reason is not None:
                 old = "; the one that is loaded goes on" if name in self._served else ""
-                _LOG.warning("%s cannot be loaded: %s%s", name, " ".join(reason.split()), old)
+                _LOG.warning("%s cannot be loaded: %s%s", name, readable(reason), old)
                 self._rejected[name] = model
 
     def _show(self, view: View) -> None:
