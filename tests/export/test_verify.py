@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from support import awkward, checkpoints, hub
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
+from vitriton._repository import locked
 from vitriton.cli import app
 from vitriton_export import ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._parity import ALONE_IMAGES
@@ -150,19 +152,30 @@ def test_a_changed_preprocessing_is_seen(repository, tiny_vit_checkpoint):
     assert "is broken: pixels, embedding, last_hidden_state" in done.stdout
 
 
-def test_the_highest_version_is_verified_unless_an_ensemble_says_another(repository, tiny_vit_checkpoint):
-    """As Triton does: a second version counts, and a step that is pinned to the first does not see it."""
+def test_the_versions_are_those_that_triton_runs(repository, tiny_vit_checkpoint):
+    """A version beside the one that the ensemble names does not count, until the ensemble names it or the latest."""
     encoder = repository / "tiny-vit_pooled_encoder"
-    shutil.copytree(encoder / "1", encoder / "10")
     shutil.copytree(encoder / "1", encoder / "9")
+    shutil.copytree(encoder / "1", encoder / "10")
     spoil(encoder / "10/model.onnx")
-    arguments = ("--repository", repository, "--reference", tiny_vit_checkpoint)
-    assert run(*arguments).exit_code == 3
     path = repository / "tiny-vit_pooled/config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    config.ensemble_scheduling.step[1].model_version = 9
-    path.write_text(text_format.MessageToString(config))
-    assert run(*arguments).exit_code == 0
+    for version, code in ((1, 0), (9, 0), (10, 3), (-1, 3)):
+        config.ensemble_scheduling.step[1].model_version = version
+        path.write_text(text_format.MessageToString(config))
+        done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
+        assert done.exit_code == code, f"version {version}: {done.output}"
+
+
+def test_a_repository_is_not_read_while_it_changes(repository, tiny_vit_checkpoint):
+    """It waits until an export has installed what belongs together."""
+    with ThreadPoolExecutor() as pool:
+        with locked(repository, exclusive=True):
+            options = VerifyOptions(repository=repository, reference=str(tiny_vit_checkpoint))
+            report = pool.submit(verify_model, options)
+            with pytest.raises(TimeoutError):
+                report.result(timeout=2.0)
+        assert report.result().passed
 
 
 def test_one_output_alone(tmp_path):
@@ -192,12 +205,17 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     assert "other preprocessing and normalisation (fingerprint v1-" in done.stderr
 
 
-def test_a_folder_must_be_named(exported):
-    """Where a checkpoint lay when it was exported is not recorded, and the message says what to do."""
+def test_the_folder_that_was_exported_is_found_again(exported, repository):
+    """The manifest says which it was; one that has gone must be named."""
     done = run("--repository", exported)
+    assert done.exit_code == 0, done.output
+    for path in repository.glob("*/1/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["options"]["model"] = "moved/tiny-vit"
+        path.write_text(json.dumps(manifest))
+    done = run("--repository", repository)
     assert done.exit_code == 1
-    assert "was exported from a folder called tiny-vit" in done.stderr
-    assert "name it with --reference" in done.stderr
+    assert "tiny-vit was exported from moved/tiny-vit, which is not there; name it with --reference" in done.stderr
 
 
 def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit_checkpoint, tmp_path):
@@ -213,7 +231,8 @@ def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit
         environment["HF_ENDPOINT"] = server.url
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(hub.COMMIT in path for path in server.requests)
+    assert any(path.startswith(f"/org/model/resolve/{hub.COMMIT}/") for path in server.requests)
+    assert not any("/main" in path for path in server.requests)
     assert f"compared with org/model at {hub.COMMIT}" in done.stdout
 
 

@@ -16,7 +16,8 @@ from vitriton_export._deployment import TENSOR, read_fingerprint
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._gates import Gate
 from vitriton_export._options import Kind, Outputs, Pooling, Precision
-from vitriton_export._runner import latest_version
+from vitriton_export._remove import exports
+from vitriton_export._runner import ensemble_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class Exported:
         spec: the preprocessing, up to the pixels.
         normalization: what the graph does to them, as in the manifest.
         fingerprint: names the embedding space.
+        options: of the export, by the names of `ExportOptions`; empty where nothing tells, as on a server.
         gates: by stage.
         versions: of the libraries that it was made with, where it tells.
     """
@@ -54,6 +56,7 @@ class Exported:
     spec: PreprocessSpec
     normalization: Mapping[str, Any]
     fingerprint: str
+    options: Mapping[str, Any]
     gates: Mapping[str, Gate]
     versions: Mapping[str, str]
 
@@ -68,16 +71,16 @@ def from_repository(repository: Path, name: str | None) -> Exported:
     Raises:
         ExportError: there is no such export, it has no weights yet, or its manifest cannot be read.
     """
+    if not repository.is_dir():
+        raise ExportError(f"there is no repository {repository}; name its folder with --repository")
     name = name if name is not None else _only_name(repository)
     folders = {kind: repository / f"{name}_{kind}" for kind in TENSOR}
     kinds = tuple(kind for kind, folder in folders.items() if (folder / "config.pbtxt").is_file())
     if not kinds:
-        raise ExportError(
-            f"{repository} has no model {name}; it has: {', '.join(exported_names(repository)) or 'none'}"
-        )
+        raise ExportError(f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
     if read_fingerprint(folders[kinds[0]] / "config.pbtxt") == NOT_EXPORTED:
         raise ExportError(f"{name} in {repository} has no weights yet; run `vitriton export` for it")
-    path = latest_version(folders[kinds[0]]) / "manifest.json"
+    path = ensemble_version(folders[kinds[0]]) / "manifest.json"
     try:
         return _from_manifest(json.loads(path.read_text()), name, kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -122,6 +125,7 @@ def from_parameters(
             spec=PreprocessSpec.from_json(parameters["preprocess"]),
             normalization=json.loads(parameters["normalization"]),
             fingerprint=parameters["fingerprint"],
+            options={},
             gates=_gates.gates(precision),
             versions={"pillow": parameters["pillow_version"]},
         )
@@ -132,22 +136,8 @@ def from_parameters(
         ) from exc
 
 
-def exported_names(repository: Path) -> list[str]:
-    """The names of the exports in a repository, sorted."""
-    return sorted(
-        {
-            folder.name.removesuffix(f"_{kind}")
-            for kind in TENSOR
-            for folder in repository.glob(f"*_{kind}")
-            if read_fingerprint(folder / "config.pbtxt") is not None
-        }
-    )
-
-
 def _only_name(repository: Path) -> str:
-    if not repository.is_dir():
-        raise ExportError(f"there is no repository {repository}; name its folder with --repository")
-    names = exported_names(repository)
+    names = exports(repository)
     if not names:
         raise ExportError(f"{repository} has no model that `vitriton export` made; name another --repository")
     if len(names) > 1:
@@ -173,6 +163,7 @@ def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ..
         spec=PreprocessSpec.from_json(json.dumps(manifest["preprocessing"])),
         normalization=manifest["normalization"],
         fingerprint=manifest["fingerprint"],
+        options=manifest.get("options", {}),
         gates=_gates.gates(precision) if gates is None else _gates.from_document(gates),
         versions=manifest["versions"],
     )

@@ -25,8 +25,9 @@ from vitriton_export._options import Pooling
 from vitriton_export._tally import Stage, Tally
 
 BATCH_SIZE = 8
-# Images that are also run alone: as many as a few mixed batches hold. Each costs a run of its own.
-ALONE_IMAGES = 32
+# Images that are also run alone: some of each of the first batches. Each costs a run of its own.
+ALONE_IMAGES = 16
+_ALONE_OF_A_BATCH = 4
 
 Array = npt.NDArray[Any]
 Batch = Sequence[tuple[str, bytes]]  # names and encoded files
@@ -156,7 +157,8 @@ def compare(pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: M
         positions = _without(range(len(accepted)), actual.refused)
         for stage in tallies.keys() & actual.values.keys():
             _add(tallies[stage], kept, actual.values[stage], expected.values[stage][positions])
-        left_alone -= _add_alone(tallies, subject, kept[:left_alone], actual) if len(kept) > 1 else 0
+        if len(kept) > 1:
+            left_alone -= _add_alone(tallies, subject, kept[: min(left_alone, _ALONE_OF_A_BATCH)], actual)
     return Comparison([tally.result() for tally in tallies.values() if tally.images], unusable)
 
 

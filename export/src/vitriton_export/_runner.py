@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
+from vitriton import _repository as disk
 
 from vitriton_export._deployment import TENSOR
 from vitriton_export._errors import ExportError, ParityError, one_line
@@ -63,32 +62,34 @@ class RepositoryRunner:
 
 
 def step_folder(ensemble: Path, model: str) -> Path:
-    """The version folder of a step that an ensemble runs: the one that it is pinned to, or the highest.
+    """The version folder of a step that an ensemble runs.
 
     Raises:
         ExportError: there is none, or the ensemble has no such step.
     """
-    try:
-        config = text_format.Parse((ensemble / "config.pbtxt").read_text(), pb.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as exc:
-        raise ExportError(f"{ensemble / 'config.pbtxt'} cannot be read: {one_line(exc)}") from exc
-    versions = [step.model_version for step in config.ensemble_scheduling.step if step.model_name == model]
-    if not versions:
-        raise ExportError(f"{ensemble / 'config.pbtxt'} has no step {model}; was it written by vitriton export?")
-    folder = ensemble.parent / model
-    return folder / str(versions[0]) if versions[0] > 0 else latest_version(folder)
+    config, repository = disk.read_config(ensemble), ensemble.parent
+    if config is None:
+        raise ExportError(f"{ensemble / disk.CONFIG} is missing or cannot be read; export the model again")
+    versions = dict(disk.steps(config, repository))
+    if model not in versions:
+        raise ExportError(f"{ensemble / disk.CONFIG} has no step {model}; was it written by vitriton export?")
+    folder = repository / model / str(versions[model])
+    if not folder.is_dir():
+        raise ExportError(f"{repository / model} has no version that {ensemble.name} can run; export the model again")
+    return folder
 
 
-def latest_version(model: Path) -> Path:
-    """The version folder that Triton loads by default: the one with the highest number.
+def ensemble_version(ensemble: Path) -> Path:
+    """The version folder of an ensemble that Triton loads.
 
     Raises:
         ExportError: there is none.
     """
-    versions = [folder for folder in model.glob("*") if folder.name.isdecimal() and folder.is_dir()]
+    config = disk.read_config(ensemble)
+    versions = set() if config is None else disk.served_versions(config, ensemble)
     if not versions:
-        raise ExportError(f"{model} has no version folder, such as {model / '1'}; export the model again")
-    return max(versions, key=lambda folder: int(folder.name))
+        raise ExportError(f"{ensemble} has no version that Triton would load; export the model again")
+    return ensemble / str(max(versions))
 
 
 def _session(path: Path) -> ort.InferenceSession:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL
+from vitriton import _repository as disk
 from vitriton.preprocessing import ImageError, preprocess
 
 from vitriton_export import _checkpoint, _exported, _gates, _parity
@@ -220,21 +221,33 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
         served = resources.enter_context(ServerRunner(options.server, options.name, options.timeout_s))
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
-    exported = _exported.from_repository(options.repository, options.name)
-    runner = RepositoryRunner(options.repository, exported.name, exported.kinds)
+    try:
+        with _locked(options.repository):
+            exported = _exported.from_repository(options.repository, options.name)
+            runner = RepositoryRunner(options.repository, exported.name, exported.kinds)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
     return exported, runner, f"{exported.name} in {options.repository}, run by ONNX Runtime", {}
+
+
+@contextlib.contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """No export changes the repository while it is read."""
+    with disk.locked(repository, exclusive=False) if repository.is_dir() else contextlib.nullcontext():
+        yield
 
 
 def _reference_model(options: VerifyOptions, exported: Exported) -> str:
     """Hub id or folder of the reference."""
     if options.reference is not None:
         return options.reference
-    if exported.revision is None:
-        raise ExportError(
-            f"{exported.name} was exported from a folder called {exported.model_id}, and where that is, is not "
-            "recorded; name it with --reference"
-        )
-    return exported.model_id
+    if exported.revision is not None:
+        return exported.model_id
+    recorded = str(exported.options.get("model", ""))
+    if recorded and Path(recorded).expanduser().is_dir():
+        return recorded
+    where = f"{recorded}, which is not there" if recorded else f"a folder called {exported.model_id}"
+    raise ExportError(f"{exported.name} was exported from {where}; name it with --reference")
 
 
 def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
@@ -242,20 +255,22 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
     revision = options.revision
     if revision is None and model == exported.model_id and not Path(model).is_dir():
         revision = exported.revision
-    settings = ExportOptions(
-        model=model,
-        revision=revision,
-        name=exported.name,
-        pooling=exported.pooling,
-        l2_normalize=exported.l2_normalize,
-        outputs=exported.outputs,
-        max_batch_size=exported.max_batch_size,
-        precision=exported.precision,
-        allow_untrained_pooler=True,  # whoever exported it has allowed it
-    )
+    known = {field.name for field in fields(ExportOptions)}
+    settings = {name: value for name, value in exported.options.items() if name in known} | {
+        "model": model,
+        "revision": revision,
+        "name": exported.name,
+        "repository": options.repository,
+        "pooling": exported.pooling,
+        "l2_normalize": exported.l2_normalize,
+        "outputs": exported.outputs,
+        "max_batch_size": exported.max_batch_size,
+        "precision": exported.precision,
+        "allow_untrained_pooler": True,  # whoever exported it has allowed it
+    }
     source = sources.find(model, revision)
     _checkpoint.load_config(source)
-    return plan_export(settings, _checkpoint.load(sources.fetch_weights(source)))
+    return plan_export(ExportOptions(**settings), _checkpoint.load(sources.fetch_weights(source)))
 
 
 def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
