@@ -61,7 +61,7 @@ def with_output(model: ir.Model, output: str) -> ir.Model:
     single = model.clone()
     for index in reversed(range(len(single.graph.outputs))):
         if single.graph.outputs[index].name != output:
-            del single.graph.outputs[index]
+            single.graph.outputs.pop(index)
     if [value.name for value in single.graph.outputs] != [output]:
         raise ExportError(f"the exported graph has no output {output}")
     passes.RemoveUnusedNodesPass()(single)

@@ -1,0 +1,66 @@
+"""What rewriting a graph needs besides onnx_ir: inputs that are there, and constants by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Array = npt.NDArray[Any]
+
+
+def value(node: ir.Node, place: int) -> ir.Value:
+    """An input of a node that must be there."""
+    found = node.inputs[place]
+    if found is None:
+        raise ValueError(f"{node.op_type} {node.name} has no input {place}")
+    return found
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that a node belongs to."""
+    if not isinstance(node.graph, ir.Graph):
+        raise ValueError(f"{node.op_type} {node.name} is in no graph")
+    return node.graph
+
+
+def array(given: ir.Value | None) -> Array | None:
+    """The content of a constant; None for a value that is not known, or not given."""
+    tensor = None if given is None else ir.convenience.get_const_tensor(given)
+    return None if tensor is None else tensor.numpy()
+
+
+def dims(given: ir.Value) -> tuple[int | ir.SymbolicDim, ...] | None:
+    """The sizes of a value, of which the unknown ones have names; None if not even their number is known."""
+    return None if given.shape is None else tuple(given.shape)
+
+
+def constant(graph: ir.Graph, content: Any) -> ir.Value:
+    """An initializer of this content; the same one for the same content."""
+    data = np.asarray(content)
+    digest = hashlib.sha256(f"{data.dtype}{data.shape}".encode() + data.tobytes()).hexdigest()[:16]
+    name = f"constant_{digest}"
+    if name not in graph.initializers:
+        initializer = ir.Value(
+            name=name, shape=ir.Shape(data.shape), type=ir.TensorType(ir.DataType.from_numpy(data.dtype))
+        )
+        initializer.const_value = ir.tensor(data, name=name)
+        graph.register_initializer(initializer)
+    return graph.initializers[name]
+
+
+def insert(before: ir.Node, op_type: str, inputs: list[ir.Value | None], domain: str = "", **attributes: Any) -> ir.Node:
+    """A new node in front of another one."""
+    node = ir.node(op_type, inputs, attributes, domain=domain)
+    graph_of(before).insert_before(before, node)
+    return node
+
+
+def describe(target: ir.Value, like: ir.Value, shape: ir.Shape | None, dtype: ir.DataType | None = None) -> ir.Value:
+    """Gives a new value its type and shape."""
+    target.type = like.type if dtype is None else ir.TensorType(dtype)
+    target.shape = shape
+    return target
