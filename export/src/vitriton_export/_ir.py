@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own ops
+
 Array = npt.NDArray[Any]
+Dims = tuple[int | ir.SymbolicDim, ...]
 
 
 def value(node: ir.Node, place: int) -> ir.Value:
@@ -33,34 +37,36 @@ def array(given: ir.Value | None) -> Array | None:
     return None if tensor is None else tensor.numpy()
 
 
-def dims(given: ir.Value) -> tuple[int | ir.SymbolicDim, ...] | None:
+def dims(given: ir.Value) -> Dims | None:
     """The sizes of a value, of which the unknown ones have names; None if not even their number is known."""
     return None if given.shape is None else tuple(given.shape)
 
 
-def constant(graph: ir.Graph, content: Any) -> ir.Value:
+def constant(graph: ir.Graph, content: npt.ArrayLike) -> ir.Value:
     """An initializer of this content; the same one for the same content."""
     data = np.asarray(content)
     digest = hashlib.sha256(f"{data.dtype}{data.shape}".encode() + data.tobytes()).hexdigest()[:16]
     name = f"constant_{digest}"
     if name not in graph.initializers:
-        initializer = ir.Value(
-            name=name, shape=ir.Shape(data.shape), type=ir.TensorType(ir.DataType.from_numpy(data.dtype))
-        )
-        initializer.const_value = ir.tensor(data, name=name)
+        tensor = ir.tensor(data, name=name)
+        initializer = ir.Value(name=name, shape=ir.Shape(data.shape), type=ir.TensorType(tensor.dtype))
+        initializer.const_value = tensor
         graph.register_initializer(initializer)
     return graph.initializers[name]
 
 
-def insert(before: ir.Node, op_type: str, inputs: list[ir.Value | None], domain: str = "", **attributes: Any) -> ir.Node:
-    """A new node in front of another one."""
+def insert(
+    before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], domain: str = "", **attributes: Any
+) -> ir.Value:
+    """Puts a node in front of another one; returns its output."""
     node = ir.node(op_type, inputs, attributes, domain=domain)
     graph_of(before).insert_before(before, node)
-    return node
+    return node.outputs[0]
 
 
-def describe(target: ir.Value, like: ir.Value, shape: ir.Shape | None, dtype: ir.DataType | None = None) -> ir.Value:
-    """Gives a new value its type and shape."""
-    target.type = like.type if dtype is None else ir.TensorType(dtype)
-    target.shape = shape
-    return target
+def replace(node: ir.Node, by: ir.Value) -> None:
+    """Has all readers of a node's only output read another value instead, and removes the node."""
+    result = node.outputs[0]
+    by.type, by.shape = result.type, result.shape
+    result.replace_all_uses_with(by, replace_graph_outputs=True)
+    graph_of(node).remove(node, safe=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from vitriton_export._ir import array, constant, describe, dims, graph_of, insert, value
+from vitriton_export._ir import array, constant, dims, graph_of, insert, replace, value
 
 # By input of a node, the axis of it that is the given axis of the output. Inputs without it, and those that are repeated
 # along it (broadcast), are left out.
@@ -67,9 +67,7 @@ def _keep_axis(node: ir.Node) -> ir.Node:
     source, index = value(node, 0), array(node.inputs[1])
     axis = node.attributes["axis"].as_int() % len(dims(source) or ())
     gather = _gather(source, axis, constant(graph_of(node), [index]), before=node)
-    squeeze = insert(node, "Squeeze", [gather.outputs[0], constant(graph_of(node), [axis])])
-    describe(squeeze.outputs[0], node.outputs[0], node.outputs[0].shape)
-    _replace(node, squeeze.outputs[0])
+    replace(node, insert(node, "Squeeze", [gather.outputs[0], constant(graph_of(node), [axis])]))
     return gather
 
 
@@ -78,8 +76,10 @@ def _gather(source: ir.Value, axis: int, index: ir.Value, *, before: ir.Node) ->
     for user in source.consumers():
         if user.op_type == "Gather" and user.inputs[1] is index and user.attributes["axis"].as_int() == axis:
             return user
-    gather = insert(before, "Gather", [source, index], axis=axis)
-    describe(gather.outputs[0], source, _one(source, axis))
+    taken = insert(before, "Gather", [source, index], axis=axis)
+    taken.type, taken.shape = source.type, _one(source, axis)
+    gather = taken.producer()
+    assert gather is not None
     return gather
 
 
@@ -118,13 +118,8 @@ def _move_up(gather: ir.Node, producer: ir.Node, axes: Axes) -> list[ir.Node]:
         users = output.consumers()
         output.shape = _one(output, axis)
         for user in users:
-            _replace(user, output)
+            replace(user, output)
     return gathers
-
-
-def _replace(node: ir.Node, by: ir.Value) -> None:
-    node.outputs[0].replace_all_uses_with(by, replace_graph_outputs=True)
-    graph_of(node).remove(node, safe=True)
 
 
 def _one(source: ir.Value, axis: int) -> ir.Shape:
