@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
 from vitriton_export._processor import Normalization
 
 VERSION = "1"  # the Triton model version, and so the name of the folder
@@ -46,6 +46,7 @@ class Deployment:
         pooling: how the embedding is made.
         l2_normalize: whether it has length 1.
         precision: of the encoders.
+        output_dtype: of their outputs.
         fingerprint: names the embedding space.
     """
 
@@ -60,6 +61,7 @@ class Deployment:
     pooling: Pooling
     l2_normalize: bool
     precision: Precision
+    output_dtype: OutputDtype
     fingerprint: str
 
     @property
@@ -89,6 +91,11 @@ class Deployment:
         """Those that an export of this name with both outputs has."""
         both = [name(kind) for kind in TENSOR for name in (self.encoder_name, self.ensemble_name)]
         return [self.preprocess_name, *both]
+
+    @property
+    def output_type(self) -> str:
+        """The outputs' data type, as Triton writes it."""
+        return self.output_dtype.upper()
 
     @property
     def pixels(self) -> list[int]:
@@ -134,7 +141,9 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
     config.input.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
-    config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
+    config.output.add(
+        name=TENSOR[kind], data_type=pb.DataType.Value(f"TYPE_{deployment.output_type}"), dims=deployment.shapes[kind]
+    )
     # KIND_AUTO: a GPU where there is one, else the CPU. One instance: on a CPU one session already uses all cores.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
     _add_batching(config)
@@ -154,7 +163,9 @@ def _ensemble_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
         name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
     )
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
+    config.output.add(
+        name=TENSOR[kind], data_type=pb.DataType.Value(f"TYPE_{deployment.output_type}"), dims=deployment.shapes[kind]
+    )
     preprocess = config.ensemble_scheduling.step.add(model_name=deployment.preprocess_name, model_version=-1)
     preprocess.input_map["image"] = "image"
     preprocess.output_map["pixels"] = "pixels"
@@ -196,6 +207,12 @@ def read_max_batch_size(config_file: Path) -> int | None:
     """The max_batch_size in a config.pbtxt; None if there is no such file."""
     config = _read(config_file)
     return None if config is None else int(config.max_batch_size)
+
+
+def read_output_type(config_file: Path) -> str | None:
+    """The data type of the first output in a config.pbtxt, as Triton writes it; None if there is no such file."""
+    config = _read(config_file)
+    return None if config is None else pb.DataType.Name(config.output[0].data_type).removeprefix("TYPE_")
 
 
 def _read(config_file: Path) -> pb.ModelConfig | None:

@@ -65,8 +65,13 @@ def insert(
 
 
 def replace(node: ir.Node, by: ir.Value) -> None:
-    """Has all readers of a node's only output read another value instead, and removes the node."""
+    """Has all readers of a node's only output read another value instead, and removes the node.
+
+    An output of the graph keeps its name.
+    """
     result = node.outputs[0]
     by.type, by.shape = result.type, result.shape
+    if result.is_graph_output():
+        by.name, result.name = result.name, None
     result.replace_all_uses_with(by, replace_graph_outputs=True)
     graph_of(node).remove(node, safe=True)

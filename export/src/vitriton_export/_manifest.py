@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
@@ -34,8 +35,18 @@ def build(
     weights: str,
     parity: list[Stage],
     staging: Path,
+    graph: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a staged export, whose graphs are written and verified."""
+    """The manifest of a staged export, whose graphs are written and verified.
+
+    Args:
+        deployment: what was staged.
+        source: where the model came from.
+        weights: their hash.
+        parity: the report of the gates.
+        staging: the folder.
+        graph: the options that shape the graphs and their gates, and move no vector by themselves.
+    """
     graphs = [
         path for name in deployment.model_names for path in sorted((staging / name / VERSION).glob("model.onnx*"))
     ]
@@ -48,11 +59,16 @@ def build(
         "pooling": deployment.pooling,
         "l2_normalize": deployment.l2_normalize,
         "precision": deployment.precision,
+        **graph,
         "max_batch_size": deployment.max_batch_size,
         "preprocessing": json.loads(deployment.spec.to_json()),
         "normalization": deployment.normalization.to_dict(),
         "outputs": {
-            deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
+            deployment.ensemble_name(kind): {
+                "name": TENSOR[kind],
+                "dims": list(shape),
+                "data_type": deployment.output_type,
+            }
             for kind, shape in deployment.shapes.items()
         },
         "graphs": {

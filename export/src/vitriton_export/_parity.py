@@ -18,14 +18,14 @@ import torch
 from PIL import Image
 from transformers.image_utils import load_image
 
+from vitriton_export import _gates
 from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import pool
 from vitriton_export._errors import ParityError
-from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._gates import IDENTICAL, Gate
+from vitriton_export._options import Kind, Pooling
 
-FP32_TOLERANCE = 1e-4  # × max(1, max|reference|)
-FP16_MIN_COSINE = 0.9999
 _BATCH = 8
 
 Array = npt.NDArray[Any]
@@ -49,12 +49,13 @@ class Stage:
     """How one stage compares.
 
     Attributes:
-        stage: "pixels", "embedding" or "last_hidden_state".
+        stage: "pixels", "embedding" or "last_hidden_state"; with " alone" behind it where it is the image alone that is
+            compared with the same image in a batch, and not with the reference.
         images: how many were compared.
         max_abs_error: largest difference of two values; in grey levels for the pixels.
         max_abs_reference: largest value of the reference.
         min_cosine: the least cosine similarity of two vectors (of one token, of one pixel); 1 for identical.
-        worst_image: the one with the largest difference.
+        worst_image: the one farthest off, by what the gate bounds.
         gate: what was demanded, in words.
         passed: whether it was met.
     """
@@ -103,20 +104,41 @@ def compare_pixels(expected: Reference, images: Mapping[str, bytes], staging: Pa
             f"the PIL image processor gives {target.dtype} {target.shape[1:]}, "
             f"the preprocessing uint8 {actual.shape[1:]}"
         )
-    return _stage("pixels", actual, target, list(expected.pixels), "identical", lambda error, *_: error == 0)
+    return _stage("pixels", actual, target, list(expected.pixels), IDENTICAL)
 
 
-def compare_outputs(expected: Reference, staging: Path, deployment: Deployment, kind: Kind) -> Stage:
-    """Runs the staged graph with ONNX Runtime on the reference's pixels."""
+def compare_outputs(
+    expected: Reference, staging: Path, deployment: Deployment, kind: Kind, min_cosine: float | None = None
+) -> list[Stage]:
+    """Runs the staged graph with ONNX Runtime on the reference's pixels: in batches, and each image alone.
+
+    Args:
+        expected: the reference.
+        staging: where the graph is.
+        deployment: what was staged.
+        kind: which output.
+        min_cosine: the user's own bound for the comparison with the reference.
+
+    Returns:
+        The output in batches against the reference, and alone against in batches.
+    """
     path = staging / deployment.encoder_name(kind) / VERSION / "model.onnx"
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about graph optimisation, not about results
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = list(expected.pixels)
-    batches = [np.stack([expected.pixels[name] for name in batch]) for batch in _batches(names)]
-    actual = np.concatenate([session.run([TENSOR[kind]], {"pixels": batch})[0] for batch in batches])
-    gate, passes = _gate(deployment.precision, expected.outputs[kind])
-    return _stage(TENSOR[kind], actual, expected.outputs[kind], names, gate, passes)
+
+    def run(batch: list[str]) -> Array:
+        pixels = np.stack([expected.pixels[name] for name in batch])
+        return np.asarray(session.run([TENSOR[kind]], {"pixels": pixels})[0], np.float32)
+
+    together = np.concatenate([run(batch) for batch in _batches(names)])
+    alone = np.concatenate([run([name]) for name in names])
+    target, tensor = expected.outputs[kind], TENSOR[kind]
+    return [
+        _stage(tensor, together, target, names, _gates.accuracy(deployment.precision, kind, target, min_cosine)),
+        _stage(f"{tensor} alone", alone, together, names, _gates.batch(deployment.precision, kind)),
+    ]
 
 
 def check(stages: list[Stage]) -> None:
@@ -135,23 +157,18 @@ def check(stages: list[Stage]) -> None:
         raise ParityError(f"the export differs from transformers and was not installed: {'; '.join(failed)}")
 
 
-def _gate(precision: Precision, target: Array) -> tuple[str, Any]:
-    if precision == "fp32":
-        tolerance = FP32_TOLERANCE * max(1.0, float(np.abs(target).max()))
-        return f"max abs error <= {tolerance:.3g}", lambda error, _: error <= tolerance
-    return f"cosine >= {FP16_MIN_COSINE}", lambda _, cosine: cosine >= FP16_MIN_COSINE
-
-
-def _stage(stage: str, actual: Array, target: Array, names: list[str], gate: str, passes: Any) -> Stage:
+def _stage(stage: str, actual: Array, target: Array, names: list[str], gate: Gate) -> Stage:
     left, right = (array.reshape(len(names), -1).astype(np.float64) for array in (actual, target))
     errors = np.abs(left - right).max(axis=1)
     cosines = _cosines(
         *(array.reshape(len(names), -1, array.shape[-1]).astype(np.float64) for array in (actual, target))
     )
-    worst = int(errors.argmax()) if np.isfinite(errors).all() else int(np.argmin(np.isfinite(errors)))
-    error, cosine = float(errors[worst]), float(np.minimum(cosines.min(), 1.0))
-    passed = bool(np.isfinite(left).all() and passes(error, cosine))
-    return Stage(stage, len(names), error, float(np.abs(right).max()), cosine, names[worst], gate, passed)
+    worst = int((errors if gate.min_cosine is None else -cosines).argmax())
+    if not np.isfinite(left).all():
+        worst = int(np.argmin(np.isfinite(errors)))
+    error, cosine = float(errors.max()), float(np.minimum(cosines.min(), 1.0))
+    passed = bool(np.isfinite(left).all() and gate.passes(error, cosine))
+    return Stage(stage, len(names), error, float(np.abs(right).max()), cosine, names[worst], str(gate), passed)
 
 
 def _cosines(left: Array, right: Array) -> Array:

@@ -2,10 +2,10 @@
 
 Weights: symmetric, with a scale for each output channel. Activations: uint8, by one of two ways to find their scale.
 
-- per token: a scale for each row, x ≈ s · (q − 128) with s = max|x| / 127. What becomes of an image does not depend on the
-  others in its batch.
-- per tensor: one scale and one zero point for the whole batch (ONNX's DynamicQuantizeLinear), with fewer passes over the
-  activations. The other images of a batch move them.
+- per token: a scale for each row, x ≈ s · (q − 128) with s = max|x| / 127. What becomes of an image does not depend on
+  the others in its batch.
+- per tensor: one scale and one zero point for the whole batch (ONNX's DynamicQuantizeLinear), with fewer passes over
+  the activations. The other images of a batch move them.
 
 MatMulIntegerToFloat (com.microsoft) multiplies and applies the weights' scales in one pass. It takes one scale for all
 activations alone, so the tokens' scales are applied after it.

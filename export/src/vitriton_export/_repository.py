@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitriton_export._deployment import TENSOR, Deployment, read_fingerprint, read_max_batch_size
+from vitriton_export._deployment import TENSOR, Deployment, read_fingerprint, read_max_batch_size, read_output_type
 from vitriton_export._errors import ExportError
 from vitriton_export._fingerprint import NOT_EXPORTED
 
@@ -50,6 +50,14 @@ def check_target(repository: Path, deployment: Deployment) -> None:
         raise ExportError(
             f"{repository} already serves {name} with --max-batch-size {sizes.pop()}, and its models can only be "
             f"replaced by ones with the same; use another --name, or remove the folders of {name}"
+        )
+    types = {
+        read_output_type(folder / "config.pbtxt") for folder in served if folder.name != deployment.preprocess_name
+    }
+    if others := types - {deployment.output_type}:
+        raise ExportError(
+            f"{repository} already serves {name} with --output-dtype {str(others.pop()).lower()}, and its models can "
+            f"only be replaced by ones with the same; use another --name, or remove the folders of {name}"
         )
 
 

@@ -9,8 +9,8 @@ from onnx_ir.passes import common as passes
 
 from vitriton_export._ir import array, constant, dims, graph_of, insert, replace, value
 
-# By input of a node, the axis of it that is the given axis of the output. Inputs without it, and those that are repeated
-# along it (broadcast), are left out.
+# By input of a node, the axis of it that is the given axis of the output. Inputs without it, and those that are
+# repeated along it (broadcast), are left out.
 Axes = dict[int, int]
 
 
@@ -38,8 +38,8 @@ def narrow(model: ir.Model) -> None:
     """Computes one token where only one is used, in place: in the last block, with CLS pooling.
 
     What takes the token, `tokens[:, 0]`, is moved up past each op that treats the tokens one by one, as long as nobody
-    else needs the other tokens. It comes to rest at the queries of the attention, whose keys and values need all tokens,
-    and at the input of the block.
+    else needs the other tokens. It comes to rest at the queries of the attention, whose keys and values need all
+    tokens, and at the input of the block.
     """
     waiting = [_keep_axis(node) for node in model.graph if _takes_one(node)]
     while waiting:
@@ -64,7 +64,7 @@ def _takes_one(node: ir.Node) -> bool:
 
 def _keep_axis(node: ir.Node) -> ir.Node:
     """Replaces value[:, i] by value[:, [i]] and a Squeeze; returns the former."""
-    source, index = value(node, 0), array(node.inputs[1])
+    source, index = value(node, 0), int(array(value(node, 1)) or 0)
     axis = node.attributes["axis"].as_int() % len(dims(source) or ())
     gather = _gather(source, axis, constant(graph_of(node), [index]), before=node)
     replace(node, insert(node, "Squeeze", [gather.outputs[0], constant(graph_of(node), [axis])]))
@@ -185,8 +185,8 @@ def _reshape(node: ir.Node, axis: int) -> Axes | None:
 
 
 _ELEMENTWISE = (
-    "Abs Add Cast Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg Pow QuickGelu "
-    "Reciprocal Relu Sigmoid Softplus Sqrt Sub Tanh Where"
+    "Abs Add Cast Clip Div Elu Erf Exp Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg Pow "
+    "QuickGelu Reciprocal Relu Sigmoid Softplus Sqrt Sub Tanh Where"
 )
 _AXES: dict[str, Callable[[ir.Node, int], Axes | None]] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
