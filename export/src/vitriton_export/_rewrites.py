@@ -64,9 +64,10 @@ def _takes_one(node: ir.Node) -> bool:
 
 def _keep_axis(node: ir.Node) -> ir.Node:
     """Replaces value[:, i] by value[:, [i]] and a Squeeze; returns the former."""
-    source, index = value(node, 0), int(array(value(node, 1)) or 0)
+    source, index = value(node, 0), array(node.inputs[1])
+    assert index is not None  # _takes_one has looked at it
     axis = node.attributes["axis"].as_int() % len(dims(source) or ())
-    gather = _gather(source, axis, constant(graph_of(node), [index]), before=node)
+    gather = _gather(source, axis, constant(graph_of(node), index.reshape(1)), before=node)
     replace(node, insert(node, "Squeeze", [gather.outputs[0], constant(graph_of(node), [axis])]))
     return gather
 
