@@ -53,6 +53,12 @@ ARCHITECTURES = {
     "beit-absolute": Architecture(_vision("Beit", **TINY, use_absolute_position_embeddings=True), "cls", 2, True),
     # windows and masks
     "swin": Architecture(_vision("Swin", **_PYRAMID, window_size=4), "pooler", 0, False),
+    "resnet": Architecture(
+        _vision("ResNet", embedding_size=8, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic"),
+        "pooler",
+        0,
+        False,
+    ),
     "convnext": Architecture(
         _vision("ConvNext", hidden_sizes=[16, 32], depths=[1, 2], num_stages=2), "pooler", 0, False
     ),

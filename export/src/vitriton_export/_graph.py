@@ -50,6 +50,7 @@ def to_onnx(encoder: Encoder, height: int, width: int) -> ir.Model:
             f"torch.onnx.export wrote opset {model.opset_imports.get('')} and IR {model.ir_version}; Triton reads up "
             f"to opset {OPSET} and IR {MAX_IR_VERSION}"
         )
+    _free_names(model.graph)
     return model
 
 
@@ -83,6 +84,14 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
         return [path]
     ir.save(model, path, external_data=f"{path.name}.data")
     return [path, folder / f"{path.name}.data"]
+
+
+def _free_names(graph: ir.Graph) -> None:
+    """Renames weights that have an output's name: torch calls CLIP's folded position embeddings `embedding`."""
+    for name in (*OUTPUTS, "pixels"):
+        if (weight := graph.initializers.pop(name, None)) is not None:
+            weight.name = f"{name}_weight"
+            graph.register_initializer(weight)
 
 
 def _strip(model: ir.Model) -> None:
