@@ -1,6 +1,7 @@
 """URLs, against a real HTTP server."""
 
 import contextlib
+import gzip
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(302, b"", {"Location": self.path.partition("?")[2]})
         elif path == "/echo":
             self.answer(200, self.path.partition("?")[2].encode())
+        elif path == "/bomb":
+            self.answer(200, gzip.compress(gzip.compress(bytes(10**6))), {"Content-Encoding": "gzip, gzip"})
         elif path == "/large":
             self.answer(200, bytes(1001))
         elif path == "/endless":
@@ -123,6 +126,7 @@ def test_fetched(site, fetch, path):
         ("/missing?token=secret", "the server answered 404 Not Found"),
         ("/large", "over the limit of 1000 bytes (url_max_bytes)"),
         ("/endless", "over the limit of 1000 bytes (url_max_bytes)"),
+        ("/bomb", "Content-Encoding 'gzip, gzip', which was not asked for"),
         ("/loop", "more than 3 redirects (url_max_redirects)"),
         ("/ftp", "neither http nor https"),
         ("/websocket", "neither http nor https"),
@@ -136,6 +140,12 @@ def test_refused(site, fetch, path, says):
         fetch(site + path)
     assert says in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_port_that_cannot_be(fetch):
+    """It is not taken modulo 65536, as a socket would."""
+    with pytest.raises(SourceError, match="its port is 99999; the last one is 65535"):
+        fetch("http://127.0.0.1:99999/")
 
 
 def test_a_bad_url_is_named(site):

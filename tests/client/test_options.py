@@ -28,7 +28,7 @@ def test_bounds(field, value):
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), "1"])
 def test_timeout_must_be_positive(timeout_s):
     """A time that is none is refused where the client is made."""
-    with pytest.raises(ValueError, match=r"timeout_s is .*; it must be a number of seconds above 0"):
+    with pytest.raises(ValueError, match=r"timeout_s is .*; it must be an int or a float, in seconds, above 0"):
         Client("localhost:8001", model="tiny", timeout_s=timeout_s)
 
 

@@ -112,6 +112,16 @@ def test_urls_are_fetched():
     assert read("HTTPS://host/a.jpg", fetch=str.encode) == b"HTTPS://host/a.jpg"
 
 
+class File:
+    """A file object that always gives the same."""
+
+    def __init__(self, part):
+        self.part = part
+
+    def read(self, size):
+        return self.part
+
+
 @pytest.mark.parametrize(
     ("image", "says"),
     [
@@ -132,6 +142,10 @@ def test_urls_are_fetched():
         (np.zeros((0, 2, 3), np.uint8), "at least one pixel"),
         (Image.new("RGB", (0, 5)), "no pixels"),
         (Image.new("RGB", (40, 40)), "over the limit of 1000"),
+        (np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)), "3000000000000 bytes are over the limit of 1000"),
+        (File(5), "the file object gives int, and not bytes"),
+        (File([1]), "the file object gives list, and not bytes"),
+        (File(memoryview(np.zeros(500, np.int32))), "over the limit of 1000"),
         (None, "a NoneType is not an image; give a path"),
     ],
 )

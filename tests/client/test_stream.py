@@ -230,6 +230,34 @@ def test_objects_of_the_caller_are_read_before_the_next_is_asked_for(client_on):
     assert client_on(transport).embed(source())[:, 0].tolist() == list(range(50))
 
 
+class BrokenPath:
+    """A path that fails when it is asked for the n-th time."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def __fspath__(self):
+        self.times -= 1
+        if self.times < 0:
+            raise RuntimeError("no path today")
+        return __file__
+
+
+def test_an_object_that_fails_in_its_own_way(client_on):
+    """It costs only itself, whoever asks it: the caller's thread or one that reads."""
+    released = memoryview(b"image")
+    released.release()
+    strange = [BrokenPath(times) for times in range(4)]
+    given = [b"1", *strange, released, b"2"]
+    for results in (
+        list(client_on(FakeTransport()).stream(given, timeout_s=60)),
+        client_on(FakeTransport()).embed(given, on_error="return", timeout_s=60),
+    ):
+        assert results[0].error is results[-1].error is None
+        assert "no path today" in str(results[1].error)
+        assert "released memoryview" in str(results[-2].error)
+
+
 @pytest.mark.parametrize("fault", [unavailable, busy, model_died])
 def test_what_may_pass_is_tried_again(client_on, fault):
     """A few failures of the server are not seen by the caller."""

@@ -10,7 +10,7 @@ from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint import load, load_config, resolve_pooling
-from vitriton_export._export import _plan
+from vitriton_export._export import plan_export
 from vitriton_export._families import FAMILIES, Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization
@@ -199,7 +199,7 @@ def test_pooling_counts_only_where_there_is_an_embedding(tiny_vit_checkpoint, tm
         for pooling in ("pooler", "cls", "mean")
         for l2_normalize in (False, True)
     ]
-    spaces = {_plan(each, checkpoint).deployment.fingerprint for each in options}
+    spaces = {plan_export(each, checkpoint).deployment.fingerprint for each in options}
     assert len(spaces) == (1 if outputs == "unpooled" else 6)
 
 

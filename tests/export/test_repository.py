@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
+from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 from vitriton_export import ExportError, _deployment, _repository
 from vitriton_export._deployment import read_fingerprint
@@ -121,12 +122,15 @@ def test_a_target_that_somebody_else_wrote_is_refused(tmp_path, model, config):
         _repository.check_target(tmp_path, _as("v1-a", name="m", shapes={"pooled": (4,)}))
 
 
-def test_a_target_with_another_batch_size_is_refused(tmp_path):
-    """Replaced one by one, an old ensemble would meet a new step that takes smaller batches."""
+def test_a_target_that_clients_could_not_go_on_with_is_refused(tmp_path):
+    """Smaller batches, and other tensors; larger batches are fine."""
     _deployment.write(_as("v1-a"), tmp_path)
-    _repository.check_target(tmp_path, _as("v1-a", shapes={"pooled": (768,)}))
-    with pytest.raises(ExportError, match="--max-batch-size 32, and its models can only be replaced"):
+    _repository.check_target(tmp_path, _as("v1-a"))
+    _repository.check_target(tmp_path, _as("v1-a", max_batch_size=64))
+    with pytest.raises(ExportError, match="--max-batch-size 32, which clients rely on, and 8 is less; use another"):
         _repository.check_target(tmp_path, _as("v1-a", max_batch_size=8))
+    with pytest.raises(ExportError, match=r"another output of .*_pooled_encoder \(name: \"embedding\".*dims: 768\)"):
+        _repository.check_target(tmp_path, _as("v1-a", shapes={"pooled": (384,)}))
 
 
 def _staged(staging, deployment, mark):
@@ -135,21 +139,81 @@ def _staged(staging, deployment, mark):
         (staging / model / mark).touch()
 
 
-def test_install_replaces_what_is_there_and_leaves_the_rest(tmp_path):
-    """Each model is swapped as a whole; other models are not touched."""
-    repository = tmp_path / "repository"
-    _staged(repository, _as("v1-a"), "old")
-    (repository / "other").mkdir()
-    (repository / "other" / "mine").touch()
+def _installed(repository, deployment, mark):
     with _repository.staging_folder(repository, 0) as staging:
         assert staging.parent == repository.parent
-        _staged(staging, _as("v1-a"), "new")
-        _repository.install(staging, repository, _as("v1-a"))
-    files = _files(tmp_path)
-    assert len([name for name in files if name.endswith("/new")]) == 5
-    assert not any(name.endswith("/old") for name in files)
-    assert "repository/other/mine" in files
+        _staged(staging, deployment, mark)
+        for model in deployment.model_names:
+            (staging / model / "1" / mark).touch()
+        return _repository.install(staging, repository, deployment)
+
+
+def _pins(repository, model):
+    config = _config(repository, model)
+    steps = {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
+    return list(config.version_policy.specific.versions), set(steps.values())
+
+
+def test_a_replacement_is_a_new_version_that_the_ensembles_name(tmp_path):
+    """The old version goes, other models are not touched, and nothing is left beside."""
+    repository = tmp_path / "repository"
+    assert _installed(repository, _as("v1-a"), "old") == 1
+    (repository / "other").mkdir()
+    (repository / "other" / "mine").touch()
+    assert _pins(repository, f"{NAME}_pooled") == ([1], {1})
+    assert _installed(repository, _as("v1-a"), "new") == 2
+    assert {path.parent.name for path in repository.rglob("new")} == {"2"}
+    assert not list(repository.rglob("1/old"))
+    assert all(_pins(repository, f"{NAME}_{kind}") == ([2], {2}) for kind in ("pooled", "unpooled"))
+    assert (repository / "other" / "mine").exists()
     assert list(tmp_path.iterdir()) == [repository]
+    assert not (repository / ".vitriton.json").exists()
+
+
+def test_one_output_alone_can_be_replaced(tmp_path):
+    """The other goes on with its own version of the preprocess step, until it is replaced as well."""
+    repository = tmp_path / "repository"
+    _installed(repository, _as("v1-a"), "old")
+    pooled = _as("v1-a", shapes={"pooled": (768,)})
+    assert _installed(repository, pooled, "new") == 2
+    assert _pins(repository, f"{NAME}_pooled") == ([2], {2})
+    assert _pins(repository, f"{NAME}_unpooled") == ([1], {1})
+    assert disk.versions(repository / f"{NAME}_preprocess") == {1, 2}
+    assert _installed(repository, _as("v1-a"), "newest") == 3
+    assert {version for model in repository.iterdir() for version in disk.versions(model)} == {3}
+
+
+def test_a_version_that_a_server_uses_stays_until_it_does_not(tmp_path):
+    """It is remembered in the journal; whoever comes next removes it."""
+    repository = tmp_path / "repository"
+    _installed(repository, _as("v1-a"), "old")
+    uses = disk.Uses()
+    used = repository / f"{NAME}_pooled_encoder" / "1"
+    uses.add([used])
+    _installed(repository, _as("v1-a"), "new")
+    assert used.is_dir()
+    assert disk.read_journal(repository) == {f"{NAME}_pooled_encoder": {1}}
+    uses.keep([])
+    with _repository.staging_folder(repository, 0):
+        assert not used.exists()
+    assert not (repository / ".vitriton.json").exists()
+
+
+def test_nothing_is_removed_where_a_configuration_cannot_be_read(tmp_path, caplog):
+    """It may be an ensemble that needs what seems superfluous."""
+    repository = tmp_path / "repository"
+    _installed(repository, _as("v1-a"), "old")
+    (repository / "strange").mkdir()
+    (repository / "strange" / "config.pbtxt").write_text("no protobuf {")
+    _installed(repository, _as("v1-a"), "new")
+    assert disk.versions(repository / f"{NAME}_pooled_encoder") == {1, 2}
+    assert "holds a config.pbtxt that cannot be read" in caplog.text
+
+
+def test_the_placeholder_is_replaced_as_a_whole(written):
+    """A checkout's text files keep their paths: the first export into it is version 1."""
+    assert _installed(written, _as("v1-a"), "new") == 1
+    assert {version for model in written.iterdir() for version in disk.versions(model)} == {1}
 
 
 def test_an_export_of_an_older_version_is_replaced(tmp_path):
@@ -158,6 +222,9 @@ def test_an_export_of_an_older_version_is_replaced(tmp_path):
     _staged(repository, _as("v1-a"), "old")
     for path in repository.glob("*/config.pbtxt"):
         config = _config(repository, path.parent.name)
+        config.ClearField("version_policy")
+        for step in config.ensemble_scheduling.step:
+            step.model_version = -1
         for key in ("preprocess", "pillow_version", "revision"):
             config.parameters.pop(key, None)
         path.write_text(text_format.MessageToString(config))

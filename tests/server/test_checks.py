@@ -151,6 +151,29 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
             repository_checks.check(path)
 
 
+@pytest.mark.parametrize("inside", ["tiny_pooled", "tiny_pooled/1"])
+def test_the_folder_of_a_single_model(exported: Path, inside: str) -> None:
+    """The error names the folder above, whether a model's own folder was given or a version's."""
+    text = rf"{inside} belongs to one model, tiny_pooled; name the folder of all models with --repository {exported}$"
+    with pytest.raises(RepositoryError, match=text):
+        repository_checks.check(exported / inside)
+
+
+def test_a_repository_that_is_watched_may_be_empty(tmp_path: Path) -> None:
+    """Exports will come; but the folder must be there."""
+    assert repository_checks.check(tmp_path, may_be_empty=True) == []
+    with pytest.raises(RepositoryError, match="does not exist"):
+        repository_checks.check(tmp_path / "missing", may_be_empty=True)
+
+
+@pytest.mark.parametrize("option", ["--model-control-mode=explicit", "--repository-poll-secs=9"])
+def test_watching_decides_how_triton_takes_models(option: str) -> None:
+    """What would undo that is refused; without watching it is Triton's own business."""
+    with pytest.raises(InvalidConfiguration, match="does not go together with --watch"):
+        TritonServer("r", watch_repository=True, triton_arguments=[option])
+    TritonServer("r", triton_arguments=[option])
+
+
 def test_a_leftover_folder(exported: Path) -> None:
     """Triton would take it for a model and refuse everything; plain files do no harm."""
     (exported / "README.md").write_text("hello")

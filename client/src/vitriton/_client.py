@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, overload
 
@@ -193,7 +193,7 @@ class Client:
         on_error: OnError = "return",
         ordered: bool = True,
         dtype: DType = "float32",
-    ) -> Iterator[Result]:
+    ) -> Generator[Result, None, None]:
         """Embeds an iterable that may be endless, in bounded memory.
 
         Images are taken from it some ahead of the results (`Options`): from a list in the thread that asks for results,
@@ -231,8 +231,7 @@ class Client:
         on_error: OnError,
         ordered: bool,
         dtype: DType,
-    ) -> Iterator[Result]:
-        self._core.check_usable()
+    ) -> Generator[Result, None, None]:
         service = self._core.service(pool, Deadline.after(timeout_s))
         sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
         mailbox = _Mailbox()
@@ -270,6 +269,7 @@ class Client:
         """Runs a flow to its end; whatever ends it, no request of it is left running."""
         try:
             while True:
+                self._core.check_usable()  # also in a fork that goes on with a stream
                 for event in mailbox.waiting():
                     event()
                 wants_more = flow.fill(source.take)
@@ -281,7 +281,6 @@ class Client:
                     self._core.wake_on_close(mailbox)
                     self._core.check_usable()  # closed before that
                     mailbox.wait(flow.wait_s())
-                    self._core.check_usable()
         except VitritonError as exc:
             self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):

@@ -109,4 +109,4 @@ def check_count(name: str, value: int, low: int, high: int) -> None:
 def check_seconds(name: str, value: float) -> None:
     """Raises ValueError unless `value` is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}; it must be a number of seconds above 0")
+        raise ValueError(f"{name} is {value!r}; it must be an int or a float, in seconds, above 0 and finite")

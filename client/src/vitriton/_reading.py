@@ -61,6 +61,9 @@ class Reader:
         except SourceError as exc:
             cause = exc.__cause__ or exc
             return Unreadable(str(exc), without_frames(cause))
+        # The caller's own objects can fail in any way; and what is raised on a thread, nobody would hear of.
+        except Exception as exc:
+            return _failed("read", exc)
         return data if encode is None else encoded(data, encode)
 
     def submit(self, work: Callable[[], object]) -> None:
@@ -80,8 +83,17 @@ class Reader:
 
 def encoded(data: bytes, encode: Encode) -> bytes | Unreadable:
     """The pixels of an encoded image."""
-    pixels = encode(data)
+    try:
+        pixels = encode(data)
+    except Exception as exc:  # as in `Reader.read`
+        return _failed("decoded", exc)
     return Unreadable(pixels) if isinstance(pixels, str) else pixels
+
+
+def _failed(what: str, error: Exception) -> Unreadable:
+    return Unreadable(
+        f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}", without_frames(error)
+    )
 
 
 def is_slow(image: Any) -> bool:

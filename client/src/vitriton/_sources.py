@@ -47,6 +47,13 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
 
 def source_name(image: Any) -> str:
     """What `image` is, for a message: short, on one line, and without the secrets that a URL's query may hold."""
+    try:
+        return _source_name(image)
+    except Exception:  # the caller's own object; what is wrong with it is said when it is read
+        return type(image).__name__
+
+
+def _source_name(image: Any) -> str:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return type(image).__name__
     if isinstance(image, str) and image[:5].lower() == "data:":
@@ -88,6 +95,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     elif _is_pil(image) or isinstance(image, np.ndarray):
         from vitriton._lossless import encode_array, encode_pil
 
+        # before it is copied; a picture of a file may be decoded, and so larger than that
+        _check_size(image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height, max_bytes)
         data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
     elif _is_file(image):
         data = _read_stream(image, max_bytes)
@@ -182,8 +191,10 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
             raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}") from exc
         if isinstance(part, str):
             raise SourceError("the file object gives text; open it in binary mode ('rb')")
-        if not part:
+        if part is None or (isinstance(part, (bytes, bytearray)) and not part):
             break
-        parts.append(part)
-        size += len(part)
+        if not isinstance(part, (bytes, bytearray, memoryview)):
+            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes")
+        parts.append(bytes(part))
+        size += len(parts[-1])
     return b"".join(parts)

@@ -15,7 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Deployment:
         pooling: how the embedding is made.
         l2_normalize: whether it has length 1.
         precision: of the encoders.
+        output_dtype: of their outputs.
         fingerprint: names the embedding space.
         serving: how Triton runs it.
     """
@@ -60,6 +61,7 @@ class Deployment:
     pooling: Pooling
     l2_normalize: bool
     precision: Precision
+    output_dtype: OutputDtype
     fingerprint: str
     serving: Serving = field(default_factory=Serving)
 
@@ -84,6 +86,11 @@ class Deployment:
             *(self.encoder_name(kind) for kind in self.shapes),
             *(self.ensemble_name(kind) for kind in self.shapes),
         ]
+
+    @property
+    def output_type(self) -> str:
+        """The outputs' data type, as Triton writes it."""
+        return self.output_dtype.upper()
 
     @property
     def pixels(self) -> list[int]:
@@ -150,7 +157,7 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
     config.input.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
-    config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
+    _add_output(config, deployment, kind)
     add_instances(config, deployment.serving)
     add_batching(config, deployment.serving, delay=True)
     prefix = f"{deployment.fingerprint}-{kind}-{metadata.version('vitriton-export')}"
@@ -164,7 +171,7 @@ def _ensemble_config(deployment: Deployment, kind: Kind, version: int) -> pb.Mod
         name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
     )
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
+    _add_output(config, deployment, kind)
     config.version_policy.specific.versions.append(version)
     steps = config.ensemble_scheduling.step
     preprocess = steps.add(model_name=deployment.preprocess_name, model_version=version)
@@ -189,6 +196,11 @@ def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
         PILLOW_VERSION: deployment.pillow_version,
     }
     return parameters if deployment.revision is None else parameters | {"revision": deployment.revision}
+
+
+def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: Kind) -> None:
+    data_type = pb.DataType.Value(f"TYPE_{deployment.output_type}")
+    config.output.add(name=TENSOR[kind], data_type=data_type, dims=deployment.shapes[kind])
 
 
 def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:

@@ -39,7 +39,7 @@ def pool(outputs: Any, pooling: Pooling, *, prefix_tokens: int, l2_normalize: bo
 class Encoder(nn.Module):
     """Normalises, runs the model, pools.
 
-    Both outputs are float32, whatever the model computes in, and the normalisation is done in float32.
+    Both outputs are of `output_dtype`, whatever the model computes in, and the normalisation is done in float32.
     """
 
     scale: torch.Tensor
@@ -53,18 +53,20 @@ class Encoder(nn.Module):
         *,
         prefix_tokens: int,
         l2_normalize: bool,
+        output_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
         self.prefix_tokens = prefix_tokens
         self.l2_normalize = l2_normalize
+        self.output_dtype = output_dtype
         self.register_buffer("scale", torch.tensor(normalization.scale, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("bias", torch.tensor(normalization.bias, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, H, W, 3) uint8 → embedding (B, D) float32, last_hidden_state (B, T, D) float32."""
+        """(B, H, W, 3) uint8 → embedding (B, D), last_hidden_state (B, T, D)."""
         values = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.bias
         outputs = self.model(pixel_values=values.to(next(self.model.parameters()).dtype))
         embedding = pool(outputs, self.pooling, prefix_tokens=self.prefix_tokens, l2_normalize=self.l2_normalize)
-        return embedding.to(torch.float32), outputs.last_hidden_state.to(torch.float32)
+        return embedding.to(self.output_dtype), outputs.last_hidden_state.to(self.output_dtype)

@@ -20,10 +20,12 @@ from vitriton_export import (
     _graph,
     _manifest,
     _parity,
+    _precision,
     _repository,
 )
 from vitriton_export import _processor as processors
 from vitriton_export import _source as sources
+from vitriton_export._attention import attention
 from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import Encoder, pool
@@ -37,6 +39,7 @@ Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
 # Text files, and what the file system rounds up
 _SLACK_BYTES = 16_000_000
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class ExportResult:
         sizes: bytes by model, in the order of their installation.
         parity: the report of the gate.
         manifest: as in manifest.json.
+        warnings: what the user should know about the choices made.
     """
 
     deployment: Deployment
@@ -56,6 +60,7 @@ class ExportResult:
     sizes: dict[str, int]
     parity: list[Stage]
     manifest: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,15 @@ class Plan:
     checkpoint: Checkpoint
     weights: str
     deployment: Deployment
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """What was written and verified; the fields are those of `ExportResult`."""
+
+    parity: list[Stage]
+    manifest: dict[str, Any]
+    warnings: list[str]
 
 
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
@@ -99,13 +113,13 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
     with _repository.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
         try:
-            parity, manifest = _stage(options, plan, staging, step)
+            staged = _stage(options, plan, staging, step)
             with step("Install"):
                 sizes = {name: _size(staging / name) for name in plan.deployment.model_names}
                 _repository.install(staging, options.folder, plan.deployment)
         except OSError as exc:
             raise _repository.not_writable(options.folder, exc) from exc
-    return ExportResult(plan.deployment, options.folder, sizes, parity, manifest)
+    return ExportResult(plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings))
 
 
 def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
@@ -154,13 +168,14 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         pooling=pooling,
         l2_normalize=options.l2_normalize,
         precision=options.precision,
+        output_dtype=options.output_dtype,
         fingerprint=fingerprint,
         serving=options.serving,
     )
     return Plan(checkpoint, weights, deployment)
 
 
-def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> tuple[list[Stage], dict[str, Any]]:
+def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
     images = _corpus.corpus()
@@ -170,28 +185,33 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> tup
         expected = [(batch, reference.run([data for _, data in batch])) for batch in _parity.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        graph = _graph.to_onnx(_encoder(plan), deployment.spec.height, deployment.spec.width)
-        for kind in deployment.shapes:
-            folder = staging / deployment.encoder_name(kind) / VERSION
-            _graph.save(
-                _graph.with_output(graph, TENSOR[kind]),
-                folder,
-                max_single_file_bytes=options.max_single_file_bytes,
-            )
+        warnings = _write_graphs(options, plan, staging)
     with step("Verify against the reference"):
-        demanded = _gates.gates(deployment.precision)
+        demanded = _gates.gates(deployment.precision, options.min_cosine)
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
         stages = _parity.check(_parity.compare(expected, runner, demanded))
         manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
         _manifest.write(manifest, deployment, staging)
-    return stages, manifest
+    return _Staged(stages, manifest, warnings)
+
+
+def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str]:
+    """Writes a graph for each output; returns what the user should know about them."""
+    deployment = plan.deployment
+    with attention(plan.checkpoint.model, fused=options.optimize == "default"):
+        exported = _graph.to_onnx(_encoder(plan), deployment.spec.height, deployment.spec.width)
+    warnings = [_precision.doubt(options.precision, options.device, has_gpu=_precision.has_gpu())]
+    for kind in deployment.shapes:
+        graph = _graph.with_output(exported, TENSOR[kind])
+        warnings.append(_precision.finish(graph, options.precision, options.optimize))
+        folder = staging / deployment.encoder_name(kind) / VERSION
+        _graph.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)
+    return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
 def _encoder(plan: Plan) -> Encoder:
     """The module to export. It takes the model over: the reference must have been run by now."""
     model = plan.checkpoint.model
-    # The default attention (sdpa) exports with checks for all-masked rows around each softmax, which cost time.
-    model.set_attn_implementation("eager")
     if plan.deployment.precision == "fp16":
         model.half()
     return Encoder(
@@ -200,6 +220,7 @@ def _encoder(plan: Plan) -> Encoder:
         plan.deployment.pooling,
         prefix_tokens=len(plan.checkpoint.family.prefix),
         l2_normalize=plan.deployment.l2_normalize,
+        output_dtype=_DTYPES[plan.deployment.output_dtype],
     ).eval()
 
 

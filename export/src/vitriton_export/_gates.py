@@ -68,9 +68,12 @@ _OUTPUTS = {
     "fp32": (Gate(tolerance=1e-4), Gate(tolerance=1e-4)),
     "fp16": (Gate(min_cosine=0.9999), Gate(min_cosine=0.9999)),
     "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
+    "int8-fast": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
 }
-# What an image's neighbours in a batch may do to its vector, at every precision.
-_ALONE = Gate(min_cosine=0.99999)
+# What an image's neighbours in a batch may do to its vector. One scale for a whole batch (int8-fast) makes every image
+# depend on the others: they may move it as far as the quantisation itself does.
+_ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
+_ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
 
 
 def gates(precision: str, min_cosine: float | None = None) -> dict[str, Gate]:
@@ -81,9 +84,8 @@ def gates(precision: str, min_cosine: float | None = None) -> dict[str, Gate]:
         min_cosine: takes the place of what the precision demands of both outputs.
     """
     outputs = dict(zip(TENSOR.values(), _OUTPUTS[precision], strict=True))
-    return with_min_cosine(
-        {PIXELS: Gate(tolerance=0), **outputs, **{alone(name): _ALONE for name in outputs}}, min_cosine
-    )
+    by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
+    return with_min_cosine({PIXELS: Gate(tolerance=0), **outputs, **dict(by_themselves)}, min_cosine)
 
 
 def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:

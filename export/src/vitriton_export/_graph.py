@@ -50,6 +50,7 @@ def to_onnx(encoder: Encoder, height: int, width: int) -> ir.Model:
             f"torch.onnx.export wrote opset {model.opset_imports.get('')} and IR {model.ir_version}; Triton reads up "
             f"to opset {OPSET} and IR {MAX_IR_VERSION}"
         )
+    _free_names(model.graph)
     return model
 
 
@@ -61,7 +62,7 @@ def with_output(model: ir.Model, output: str) -> ir.Model:
     single = model.clone()
     for index in reversed(range(len(single.graph.outputs))):
         if single.graph.outputs[index].name != output:
-            del single.graph.outputs[index]
+            single.graph.outputs.pop(index)
     if [value.name for value in single.graph.outputs] != [output]:
         raise ExportError(f"the exported graph has no output {output}")
     passes.RemoveUnusedNodesPass()(single)
@@ -83,6 +84,14 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
         return [path]
     ir.save(model, path, external_data=f"{path.name}.data")
     return [path, folder / f"{path.name}.data"]
+
+
+def _free_names(graph: ir.Graph) -> None:
+    """Renames weights that have an output's name: torch calls CLIP's folded position embeddings `embedding`."""
+    for name in (*OUTPUTS, "pixels"):
+        if (weight := graph.initializers.pop(name, None)) is not None:
+            weight.name = f"{name}_weight"
+            graph.register_initializer(weight)
 
 
 def _strip(model: ir.Model) -> None:

@@ -42,7 +42,17 @@ def build(
     staging: Path,
     options: ExportOptions,
 ) -> dict[str, Any]:
-    """The manifest of a staged export, whose graphs are written and verified."""
+    """The manifest of a staged export, whose graphs are written and verified.
+
+    Args:
+        deployment: what was staged.
+        source: where the model came from.
+        weights: their hash.
+        parity: the report of the gates.
+        demanded: the gates, by stage.
+        staging: the folder.
+        options: of the export.
+    """
     # without the version folder, which has its number only once it is installed
     graphs = {
         f"{name}/{path.name}": path
@@ -63,7 +73,11 @@ def build(
         "preprocessing": json.loads(deployment.spec.to_json()),
         "normalization": deployment.normalization.to_dict(),
         "outputs": {
-            deployment.ensemble_name(kind): {"name": TENSOR[kind], "dims": list(shape), "data_type": "FP32"}
+            deployment.ensemble_name(kind): {
+                "name": TENSOR[kind],
+                "dims": list(shape),
+                "data_type": deployment.output_type,
+            }
             for kind, shape in deployment.shapes.items()
         },
         "graphs": {name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()},

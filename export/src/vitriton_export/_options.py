@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vitriton_export._errors import ExportError
 from vitriton_export._serving import Accelerator, Device, Serving
@@ -15,8 +15,18 @@ DEFAULT_MODEL = "google/vit-base-patch16-224"
 
 Pooling = Literal["auto", "pooler", "cls", "mean"]
 Outputs = Literal["both", "pooled", "unpooled"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
+OutputDtype = Literal["fp32", "fp16"]
+Optimize = Literal["default", "none"]
 Kind = Literal["pooled", "unpooled"]
+
+_CHOICES: dict[str, Any] = {
+    "pooling": Pooling,
+    "outputs": Outputs,
+    "precision": Precision,
+    "output_dtype": OutputDtype,
+    "optimize": Optimize,
+}
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -35,7 +45,11 @@ class ExportOptions:
         l2_normalize: divide the embedding by its Euclidean length, in the graph.
         outputs: which ensembles to write.
         max_batch_size: the most images that the server puts into one batch.
-        precision: of the encoder's weights and arithmetic; the outputs are float32 in any case.
+        precision: of the encoder's weights and arithmetic: "int8" with a scale for each token, "int8-fast" with one for
+            the whole batch, so that the other images of a batch move an embedding.
+        output_dtype: of the outputs, whatever the precision.
+        optimize: "none" leaves the graph as torch exports it, with eager attention.
+        min_cosine: the least cosine similarity with the reference, instead of the precision's own gate.
         allow_untrained_pooler: ship a pooler whose weights are random, for `pooling="pooler"`.
         max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
         device: see `Serving`, as for all that follow.
@@ -57,6 +71,9 @@ class ExportOptions:
     outputs: Outputs = "both"
     max_batch_size: int = 32
     precision: Precision = "fp32"
+    output_dtype: OutputDtype = "fp32"
+    optimize: Optimize = "default"
+    min_cosine: float | None = None
     allow_untrained_pooler: bool = False
     max_single_file_bytes: int = 1_900_000_000
     device: Device = "auto"
@@ -70,10 +87,12 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         """Refuses values that no export can have."""
-        for field, choices in (("pooling", Pooling), ("outputs", Outputs), ("precision", Precision)):
+        for field, choices in _CHOICES.items():
             value = getattr(self, field)
             if value not in get_args(choices):
                 raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
+        if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
+            raise ExportError(f"min_cosine is {self.min_cosine}; it must be above 0 and at most 1")
         if not 1 <= self.max_batch_size <= 1024:
             raise ExportError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to 1024")
         self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vitriton_export._errors import ExportError
-from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Outputs, Pooling, Precision
+from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Optimize, OutputDtype, Outputs, Pooling, Precision
 from vitriton_export._serving import (
     MAX_INSTANCES,
     MAX_QUEUE_DELAY_US,
@@ -74,7 +74,19 @@ def export(
     l2_normalize: Annotated[bool, typer.Option("--l2-normalize", help="Scale embeddings to length 1.")] = False,
     outputs: Annotated[Outputs, typer.Option(help="Which ensembles to write.")] = "both",
     max_batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Most images in one batch.")] = 32,
-    precision: Annotated[Precision, typer.Option(help="Of weights and arithmetic; outputs are float32.")] = "fp32",
+    precision: Annotated[
+        Precision, typer.Option(help="Of weights and arithmetic: fp16 for GPUs, int8 for CPUs (docs/precision.md).")
+    ] = "fp32",
+    output_dtype: Annotated[OutputDtype, typer.Option(help="Of the outputs, whatever the precision.")] = "fp32",
+    optimize: Annotated[
+        Optimize, typer.Option(help="none: the graph as torch exports it, for comparison.")
+    ] = "default",
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(
+            help="Least cosine similarity with the reference, on the worst image.", show_default="by precision"
+        ),
+    ] = None,
     allow_untrained_pooler: Annotated[
         bool,
         typer.Option("--allow-untrained-pooler", help="Ship a pooler of random weights (--pooling pooler)."),
@@ -141,6 +153,9 @@ def export(
             outputs=outputs,
             max_batch_size=max_batch_size,
             precision=precision,
+            output_dtype=output_dtype,
+            optimize=optimize,
+            min_cosine=min_cosine,
             allow_untrained_pooler=allow_untrained_pooler,
             device=device,
             instances=instances,
@@ -161,6 +176,8 @@ def export(
         raise typer.Exit(exc.exit_code) from None
     progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
     _show(result, results_console())
+    for warning in result.warnings:
+        progress.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, progress)
     _warn_of_path(result.repository, progress)
 
@@ -208,7 +225,7 @@ def _show(result: ExportResult, console: Console) -> None:
         models.add_column(column, overflow="fold")
     rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
     for kind, shape in deployment.shapes.items():
-        row = (TENSOR[kind], list(shape), "FP32")
+        row = (TENSOR[kind], list(shape), deployment.output_type)
         rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
     for name, size in result.sizes.items():
         output, dims, dtype = rows[name]

@@ -32,6 +32,7 @@ def default_deployment() -> Deployment:
         pooling="cls",  # its checkpoint holds no pooler
         l2_normalize=options.l2_normalize,
         precision=options.precision,
+        output_dtype=options.output_dtype,
         fingerprint=NOT_EXPORTED,
     )
 

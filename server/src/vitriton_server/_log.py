@@ -82,11 +82,12 @@ def failed_models(lines: Iterable[str]) -> dict[str, str]:
         match = _FAILED.search(line)
         if match is not None:
             name = match["name"] or Path(match["folder"]).name
-            reasons.setdefault(name, _readable(match["reason"]))
+            reasons.setdefault(name, readable(match["reason"]))
     return reasons
 
 
-def _readable(reason: str) -> str:
+def readable(reason: str) -> str:
+    """Triton's reason for not loading a model, in one line and without the traceback of a python model."""
     text = reason.rstrip().removesuffix('"').replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
     text = text.partition("\n\nAt:\n")[0]  # the traceback of a python model
     text = re.sub(r"^(Internal|Invalid argument|Unavailable): ", "", text.strip())

@@ -66,12 +66,19 @@ def next_view(current: View, wanted: View, retiring: Iterable[frozenset[Version]
             view[name] = model
         elif name in current:
             view[name] = current[name]
-    ensembles = [model for models in (wanted, view) for model in models.values()]
+    # what goes with this very step is still in use; from the next one on it is among the retiring
+    ensembles = [model for models in (wanted, view, current) for model in models.values()]
     for step, versions in _named([*ensembles, *(Model(steps=steps) for steps in retiring)]).items():
         source = wanted.get(step) or current.get(step)
         if source is not None and source.config is not None:
             view[step] = replace(source, versions=frozenset(versions))
     return view
+
+
+def at_rest(view: View) -> View:
+    """What is left of a view when nobody uses what its ensembles no longer name."""
+    shown = {(name, version) for name, model in view.items() for version in model.versions}
+    return next_view({}, view, (), shown)
 
 
 def without(wanted: View, current: View, rejected: Collection[str]) -> View:

@@ -12,7 +12,8 @@ from typing import Protocol
 from vitriton import _repository as disk
 
 from vitriton_server._errors import RepositoryError
-from vitriton_server._plan import Version, next_view, scan, without
+from vitriton_server._log import readable
+from vitriton_server._plan import Version, at_rest, next_view, scan, without
 from vitriton_server._view import Model, View, ViewFolder, version_folders
 
 _LOG = logging.getLogger("vitriton_server.rollout")
@@ -69,6 +70,7 @@ class Rollout:
             except (OSError, disk.RepositoryBusy) as exc:
                 raise RepositoryError(f"the model repository {self._repository} cannot be read: {exc}") from exc
             self._view = self._wanted
+        self._view = at_rest(self._view)  # the requests of the Triton before are gone
         self._retiring.clear()
         self._folder = ViewFolder(self._repository, folder)
         self._folder.show(self._view)
@@ -129,7 +131,7 @@ class Rollout:
                 reason = f"it was not ready within {self._patience_s:g} s"
             if reason is not None:
                 old = "; the one that is loaded goes on" if name in self._served else ""
-                _LOG.warning("%s cannot be loaded: %s%s", name, " ".join(reason.split()), old)
+                _LOG.warning("%s cannot be loaded: %s%s", name, readable(reason), old)
                 self._rejected[name] = model
 
     def _show(self, view: View) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
 _CLOSED = "the client is closed"
+_LAST_PORT = 65535
 
 
 class UrlFetcher:
@@ -102,6 +103,8 @@ class UrlFetcher:
         """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read."""
         client = self._client()
         request = client.build_request("GET", url)
+        if request.url.port is not None and request.url.port > _LAST_PORT:
+            raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
         for _ in range(self._options.url_max_redirects + 1):
             _hide_secrets(request)
             response = client.send(request, stream=True)
@@ -145,7 +148,10 @@ class UrlFetcher:
         if length.isdecimal():
             self._check_size(int(length))
         body = bytearray()
-        for piece in response.iter_bytes():
+        coding = response.headers.get("Content-Encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):  # which could make much of little
+            raise SourceError(f"the server sent it with Content-Encoding {coding!r}, which was not asked for")
+        for piece in response.iter_raw():
             body += piece
             self._check_size(len(body))
         return bytes(body)

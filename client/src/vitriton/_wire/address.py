@@ -91,6 +91,8 @@ def parse_address(text: str) -> Address:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as exc:
+        if rest.count(":") > 1 and "[" not in rest and "@" not in rest:
+            raise ValueError(f"address {shown!r} has an IPv6 address without brackets; write [::1]:8001") from None
         reason = f" ({exc})" if "@" not in rest else ""
         raise ValueError(f"address {shown!r} cannot be read{reason}; {example}") from (None if "@" in rest else exc)
     if not host or port == 0 or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:

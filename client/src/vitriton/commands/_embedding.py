@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from vitriton._errors import ContractMismatch, VitritonError
 from vitriton.commands._journal import Job, Outcome, WorkFolder
@@ -70,7 +70,7 @@ class Embedding:
         rest = islice(self._sources, first, None)
         stream = client.stream(rest, pool=self._job.pool, on_error="return")
         try:
-            with closing(cast("Generator[Result, None, None]", stream)) as results:
+            with closing(stream) as results:
                 for result in results:
                     self._take(result, first + result.index)
                     if self._is_due():

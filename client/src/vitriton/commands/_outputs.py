@@ -56,7 +56,8 @@ class Paths:
                 raise CommandFailed(f"the folder {path.parent} for {path.name} does not exist; make it first")
             if path.is_dir():
                 raise CommandFailed(f"{path} is a folder; give the name of a file")
-        if self.errors in (self.output, self.sources):
+        taken = [path.resolve() for path in (self.output, self.sources) if path is not None]
+        if self.errors.resolve() in taken:
             raise CommandFailed(f"--errors {self.errors} is a file that the embeddings need; give another name")
 
     def check_free(self) -> None:

@@ -1,0 +1,170 @@
+"""How Triton is to run an export: flags, refusals, warm-up in a real Triton; and the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc as triton
+from support import marked
+from tritonclient.grpc import model_config_pb2 as pb
+from typer.testing import CliRunner
+from vitriton.cli import app
+from vitriton_export import ExportError, ExportOptions, _deployment
+from vitriton_export._serving import Serving
+from vitriton_server import TritonServer
+
+GROUP = pb.ModelInstanceGroup
+
+
+def encoder(**options: Any) -> pb.ModelConfig:
+    """The pooled encoder's configuration."""
+    made = marked.deployment("m", serving=ExportOptions(**options).serving, precision=options.get("precision", "fp32"))
+    return _deployment.configs(made, 1)["m_pooled_encoder"]
+
+
+def test_the_defaults() -> None:
+    """One instance where there is a GPU or not, no wait for a batch, a bounded queue, one image to warm up."""
+    config = encoder()
+    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_AUTO, 1)]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
+    assert config.dynamic_batching.default_queue_policy.default_timeout_microseconds == 60_000_000
+    assert [sample.batch_size for sample in config.model_warmup] == [1]
+    assert not config.HasField("optimization")
+
+
+def test_each_flag_has_its_place() -> None:
+    """Instances and the delay are the encoder's; queues are bounded alike in both steps."""
+    serving = Serving(device="cpu", instances=3, max_queue_delay_us=500, max_queue_size=7, queue_timeout_ms=250)
+    configs = _deployment.configs(marked.deployment("m", serving=serving), 1)
+    config, preprocess = configs["m_pooled_encoder"], configs["m_preprocess"]
+    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_CPU, 3)]
+    assert [(group.kind, group.count) for group in preprocess.instance_group] == [(GROUP.KIND_CPU, 1)]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    assert preprocess.dynamic_batching.max_queue_delay_microseconds == 0
+    for step in (config, preprocess):
+        assert step.dynamic_batching.default_queue_policy.max_queue_size == 7
+        assert step.dynamic_batching.default_queue_policy.default_timeout_microseconds == 250_000
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({"device": "gpu"}, [1, 2, 4, 8]),
+        ({"device": "cpu"}, [1]),
+        ({"accelerator": "tensorrt", "precision": "fp16"}, [1, 2, 4, 8]),
+        ({"device": "gpu", "warmup": (8, 3)}, [3, 8]),
+        ({"warmup": ()}, []),
+    ],
+)
+def test_warm_up_sizes(options: dict[str, Any], sizes: list[int]) -> None:
+    """On a GPU each power of two, on a CPU one image; or what is asked for."""
+    samples = encoder(**options).model_warmup
+    assert [sample.batch_size for sample in samples] == sizes
+    assert all(list(sample.inputs["pixels"].dims) == [4, 4, 3] for sample in samples)
+
+
+def test_tensorrt() -> None:
+    """On a GPU, in the export's precision, with one engine for all batch sizes, kept under a name of its own."""
+    config = encoder(accelerator="tensorrt", precision="fp16", tensorrt_cache="/cache")
+    (tensorrt,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert tensorrt.name == "tensorrt"
+    assert config.instance_group[0].kind == GROUP.KIND_GPU
+    parameters = dict(tensorrt.parameters)
+    assert parameters.pop("trt_engine_cache_prefix").startswith("v1-marked-pooled-")
+    assert parameters == {
+        "precision_mode": "FP16",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": "/cache",
+        "trt_layer_norm_fp32_fallback": "1",
+        "trt_profile_max_shapes": "pixels:8x4x4x3",
+        "trt_profile_min_shapes": "pixels:1x4x4x3",
+        "trt_profile_opt_shapes": "pixels:8x4x4x3",
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": "/cache",
+    }
+
+
+def test_openvino() -> None:
+    """On the CPU."""
+    config = encoder(accelerator="openvino")
+    assert [each.name for each in config.optimization.execution_accelerators.cpu_execution_accelerator] == ["openvino"]
+    assert config.instance_group[0].kind == GROUP.KIND_CPU
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "tpu"}, "device is 'tpu'; choose one of auto, cpu, gpu"),
+        ({"accelerator": "xla"}, "accelerator is 'xla'; choose one of tensorrt, openvino"),
+        ({"device": "gpu", "accelerator": "openvino"}, "openvino runs on a CPU, and device is gpu; leave out one"),
+        ({"device": "cpu", "accelerator": "tensorrt"}, "tensorrt runs on a GPU, and device is cpu; leave out one"),
+        ({"instances": 0}, "instances is 0; it must be from 1 to 64"),
+        ({"max_queue_delay_us": -1}, "max_queue_delay_us is -1; it must be from 0"),
+        ({"max_queue_size": 0}, "max_queue_size is 0; it must be from 1"),
+        ({"queue_timeout_ms": 0}, "queue_timeout_ms is 0; it must be from 1"),
+        ({"max_batch_size": 8, "warmup": (1, 16)}, "warmup has the batch size 16; it must be from 1 to 8"),
+        ({"accelerator": "tensorrt", "tensorrt_cache": ""}, "tensorrt_cache is empty"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    """With the option, its value, and what would do."""
+    with pytest.raises(ExportError) as caught:
+        ExportOptions(**options)
+    assert message in str(caught.value)
+
+
+def test_a_list_of_sizes_that_is_none(tmp_path: Path) -> None:
+    """A mistake in --warmup is wrong usage."""
+    done = CliRunner().invoke(app, ["export", "--warmup", "1;8", "--repository", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "write it as 1,8,32" in " ".join(done.stderr.split())
+
+
+def test_every_size_has_run_when_the_model_is_ready(tmp_path: Path) -> None:
+    """The embedded onnxruntime backend runs the warm-up in each instance; the statistics show it before any request."""
+    serving = Serving(device="cpu", instances=2, warmup=(1, 4, 8))
+    marked.export(tmp_path, "m", 1, serving=serving)
+    with TritonServer(tmp_path) as server, triton.InferenceServerClient(server.grpc_address) as client:
+        (statistics,) = client.get_inference_statistics("m_pooled_encoder").model_stats
+        runs = {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}
+        assert {size: runs.get(size, 0) >= 2 for size in serving.warmup or ()} == {1: True, 4: True, 8: True}
+
+
+def _files(repository: Path) -> dict[str, bytes]:
+    return {path.relative_to(repository).as_posix(): path.read_bytes() for path in repository.rglob("*.*")}
+
+
+def _export(folder: Path, model: str, hash_seed: str) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Exports with the command, in a folder; returns the files but for the manifest, and that."""
+    flags = ["--l2-normalize", "--device", "cpu", "--instances", "2", "--warmup", "1,2"]
+    command = [str(Path(sys.executable).with_name("vitriton")), "export", model, "--repository", "r", *flags]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    files = _files(folder / "r")
+    files.pop("tiny-vit_unpooled/1/manifest.json")
+    return files, json.loads(files.pop("tiny-vit_pooled/1/manifest.json"))
+
+
+def test_the_same_export_gives_the_same_bytes(tiny_vit_checkpoint: Path, tmp_path: Path) -> None:
+    """From two folders and two processes all files but the manifest are equal; that has what it takes to repeat it."""
+    folders = tmp_path / "one", tmp_path / "two" / "deeper"
+    for folder in folders:
+        shutil.copytree(tiny_vit_checkpoint, folder / "tiny-vit")
+    first, manifest = _export(folders[0], "tiny-vit", "1")
+    second, other_manifest = _export(folders[1], str(folders[1] / "tiny-vit"), "2")
+    assert len(first) == 10
+    assert first == second
+    assert not [name for name, content in first.items() if str(tmp_path).encode() in content]
+    assert manifest["graphs"] == other_manifest["graphs"]
+    assert manifest["options"] | {"model": ""} == other_manifest["options"] | {"model": ""}
+    again = ExportOptions(**manifest["options"] | {"warmup": tuple(manifest["options"]["warmup"])})
+    asked = {"l2_normalize": True, "device": "cpu", "instances": 2, "warmup": (1, 2)}
+    assert again == ExportOptions(model="tiny-vit", repository="r", **asked)

@@ -1,0 +1,143 @@
+"""What a watching server shows Triton next: tables, without a Triton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import marked
+from vitriton_server._plan import at_rest, next_view, without
+from vitriton_server._rollout import INTERVAL_S, Rollout
+from vitriton_server._view import Model, View, ViewFolder
+
+
+def export(name: str, *versions: int, ensemble: int | None = None) -> dict[str, Model]:
+    """A pooled ensemble of the newest version, or of `ensemble`, and the versions of its steps."""
+    own = max(versions) if ensemble is None else ensemble
+    steps = frozenset({(f"{name}_preprocess", own), (f"{name}_encoder", own)})
+    step = Model(config=f"steps of {max(versions)}", versions=frozenset(versions))
+    return {
+        f"{name}_pooled": Model(config=f"{own}", versions=frozenset({own}), steps=steps),
+        f"{name}_preprocess": step,
+        f"{name}_encoder": step,
+    }
+
+
+def steps(view: View, name: str) -> set[tuple[int, ...]]:
+    return {
+        tuple(sorted(view[f"{name}{part}"].versions)) for part in ("_preprocess", "_encoder") if f"{name}{part}" in view
+    }
+
+
+def loaded(view: View) -> set[tuple[str, int]]:
+    return {(name, version) for name, model in view.items() for version in model.versions}
+
+
+def test_a_new_export_comes_steps_first() -> None:
+    """Its ensemble waits until Triton has loaded both steps."""
+    wanted = export("m", 1)
+    view = next_view({}, wanted, (), set())
+    assert set(view) == {"m_preprocess", "m_encoder"}
+    assert set(next_view(view, wanted, (), {("m_encoder", 1)})) == {"m_preprocess", "m_encoder"}
+    assert next_view(view, wanted, (), loaded(view)) == wanted
+
+
+def test_a_replacement_goes_through_states_that_are_whole() -> None:
+    """New steps beside the old, then the ensemble, then, when the old one has no requests, the old steps go."""
+    old, wanted = export("m", 1), export("m", 2)
+    both = next_view(old, wanted, (), loaded(old))
+    assert both["m_pooled"] == old["m_pooled"]
+    assert steps(both, "m") == {(1, 2)}
+    switched = next_view(both, wanted, (), loaded(both))
+    assert switched["m_pooled"] == wanted["m_pooled"]
+    assert steps(switched, "m") == {(1, 2)}
+    draining = next_view(switched, wanted, [old["m_pooled"].steps], loaded(switched))
+    assert steps(draining, "m") == {(1, 2)}
+    assert next_view(draining, wanted, (), loaded(draining)) == wanted
+
+
+def test_a_removed_export_goes_ensemble_first() -> None:
+    """Its steps stay while Triton still has it."""
+    old = export("m", 1)
+    view = next_view(old, {}, (), loaded(old))
+    assert set(view) == {"m_preprocess", "m_encoder"}
+    assert set(next_view(view, {}, [old["m_pooled"].steps], loaded(view))) == {"m_preprocess", "m_encoder"}
+    assert next_view(view, {}, (), loaded(view)) == {}
+
+
+def test_others_are_not_touched() -> None:
+    """Whatever happens to one export, another stays as it is; models of others are shown at once."""
+    constant, foreign = export("c", 1), {"foreign": Model()}
+    view = next_view({**export("m", 1), **constant}, {**export("m", 2), **constant, **foreign}, (), set())
+    assert {name: view[name] for name in (*constant, *foreign)} == {**constant, **foreign}
+
+
+def test_what_has_failed_is_left_out() -> None:
+    """The ensemble that is shown stays, and so do the configurations of its steps; a new one is not shown at all."""
+    old, wanted = export("m", 1), export("m", 2)
+    assert without(wanted, old, {"m_pooled"}) == old
+    assert without({**wanted, **export("n", 1)}, {}, {"m_pooled"}) == export("n", 1)
+    assert without(wanted, old, set()) == wanted
+
+
+def test_at_rest_nothing_is_left_of_old_versions() -> None:
+    """A Triton that starts has no requests of the one before."""
+    assert at_rest(export("m", 1, 2)) == {
+        **export("m", 2),
+        "m_preprocess": Model(config="steps of 2", versions=frozenset({2})),
+        "m_encoder": Model(config="steps of 2", versions=frozenset({2})),
+    }
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name in ("m_pooled", "m_preprocess", "m_encoder"):
+        for version in ("1", "2"):
+            (tmp_path / "repository" / name / version).mkdir(parents=True)
+            (tmp_path / "repository" / name / version / "file").write_text(version)
+    (tmp_path / "repository" / "m_preprocess" / "1" / "model.py").touch()
+    return tmp_path / "repository"
+
+
+def shown(folder: Path) -> dict[str, set[str]]:
+    return {entry.name: {child.name for child in entry.iterdir()} for entry in folder.iterdir()}
+
+
+def test_the_folder_shows_the_view(repository: Path, tmp_path: Path) -> None:
+    """Each version folder leads to the repository's; a python model's cannot get a __pycache__."""
+    (tmp_path / "run").mkdir()
+    folder = ViewFolder(repository, tmp_path / "run" / "models")
+    models = tmp_path / "run" / "models"
+    folder.show({**export("m", 1), "foreign": Model()})
+    assert (models / "m_encoder" / "1" / "file").read_text() == "1"
+    assert (models / "foreign").is_symlink()
+    assert not (models / "m_preprocess" / "1" / "__pycache__").is_dir()
+    (models / "foreign").unlink()
+    folder.show(export("m", 1, 2))
+    assert shown(models)["m_encoder"] == {"1", "2", "config.pbtxt"}
+    assert (models / "m_pooled" / "config.pbtxt").read_text() == "2"
+    folder.show({})
+    assert shown(models) == {}
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["models"]
+    assert len(list(repository.rglob("file"))) == 6
+
+
+def test_an_export_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After its patience the server says so, once, and shows what it had."""
+    now = [0.0]
+    rollout = Rollout(tmp_path / "repository", 30.0, lambda: now[0])
+    for name in ("run", "repository"):
+        (tmp_path / name).mkdir()
+    rollout.begin(tmp_path / "run" / "models")
+    marked.export(tmp_path / "repository", "m", 1)
+
+    class Silent:
+        def versions(self) -> dict[tuple[str, int], tuple[str, str]]:
+            return {}
+
+    for _ in range(3):
+        now[0] += 20.0
+        assert not rollout.look(Silent())
+    assert caplog.text.count("m_pooled cannot be loaded: it was not ready within 30 s") == 1
+    assert shown(tmp_path / "run" / "models") == {}
+    assert rollout.delay_s() == INTERVAL_S
