@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -156,22 +156,36 @@ def test_removing_what_is_not_there(repository: Path, tmp_path: Path) -> None:
         remove(repository, "mine")
 
 
-def _export(checkpoint: Path, repository: Path) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _exporting(checkpoint: Path, repository: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An export, from the moment on that its staging folder is there."""
     command = [Path(sys.executable).with_name("vitriton"), "export", checkpoint, "--repository", repository]
-    return subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    arguments = [str(part) for part in command]
+    before = set(leftovers(repository))
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as exporting:
+        try:
+            while not set(leftovers(repository)) - before:
+                assert exporting.poll() is None, exporting.communicate()
+                time.sleep(0.01)
+            yield exporting
+        finally:
+            exporting.kill()
+
+
+def _export(checkpoint: Path, repository: Path) -> float:
+    """Exports; returns how many seconds it had a staging folder."""
+    with _exporting(checkpoint, repository) as exporting:
+        started = time.monotonic()
+        errors = exporting.communicate()[1]
+    assert exporting.returncode == 0, errors
+    return time.monotonic() - started
 
 
 def test_a_terminated_export_tidies_up(tiny_vit_checkpoint: Path, tmp_path: Path) -> None:
     """SIGTERM ends it with 143, and its staging folder is gone."""
-    exporting = _export(tiny_vit_checkpoint, tmp_path / "r")
-    try:
-        while not list(tmp_path.glob(".r.staging-*/*_preprocess")):
-            assert exporting.poll() is None, exporting.communicate()
-            time.sleep(0.02)
+    with _exporting(tiny_vit_checkpoint, tmp_path / "r") as exporting:
         exporting.terminate()
         errors = exporting.communicate(timeout=60)[1]
-    finally:
-        exporting.kill()
     assert exporting.returncode == 143
     assert b"Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
@@ -181,24 +195,17 @@ def test_a_terminated_export_tidies_up(tiny_vit_checkpoint: Path, tmp_path: Path
 def test_real_exports_killed_at_random_moments(tiny_vit_checkpoint: Path, tmp_path: Path) -> None:
     """Kill -9, ten times: a server starts on what is left, and answers as before or with the whole new model."""
     repository = tmp_path / "r"
-    started = time.monotonic()
-    assert _export(tiny_vit_checkpoint, repository).wait() == 0
-    duration_s = time.monotonic() - started
+    duration_s = _export(tiny_vit_checkpoint, repository)
     with TritonServer(repository) as server, Client(server.grpc_address, model="tiny-vit") as client:
         pooled, tokens = client.embed(IMAGE), client.embed(IMAGE, pool=False)
     for seed in range(10):
-        # the first half of an export imports torch
-        moment_s = duration_s * random.Random(seed).uniform(0.4, 1.05)
-        exporting = _export(tiny_vit_checkpoint, repository)
-        try:
+        moment_s = duration_s * random.Random(seed).uniform(0.0, 1.1)
+        with _exporting(tiny_vit_checkpoint, repository) as exporting, contextlib.suppress(subprocess.TimeoutExpired):
             exporting.wait(moment_s)
-        except subprocess.TimeoutExpired:
-            exporting.kill()
-        exporting.wait()
         print(f"killed after {moment_s:.1f} s of {duration_s:.1f} s: {served(repository)}, {leftovers(repository)}")
         with TritonServer(repository) as server, Client(server.grpc_address, model="tiny-vit") as client:
             assert abs(client.embed(IMAGE) - pooled).max() < 1e-5
             assert abs(client.embed(IMAGE, pool=False) - tokens).max() < 1e-5
-    assert _export(tiny_vit_checkpoint, repository).wait() == 0
+    _export(tiny_vit_checkpoint, repository)
     assert not leftovers(repository)
     assert {len(disk.versions(folder)) for folder in repository.iterdir()} == {1}

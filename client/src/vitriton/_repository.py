@@ -164,6 +164,18 @@ class Uses:
 
 
 @contextlib.contextmanager
+def in_use(repository: Path) -> Iterator[None]:
+    """Nobody removes a version that is there now: for as long as a server reads them all."""
+    uses = Uses()
+    with contextlib.suppress(OSError):
+        uses.add(folder / str(version) for folder in repository.iterdir() for version in versions(folder))
+    try:
+        yield
+    finally:
+        uses.keep(())
+
+
+@contextlib.contextmanager
 def workspace(repository: Path, purpose: str = "") -> Iterator[Path]:
     """An empty folder beside the repository, on the same file system, that is gone afterwards.
 

@@ -126,7 +126,7 @@ def from_parameters(
             normalization=json.loads(parameters["normalization"]),
             fingerprint=parameters["fingerprint"],
             options={},
-            gates=_gates.gates(precision),
+            gates=_gates.gates(precision, output_dtype=parameters.get("output_dtype", "fp32")),
             versions={"pillow": parameters["pillow_version"]},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -76,13 +76,16 @@ _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
 
 
-def gates(precision: str, min_cosine: float | None = None) -> dict[str, Gate]:
+def gates(precision: str, min_cosine: float | None = None, *, output_dtype: str = "fp32") -> dict[str, Gate]:
     """The gates of a precision, by stage.
 
     Args:
         precision: of the encoders.
+        output_dtype: of their outputs: those in float16 cannot be nearer to the reference than float16 is.
         min_cosine: takes the place of what the precision demands of both outputs.
     """
+    if (precision, output_dtype) == ("fp32", "fp16"):
+        precision = "fp16"
     outputs = dict(zip(TENSOR.values(), _OUTPUTS[precision], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
     return with_min_cosine({PIXELS: Gate(tolerance=0), **outputs, **dict(by_themselves)}, min_cosine)

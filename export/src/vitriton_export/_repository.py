@@ -133,6 +133,8 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
                     disk.sweep(repository, staging)
         except OSError as exc:
             raise not_writable(repository, exc) from exc
+        except disk.RepositoryBusy as exc:
+            raise ExportError(str(exc)) from exc
         yield staging
 
 
@@ -165,28 +167,36 @@ def install(staging: Path, repository: Path, deployment: Deployment) -> int:
         OSError: the file system refuses; the repository is as it was.
     """
     repository.mkdir(parents=True, exist_ok=True)
-    with disk.locked(repository, exclusive=True):
-        check_target(repository, deployment)
-        disk.sweep(repository, staging)
-        present = {name: disk.versions(repository / name) for name in deployment.model_names}
-        version = _next_version(repository, deployment, present)
-        _number(staging, deployment, version)
-        journal = disk.read_journal(repository)
-        for name, found in present.items():
-            journal[name] = journal.get(name, set()) | found | {version}
+    _sync(staging)  # before the lock, as it may take long
+    try:
+        with disk.locked(repository, exclusive=True):
+            return _install(staging, repository, deployment)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+
+
+def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
+    check_target(repository, deployment)
+    disk.sweep(repository, staging)
+    present = {name: disk.versions(repository / name) for name in deployment.model_names}
+    version = _next_version(repository, deployment, present)
+    _number(staging, deployment, version)
+    journal = disk.read_journal(repository)
+    for name, found in present.items():
+        journal[name] = journal.get(name, set()) | found | {version}
+    disk.write_journal(repository, journal)
+    try:
+        with contextlib.ExitStack() as undo:
+            for name in deployment.model_names:
+                _put(staging / name, repository / name, version, undo)
+            undo.pop_all()
+        for name in present:
+            journal[name].discard(version)
         disk.write_journal(repository, journal)
-        try:
-            with contextlib.ExitStack() as undo:
-                for name in deployment.model_names:
-                    _put(staging / name, repository / name, version, undo)
-                undo.pop_all()
-            for name in present:
-                journal[name].discard(version)
-            disk.write_journal(repository, journal)
-            _sync_folder(repository)
-        finally:
-            with contextlib.suppress(OSError):  # it is in the journal, and the next export tries again
-                disk.sweep(repository, staging)
+        _sync_folder(repository)
+    finally:
+        with contextlib.suppress(OSError):  # it is in the journal, and the next export tries again
+            disk.sweep(repository, staging)
     return version
 
 
@@ -199,16 +209,21 @@ def _next_version(repository: Path, deployment: Deployment, present: dict[str, s
 
 
 def _number(staging: Path, deployment: Deployment, version: int) -> None:
-    """Gives the staged models their version, and makes sure that their files are on the disk before they are renamed.
-
-    Without that a power failure could leave empty ones.
-    """
+    """Gives the staged models their version."""
     _deployment.write_configs(deployment, staging, version)
     for name in deployment.model_names:
         (staging / name / VERSION).rename(staging / name / str(version))
-    for path in staging.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
+        _sync(staging / name / disk.CONFIG)
+
+
+def _sync(path: Path) -> None:
+    """Makes sure that a file, or all in a folder, is on the disk before it is renamed.
+
+    Without that a power failure could leave empty files.
+    """
+    for each in [path, *path.rglob("*")]:
+        if each.is_file():
+            with each.open("rb") as file:
                 os.fsync(file.fileno())
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vitriton import _repository as disk
+
 from vitriton_server import _repository
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._cores import usable_cores
@@ -265,7 +267,8 @@ class TritonServer:
 
         probe = Probe(endpoints.address(endpoints.grpc_port))
         try:
-            self._wait_until_ready(process, probe)
+            with disk.in_use(config.repository):
+                self._wait_until_ready(process, probe)
             served = probe.served()
             if served is None:
                 raise ServerError("Triton was ready and no longer answers", process.log.last(_ERROR_LINES))
