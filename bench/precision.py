@@ -1,0 +1,81 @@
+"""What precision and graph bring end to end: JPEG bytes to embedding, through one real Triton.
+
+    python bench/precision.py [--model out/vit-base-random] [--images examples/photos] [--rounds 7] [--batch 32]
+
+Exports the model as plain float32 (`--optimize none`), float32, int8 and int8-fast, all of them pooled, into a
+repository of its own unless they are there already, serves that repository, and lets the four take turns. What is
+printed is the median over the rounds of their throughput relative to the plain one, with the lowest and the highest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from vitriton import Client
+from vitriton_export import ExportOptions, export_model
+from vitriton_server import TritonServer
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"optimize": "none"},
+    "fp32": {},
+    "int8": {"precision": "int8"},
+    "int8-fast": {"precision": "int8-fast"},
+}
+
+
+def export(model: str, repository: Path) -> None:
+    """Exports what is not there yet."""
+    for name, options in VARIANTS.items():
+        if not (repository / f"{name}_pooled").exists():
+            print(f"exporting {name}", flush=True)
+            export_model(
+                ExportOptions(model=model, repository=repository, name=name, outputs="pooled", pooling="cls", **options)
+            )
+
+
+def measure(address: str, images: list[bytes], rounds: int) -> dict[str, list[float]]:
+    """Images/s by variant, a figure for each round."""
+    speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    clients = {name: Client(address, model=name, timeout_s=600) for name in VARIANTS}
+    try:
+        for number in range(rounds + 1):
+            for name, client in clients.items():
+                started = time.perf_counter()
+                client.embed(images)
+                if number:  # the first round warms up
+                    speeds[name].append(len(images) / (time.perf_counter() - started))
+    finally:
+        for client in clients.values():
+            client.close()
+    return speeds
+
+
+def main() -> None:
+    """Measures, and prints a line for each variant."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="out/vit-base-random", help="written by bench/random_vit.py")
+    parser.add_argument("--repository", type=Path, default=Path("out/precision"))
+    parser.add_argument("--images", type=Path, default=Path("examples/photos"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=32)
+    arguments = parser.parse_args()
+    export(arguments.model, arguments.repository)
+    photos = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))]
+    images = list(itertools.islice(itertools.cycle(photos), arguments.batch))
+    with TritonServer(arguments.repository) as server:
+        speeds = measure(server.grpc_address, images, arguments.rounds)
+    for name, own in speeds.items():
+        ratios = [speed / plain for speed, plain in zip(own, speeds["plain"], strict=True)]
+        print(
+            f"{name:<10} {statistics.median(ratios):5.2f} x  ({min(ratios):.2f} to {max(ratios):.2f})  "
+            f"{statistics.median(own):6.1f} images/s"
+        )
+
+
+if __name__ == "__main__":
+    main()
