@@ -56,6 +56,12 @@ def test_every_precision_has_every_gate(precision):
     assert moved == demanded | {stage: Gate(min_cosine=0.5) for stage in STAGES[1:3]}
 
 
+def test_half_precision_outputs_are_held_to_what_they_can_hold():
+    """float32 arithmetic with float16 outputs has the gates of fp16; at other precisions the type changes nothing."""
+    assert gates("fp32", output_dtype="fp16") == gates("fp16")
+    assert gates("int8", output_dtype="fp16") == gates("int8")
+
+
 def test_a_tally_names_the_worst():
     """By what the gate measures, the worst first, and no more than a few; identical images are not among them."""
     by_error, by_cosine = Tally("embedding", Gate(tolerance=1.0)), Tally("embedding", Gate(min_cosine=0.0))

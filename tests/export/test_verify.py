@@ -189,6 +189,16 @@ def test_one_output_alone(tmp_path):
     assert report.passed
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_half_precision_outputs(precision, tiny_vit_checkpoint, tmp_path):
+    """Exported and verified within the gates that fit them."""
+    options = {"precision": precision, "output_dtype": "fp16"}
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=tmp_path / "r", **options))
+    report = verify_model(VerifyOptions(repository=tmp_path / "r"))
+    assert report.passed
+    assert report.stages[1].gate == ("cosine >= 0.9999" if precision == "fp32" else "cosine >= 0.99")
+
+
 def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_path):
     """Other weights, or the same with another image processor, are no reference; nothing is run."""
     other = checkpoints.tiny_vit(tmp_path / "other", num_hidden_layers=1)

@@ -187,7 +187,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         _deployment.write(deployment, staging)
         warnings = _write_graphs(options, plan, staging)
     with step("Verify against the reference"):
-        demanded = _gates.gates(deployment.precision, options.min_cosine)
+        demanded = _gates.gates(deployment.precision, options.min_cosine, output_dtype=deployment.output_dtype)
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
         stages = _parity.check(_parity.compare(expected, runner, demanded))
         manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)

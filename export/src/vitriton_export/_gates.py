@@ -76,14 +76,16 @@ _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
 
 
-def gates(precision: str, min_cosine: float | None = None) -> dict[str, Gate]:
+def gates(precision: str, min_cosine: float | None = None, *, output_dtype: str = "fp32") -> dict[str, Gate]:
     """The gates of a precision, by stage.
 
     Args:
         precision: of the encoders.
         min_cosine: takes the place of what the precision demands of both outputs.
+        output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
     """
-    outputs = dict(zip(TENSOR.values(), _OUTPUTS[precision], strict=True))
+    arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
+    outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
     return with_min_cosine({PIXELS: Gate(tolerance=0), **outputs, **dict(by_themselves)}, min_cosine)
 
