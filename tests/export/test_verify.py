@@ -130,7 +130,7 @@ def test_a_broken_gate_is_exit_code_3(repository, tiny_vit_checkpoint):
     assert len(report["stages"][1]["worst"]) == 3
     moved = run(*arguments, "--min-cosine", "-1")
     assert moved.exit_code == 0
-    assert "note: the gates of the outputs were moved to cosine >= -1" in moved.stdout
+    assert "cosine >= -1 (moved by --min-cosine)" in moved.stdout
 
 
 def test_the_gates_are_those_of_the_manifest(repository, tiny_vit_checkpoint):
