@@ -132,8 +132,8 @@ def test_min_cosine_moves_the_gate_and_the_manifest_says_so(tiny_vit_checkpoint,
         export_model(ExportOptions(**base, repository=tmp_path / "r", min_cosine=1.0))
     export_model(ExportOptions(**base, repository=tmp_path / "r", min_cosine=0.5))
     manifest = json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())
-    assert manifest["min_cosine"] == 0.5
-    assert manifest["optimize"] == "default"
+    assert manifest["options"]["min_cosine"] == 0.5
+    assert manifest["options"]["optimize"] == "default"
     gates = {stage["stage"]: stage["gate"] for stage in manifest["parity"]["stages"]}
     assert gates["embedding"] == "cosine >= 0.5 (moved by --min-cosine)"
     assert gates["embedding alone"] == "cosine >= 0.99999"
