@@ -37,6 +37,7 @@ def test_what_a_gate_says():
     assert Gate(tolerance=0).describe(255.0) == "identical"
     assert Gate(tolerance=1e-4).describe(5.0) == "max abs error <= 0.0005"
     assert Gate(min_cosine=0.9999).describe(5.0) == "cosine >= 0.9999"
+    assert Gate(min_cosine=0.9, moved=True).describe(5.0) == "cosine >= 0.9 (moved by --min-cosine)"
 
 
 @pytest.mark.parametrize("entries", [{}, {"tolerance": -1.0}, {"min_cosine": 1.5}, {"tolerance": math.nan}])
@@ -53,7 +54,14 @@ def test_every_precision_has_every_gate(precision):
     assert list(demanded) == STAGES
     assert _gates.from_document(json.loads(json.dumps(_gates.to_document(demanded)))) == demanded
     moved = gates(precision, min_cosine=0.5)
-    assert moved == demanded | {stage: Gate(min_cosine=0.5) for stage in STAGES[1:3]}
+    assert moved == demanded | {stage: Gate(min_cosine=0.5, moved=True) for stage in STAGES[1:3]}
+    assert _gates.from_document(_gates.to_document(moved)) == moved
+
+
+def test_half_precision_outputs_are_held_to_what_they_can_hold():
+    """float32 arithmetic with float16 outputs has the gates of fp16; at other precisions the type changes nothing."""
+    assert gates("fp32", output_dtype="fp16") == gates("fp16")
+    assert gates("int8", output_dtype="fp16") == gates("int8")
 
 
 def test_a_tally_names_the_worst():

@@ -130,7 +130,7 @@ def test_a_broken_gate_is_exit_code_3(repository, tiny_vit_checkpoint):
     assert len(report["stages"][1]["worst"]) == 3
     moved = run(*arguments, "--min-cosine", "-1")
     assert moved.exit_code == 0
-    assert "note: the gates of the outputs were moved to cosine >= -1" in moved.stdout
+    assert "cosine >= -1 (moved by --min-cosine)" in moved.stdout
 
 
 def test_the_gates_are_those_of_the_manifest(repository, tiny_vit_checkpoint):
@@ -187,6 +187,16 @@ def test_one_output_alone(tmp_path):
     assert [stage.stage for stage in report.stages] == ["pixels", "embedding", "embedding alone"]
     assert report.stages[1].gate == "cosine >= 0.9999"
     assert report.passed
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_half_precision_outputs(precision, tiny_vit_checkpoint, tmp_path):
+    """Exported and verified within the gates that fit them."""
+    options = {"precision": precision, "output_dtype": "fp16"}
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=tmp_path / "r", **options))
+    report = verify_model(VerifyOptions(repository=tmp_path / "r"))
+    assert report.passed
+    assert report.stages[1].gate == ("cosine >= 0.9999" if precision == "fp32" else "cosine >= 0.99")
 
 
 def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_path):

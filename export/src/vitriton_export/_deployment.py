@@ -191,7 +191,6 @@ def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
         "pooling": deployment.pooling,
         "l2_normalize": str(deployment.l2_normalize).lower(),
         "precision": deployment.precision,
-        "output_dtype": deployment.output_dtype,
         "preprocess": json.dumps(json.loads(deployment.spec.to_json()), separators=(",", ":")),
         "normalization": json.dumps(deployment.normalization.to_dict(), separators=(",", ":")),
         PILLOW_VERSION: deployment.pillow_version,

@@ -94,6 +94,7 @@ def from_parameters(
     kinds: Sequence[Kind],
     exported_kinds: Sequence[Kind],
     max_batch_size: int,
+    datatype: str | None,
     parameters: Mapping[str, str],
 ) -> Exported:
     """Reads what `vitriton export` wrote into a served model's configuration.
@@ -103,6 +104,7 @@ def from_parameters(
         kinds: of its ensembles, those that are ready.
         exported_kinds: those that the server has, ready or not.
         max_batch_size: of the ensembles.
+        datatype: of their outputs, by Triton's name.
         parameters: of one of them.
 
     Raises:
@@ -126,7 +128,7 @@ def from_parameters(
             normalization=json.loads(parameters["normalization"]),
             fingerprint=parameters["fingerprint"],
             options={},
-            gates=_gates.gates(precision, output_dtype=parameters.get("output_dtype", "fp32")),
+            gates=_gates.gates(precision, output_dtype="fp16" if datatype == "FP16" else "fp32"),
             versions={"pillow": parameters["pillow_version"]},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -23,10 +23,12 @@ class Gate:
     Attributes:
         tolerance: the largest absolute error, in units of max(1, max|reference|); 0 is identical.
         min_cosine: the least cosine similarity of a vector (of a token, of a pixel) with the reference's.
+        moved: it is the user's demand, and not the precision's.
     """
 
     tolerance: float | None = None
     min_cosine: float | None = None
+    moved: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a gate that demands nothing, or what cannot be."""
@@ -51,11 +53,11 @@ class Gate:
             demands.append(f"max abs error <= {self._max_abs_error(self.tolerance, max_abs_reference):.3g}")
         if self.min_cosine is not None:
             demands.append(f"cosine >= {self.min_cosine:g}")
-        return ", ".join(demands)
+        return ", ".join(demands) + (" (moved by --min-cosine)" if self.moved else "")
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | bool]:
         """For JSON."""
-        entries = {"tolerance": self.tolerance, "min_cosine": self.min_cosine}
+        entries = {"tolerance": self.tolerance, "min_cosine": self.min_cosine, "moved": self.moved or None}
         return {key: value for key, value in entries.items() if value is not None}
 
     @staticmethod
@@ -81,12 +83,11 @@ def gates(precision: str, min_cosine: float | None = None, *, output_dtype: str 
 
     Args:
         precision: of the encoders.
-        output_dtype: of their outputs: those in float16 cannot be nearer to the reference than float16 is.
         min_cosine: takes the place of what the precision demands of both outputs.
+        output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
     """
-    if (precision, output_dtype) == ("fp32", "fp16"):
-        precision = "fp16"
-    outputs = dict(zip(TENSOR.values(), _OUTPUTS[precision], strict=True))
+    arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
+    outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
     return with_min_cosine({PIXELS: Gate(tolerance=0), **outputs, **dict(by_themselves)}, min_cosine)
 
@@ -95,10 +96,10 @@ def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> d
     """The gates with another demand of the outputs; None leaves them as they are."""
     if min_cosine is None:
         return dict(demanded)
-    return dict(demanded) | {tensor: Gate(min_cosine=min_cosine) for tensor in TENSOR.values()}
+    return dict(demanded) | {tensor: Gate(min_cosine=min_cosine, moved=True) for tensor in TENSOR.values()}
 
 
-def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float]]:
+def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float | bool]]:
     """For manifest.json."""
     return {stage: gate.to_dict() for stage, gate in demanded.items()}
 

@@ -146,4 +146,4 @@ def _describe(model: ServedModel, ready: Mapping[Kind, Output]) -> Exported:
     any_of_them = next(iter(ready.values()))
     sizes = [output.max_batch_size or 1 for output in ready.values()]
     kinds: list[Kind] = [output.kind for output in model.outputs]
-    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.parameters)
+    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.datatype, any_of_them.parameters)

@@ -175,7 +175,7 @@ def verify_model(
         stages=comparison.stages,
         skipped=skipped,
         unusable=unusable,
-        notes=_notes(exported, versions, options),
+        notes=_notes(exported, versions),
         versions=versions,
     )
 
@@ -322,13 +322,10 @@ def _named(plan: Plan) -> str:
     return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
 
 
-def _notes(exported: Exported, versions: dict[str, str], options: VerifyOptions) -> list[str]:
+def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:
     changed = [
         f"{name} {exported.versions[name]} then, {version} now"
         for name, version in versions.items()
         if exported.versions.get(name, version) != version
     ]
-    notes = [f"exported with other libraries than the reference has: {'; '.join(changed)}"] if changed else []
-    if options.min_cosine is not None:
-        notes.append(f"the gates of the outputs were moved to cosine >= {options.min_cosine:g}")
-    return notes
+    return [f"exported with other libraries than the reference has: {'; '.join(changed)}"] if changed else []
