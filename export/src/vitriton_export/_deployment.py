@@ -13,8 +13,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton.preprocessing import PreprocessSpec
 
+from vitriton_export._normalization import Normalization
 from vitriton_export._options import Kind, Pooling, Precision
-from vitriton_export._processor import Normalization
 
 VERSION = "1"  # the Triton model version, and so the name of the folder
 TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
@@ -26,6 +26,8 @@ MAX_QUEUE_SIZE = 256
 DEFAULT_TIMEOUT_US = 60_000_000
 
 PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
+
+_PIXELS = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32}
 
 _HEADER = "# Written by `vitriton export`. The schema is Triton's model_config.proto.\n"
 
@@ -121,7 +123,7 @@ def _copy(package: str, source: str, target: Path) -> None:
 def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
+    config.output.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
     # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
@@ -133,7 +135,7 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
+    config.input.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     config.output.add(name=TENSOR[kind], data_type=pb.TYPE_FP32, dims=deployment.shapes[kind])
     # KIND_AUTO: a GPU where there is one, else the CPU. One instance: on a CPU one session already uses all cores.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)

@@ -13,7 +13,7 @@ from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._families import Family
 from vitriton_export._options import Pooling, Precision
-from vitriton_export._processor import Normalization
+from vitriton_export._normalization import Normalization
 
 # In the committed repository, which has no weights yet.
 NOT_EXPORTED = "not-exported"
@@ -39,8 +39,7 @@ def architecture(config: Any, family: Family, *, pooler: bool) -> dict[str, Any]
         family: says which entries count.
         pooler: whether the embedding is the pooler's.
     """
-    keys = (*family.computation, *(family.pooler_computation if pooler else ()))
-    return {"model_type": config.model_type, **{key: getattr(config, key) for key in keys}}
+    return {"model_type": config.model_type, **family.computes(config, pooler=pooler)}
 
 
 def fingerprint(

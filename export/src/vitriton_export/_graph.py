@@ -21,13 +21,13 @@ MAX_IR_VERSION = 10
 OUTPUTS = ("embedding", "last_hidden_state")
 
 
-def to_onnx(encoder: Encoder, height: int, width: int) -> ir.Model:
-    """Exports with both outputs: pixels (batch, height, width, 3) uint8 → embedding, last_hidden_state.
+def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torch.uint8) -> ir.Model:
+    """Exports with both outputs: pixels (batch, height, width, 3) of `dtype` → embedding, last_hidden_state.
 
     Raises:
         ExportError: torch cannot export it, or gives a newer format than Triton reads.
     """
-    pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    pixels = torch.zeros((2, height, width, 3), dtype=dtype)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -66,6 +66,7 @@ def with_output(model: ir.Model, output: str) -> ir.Model:
         raise ExportError(f"the exported graph has no output {output}")
     passes.RemoveUnusedNodesPass()(single)
     passes.RemoveUnusedOpsetsPass()(single)
+    _free_names(single)
     _strip(single)
     return single
 
@@ -83,6 +84,15 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
         return [path]
     ir.save(model, path, external_data=f"{path.name}.data")
     return [path, folder / f"{path.name}.data"]
+
+
+def _free_names(model: ir.Model) -> None:
+    """Renames what is called as an output and is none: torch names values after functions, `embedding` among them."""
+    graph = model.graph
+    values = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in values:
+        if value.name in OUTPUTS and not value.is_graph_output():
+            value.name = f"{value.name}_value"
 
 
 def _strip(model: ir.Model) -> None:

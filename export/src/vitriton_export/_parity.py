@@ -23,6 +23,7 @@ from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import pool
 from vitriton_export._errors import ParityError
 from vitriton_export._options import Kind, Pooling, Precision
+from vitriton_export._reference_pixels import reference_pixels, tolerance
 
 FP32_TOLERANCE = 1e-4  # × max(1, max|reference|)
 FP16_MIN_COSINE = 0.9999
@@ -36,12 +37,14 @@ class Reference:
     """What transformers computes for the corpus.
 
     Attributes:
-        pixels: by image, (H, W, 3) uint8, from the PIL image processor.
+        pixels: by image, (H, W, 3) of the specification's dtype, from the PIL image processor.
         outputs: by kind, (N, ...) float32, in the order of `pixels`.
+        pixel_tolerance: how far other pixels may be from these; 0: not at all.
     """
 
     pixels: dict[str, Array]
     outputs: dict[Kind, Array]
+    pixel_tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,12 @@ def reference(
     pooled, tokens = [], []
     for names in _batches(list(images)):
         loaded = [load_image(Image.open(io.BytesIO(images[name]))) for name in names]
-        plain = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-        pixels.update(zip(names, np.moveaxis(plain, 1, -1), strict=True))
-        outputs = forward(checkpoint, processor(loaded, return_tensors="pt")["pixel_values"])
-        prefix = len(checkpoint.family.prefix)
-        pooled.append(pool(outputs, pooling, prefix_tokens=prefix, l2_normalize=l2_normalize).numpy())
+        pixels.update(zip(names, reference_pixels(processor, loaded, checkpoint.spec), strict=True))
+        outputs = forward(checkpoint, processor(loaded, return_tensors="pt"))
+        pooled.append(pool(outputs, pooling, **checkpoint.tokens, l2_normalize=l2_normalize).numpy())
         tokens.append(outputs.last_hidden_state.numpy())
-    return Reference(pixels, {"pooled": np.concatenate(pooled), "unpooled": np.concatenate(tokens)})
+    by_kind: dict[Kind, Array] = {"pooled": np.concatenate(pooled), "unpooled": np.concatenate(tokens)}
+    return Reference(pixels, by_kind, tolerance(processor))
 
 
 def compare_pixels(expected: Reference, images: Mapping[str, bytes], staging: Path, deployment: Deployment) -> Stage:
@@ -98,12 +100,14 @@ def compare_pixels(expected: Reference, images: Mapping[str, bytes], staging: Pa
     spec = module.PreprocessSpec.from_json((version / "preprocess.json").read_text())
     actual = np.stack([module.preprocess(images[name], spec) for name in expected.pixels])
     target = np.stack([expected.pixels[name] for name in expected.pixels])
-    if target.dtype != np.uint8 or target.shape != actual.shape:
+    if target.dtype != actual.dtype or target.shape != actual.shape:
         raise ParityError(
             f"the PIL image processor gives {target.dtype} {target.shape[1:]}, "
-            f"the preprocessing uint8 {actual.shape[1:]}"
+            f"the preprocessing {actual.dtype} {actual.shape[1:]}"
         )
-    return _stage("pixels", actual, target, list(expected.pixels), "identical", lambda error, *_: error == 0)
+    allowed = expected.pixel_tolerance
+    gate = f"max abs error <= {allowed:.3g}" if allowed else "identical"
+    return _stage("pixels", actual, target, list(expected.pixels), gate, lambda error, *_: error <= allowed)
 
 
 def compare_outputs(expected: Reference, staging: Path, deployment: Deployment, kind: Kind) -> Stage:
@@ -165,17 +169,17 @@ def _cosines(left: Array, right: Array) -> Array:
     return least
 
 
-def forward(checkpoint: Checkpoint, pixel_values: torch.Tensor) -> Any:
-    """Runs the model: (B, 3, H, W) float32 → a transformers output.
+def forward(checkpoint: Checkpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
+    """Runs the model on what its image processor gives: pixel_values (B, 3, H, W) float32 → a transformers output.
 
     Raises:
         ParityError: the model does not take images of that size.
     """
     try:
         with torch.no_grad():
-            return checkpoint.model(pixel_values=pixel_values)
-    except (ValueError, RuntimeError) as exc:
-        size = " x ".join(str(side) for side in pixel_values.shape[2:])
+            return checkpoint.network(**inputs)
+    except (ValueError, RuntimeError, IndexError) as exc:
+        size = " x ".join(str(side) for side in inputs["pixel_values"].shape[2:])
         raise ParityError(
             f"{checkpoint.source.model_id} does not take the {size} images that its image processor gives: {exc}"
         ) from exc

@@ -34,6 +34,14 @@ def _not_empty(path: str) -> str:
     return path
 
 
+def _list(asked: bool) -> None:
+    if asked:
+        from vitriton_export import _listing
+
+        _listing.show(_console())
+        raise typer.Exit
+
+
 def export(
     model: Annotated[str, typer.Argument(help="Hugging Face hub id, or a checkpoint's folder.")] = DEFAULT_MODEL,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
@@ -51,6 +59,16 @@ def export(
     allow_untrained_pooler: Annotated[
         bool,
         typer.Option("--allow-untrained-pooler", help="Ship a pooler of random weights (--pooling pooler)."),
+    ] = False,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=1, help="Side of the model's images.", show_default="the checkpoint's"),
+    ] = None,
+    image_processor_kwargs: Annotated[
+        str, typer.Option(metavar="JSON", help="Settings of the image processor that replace the checkpoint's.")
+    ] = "{}",
+    list_models: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_list, help="Show what can be exported, and exit.")
     ] = False,
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
@@ -70,6 +88,8 @@ def export(
             max_batch_size=max_batch_size,
             precision=precision,
             allow_untrained_pooler=allow_untrained_pooler,
+            image_size=image_size,
+            image_processor_kwargs=image_processor_kwargs,
         )
         with _step(progress, "Import torch and transformers"):
             from vitriton_export._export import export_model
@@ -104,7 +124,8 @@ def _show(result: ExportResult, console: Console) -> None:
     models = Table(title=escape(str(result.repository)), title_justify="left")
     for column in ("model", "output", "size"):
         models.add_column(column, overflow="fold")
-    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
+    dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
+    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, dtype)}
     for kind, shape in deployment.shapes.items():
         row = (TENSOR[kind], list(shape), "FP32")
         rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
