@@ -86,13 +86,13 @@ SMALL: dict[str, Small] = {
     "data2vec-vision": Small(config=_VIT | {"use_shared_relative_position_bias": True}),
     "deit": Small(config=_VIT),
     "dinov2": Small(config=_RATIO),
-    "dinov2_with_registers": Small(config=_RATIO),
+    "dinov2_with_registers": Small(config=_RATIO, processor_class="BitImageProcessorPil"),
     "dinov3_convnext": Small(config=_CONV),
     "dinov3_vit": Small(config=_VIT | {"num_register_tokens": 4}),
     "donut-swin": Small(config=_SWIN, size=64),
     "dpt": Small(config=_VIT | {"backbone_out_indices": [0, 0, 1, 1], "neck_hidden_sizes": [8, 8, 8, 8]}),
     "efficientnet": Small(
-        config={"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 80, "image_size": 64}, size=64
+        config={"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320, "image_size": 64}, size=64
     ),
     "focalnet": Small(config={"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1]}, size=64),
     "hiera": Small(

@@ -10,7 +10,6 @@ real Triton, which are compared with transformers once more.
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ from vitriton_export._architectures import FAMILIES
 from vitriton_export._corpus import corpus
 from vitriton_export._export import ExportResult
 from vitriton_export._parity import FP32_TOLERANCE, reference
+from vitriton_export._refusals import called_with
 from vitriton_export._source import find
 from vitriton_server import TritonServer
 
@@ -73,14 +73,18 @@ class Row:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An architecture that should pass and does not."""
+
+    model_type: str
+    reason: str
+
+
 def image_types() -> list[str]:
     """Every model_type that is listed for image features, or whose base model is called with pixel values first."""
     types = set(modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES) | set(FAMILIES)
-    for model_type, names in modeling_auto.MODEL_MAPPING_NAMES.items():
-        model_class = getattr(transformers, names if isinstance(names, str) else names[0], None)
-        forward = getattr(model_class, "forward", None)
-        if forward is not None and list(inspect.signature(forward).parameters)[1:2] == ["pixel_values"]:
-            types.add(model_type)
+    types |= {name for name in modeling_auto.MODEL_MAPPING_NAMES if next(iter(called_with(name)), "") == "pixel_values"}
     return sorted(types)
 
 
@@ -93,25 +97,29 @@ def refusal(model_type: str) -> str:
     return ""
 
 
-def check(model_types: Iterable[str], folder: Path) -> Iterator[Row]:
-    """Exports the small checkpoints of these architectures, and serves them together.
-
-    Raises:
-        AssertionError: one does not compute what transformers computes.
-        ExportError: one cannot be exported.
-    """
+def check(model_types: Iterable[str], folder: Path) -> Iterator[Row | Failure]:
+    """Exports the small checkpoints of these architectures, and serves them together."""
     repository, exported = folder / "repository", dict[str, ExportResult]()
     for model_type in model_types:
-        checkpoint = architectures.write(model_type, folder / model_type)
         started = time.perf_counter()
-        options = ExportOptions(model=str(checkpoint), repository=repository, name=model_type)
-        exported[model_type] = export_model(options)
+        try:
+            checkpoint = architectures.write(model_type, folder / model_type)
+            options = ExportOptions(model=str(checkpoint), repository=repository, name=model_type)
+            exported[model_type] = export_model(options)
+        except Exception as exc:  # the others are still worth knowing
+            yield Failure(model_type, f"{type(exc).__name__}: {exc}")
+            continue
         _say(f"{model_type:<28} exported {time.perf_counter() - started:5.1f} s")
+    if not exported:
+        return
     started = time.perf_counter()
     with TritonServer(repository) as server:
-        _say(f"{'':<28} {len(exported)} served   {time.perf_counter() - started:5.1f} s")
+        _say(f"{len(exported):<28} served   {time.perf_counter() - started:5.1f} s")
         for model_type, result in exported.items():
-            yield _row(model_type, folder / model_type, result, server.grpc_address)
+            try:
+                yield _row(model_type, folder / model_type, result, server.grpc_address)
+            except Exception as exc:
+                yield Failure(model_type, f"{type(exc).__name__}: {exc}")
 
 
 def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> Row:
@@ -194,11 +202,19 @@ def main() -> None:
     wanted = arguments.only or image_types()
     rows = [Row(model_type=name, refused=reason) for name in wanted if (reason := refusal(name))]
     takes = [name for name in wanted if name not in {row.model_type for row in rows}]
+    failures = list[Failure]()
     _say(f"{len(takes)} to export, {len(rows)} refused")
     for start in range(0, len(takes), _TOGETHER):
         with tempfile.TemporaryDirectory(prefix="vitriton-models-") as folder:
-            rows += check(takes[start : start + _TOGETHER], Path(folder))
+            for result in check(takes[start : start + _TOGETHER], Path(folder)):
+                if isinstance(result, Row):
+                    rows.append(result)
+                else:
+                    failures.append(result)
+                    _say(f"{result.model_type:<28} FAILED {result.reason}")
         _say(f"{min(start + _TOGETHER, len(takes))} of {len(takes)} done")
+    if failures:
+        sys.exit(f"{len(failures)} failed, and {arguments.page} was not written")
     arguments.page.write_text(page(sorted(rows, key=lambda row: row.model_type)))
 
 

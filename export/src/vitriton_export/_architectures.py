@@ -13,9 +13,10 @@ from vitriton_export._families import TRANSFORMER, Family
 
 _CLS = Family(prefix=("cls",))
 _REGISTERS = Family(prefix=("cls", "register"), counts={"register": "num_register_tokens"}, pooler_is_cls=True)
-_NO_CLS = Family()
+_CLS_ALONE = Family(prefix=("cls",), pooler=())  # no pooler
 _TOKENS = Family(grid=False)  # tokens that are no patches of the image: the stages of a hierarchy merge them
 _MAP = Family(grid=False)  # last_hidden_state is a feature map, (C, h, w)
+_MAP_ALONE = Family(grid=False, pooler=())
 
 _CLIP = Family(prefix=("cls",), pooler=("post_layernorm.", "visual_projection."))
 _HEAD = Family(pooler=("head.",))  # attention pooling
@@ -27,7 +28,7 @@ _NAFLEX = Family(
     note="NaFlex: each image keeps its proportions, in at most max_num_patches patches; tokens beyond an image's own are "
     "padding. `--image-size` does not apply",
 )
-_SAM = Family(grid=False, note="the vision tower, for features alone")
+_SAM = replace(_MAP_ALONE, note="the vision tower, for features alone")
 
 
 _PART: dict[str, Any] = {"tower": "vision_config", "part": "vision_model", "note": "its vision tower"}
@@ -52,8 +53,8 @@ FAMILIES: dict[str, Family] = {
     "clip_vision_model": _CLIP_PROJECTED,
     "convnext": _MAP,
     "convnextv2": _MAP,
-    "cvt": replace(_MAP, note="last_hidden_state is the feature map without the class token"),
-    "data2vec-vision": _CLS,
+    "cvt": replace(_MAP_ALONE, note="last_hidden_state is the feature map without the class token"),
+    "data2vec-vision": _CLS_ALONE,
     "deit": Family(
         prefix=("cls", "distillation"), computation=TRANSFORMER, pooler_computation=("pooler_act",)
     ),
@@ -67,8 +68,8 @@ FAMILIES: dict[str, Family] = {
     "efficientnet": _MAP,
     "focalnet": _TOKENS,
     "hiera": _TOKENS,
-    "ijepa": _NO_CLS,
-    "internvl_vision": _CLS,
+    "ijepa": Family(pooler=()),
+    "internvl_vision": _CLS_ALONE,
     "levit": _TOKENS,
     "maskformer-swin": _TOKENS,
     "metaclip_2": _tower(_CLIP, "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
@@ -79,37 +80,39 @@ FAMILIES: dict[str, Family] = {
     "mobilevit": _MAP,
     "mobilevitv2": _MAP,
     "pixio": Family(prefix=("cls",), counts={"cls": "n_cls_tokens"}),
-    "poolformer": _MAP,
-    "pvt": _TOKENS,
-    "pvt_v2": _MAP,
-    "qianfan_ocr_vision": _CLS,
+    "poolformer": _MAP_ALONE,
+    "pvt": replace(_TOKENS, pooler=()),
+    "pvt_v2": _MAP_ALONE,
+    "qianfan_ocr_vision": _CLS_ALONE,
     "radio": Family(
-        prefix=("summary", "register"), counts={"summary": "num_cls_tokens", "register": "num_registers"}
+        pooler=(), prefix=("summary", "register"), counts={"summary": "num_cls_tokens", "register": "num_registers"}
     ),
     "regnet": _MAP,
     "resnet": _MAP,
     "sam_hq_vision_model": _SAM,
     "sam_vision_model": _SAM,
     "sapiens2": _REGISTERS,
-    "segformer": _MAP,
+    "segformer": _MAP_ALONE,
     "siglip": _tower(_HEAD, "SiglipVisionModel", "pooler"),
     "siglip2": replace(_NAFLEX, model="Siglip2VisionModel", tower="vision_config"),
     "siglip2_vision_model": _NAFLEX,
     "siglip_vision_model": _SIGLIP,
-    "swiftformer": _MAP,
+    "swiftformer": _MAP_ALONE,
     "swin": _TOKENS,
-    "swin2sr": _MAP,
+    "swin2sr": _MAP_ALONE,
     "swinv2": _TOKENS,
     "textnet": _MAP,
+    "timm_wrapper": replace(_MAP, requires="timm"),
     "tipsv2_vision_model": _REGISTERS,
     "vit": Family(prefix=("cls",), computation=TRANSFORMER, pooler_computation=("pooler_act",)),
     "vit_mae": Family(
         prefix=("cls",),
+        pooler=(),
         settings={"mask_ratio": 0.0},
         inputs="ordered",
         note="nothing is masked, and patches keep their order; the reference masks three quarters at random",
     ),
-    "vit_msn": _CLS,
-    "vitdet": _MAP,
+    "vit_msn": _CLS_ALONE,
+    "vitdet": _MAP_ALONE,
     "yolos": Family(prefix=("cls",), suffix=("detection",), counts={"detection": "num_detection_tokens"}),
 }

@@ -36,7 +36,7 @@ class Family:
         computation: the entries of the configuration that change what it computes and do not show in the weights; None:
             all that differ from the defaults and are no notes.
         pooler_computation: those that change its pooler alone.
-        pooler: what the names of the pooler's parameters start with.
+        pooler: what the names of the pooler's parameters start with; empty where there is no pooler.
         pooler_is_cls: the pooler has no parameters, and gives the CLS token of last_hidden_state.
         unused: parameters that inference does not read, so that a checkpoint may lack them.
         model: the class to load; None: the one of AutoModel.
@@ -76,8 +76,8 @@ class Family:
     @property
     def poolings(self) -> tuple[str, ...]:
         """What --pooling may be, as far as the architecture tells."""
-        cls = ("cls",) if self.has_cls else ()
-        return ("auto", "pooler", *cls, "mean", *(("projection",) if self.projection else ()))
+        choices = {"pooler": self.pooler, "cls": self.has_cls, "mean": True, "projection": self.projection}
+        return ("auto", *(name for name, there in choices.items() if there))
 
     def tokens_before(self, config: Any) -> int:
         """How many tokens come before the patches."""

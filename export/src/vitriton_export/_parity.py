@@ -17,8 +17,10 @@ import onnxruntime as ort
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
+from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 from vitriton_export._checkpoint import Checkpoint
+from vitriton_export._corpus import EXTREME
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import pool
 from vitriton_export._errors import ParityError
@@ -83,7 +85,7 @@ def reference(
     processor = checkpoint.image_processor
     pixels: dict[str, Array] = {}
     pooled, tokens = [], []
-    for names in _batches(list(images)):
+    for names in _batches([name for name in images if not _is_refused(name, images[name], checkpoint.spec)]):
         loaded = [load_image(Image.open(io.BytesIO(images[name]))) for name in names]
         pixels.update(zip(names, reference_pixels(processor, loaded, checkpoint.spec), strict=True))
         outputs = forward(checkpoint, processor(loaded, return_tensors="pt"))
@@ -183,6 +185,16 @@ def forward(checkpoint: Checkpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
         raise ParityError(
             f"{checkpoint.source.model_id} does not take the {size} images that its image processor gives: {exc}"
         ) from exc
+
+
+def _is_refused(name: str, data: bytes, spec: PreprocessSpec) -> bool:
+    if name not in EXTREME:
+        return False
+    try:
+        preprocess(data, spec)
+    except ImageError:
+        return True
+    return False
 
 
 def _batches(names: list[str]) -> Iterator[list[str]]:
