@@ -9,9 +9,9 @@ import torch
 from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
+from vitriton_export._architectures import FAMILIES
 from vitriton_export._checkpoint import load, load_config, resolve_pooling
 from vitriton_export._export import _plan
-from vitriton_export._architectures import FAMILIES
 from vitriton_export._families import Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization

@@ -1,7 +1,7 @@
 """A small configuration of each architecture of transformers that turns one image into features.
 
-Small in every dimension that costs time, and otherwise as the class's defaults have it, so that the graph has each kind of
-node that a real checkpoint's graph has.
+Small in every dimension that costs time, and otherwise as the class's defaults have it, so that the graph has each kind
+of node that a real checkpoint's graph has.
 """
 
 from __future__ import annotations
@@ -96,14 +96,26 @@ SMALL: dict[str, Small] = {
     ),
     "focalnet": Small(config={"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1]}, size=64),
     "hiera": Small(
-        config={"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 2], "num_heads": [1, 2, 4], "num_query_pool": 2},
+        config={
+            "image_size": [64, 64],
+            "embed_dim": 16,
+            "depths": [1, 1, 2],
+            "num_heads": [1, 2, 4],
+            "num_query_pool": 2,
+        },
         size=64,
     ),
     "ijepa": Small(config=_VIT),
     "internvl_vision": Small(config=_VIT, processor_class="CLIPImageProcessorPil"),
     "levit": Small(
-        config={"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 3, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8],
-        "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]], "image_size": 64},
+        config={
+            "hidden_sizes": [16, 24, 32],
+            "num_attention_heads": [2, 3, 4],
+            "depths": [1, 1, 1],
+            "key_dim": [8, 8, 8],
+            "down_ops": [["Subsample", 8, 2, 4, 2, 2], ["Subsample", 8, 3, 4, 2, 2]],
+            "image_size": 64,
+        },
         size=64,
     ),
     "maskformer-swin": Small(config=_SWIN, size=64, processor_class="ViTImageProcessorPil"),
@@ -127,10 +139,12 @@ SMALL: dict[str, Small] = {
     "sam_vision_model": Small(config=_SAM, size=64, processor_class="ViTImageProcessorPil"),
     "sam_hq_vision_model": Small(config=_SAM, size=64, processor_class="ViTImageProcessorPil"),
     "segformer": Small(config=_PYRAMID, size=64),
-    "sapiens2": Small(config=_VIT | {"num_key_value_heads_per_layer":[2,2]}, processor_class="ViTImageProcessorPil"),
+    "sapiens2": Small(config=_VIT | {"num_key_value_heads_per_layer": [2, 2]}, processor_class="ViTImageProcessorPil"),
     "siglip": Small(config=_towers(_VIT, _TEXT)),
     "siglip2": Small(
-        config=_towers(_NAFLEX, _TEXT | {"projection_size": 32}), size=None, processor={"patch_size": 8, "max_num_patches": 24}
+        config=_towers(_NAFLEX, _TEXT | {"projection_size": 32}),
+        size=None,
+        processor={"patch_size": 8, "max_num_patches": 24},
     ),
     "siglip2_vision_model": Small(
         config=_NAFLEX,
@@ -141,7 +155,10 @@ SMALL: dict[str, Small] = {
     "siglip_vision_model": Small(config=_VIT, processor_class="SiglipImageProcessorPil"),
     "swiftformer": Small(config={"image_size": 64, "depths": [1, 1, 1, 1], "embed_dims": [16, 24, 32, 48]}, size=64),
     "swin": Small(config=_SWIN, size=64),
-    "swin2sr": Small(config={"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}, processor_class="ViTImageProcessorPil"),
+    "swin2sr": Small(
+        config={"image_size": 32, "embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
+        processor_class="ViTImageProcessorPil",
+    ),
     "swinv2": Small(config=_SWIN, size=64),
     "textnet": Small(
         config={"hidden_sizes": [8, 8, 16, 16, 32], "stem_out_channels": 8}, size=64, processor={"do_center_crop": True}
@@ -151,7 +168,9 @@ SMALL: dict[str, Small] = {
     "vit_mae": Small(config=_VIT),
     "vit_msn": Small(config=_VIT),
     "vitdet": Small(config=_RATIO, processor_class="ViTImageProcessorPil"),
-    "yolos": Small(config=_VIT | {"image_size": [32, 32], "num_detection_tokens": 5}, processor_class="ViTImageProcessorPil"),
+    "yolos": Small(
+        config=_VIT | {"image_size": [32, 32], "num_detection_tokens": 5}, processor_class="ViTImageProcessorPil"
+    ),
 }
 
 
@@ -198,8 +217,9 @@ def _enliven(model: torch.nn.Module, size: int) -> None:
 def _write_processor(model_type: str, small: Small, folder: Path) -> None:
     name = small.processor_class or IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")
     if name is None:  # on torchvision alone
-        document = {"image_processor_type": "DINOv3ViTImageProcessor", "size": {"height": small.size, "width": small.size}}
-        (folder / "preprocessor_config.json").write_text(json.dumps(document | small.processor))
+        size = {"height": small.size, "width": small.size}
+        document = {"image_processor_type": "DINOv3ViTImageProcessor", "size": size, **small.processor}
+        (folder / "preprocessor_config.json").write_text(json.dumps(document))
         return
     _class(name)(**_sizes(_class(name), small) | small.processor).save_pretrained(folder)
 

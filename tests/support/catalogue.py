@@ -2,26 +2,26 @@
 
     python -m support.catalogue docs/models.md          (make models)
 
-Each one that can be exported is exported from a small checkpoint of random weights, which runs the export's own parity gate
-(the pixels, and both outputs, on every awkward image of the corpus), and is then asked for embeddings and tokens through a
-real Triton, which are compared with transformers once more.
+Each one that can be exported is exported from a small checkpoint of random weights, which runs the export's own parity
+gate (the pixels, and both outputs, on every awkward image of the corpus), and is then asked for embeddings and tokens
+through a real Triton, which are compared with transformers once more.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import transformers
-from support import architectures
 from transformers import AutoConfig
+from transformers import __version__ as VERSION  # noqa: N812 - it is a constant
 from transformers.models.auto import modeling_auto
 from vitriton import Client
 from vitriton_export import ExportError, ExportOptions, export_model
@@ -34,15 +34,54 @@ from vitriton_export._refusals import called_with
 from vitriton_export._source import find
 from vitriton_server import TritonServer
 
+from support import architectures
+
 _TOGETHER = 6  # exports in one server: each is three processes
 _SERVED = ("astronaut.jpg", "cat.jpg", "coffee.jpg", "exif-orientation-6.jpg", "palette-transparency.png", "cmyk.jpg")
 
 # The names that this project promises, as transformers calls them.
 PROMISED = frozenset(
-    "vit deit beit data2vec-vision vit_mae vit_msn ijepa dinov2 dinov2_with_registers dinov3_vit dinov3_convnext clip "
-    "clip_vision_model siglip siglip_vision_model siglip2 siglip2_vision_model aimv2 aimv2_vision_model swin swinv2 hiera "
-    "convnext convnextv2 focalnet cvt pvt pvt_v2 poolformer levit mobilevit mobilevitv2 mobilenet_v1 mobilenet_v2 "
-    "efficientnet regnet resnet bit swiftformer".split()
+    (
+        "vit",
+        "deit",
+        "beit",
+        "data2vec-vision",
+        "vit_mae",
+        "vit_msn",
+        "ijepa",
+        "dinov2",
+        "dinov2_with_registers",
+        "dinov3_vit",
+        "dinov3_convnext",
+        "clip",
+        "clip_vision_model",
+        "siglip",
+        "siglip_vision_model",
+        "siglip2",
+        "siglip2_vision_model",
+        "aimv2",
+        "aimv2_vision_model",
+        "swin",
+        "swinv2",
+        "hiera",
+        "convnext",
+        "convnextv2",
+        "focalnet",
+        "cvt",
+        "pvt",
+        "pvt_v2",
+        "poolformer",
+        "levit",
+        "mobilevit",
+        "mobilevitv2",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "efficientnet",
+        "regnet",
+        "resnet",
+        "bit",
+        "swiftformer",
+    )
 )
 
 
@@ -126,8 +165,9 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
     checkpoint = checkpoints.load(find(str(folder), None))
     images = {name: data for name, data in corpus().items() if name in _SERVED}
     expected = reference(checkpoint, images, result.deployment.pooling, l2_normalize=False).outputs
+    files = list(images.values())
     with Client(address, model=model_type) as client:
-        answers = {"pooled": client.embed(list(images.values())), "unpooled": client.embed(list(images.values()), pool=False)}
+        answers = {"pooled": client.embed(files), "unpooled": client.embed(files, pool=False)}
     served = max(_part(answers[kind] - expected[kind], expected[kind]) for kind in ("pooled", "unpooled"))
     assert served <= 1, f"{model_type}: {served:.2f} of the allowed error through Triton"
     spread = float(np.ptp(expected["pooled"], axis=0).max())
@@ -159,12 +199,12 @@ def page(rows: list[Row]) -> str:
     lines = [
         "# Models",
         "",
-        "What `vitriton export` takes, and what it refuses, of the architectures of transformers "
-        f"{transformers.__version__} that are listed for image features or whose base model takes pixel values. Made by "
-        "`make models`, which exports a small configuration of each one with random weights and its image processor, compares "
-        "pixels and float32 outputs with transformers on every image of the parity gate, and asks for both outputs through a "
-        "real Triton. *Exported* and *served* are the largest error as a part of the tolerance, "
-        "1e-4 · max(1, max|reference|). `vitriton export --list` shows the choices of `--pooling`.",
+        f"What `vitriton export` takes, and what it refuses, of the architectures of transformers {VERSION} that are",
+        "listed for image features or whose base model takes pixel values. Made by `make models`, which exports a",
+        "small configuration of each one with random weights and its image processor, compares pixels and float32",
+        "outputs with transformers on every image of the parity gate, and asks for both outputs through a real Triton.",
+        "*Exported* and *served* are the largest error as a part of the tolerance, 1e-4 · max(1, max|reference|).",
+        "`vitriton export --list` shows the choices of `--pooling`.",
         "",
         f"## Passed: {len(passed)}",
         "",
@@ -189,6 +229,19 @@ def page(rows: list[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _finished(file: Path | None) -> list[Row]:
+    if file is None or not file.is_file():
+        return []
+    return [Row(**json.loads(line)) for line in file.read_text().splitlines()]
+
+
+def _keep(row: Row, file: Path | None) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as rows:
+            rows.write(json.dumps(asdict(row)) + "\n")
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -198,17 +251,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, help="the file to write")
     parser.add_argument("--only", nargs="*", help="of these architectures alone")
+    parser.add_argument("--resume", type=Path, help="a file to keep finished rows in; those in it are not made again")
     arguments = parser.parse_args()
     wanted = arguments.only or image_types()
     rows = [Row(model_type=name, refused=reason) for name in wanted if (reason := refusal(name))]
+    rows += _finished(arguments.resume)
     takes = [name for name in wanted if name not in {row.model_type for row in rows}]
     failures = list[Failure]()
-    _say(f"{len(takes)} to export, {len(rows)} refused")
+    _say(f"{len(takes)} to export, {len(rows)} refused or finished")
     for start in range(0, len(takes), _TOGETHER):
         with tempfile.TemporaryDirectory(prefix="vitriton-models-") as folder:
             for result in check(takes[start : start + _TOGETHER], Path(folder)):
                 if isinstance(result, Row):
                     rows.append(result)
+                    _keep(result, arguments.resume)
                 else:
                     failures.append(result)
                     _say(f"{result.model_type:<28} FAILED {result.reason}")

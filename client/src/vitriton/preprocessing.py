@@ -67,8 +67,8 @@ class Resize:
         if self.height and self.width:
             return self.height, self.width
         if self.multiple_of:
-            free = replace(self, multiple_of=None).size(height, width)
-            return ceil(free[0] / self.multiple_of) * self.multiple_of, ceil(free[1] / self.multiple_of) * self.multiple_of
+            new_height, new_width = replace(self, multiple_of=None).size(height, width)
+            return _round_up(new_height, self.multiple_of), _round_up(new_width, self.multiple_of)
         edge = self.shortest_edge or 0
         short, long = min(height, width), max(height, width)
         if self.longest_edge is None:
@@ -82,6 +82,10 @@ class Resize:
                 return height, width
             new_short, new_long = edge, int((edge if raw is None else raw) * long / short)
         return (new_long, new_short) if width <= height else (new_short, new_long)
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return ceil(side / multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,9 @@ class Normalize:
 class Patches:
     """Resize to whole patches, at most `max_patches` and nearly in proportion, and lay them out one a row.
 
-    What comes out is (max_patches + 1, patch_size², 3): a row for each patch, from the top left, line by line; rows of zeros;
-    and a last row that tells how many lines and columns of patches there are, in its first four bytes (two little-endian
-    16-bit numbers).
+    What comes out is (max_patches + 1, patch_size², 3): a row for each patch, from the top left, line by line; rows of
+    zeros; and a last row that tells how many lines and columns of patches there are, in its first four bytes (two
+    little-endian 16-bit numbers).
 
     Source: transformers.models.siglip2.image_processing_pil_siglip2.
     """
@@ -191,18 +195,7 @@ class Patches:
         return max(1, ceil(side * scale / self.patch_size))
 
 
-Step = (
-    ConvertRGB
-    | Resize
-    | CenterCrop
-    | AlignLongAxis
-    | Thumbnail
-    | Pad
-    | FlipChannels
-    | Rescale
-    | Normalize
-    | Patches
-)
+Step = ConvertRGB | Resize | CenterCrop | AlignLongAxis | Thumbnail | Pad | FlipChannels | Rescale | Normalize | Patches
 _STEPS: dict[str, type[Step]] = {
     "convert_rgb": ConvertRGB,
     "resize": Resize,
@@ -358,26 +351,37 @@ def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
 
 def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
     """One step, on an image, or on (H, W, 3) once a step has made an array of it."""
-    if isinstance(step, (Resize, Thumbnail, Patches)):
-        resized = _resize(step, value, limits)
-        return _patches(resized, step) if isinstance(step, Patches) else resized
-    if isinstance(value, Image.Image) and isinstance(step, (ConvertRGB, CenterCrop)):
-        return _convert_rgb(value) if isinstance(step, ConvertRGB) else _center_crop(value, step)
-    array = np.asarray(value)
+    if isinstance(step, (Resize, Thumbnail)):
+        return _resize(step, value, limits)
+    if isinstance(step, Patches):
+        return _patches(np.asarray(_resize(step, value, limits)), step)
+    if isinstance(value, Image.Image) and isinstance(step, (ConvertRGB, CenterCrop, AlignLongAxis)):
+        return _run_on_image(step, value)
+    return _run_on_array(step, np.asarray(value))
+
+
+def _run_on_image(step: ConvertRGB | CenterCrop | AlignLongAxis, image: Image.Image) -> Image.Image:
+    if isinstance(step, ConvertRGB):
+        return _convert_rgb(image)
+    if isinstance(step, CenterCrop):
+        return _center_crop(image, step)
+    upright, wide = step.height > step.width, step.width > step.height
+    if (upright and image.width > image.height) or (wide and image.height > image.width):
+        return image.transpose(Image.Transpose.ROTATE_270)
+    return image
+
+
+def _run_on_array(step: Step, array: Pixels) -> Pixels:
     if isinstance(step, Rescale):
-        return (array.astype(np.float64) * step.factor).astype(np.float32)
+        return (np.arange(256) * step.factor).astype(np.float32)[array]
     if isinstance(step, Normalize):
-        return (array - np.array(step.mean, array.dtype)) / np.array(step.std, array.dtype)
+        normalized: Pixels = (array - np.array(step.mean, array.dtype)) / np.array(step.std, array.dtype)
+        return normalized
     if isinstance(step, FlipChannels):
         return array[..., ::-1]
     if isinstance(step, Pad):
         return _pad(array, step)
-    if isinstance(step, AlignLongAxis):
-        turn = (step.width < step.height and array.shape[1] > array.shape[0]) or (
-            step.width > step.height and array.shape[1] < array.shape[0]
-        )
-        return Image.fromarray(np.ascontiguousarray(np.rot90(array, 3))) if turn else value
-    raise ImageError(f"preprocessing cannot do {step} on an array")
+    raise ImageError(f"preprocessing cannot do {step} after a step that makes an array of the image")
 
 
 def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
@@ -392,10 +396,11 @@ def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, lim
         return value
     if isinstance(value, Image.Image):
         return value.resize((width, height), resample=RESAMPLE[step.resample])
-    # Pillow's own filters on floats, which torch's antialiased interpolation was written after: the two differ by rounding
+    # Pillow's filters on floats, which torch's antialiased interpolation was written after: they differ by rounding
     channels = [Image.fromarray(np.ascontiguousarray(value[..., channel])) for channel in range(value.shape[2])]
     resized = [channel.resize((width, height), resample=RESAMPLE[step.resample]) for channel in channels]
-    return np.stack([np.asarray(channel) for channel in resized], axis=-1)
+    stacked: Pixels = np.stack([np.asarray(channel) for channel in resized], axis=-1)
+    return stacked
 
 
 def _pad(array: Pixels, step: Pad) -> Pixels:
@@ -408,8 +413,8 @@ def _pad(array: Pixels, step: Pad) -> Pixels:
     return np.pad(array, ((top, height - top), (left, width - left), (0, 0)))
 
 
-def _patches(value: Image.Image | Pixels, step: Patches) -> Pixels:
-    array, size = np.asarray(value), step.patch_size
+def _patches(array: Pixels, step: Patches) -> Pixels:
+    size = step.patch_size
     rows, columns = array.shape[0] // size, array.shape[1] // size
     patches = array.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, size * size, 3)
     packed = np.zeros((step.max_patches + 1, size * size, 3), np.uint8)

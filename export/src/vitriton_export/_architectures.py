@@ -1,7 +1,7 @@
 """The architectures that can be exported: one row a `model_type` of transformers.
 
-A row says what the class does not: which tokens are no patches, where the pooler's weights are, and whether the model is the
-vision tower of a larger one. Whatever has no such peculiarity is `TOKENS` or `MAP`.
+A row says what the class does not: which tokens are no patches, where the pooler's weights are, and whether the model
+is the vision tower of a larger one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ _MAP_ALONE = Family(grid=False, pooler=())
 
 _CLIP = Family(prefix=("cls",), pooler=("post_layernorm.", "visual_projection."))
 _HEAD = Family(pooler=("head.",))  # attention pooling
+_FLOATS = "its image processor resizes floats, so `pixels` are FP32"
 _NAFLEX = Family(
     grid=False,
     pooler=("head.",),
     inputs="patches",
     projection="pooler",
-    note="NaFlex: each image keeps its proportions, in at most max_num_patches patches; tokens beyond an image's own are "
-    "padding. `--image-size` does not apply",
+    note="NaFlex: each image keeps its proportions, in at most max_num_patches patches; the tokens after its own are "
+    "padding; no --image-size",
 )
 _SAM = replace(_MAP_ALONE, note="the vision tower, for features alone")
 
@@ -55,14 +56,11 @@ FAMILIES: dict[str, Family] = {
     "convnextv2": _MAP,
     "cvt": replace(_MAP_ALONE, note="last_hidden_state is the feature map without the class token"),
     "data2vec-vision": _CLS_ALONE,
-    "deit": Family(
-        prefix=("cls", "distillation"), computation=TRANSFORMER, pooler_computation=("pooler_act",)
-    ),
+    "deit": Family(prefix=("cls", "distillation"), computation=TRANSFORMER, pooler_computation=("pooler_act",)),
     "dinov2": Family(prefix=("cls",), computation=(*TRANSFORMER, "use_swiglu_ffn"), pooler_is_cls=True),
     "dinov2_with_registers": _REGISTERS,
-    "dinov3_convnext": Family(
-        prefix=("cls",), grid=False, pooler_is_cls=True, note="its image processor works on floats, and so do `pixels` (FP32)"),
-    "dinov3_vit": replace(_REGISTERS, note="its image processor works on floats, and so do `pixels` (FP32)"),
+    "dinov3_convnext": Family(prefix=("cls",), grid=False, pooler_is_cls=True, note=_FLOATS),
+    "dinov3_vit": replace(_REGISTERS, note=_FLOATS),
     "donut-swin": _TOKENS,
     "dpt": _CLS,
     "efficientnet": _MAP,

@@ -142,9 +142,7 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
             f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
         )
     network = Network(model, known).eval()
-    return Checkpoint(
-        source, model, small.image_processor, known, pooler, network, small.spec, small.normalization
-    )
+    return Checkpoint(source, model, small.image_processor, known, pooler, network, small.spec, small.normalization)
 
 
 def _check_pooling(asked: Pooling, known: Family, model_id: str) -> None:

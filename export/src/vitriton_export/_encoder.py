@@ -20,8 +20,8 @@ def pool(
     """Makes the embedding from a transformers output.
 
     Args:
-        outputs: has last_hidden_state (B, T, D) or (B, D, h, w), and pooler_output (B, D) or (B, D, 1, 1) where the model
-            has a pooler, and image_embeds (B, D) where it has a projection.
+        outputs: has last_hidden_state (B, T, D) or (B, D, h, w), pooler_output (B, D) or (B, D, 1, 1) where the model
+            has a pooler, image_embeds (B, D) where it has a projection.
         pooling: "pooler", "cls", "mean" or "projection".
         prefix_tokens: how many tokens come before the patches; "mean" leaves them out.
         suffix_tokens: how many come after them.
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
             _naflex.make_exportable(model.model)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, H, W, 3) uint8 or float32 → embedding (B, D) float32, last_hidden_state (B, T, D) or (B, D, h, w) float32."""
+        """(B, H, W, 3) uint8 or float32 → embedding (B, D), last_hidden_state (B, T, D) or (B, D, h, w), in float32."""
         values = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.bias
         values = values.to(next(self.model.parameters()).dtype)
         inputs = _naflex.unpack(values.permute(0, 2, 3, 1), pixels) if self.packed else {"pixel_values": values}

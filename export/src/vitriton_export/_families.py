@@ -15,11 +15,40 @@ TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_siz
 
 # Entries of a configuration that move no feature: names, notes, training, initial values, heads that are not exported.
 _NOTES = frozenset(
-    "architectures auxiliary_channels auxiliary_concat_input auxiliary_loss auxiliary_num_convs bbox_cost class_cost "
-    "classifier_activation dtype finetuning_task giou_cost id2label initializer_factor initializer_range "
-    "is_encoder_decoder label2id norm_pix_loss normalize_pixel_loss num_labels out_features out_indices pool_scales "
-    "problem_type projection_dim return_dict stage_names task_specific_params tie_word_embeddings torch_dtype "
-    "transformers_version use_auxiliary_head use_cache".split()
+    (
+        "architectures",
+        "auxiliary_channels",
+        "auxiliary_concat_input",
+        "auxiliary_loss",
+        "auxiliary_num_convs",
+        "bbox_cost",
+        "class_cost",
+        "classifier_activation",
+        "dtype",
+        "finetuning_task",
+        "giou_cost",
+        "id2label",
+        "initializer_factor",
+        "initializer_range",
+        "is_encoder_decoder",
+        "label2id",
+        "norm_pix_loss",
+        "normalize_pixel_loss",
+        "num_labels",
+        "out_features",
+        "out_indices",
+        "pool_scales",
+        "problem_type",
+        "projection_dim",
+        "return_dict",
+        "stage_names",
+        "task_specific_params",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "use_auxiliary_head",
+        "use_cache",
+    )
 )
 _NOTE_PARTS = ("dropout", "drop_path", "drop_rate", "layerdrop", "_loss", "loss_", "output_attentions", "output_hidden")
 
@@ -41,7 +70,7 @@ class Family:
         unused: parameters that inference does not read, so that a checkpoint may lack them.
         model: the class to load; None: the one of AutoModel.
         tower: the entry of the full model's configuration that holds the vision tower's.
-        part: the attribute of the full model that is the vision tower, where its class cannot load it from the full model.
+        part: the attribute of the full model that is the vision tower, where a class of its own cannot load it.
         projection: what makes the vector that is compared with text: a class whose image_embeds it is, or "pooler".
         settings: entries of the configuration that are set before the model is built.
         inputs: how the model is called: with pixel values, with a fixed order of patches (ViT-MAE), or with packed

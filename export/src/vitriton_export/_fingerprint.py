@@ -12,8 +12,8 @@ import torch
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._families import Family
-from vitriton_export._options import Pooling, Precision
 from vitriton_export._normalization import Normalization
+from vitriton_export._options import Pooling, Precision
 
 # In the committed repository, which has no weights yet.
 NOT_EXPORTED = "not-exported"

@@ -1,7 +1,7 @@
 """DINOv3's image processor, which works on floats: it rescales before it resizes.
 
-transformers has it on torchvision alone. Where torchvision is installed the reference is that class; elsewhere it is the
-same arithmetic in torch: torchvision's resize of a float image is torch's antialiased interpolation
+In transformers it runs on torchvision alone. Where torchvision is installed the reference is that class; elsewhere it
+is the same arithmetic in torch: torchvision's resize of a float image is torch's antialiased interpolation
 (torchvision.transforms.v2.functional, resize_image).
 """
 
@@ -11,7 +11,7 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class FloatImageProcessor:
     Its attributes are those of the class that a subclass stands for.
     """
 
-    defaults: dict[str, Any] = {}
+    defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, **settings: Any) -> None:
         unknown = sorted(set(settings) - set(self.defaults))
@@ -71,8 +71,10 @@ class FloatImageProcessor:
             size = (int(self.size["height"]), int(self.size["width"]))
             mode = _MODES.get(int(self.resample))
             if mode is None:
-                raise ExportError(f"{type(self).__name__} resamples with {self.resample!r}, and floats can be resized "
-                                  "bilinear (2) or bicubic (3)")
+                raise ExportError(
+                    f"{type(self).__name__} resamples with {self.resample!r}, and floats can be resized "
+                    "bilinear (2) or bicubic (3)"
+                )
             values = torch.nn.functional.interpolate(
                 values[None].to(torch.float32), size=size, mode=mode, align_corners=False, antialias=True
             )[0]
@@ -93,7 +95,7 @@ class FloatImageProcessor:
 class DINOv3ViTImageProcessor(FloatImageProcessor):
     """The defaults are those of the class of that name in transformers."""
 
-    defaults = {
+    defaults: ClassVar[dict[str, Any]] = {
         "size": {"height": 224, "width": 224},
         "resample": 2,
         "rescale_factor": 1 / 255,
@@ -112,8 +114,15 @@ class DINOv3ViTImageProcessor(FloatImageProcessor):
 
 _CLASSES = {"DINOv3ViTImageProcessor": DINOv3ViTImageProcessor, "DINOv3ViTImageProcessorFast": DINOv3ViTImageProcessor}
 # What checkpoints hold beside the settings.
-_NOTES = ("image_processor_type", "processor_class", "data_format", "input_data_format", "device", "return_tensors",
-          "disable_grouping")
+_NOTES = (
+    "image_processor_type",
+    "processor_class",
+    "data_format",
+    "input_data_format",
+    "device",
+    "return_tensors",
+    "disable_grouping",
+)
 
 
 def load(folder: Path, settings: dict[str, Any]) -> FloatImageProcessor | None:

@@ -18,8 +18,8 @@ def show(console: Console) -> None:
         table.add_row(model_type, " ".join(known.poolings), _note(known))
     console.print(table)
     console.print(
-        "--pooling pooler needs a pooler that the checkpoint has trained, or one without parameters. What is not listed "
-        "is refused, with the reason.",
+        "--pooling pooler needs a pooler that the checkpoint has trained, or one without parameters. What is not in "
+        "the list is refused, with the reason.",
         highlight=False,
     )
 

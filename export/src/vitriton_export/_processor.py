@@ -54,12 +54,11 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
 
 
 def _recipe(processor: Any, name: str) -> Recipe:
-    recipe = RECIPES.get(name, PLAIN)
-    if isinstance(processor, FloatImageProcessor):
+    recipe, cls = RECIPES.get(name, PLAIN), type(processor)
+    if issubclass(cls, FloatImageProcessor):
         return recipe
-    if not isinstance(processor, PilBackend):
+    if not issubclass(cls, PilBackend):
         raise ExportError(f"image processor {name} has no PIL backend, which is the reference for the pixels")
-    cls = type(processor)
     own = [method for method in _BEHAVIOUR if getattr(cls, method) is not getattr(PilBackend, method)]
     unknown = [method for method in own if method not in recipe.own]
     if unknown:
@@ -72,7 +71,7 @@ def _recipe(processor: Any, name: str) -> Recipe:
 
 
 def _padding(processor: Any, normalization: Normalization, steps: list[Step], name: str) -> list[Step]:
-    """transformers pads after it has normalised, so what it pads with is no grey level: all of it is done on floats."""
+    """All of it on floats: padding comes after normalising, so what is padded with is no grey level."""
     if not processor.pad_size:
         raise ExportError(
             f"image processor {name} pads to the largest image of a batch (do_pad without pad_size), and an embedding "

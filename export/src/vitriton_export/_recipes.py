@@ -1,7 +1,7 @@
 """What image processors do, one recipe a class: the steps in their order, made from the processor's attributes.
 
-A class without a recipe of its own is taken if it overrides nothing (`PLAIN`). The parity gate checks each claim made here
-on every export.
+A class without a recipe of its own is taken if it overrides nothing (`PLAIN`). The parity gate checks each claim made
+here on every export.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why an architecture of transformers cannot be exported, by its `model_type`; asked for by `vitriton_export._families`."""
+"""Why an architecture of transformers cannot be exported, by its `model_type`."""
 
 from __future__ import annotations
 
@@ -6,35 +6,92 @@ import inspect
 from typing import Any
 
 # The reason, and whom it holds for.
-_REASONS: dict[str, str] = {
-    "which takes a clip of frames and no single image": "timesformer videomae videoprism_vision_model vivit xclip",
-    "a detector: what it returns stands for the objects that it looks for, and not for the image": "conditional_detr "
-    "d_fine dab-detr deformable_detr deimv2 detr lw_detr pp_doclayout_v3 pp_doclayout_v4 rf_detr rt_detr rt_detr_v2 "
-    "table-transformer",
-    "which segments: what it returns stands for masks, and not for the image": "mask2former maskformer oneformer seggpt",
-    "which answers prompts (points, boxes, text) on an image": "edgetam sam sam2 sam3 sam3_lite_text sam3_tracker sam_hq",
-    "the vision part of a model that answers prompts: its features are a pyramid of maps, and its image processor is on "
-    "torchvision alone": "edgetam_vision_model sam2_hiera_det_model sam2_vision_model sam3_vision_model sam3_vit_model",
-    "whose image processor gives each image a size of its own, and a batch needs one size": "glpn pixtral",
-    "the vision part of a model for several crops of an image, which its image processor makes as many of as it needs": (
-        "granite_docling_vision idefics3_vision minicpm_ocr_vision minicpmv4_7_vision smolvlm_vision"
+_REASONS: dict[str, tuple[str, ...]] = {
+    "which takes a clip of frames and no single image": (
+        "timesformer",
+        "videomae",
+        "videoprism_vision_model",
+        "vivit",
+        "xclip",
+    ),
+    "a detector: what it returns stands for the objects that it looks for, and not for the image": (
+        "conditional_detr",
+        "d_fine",
+        "dab-detr",
+        "deformable_detr",
+        "deimv2",
+        "detr",
+        "lw_detr",
+        "pp_doclayout_v3",
+        "pp_doclayout_v4",
+        "rf_detr",
+        "rt_detr",
+        "rt_detr_v2",
+        "table-transformer",
+    ),
+    "which segments: what it returns stands for masks, and not for the image": (
+        "mask2former",
+        "maskformer",
+        "oneformer",
+        "seggpt",
+    ),
+    "which answers prompts (points, boxes, text) on an image": (
+        "edgetam",
+        "sam",
+        "sam2",
+        "sam3",
+        "sam3_lite_text",
+        "sam3_tracker",
+        "sam_hq",
+    ),
+    "the vision part of a model that answers prompts: its image processor is on torchvision alone": (
+        "edgetam_vision_model",
+        "sam2_hiera_det_model",
+        "sam2_vision_model",
+        "sam3_vision_model",
+        "sam3_vit_model",
+    ),
+    "whose image processor gives each image a size of its own, and a batch needs one size": (
+        "glpn",
+        "pixtral",
+    ),
+    "the vision part of a model for several crops of an image, as many as its image processor makes": (
+        "granite_docling_vision",
+        "idefics3_vision",
+        "minicpm_ocr_vision",
+        "minicpmv4_7_vision",
+        "smolvlm_vision",
     ),
     "a backbone: it returns feature maps of several stages, and neither a last_hidden_state nor a pooled output": (
-        "hgnet_v2 timm_backbone"
+        "hgnet_v2",
+        "timm_backbone",
     ),
-    "which needs timm and belongs to a model with text and sound": "gemma3n_vision",
-    "which takes text beside the image": "cohere2_vision kosmos-2 llama4 mllama",
+    "which needs timm and belongs to a model with text and sound": ("gemma3n_vision",),
+    "which takes text beside the image": (
+        "cohere2_vision",
+        "kosmos-2",
+        "llama4",
+        "mllama",
+    ),
     "which reads text in an image: what it returns stands for characters or for lines, and not for the image": (
-        "mgp-str pp_ocrv5_mobile_rec pp_ocrv5_server_rec pp_ocrv6_medium_det pp_ocrv6_small_det pp_ocrv6_small_rec "
-        "pp_ocrv6_tiny_rec"
+        "mgp-str",
+        "pp_ocrv5_mobile_rec",
+        "pp_ocrv5_server_rec",
+        "pp_ocrv6_medium_det",
+        "pp_ocrv6_small_det",
+        "pp_ocrv6_small_rec",
+        "pp_ocrv6_tiny_rec",
     ),
-    "which compares two images": "efficientloftr lightglue",
-    "which returns how to flatten a page, and no features of the image": "uvdoc",
-    "whose attention needs the package natten, which does not run in ONNX Runtime": "dinat",
-    "which takes the numbers of colours (input_ids) and no pixels": "imagegpt",
-    "which estimates depth from crops at several scales, and returns no features of the image": "depth_pro",
+    "which compares two images": (
+        "efficientloftr",
+        "lightglue",
+    ),
+    "which returns how to flatten a page, and no features of the image": ("uvdoc",),
+    "whose attention needs the package natten, which does not run in ONNX Runtime": ("dinat",),
+    "which takes the numbers of colours (input_ids) and no pixels": ("imagegpt",),
+    "which estimates depth from crops at several scales, and returns no features of the image": ("depth_pro",),
 }
-_BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names.split()}
+_BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
 def refusal(model_type: str) -> str:

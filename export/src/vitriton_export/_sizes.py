@@ -37,8 +37,8 @@ def _resize(processor: Any, name: str, side: int) -> None:
     size = {key: int(value) for key, value in dict(getattr(processor, "size", None) or {}).items() if value is not None}
     if set(size) not in ({"height", "width"}, {"shortest_edge"}) or getattr(processor, "max_num_patches", None):
         raise ExportError(
-            f"image processor {name} resizes to {size or 'no fixed size'}, so --image-size cannot say what becomes of it; "
-            "use --image-processor-kwargs"
+            f"image processor {name} resizes to {size or 'no fixed size'}, so --image-size has no meaning for it; use "
+            "--image-processor-kwargs"
         )
     if not processor.do_resize:
         raise ExportError(f"image processor {name} does not resize (do_resize is off), and --image-size wants it to")
