@@ -29,6 +29,7 @@ from vitriton_export import _checkpoint as checkpoints
 from vitriton_export._architectures import FAMILIES
 from vitriton_export._corpus import corpus
 from vitriton_export._export import ExportResult
+from vitriton_export._families import check_installed, family
 from vitriton_export._parity import FP32_TOLERANCE, reference
 from vitriton_export._refusals import called_with
 from vitriton_export._source import find
@@ -130,7 +131,8 @@ def image_types() -> list[str]:
 def refusal(model_type: str) -> str:
     """Why a model_type is not exported; empty where it is."""
     try:
-        checkpoints.family(AutoConfig.for_model(model_type), "It")
+        check_installed(model_type, "It")
+        family(AutoConfig.for_model(model_type), "It")
     except ExportError as exc:
         return str(exc).removeprefix(f"It is of type {model_type}, ").partition("; `vitriton")[0]
     return ""

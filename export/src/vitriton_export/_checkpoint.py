@@ -17,7 +17,7 @@ from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export import _float_processor, _processor, _sizes
 from vitriton_export._errors import ExportError, one_line
-from vitriton_export._families import Family, family
+from vitriton_export._families import Family, check_installed, family
 from vitriton_export._network import Network
 from vitriton_export._normalization import Normalization
 from vitriton_export._options import ExportOptions, Pooling
@@ -92,6 +92,7 @@ def load_config(source: Source) -> tuple[Any, Family]:
         raise ExportError(f"config.json of {source.model_id} is not JSON: {exc}") from exc
     if not isinstance(document, dict) or "model_type" not in document:
         raise ExportError(f"config.json of {source.model_id} has no model_type, so it is not a transformers checkpoint")
+    check_installed(document["model_type"], source.model_id)
     try:
         config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
     except Exception as exc:

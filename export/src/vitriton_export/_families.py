@@ -137,6 +137,22 @@ def _counts(key: str) -> bool:
     return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)
 
 
+def check_installed(model_type: str, model_id: str) -> None:
+    """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
+
+    Raises:
+        ExportError: it is not; the text says what to install.
+    """
+    from vitriton_export._architectures import FAMILIES
+
+    known = FAMILIES.get(model_type)
+    if known is not None and known.requires and importlib.util.find_spec(known.requires) is None:
+        raise ExportError(
+            f"{model_id} is of type {model_type}, which needs {known.requires}, and it is not installed: pip install "
+            f"{known.requires}"
+        )
+
+
 def family(config: Any, model_id: str) -> Family:
     """The family of a transformers configuration.
 
@@ -145,14 +161,8 @@ def family(config: Any, model_id: str) -> Family:
     """
     from vitriton_export._architectures import FAMILIES
 
-    known = FAMILIES.get(config.model_type)
-    if known is not None and known.requires and importlib.util.find_spec(known.requires) is None:
-        raise ExportError(
-            f"{model_id} is of type {config.model_type}, which needs {known.requires}, and it is not installed: pip "
-            f"install {known.requires}"
-        )
-    if known is not None:
-        return known
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type]
     from vitriton_export._refusals import refusal
 
     raise ExportError(
