@@ -100,7 +100,11 @@ FAMILIES: dict[str, Family] = {
     "swin2sr": _MAP_ALONE,
     "swinv2": _TOKENS,
     "textnet": _MAP,
-    "timm_wrapper": replace(_MAP, requires="timm"),
+    "timm_wrapper": replace(
+        _MAP,
+        requires="timm",
+        note="with an image processor of transformers (preprocessor_config.json); timm's own transforms are refused",
+    ),
     "tipsv2_vision_model": _REGISTERS,
     "vit": Family(prefix=("cls",), computation=TRANSFORMER, pooler_computation=("pooler_act",)),
     "vit_mae": Family(

@@ -207,7 +207,9 @@ def _load_model(source: Source, known: Family) -> tuple[PreTrainedModel, list[st
 def _config(source: Source, known: Family) -> Any:
     config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
     if known.tower is not None and known.part is None:
-        config = getattr(config, known.tower)
+        full, config = config, getattr(config, known.tower)
+        if hasattr(full, "projection_dim"):  # what its text is projected to; the tower's own entry may be a default
+            config.projection_dim = full.projection_dim
     for name, value in known.settings.items():
         setattr(config, name, value)
     return config
