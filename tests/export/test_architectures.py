@@ -19,7 +19,7 @@ from vitriton_export import ExportError, ExportOptions, export_model
 from vitriton_export._architectures import FAMILIES
 from vitriton_export._checkpoint import load, outline
 from vitriton_export._export import _plan
-from vitriton_export._naflex import resize_position_embeddings
+from vitriton_export._naflex import repeats_first_row, resize_position_embeddings
 from vitriton_export._source import find
 
 PAGE = Path(__file__).parents[2] / "docs/models.md"
@@ -231,7 +231,7 @@ def test_another_image_size_is_another_embedding_space(written):
     assert len(specs) == 2
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (2, 9), (7, 3), (1, 20), (16, 16)])
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (2, 9), (7, 3), (1, 20), (20, 1), (4, 1), (16, 16)])
 def test_position_embeddings_of_packed_patches_are_those_of_torch(shape):
     """One product of matrices gives what transformers' loop over images does, for larger and smaller grids."""
     embeddings, length = torch.randn(4, 5, 6), 256
@@ -239,4 +239,6 @@ def test_position_embeddings_of_packed_patches_are_those_of_torch(shape):
     expected = transformers.models.siglip2.modeling_siglip2.Siglip2VisionEmbeddings.resize_positional_embeddings(
         embeddings, shapes, length
     )
-    assert torch.allclose(resize_position_embeddings(embeddings, shapes, length), expected, atol=1e-5)
+    assert torch.allclose(
+        resize_position_embeddings(embeddings, shapes, length, repeats=repeats_first_row()), expected, atol=1e-5
+    )

@@ -99,7 +99,6 @@ class Row:
         pixels: how they compare.
         exported: the largest error of an output in the gate, as a part of what is allowed.
         served: the same through Triton.
-        note: what a user should know.
     """
 
     model_type: str
@@ -110,7 +109,6 @@ class Row:
     pixels: str = ""
     exported: float = 0.0
     served: float = 0.0
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,6 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
         pixels="identical" if pixels.max_abs_error == 0 else f"within {pixels.max_abs_error:.0e}",
         exported=max(stage.max_abs_error / _allowed(stage.max_abs_reference) for stage in outputs),
         served=served,
-        note=FAMILIES[model_type].note,
     )
 
 
@@ -223,7 +220,7 @@ def page(rows: list[Row]) -> str:
             row.pixels,
             f"{row.exported:.3f}",
             f"{row.served:.3f}",
-            row.note,
+            FAMILIES[row.model_type].note,
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"## Refused: {len(refused)}", "", "| model_type | reason |", "|---|---|"]

@@ -29,7 +29,9 @@ _NAFLEX = Family(
     note="NaFlex: each image keeps its proportions, in at most max_num_patches patches; the tokens after its own are "
     "padding; no --image-size",
 )
-_SAM = replace(_MAP_ALONE, note="the vision tower, for features alone")
+_SAM = replace(_MAP_ALONE, note="the vision tower, with an image processor of one size; SAM's own is refused")
+_TORCHVISION = "with an image processor that has a PIL backend; its own is on torchvision alone, and refused"
+_OWN_SIZE = "with an image processor of one size; its own gives each image another, and is refused"
 
 
 _PART: dict[str, Any] = {"tower": "vision_config", "part": "vision_model", "note": "its vision tower"}
@@ -89,7 +91,7 @@ FAMILIES: dict[str, Family] = {
     "resnet": _MAP,
     "sam_hq_vision_model": _SAM,
     "sam_vision_model": _SAM,
-    "sapiens2": _REGISTERS,
+    "sapiens2": replace(_REGISTERS, note=_TORCHVISION),
     "segformer": _MAP_ALONE,
     "siglip": _tower(_HEAD, "SiglipVisionModel", "pooler"),
     "siglip2": replace(_NAFLEX, model="Siglip2VisionModel", tower="vision_config"),
@@ -97,15 +99,15 @@ FAMILIES: dict[str, Family] = {
     "siglip_vision_model": _SIGLIP,
     "swiftformer": _MAP_ALONE,
     "swin": _TOKENS,
-    "swin2sr": _MAP_ALONE,
+    "swin2sr": replace(_MAP_ALONE, note=_OWN_SIZE),
     "swinv2": _TOKENS,
-    "textnet": _MAP,
+    "textnet": replace(_MAP, note="with do_center_crop; else its image processor gives each image a size of its own"),
     "timm_wrapper": replace(
         _MAP,
         requires="timm",
         note="with an image processor of transformers (preprocessor_config.json); timm's own transforms are refused",
     ),
-    "tipsv2_vision_model": _REGISTERS,
+    "tipsv2_vision_model": replace(_REGISTERS, note=_TORCHVISION),
     "vit": Family(prefix=("cls",), computation=TRANSFORMER, pooler_computation=("pooler_act",)),
     "vit_mae": Family(
         prefix=("cls",),
@@ -116,5 +118,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "vit_msn": _CLS_ALONE,
     "vitdet": _MAP_ALONE,
-    "yolos": Family(prefix=("cls",), suffix=("detection",), counts={"detection": "num_detection_tokens"}),
+    "yolos": Family(
+        prefix=("cls",), suffix=("detection",), counts={"detection": "num_detection_tokens"}, note=_OWN_SIZE
+    ),
 }

@@ -178,7 +178,8 @@ def _encoder(plan: _Plan) -> Encoder:
     """The module to export. It takes the model over: the reference must have been run by now."""
     model = plan.checkpoint.model
     # The default attention (sdpa) exports with checks for all-masked rows around each softmax, which cost time.
-    model.set_attn_implementation("eager")
+    with _checkpoint.quiet():
+        model.set_attn_implementation("eager")
     if plan.deployment.precision == "fp16":
         model.half()
     return Encoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -34,16 +35,20 @@ def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor
 def make_exportable(model: nn.Module) -> None:
     """Replaces the model's interpolation of position embeddings, a loop over images, by one product of matrices."""
     embeddings: Any = model.embeddings
-    embeddings.resize_positional_embeddings = resize_position_embeddings
+    repeats = repeats_first_row()  # asked for here: a graph in the making has no values
+    embeddings.resize_positional_embeddings = functools.partial(resize_position_embeddings, repeats=repeats)
 
 
-def resize_position_embeddings(embeddings: torch.Tensor, shapes: torch.Tensor, max_length: int) -> torch.Tensor:
+def resize_position_embeddings(
+    embeddings: torch.Tensor, shapes: torch.Tensor, max_length: int, *, repeats: bool
+) -> torch.Tensor:
     """The position embeddings of each image's patches: torch's antialiased bilinear interpolation, as weights.
 
     Args:
         embeddings: (R, C, D), of the square that the model was trained with.
         shapes: (B, 2) rows and columns of patches.
         max_length: N, of the longest image.
+        repeats: from `repeats_first_row`.
 
     Returns:
         (B, N, D); after an image's own patches comes the first one's, as in transformers.
@@ -54,9 +59,21 @@ def resize_position_embeddings(embeddings: torch.Tensor, shapes: torch.Tensor, m
     count = shapes[:, 1:]
     line = torch.div(position, count, rounding_mode="floor")
     across = _weights(position - line * count, count, columns)
+    if repeats:
+        line = torch.where((count == 1) & (shapes[:, :1] != rows), 0, line)
     down = _weights(line, shapes[:, :1], rows)
     weights = (down[..., :, None] * across[..., None, :]).flatten(2)  # (B, N, R × C)
     return weights.to(embeddings.dtype) @ embeddings.reshape(rows * columns, width)
+
+
+def repeats_first_row() -> bool:
+    """Whether this torch makes every row the first one where it resizes to a single column, as 2.13 does.
+
+    The reference is what transformers computes, so images narrower than a patch must come out as they do there.
+    """
+    ramp = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
+    column = nn.functional.interpolate(ramp, size=(8, 1), mode="bilinear", align_corners=False, antialias=True)
+    return bool((column == column[0, 0, 0]).all())
 
 
 def _weights(target: torch.Tensor, length: torch.Tensor, source: int) -> torch.Tensor:
