@@ -8,13 +8,14 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test test-long bench check format clean
+.PHONY: help setup model-repository demo test test-long bench models check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-long  the tests that take longer"
 	@echo "make bench      a served model against bare ONNX Runtime"
+	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
 	@echo "make check      ruff and mypy"
 	@echo "make clean      remove .venv, caches and out/"
 
@@ -48,6 +49,10 @@ bench: $(INSTALLED)
 	@rm -rf out/bench
 	@$(BIN)/vitriton export out/vit-base-random --repository out/bench --outputs pooled
 	@$(BIN)/vitriton bench vit-base-random --repository out/bench --images examples/photos --json out/bench.json
+
+# Every architecture of transformers: exported from a small configuration, and served (minutes)
+models: $(INSTALLED)
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalogue docs/models.md
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

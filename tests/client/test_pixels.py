@@ -133,7 +133,7 @@ def changed(**changes):
     ("text", "says"),
     [
         (changed(format=FORMAT + 1), f"ValueError: preprocessing file has format {FORMAT + 1}; this reads"),
-        (changed(steps=[{"op": "pad"}]), "unknown preprocessing step 'pad'"),
+        (changed(steps=[{"op": "solarize"}]), "unknown preprocessing step 'solarize'"),
         (changed(steps=[{"op": "center_crop", "height": 6}]), "width"),
         (changed(steps=3), "TypeError"),
         ("{}", "format None"),

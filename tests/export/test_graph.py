@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from support import architectures
+from support import small_models
 from vitriton_export import _graph, _rewrites
 from vitriton_export._attention import attention
 from vitriton_export._encoder import Encoder
@@ -18,7 +18,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint
 
 
 def _encoder(name):
-    model, architecture = architectures.make(name)
+    model, architecture = small_models.make(name)
     return Encoder(model, NORMALIZATION, architecture.pooling, prefix_tokens=1, l2_normalize=False).eval()
 
 
@@ -38,7 +38,7 @@ def _ops(model):
     return Counter(node.op_type for node in model.graph)
 
 
-@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+@pytest.mark.parametrize("name", small_models.ARCHITECTURES)
 def test_rewrites_change_no_number(name):
     """Optimised, both outputs of each architecture equal torch's as the plain graph's do."""
     encoder = _encoder(name)
@@ -52,15 +52,15 @@ def test_rewrites_change_no_number(name):
         assert np.abs(_run(graph) - target).max() <= 1e-5 * max(1.0, np.abs(target).max())
 
 
-@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+@pytest.mark.parametrize("name", small_models.ARCHITECTURES)
 def test_attention_is_fused_where_it_can_be(name):
     """One node a layer; where there are biases, masks or other attention, the architecture's own stays."""
     graph = _graph.with_output(_export(_encoder(name)), "last_hidden_state")
-    assert _ops(graph)["MultiHeadAttention"] == architectures.ARCHITECTURES[name].attentions
+    assert _ops(graph)["MultiHeadAttention"] == small_models.ARCHITECTURES[name].attentions
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", [name for name, one in architectures.ARCHITECTURES.items() if one.slim])
+@pytest.mark.parametrize("name", [name for name, one in small_models.ARCHITECTURES.items() if one.slim])
 def test_the_last_block_works_for_one_token(name, fused):
     """With CLS pooling, the last query, its projection and the MLP have one row; with eager attention too."""
     graph = _graph.with_output(_export(_encoder(name), fused=fused), "embedding")

@@ -9,9 +9,10 @@ import torch
 from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
+from vitriton_export._architectures import FAMILIES
 from vitriton_export._checkpoint import load, load_config, resolve_pooling
 from vitriton_export._export import plan_export
-from vitriton_export._families import FAMILIES, Family
+from vitriton_export._families import Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._processor import Normalization
 from vitriton_export._source import Source, fetch_weights, find
@@ -26,7 +27,11 @@ from vitriton_export.placeholder import default_deployment
         ({"name": ".hidden"}, "give another with --name"),
         ({"name": "x" * 129}, "at most 128"),
         ({"model": "/some/wörld"}, "cannot take the model name 'wörld'"),
-        ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean"),
+        ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean, projection"),
+        ({"image_size": 0}, "image_size is 0; it must be from 1 to 4096"),
+        ({"image_processor_kwargs": "{"}, "image_processor_kwargs is not JSON"),
+        ({"image_processor_kwargs": "[1]"}, "it must be a JSON object"),
+        ({"image_size": 9, "image_processor_kwargs": {"size": 9}}, "give one of them"),
         ({"max_batch_size": 0}, "max_batch_size is 0; it must be from 1 to 1024"),
         ({"model": " "}, "model is empty"),
         ({"repository": ""}, "repository is empty; name a folder with --repository"),
@@ -105,8 +110,12 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
     [
         ("not json", "is not JSON"),
         ("[]", "has no model_type"),
-        ('{"model_type": "bert"}', "m is of type bert, which takes no images; supported: deit, dinov2, vit"),
-        ('{"model_type": "swin"}', "m is of type swin, which cannot be exported yet"),
+        ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
+        ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames and no single image"),
+        ('{"model_type": "detr"}', "m is of type detr, a detector: what it returns stands for the objects"),
+        ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
+        ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
+        ('{"model_type": "timm_wrapper"}', "which needs timm, and it is not installed: pip install timm"),
         ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
         ('{"model_type": "no-such-type"}', "transformers cannot read config.json of m"),
     ],

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from support import architectures
+from support import small_models
 from vitriton_export import ExportError, ExportOptions, ParityError, _gates, _graph, _precision, export_model
 from vitriton_export._attention import attention
 from vitriton_export._deployment import TENSOR
@@ -36,7 +36,7 @@ def graphs(tmp_path_factory):
 
     def make(name: str, precision: Precision, optimize="default") -> ort.InferenceSession:
         if (name, optimize) not in exported:
-            model, architecture = architectures.make(name)
+            model, architecture = small_models.make(name)
             encoder = Encoder(model, NORMALIZATION, architecture.pooling, prefix_tokens=1, l2_normalize=False).eval()
             with attention(model, fused=optimize == "default"):
                 exported[name, optimize] = _graph.to_onnx(encoder, 32, 32)
@@ -135,7 +135,7 @@ def test_min_cosine_moves_the_gate_and_the_manifest_says_so(tiny_vit_checkpoint,
     assert manifest["options"]["min_cosine"] == 0.5
     assert manifest["options"]["optimize"] == "default"
     gates = {stage["stage"]: stage["gate"] for stage in manifest["parity"]["stages"]}
-    assert gates["embedding"] == "cosine >= 0.5"
+    assert gates["embedding"] == "cosine >= 0.5 (moved by --min-cosine)"
     assert gates["embedding alone"] == "cosine >= 0.99999"
 
 

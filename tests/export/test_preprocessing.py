@@ -12,13 +12,32 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import awkward
-from transformers import BitImageProcessorPil, DeiTImageProcessorPil, ViTImageProcessorPil
+from transformers import (
+    BeitImageProcessorPil,
+    BitImageProcessorPil,
+    ConvNextImageProcessorPil,
+    DeiTImageProcessorPil,
+    DonutImageProcessorPil,
+    DPTImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    LevitImageProcessorPil,
+    MobileNetV2ImageProcessorPil,
+    MobileViTImageProcessorPil,
+    PoolFormerImageProcessorPil,
+    SegformerImageProcessorPil,
+    Siglip2ImageProcessorPil,
+    SiglipImageProcessorPil,
+    TextNetImageProcessorPil,
+    ViTImageProcessorPil,
+)
 from transformers.image_transforms import center_crop, get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import load_image
 from vitriton import preprocessing
 from vitriton.preprocessing import CenterCrop, ImageError, Limits, PreprocessSpec, Resize
-from vitriton_export._corpus import corpus
+from vitriton_export._corpus import EXTREME, corpus
+from vitriton_export._float_processor import DINOv3ViTImageProcessor
 from vitriton_export._processor import describe
+from vitriton_export._reference_pixels import FLOAT_TOLERANCE
 
 PROCESSORS = {
     "vit": ViTImageProcessorPil(),
@@ -27,6 +46,20 @@ PROCESSORS = {
     "bit": BitImageProcessorPil(size={"shortest_edge": 256}),
     "bit-longest-edge": BitImageProcessorPil(size={"shortest_edge": 80, "longest_edge": 200}),
     "bit-pads": BitImageProcessorPil(size={"shortest_edge": 50}, crop_size={"height": 75, "width": 64}),
+    "beit": BeitImageProcessorPil(do_center_crop=True, size={"height": 80, "width": 96}, crop_size=64),
+    "convnext-crop-percentage": ConvNextImageProcessorPil(size={"shortest_edge": 91}, crop_pct=0.9),
+    "convnext-full-size": ConvNextImageProcessorPil(size={"shortest_edge": 384}),
+    "donut": DonutImageProcessorPil(size={"height": 90, "width": 64}, do_align_long_axis=True),
+    "dpt-multiple": DPTImageProcessorPil(size={"height": 90, "width": 64}, ensure_multiple_of=32),
+    "efficientnet": EfficientNetImageProcessorPil(size={"height": 90, "width": 64}, rescale_offset=True),
+    "levit": LevitImageProcessorPil(size={"shortest_edge": 61}, crop_size=61),
+    "mobilenet-v2": MobileNetV2ImageProcessorPil(size={"shortest_edge": 70}, crop_size=64),
+    "mobilevit-flips": MobileViTImageProcessorPil(size={"shortest_edge": 70}, crop_size=64),
+    "poolformer": PoolFormerImageProcessorPil(size={"shortest_edge": 60}, crop_size=64, crop_pct=0.95),
+    "poolformer-portrait": PoolFormerImageProcessorPil(size={"height": 90, "width": 64}, crop_size=64),
+    "segformer": SegformerImageProcessorPil(size={"height": 64, "width": 60}),
+    "siglip": SiglipImageProcessorPil(size={"height": 64, "width": 60}),
+    "textnet": TextNetImageProcessorPil(size={"shortest_edge": 70}, do_center_crop=True, crop_size=64),
     "bit-nearest-crop-only": BitImageProcessorPil(do_resize=False, crop_size={"height": 101, "width": 64}, resample=0),
 }
 IMAGES = corpus()
@@ -37,11 +70,67 @@ def test_pixels_are_identical_to_the_pil_image_processor(name):
     """For every image of the corpus, the spec of a processor gives the very pixels that the processor gives."""
     processor = PROCESSORS[name]
     spec = PreprocessSpec.from_json(describe(processor)[0].to_json())
+    off = {"include_top": False} if "efficientnet" in name else {}
     for image, data in IMAGES.items():
         loaded = load_image(Image.open(io.BytesIO(data)))
-        expected = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
+        try:
+            plain = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np", **off)
+        except ValueError:  # an extreme shape that is squeezed to nothing
+            with pytest.raises(ImageError, match="would be resized to"):
+                preprocessing.preprocess(data, spec)
+            continue
+        expected = np.moveaxis(plain["pixel_values"][0], 0, -1)
         assert expected.dtype == np.uint8
+        assert np.array_equal(preprocessing.preprocess(data, spec), expected), image
+
+
+def test_patches_are_those_of_the_pil_image_processor():
+    """NaFlex: the patches, and how many rows and columns of them each image has, in proportion to it."""
+    processor = Siglip2ImageProcessorPil(patch_size=4, max_num_patches=40)
+    spec = PreprocessSpec.from_json(describe(processor)[0].to_json())
+    shapes = set()
+    for image, data in IMAGES.items():
+        loaded = load_image(Image.open(io.BytesIO(data)))
+        plain = processor(loaded, do_rescale=False, do_normalize=False, return_tensors="np")
+        pixels = preprocessing.preprocess(data, spec)
+        assert pixels.shape == (41, 16, 3)
+        assert np.array_equal(pixels[:-1].reshape(40, -1), plain["pixel_values"][0]), image
+        shapes.add(tuple(pixels[-1].reshape(-1)[:4].view("<u2")))
+        assert tuple(plain["spatial_shapes"][0]) in shapes, image
+    assert len(shapes) > 2
+
+
+@pytest.mark.parametrize("normalizes", [True, False])
+def test_padding_is_done_after_normalising_and_so_on_floats(normalizes):
+    """What is padded with is 0 after normalising, which no grey level is: the pixels are float32, and identical."""
+    processor = ViTImageProcessorPil(
+        size={"shortest_edge": 40, "longest_edge": 64},
+        do_pad=True,
+        pad_size={"height": 64, "width": 70},
+        do_normalize=normalizes,
+        image_mean=[0.1, 0.2, 0.3],
+    )
+    described, normalization = describe(processor)
+    spec = PreprocessSpec.from_json(described.to_json())
+    assert (spec.dtype, normalization.scale) == (np.float32, (1.0, 1.0, 1.0))
+    for image, data in IMAGES.items():
+        if image in EXTREME:
+            continue
+        expected = processor(load_image(Image.open(io.BytesIO(data))), return_tensors="np")["pixel_values"][0]
         assert np.array_equal(preprocessing.preprocess(data, spec), np.moveaxis(expected, 0, -1)), image
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+def test_floats_are_resized_as_torch_does(resample):
+    """DINOv3 rescales before it resizes: Pillow's filters on floats are torch's antialiased interpolation."""
+    processor = DINOv3ViTImageProcessor(size={"height": 48, "width": 40}, resample=resample)
+    spec = PreprocessSpec.from_json(describe(processor)[0].to_json())
+    for image, data in IMAGES.items():
+        loaded = load_image(Image.open(io.BytesIO(data)))
+        expected = np.moveaxis(processor([loaded], do_normalize=False, return_tensors="np")["pixel_values"][0], 0, -1)
+        pixels = preprocessing.preprocess(data, spec)
+        assert pixels.dtype == np.float32
+        assert np.abs(pixels - expected).max() < FLOAT_TOLERANCE, image
 
 
 @pytest.mark.parametrize("height", [1, 9, 40, 41, 55, 1000])

@@ -5,7 +5,14 @@ from transformers import (
     BeitImageProcessorPil,
     BitImageProcessorPil,
     ConvNextImageProcessorPil,
+    DonutImageProcessorPil,
+    DPTImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    GLPNImageProcessorPil,
+    MobileViTImageProcessorPil,
+    TextNetImageProcessorPil,
     ViTImageProcessorPil,
+    YolosImageProcessorPil,
 )
 from vitriton.preprocessing import CenterCrop, ConvertRGB, Resize
 from vitriton_export import ExportError
@@ -28,6 +35,19 @@ def test_switches_are_obeyed():
     assert all(value == 0 for value in normalization.bias)
 
 
+def test_rescaling_with_an_offset_and_normalising_twice():
+    """EfficientNet takes 1 away after rescaling, and divides by the deviation once more for its classifier."""
+    processor = EfficientNetImageProcessorPil(rescale_factor=1 / 127.5, rescale_offset=True)
+    _, normalization = describe(processor)
+    assert normalization.bias[0] + 255 * normalization.scale[0] == pytest.approx((255 / 127.5 - 1 - 0.5) / 0.5 / 0.5)
+
+
+def test_what_a_processor_does_not_look_at_does_not_count():
+    """MobileViT does not normalise, whatever do_normalize says."""
+    _, normalization = describe(MobileViTImageProcessorPil(do_normalize=True))
+    assert normalization.scale == pytest.approx((1 / 255,) * 3)
+
+
 class Sharpening(ViTImageProcessorPil):
     """Does something before it resizes."""
 
@@ -44,9 +64,15 @@ def _without(processor, attribute):
     ("processor", "name", "reason"),
     [
         (Sharpening(), "Sharpening", "has a resize of its own"),
-        (ConvNextImageProcessorPil(), "ConvNextImageProcessorPil", "of its own"),
-        (BeitImageProcessorPil(), "BeitImageProcessorPil", "of its own"),
-        (ViTImageProcessorPil(do_pad=True), "ViTImageProcessorPil", "pads"),
+        (YolosImageProcessorPil(), "YolosImageProcessorPil", "of its own"),
+        (GLPNImageProcessorPil(), "GLPNImageProcessorPil", "keeps each image's own size"),
+        (TextNetImageProcessorPil(), "TextNetImageProcessorPil", "different sizes"),
+        (DPTImageProcessorPil(keep_aspect_ratio=True), "DPTImageProcessorPil", "keep_aspect_ratio"),
+        (ConvNextImageProcessorPil(size={"height": 9, "width": 9}), "ConvNextImageProcessorPil", "a shortest_edge"),
+        (BeitImageProcessorPil(do_pad=True), "BeitImageProcessorPil", "pads"),
+        (DonutImageProcessorPil(do_pad=False), "DonutImageProcessorPil", "does not pad"),
+        (ViTImageProcessorPil(do_pad=True), "ViTImageProcessorPil", "depend on its neighbours"),
+        (ViTImageProcessorPil(do_pad=True, pad_size=200), "ViTImageProcessorPil", "may be larger than that"),
         (ViTImageProcessorPil(size={"max_height": 9, "max_width": 9}), "ViTImageProcessorPil", "resizes to"),
         (BitImageProcessorPil(do_center_crop=False), "BitImageProcessorPil", "different sizes"),
         (ViTImageProcessorPil(do_resize=False), "ViTImageProcessorPil", "different sizes"),

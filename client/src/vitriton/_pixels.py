@@ -18,6 +18,7 @@ from vitriton._wire.transport import ModelConfig
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 INPUT = "pixels"
+_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 _INSTEAD = "or use preprocess='server'"
 
 _lock = threading.Lock()
@@ -69,20 +70,20 @@ def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSp
     Raises:
         ContractMismatch: it is not the encoder of that ensemble, or does not take the pixels that are made here.
     """
-    pixels = (spec.height, spec.width, 3)
+    pixels, datatype = (spec.height, spec.width, 3), _DATATYPES[spec.dtype.name]
     encoder = replace(
         ensemble,
         model=config.name,
         max_batch_size=config.max_batch_size,
         input=INPUT,
-        datatype="UINT8",
+        datatype=datatype,
         item_shape=pixels,
     )
     given, promised = config.inputs.get(INPUT), config.outputs.get(ensemble.output)
     fingerprint = config.parameters.get("fingerprint")
     problem = None
-    if given is None or given.datatype != "UINT8" or given.shape != pixels:
-        problem = f"has no input {INPUT!r} of type UINT8 and shape {list(pixels)}"
+    if given is None or given.datatype != datatype or given.shape != pixels:
+        problem = f"has no input {INPUT!r} of type {datatype} and shape {list(pixels)}"
     elif promised is None or promised.shape != ensemble.shape:
         problem = f"has no output {ensemble.output!r} of shape {list(ensemble.shape)}"
     elif config.max_batch_size < 1:
@@ -102,7 +103,8 @@ def encode(spec: PreprocessSpec, data: bytes) -> bytes | str:
     The reason is a text and no exception, which would keep the picture in memory, in the frames that it passed.
 
     Returns:
-        height × width × 3 bytes, row by row, RGB; or one line of text, as the server gives it.
+        height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or one line of text, as the server
+        gives it.
     """
     try:
         return preprocess(data, spec).tobytes()

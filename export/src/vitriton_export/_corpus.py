@@ -12,6 +12,9 @@ from PIL import Image
 # Exif tag 0x0112, "Orientation"
 _ORIENTATION = 0x0112
 
+# Shapes that some preprocessing squeezes to nothing, or blows up to gigabytes: where it refuses them, that is right.
+EXTREME = ("1x1.png", "3000x10.jpg", "10x3000.jpg")
+
 
 def corpus() -> dict[str, bytes]:
     """The gate's images, as encoded files by name; always the same."""

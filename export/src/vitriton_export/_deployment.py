@@ -8,23 +8,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 
+from vitriton_export._normalization import Normalization
 from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
-
-if TYPE_CHECKING:
-    from vitriton_export._processor import Normalization
 
 VERSION = "1"  # the version folder in the staging folder, whatever it will be called in the repository
 TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
 
 PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
+
+_PIXELS = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32}
 
 _HEADER = "# Written by `vitriton export`. The schema is Triton's model_config.proto.\n"
 
@@ -144,7 +143,7 @@ def _copy(package: str, source: str, target: Path) -> None:
 def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
     config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
+    config.output.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
     # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
@@ -156,7 +155,7 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name="pixels", data_type=pb.TYPE_UINT8, dims=deployment.pixels)
+    config.input.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_output(config, deployment, kind)
     add_instances(config, deployment.serving)
     add_batching(config, deployment.serving, delay=True)

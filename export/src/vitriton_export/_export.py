@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import torch
+from PIL import Image
 
 from vitriton_export import (
     _checkpoint,
@@ -23,15 +25,15 @@ from vitriton_export import (
     _precision,
     _repository,
 )
-from vitriton_export import _processor as processors
 from vitriton_export import _source as sources
 from vitriton_export._attention import attention
 from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import Encoder, pool
 from vitriton_export._errors import ExportError
-from vitriton_export._families import POOLER
+from vitriton_export._families import Family
 from vitriton_export._options import ExportOptions, Kind, Pooling
+from vitriton_export._reference_pixels import tolerance
 from vitriton_export._runner import RepositoryRunner
 from vitriton_export._tally import Stage
 
@@ -103,10 +105,10 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     """
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
-        _checkpoint.load_config(source)  # refuses what cannot be exported before its weights are downloaded
+        _checkpoint.outline(source, options)  # refuses what cannot be exported before its weights are downloaded
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
-        plan = plan_export(options, _checkpoint.load(source))
+        plan = plan_export(options, _checkpoint.load(source, options))
         _repository.check_target(options.folder, plan.deployment)
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
@@ -128,28 +130,30 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     Raises:
         ExportError: it cannot be, or the pooling makes no sense for the model.
     """
-    spec, normalization = processors.describe(checkpoint.image_processor)
-    outputs = _parity.forward(checkpoint, torch.zeros(1, 3, spec.height, spec.width))
+    spec, normalization = checkpoint.spec, checkpoint.normalization
+    blank = [Image.new("RGB", (spec.width, spec.height))]
+    outputs = _parity.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
     pooling = _checkpoint.resolve_pooling(
         options.pooling,
         checkpoint,
         has_pooler=outputs.get("pooler_output") is not None,
         allow_untrained=options.allow_untrained_pooler,
     )
-    embedding = pool(outputs, pooling, prefix_tokens=len(checkpoint.family.prefix), l2_normalize=options.l2_normalize)
+    embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),
         "unpooled": tuple(outputs.last_hidden_state.shape[1:]),
     }
-    _check_prefix(checkpoint, outputs, spec.height, spec.width)
-    # a pooler that gives the CLS token makes the same vectors under either name
-    space: Pooling | None = "cls" if pooling == "pooler" and checkpoint.family.pooler_is_cls else pooling
+    _check_tokens(checkpoint, outputs, spec.height, spec.width)
+    space: Pooling | None = _space(pooling, checkpoint.family)
     if "pooled" not in options.kinds:  # tokens alone: what makes embeddings of them is not in the graph
         space = None
     weights = _fingerprint.weights_sha256(_used(checkpoint, space))
     fingerprint = _fingerprint.fingerprint(
         weights=weights,
-        config=_fingerprint.architecture(checkpoint.model.config, checkpoint.family, pooler=space == "pooler"),
+        config=_fingerprint.architecture(
+            checkpoint.model.config, checkpoint.family, pooler=space in ("pooler", "projection")
+        ),
         spec=spec,
         normalization=normalization,
         pooling=space,
@@ -178,7 +182,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
 def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
-    images = _corpus.corpus()
+    images = _parity.usable(_corpus.corpus(), deployment.spec)
     with step(f"Run the reference on {len(images)} images"):
         # before the export takes the model over
         reference = _parity.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
@@ -187,7 +191,12 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         _deployment.write(deployment, staging)
         warnings = _write_graphs(options, plan, staging)
     with step("Verify against the reference"):
-        demanded = _gates.gates(deployment.precision, options.min_cosine, output_dtype=deployment.output_dtype)
+        demanded = _gates.gates(
+            deployment.precision,
+            options.min_cosine,
+            output_dtype=deployment.output_dtype,
+            pixel_tolerance=tolerance(checkpoint.image_processor),
+        )
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
         stages = _parity.check(_parity.compare(expected, runner, demanded))
         manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
@@ -198,8 +207,10 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
 def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str]:
     """Writes a graph for each output; returns what the user should know about them."""
     deployment = plan.deployment
-    with attention(plan.checkpoint.model, fused=options.optimize == "default"):
-        exported = _graph.to_onnx(_encoder(plan), deployment.spec.height, deployment.spec.width)
+    spec = deployment.spec
+    dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
+    with _checkpoint.quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
+        exported = _graph.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
     warnings = [_precision.doubt(options.precision, options.device, has_gpu=_precision.has_gpu())]
     for kind in deployment.shapes:
         graph = _graph.with_output(exported, TENSOR[kind])
@@ -215,33 +226,45 @@ def _encoder(plan: Plan) -> Encoder:
     if plan.deployment.precision == "fp16":
         model.half()
     return Encoder(
-        model,
+        plan.checkpoint.network,
         plan.deployment.normalization,
         plan.deployment.pooling,
-        prefix_tokens=len(plan.checkpoint.family.prefix),
+        **plan.checkpoint.tokens,
+        packed=plan.checkpoint.family.inputs == "patches",
         l2_normalize=plan.deployment.l2_normalize,
         output_dtype=_DTYPES[plan.deployment.output_dtype],
     ).eval()
 
 
-def _check_prefix(checkpoint: Checkpoint, outputs: Any, height: int, width: int) -> None:
-    """The gate would not notice a wrong number of prefix tokens, since reference and graph pool alike."""
+def _space(pooling: Pooling, known: Family) -> Pooling:
+    """One name for poolings that make the same vectors."""
+    if pooling == "projection" and known.projection == "pooler":
+        pooling = "pooler"
+    return "cls" if pooling == "pooler" and known.pooler_is_cls else pooling
+
+
+def _check_tokens(checkpoint: Checkpoint, outputs: Any, height: int, width: int) -> None:
+    """The gate would not notice a wrong number of tokens that are no patches, since reference and graph pool alike."""
+    if not checkpoint.family.grid:
+        return
     patch: Any = checkpoint.model.config.patch_size
-    tokens, patches = outputs.last_hidden_state.shape[1], (height // patch) * (width // patch)
-    if tokens - patches != len(checkpoint.family.prefix):
+    down, across = (patch, patch) if isinstance(patch, int) else patch
+    tokens, patches = outputs.last_hidden_state.shape[1], (height // down) * (width // across)
+    others = sum(checkpoint.tokens.values())
+    if tokens - patches != others:
         raise ExportError(
             f"{checkpoint.source.model_id} gives {tokens} tokens for {patches} patches, and "
-            f"{checkpoint.model.config.model_type} should have {len(checkpoint.family.prefix)} more tokens than patches"
+            f"{checkpoint.model.config.model_type} should have {others} more tokens than patches"
         )
 
 
 def _used(checkpoint: Checkpoint, pooling: Pooling | None) -> dict[str, torch.Tensor]:
     """The weights that outputs depend on: not a pooler that nobody asked for, which may be random."""
-    unused = checkpoint.family.unused
+    unused, pooler = checkpoint.family.unused, checkpoint.family.pooler
     return {
         name: tensor
         for name, tensor in checkpoint.model.state_dict().items()
-        if name not in unused and (pooling == "pooler" or not name.startswith(POOLER))
+        if name not in unused and (pooling in ("pooler", "projection") or not name.startswith(pooler))
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from vitriton._repository import NOT_EXPORTED
 from vitriton.preprocessing import PreprocessSpec
 
@@ -16,6 +17,7 @@ from vitriton_export._deployment import TENSOR, read_fingerprint
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._gates import Gate
 from vitriton_export._options import Kind, Outputs, Pooling, Precision
+from vitriton_export._reference_pixels import FLOAT_TOLERANCE
 from vitriton_export._remove import exports
 from vitriton_export._runner import ensemble_version
 
@@ -113,6 +115,7 @@ def from_parameters(
     try:
         precision: Any = parameters["precision"]
         pooling: Any = parameters["pooling"]
+        spec = PreprocessSpec.from_json(parameters["preprocess"])
         return Exported(
             name=name,
             kinds=tuple(kinds),
@@ -124,11 +127,15 @@ def from_parameters(
             l2_normalize=parameters["l2_normalize"] == "true",
             precision=precision,
             max_batch_size=max_batch_size,
-            spec=PreprocessSpec.from_json(parameters["preprocess"]),
+            spec=spec,
             normalization=json.loads(parameters["normalization"]),
             fingerprint=parameters["fingerprint"],
             options={},
-            gates=_gates.gates(precision, output_dtype="fp16" if datatype == "FP16" else "fp32"),
+            gates=_gates.gates(
+                precision,
+                output_dtype="fp16" if datatype == "FP16" else "fp32",
+                pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
+            ),
             versions={"pillow": parameters["pillow_version"]},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -12,8 +12,8 @@ import torch
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._families import Family
+from vitriton_export._normalization import Normalization
 from vitriton_export._options import Pooling, Precision
-from vitriton_export._processor import Normalization
 
 
 def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
@@ -36,8 +36,7 @@ def architecture(config: Any, family: Family, *, pooler: bool) -> dict[str, Any]
         family: says which entries count.
         pooler: whether the embedding is the pooler's.
     """
-    keys = (*family.computation, *(family.pooler_computation if pooler else ()))
-    return {"model_type": config.model_type, **{key: getattr(config, key) for key in keys}}
+    return {"model_type": config.model_type, **family.computes(config, pooler=pooler)}
 
 
 def fingerprint(

@@ -65,9 +65,11 @@ class Gate:
         return tolerance * max(1.0, max_abs_reference)
 
 
+FP32_TOLERANCE = 1e-4
+
 # By precision, for the outputs of the pooled and of the unpooled encoder.
 _OUTPUTS = {
-    "fp32": (Gate(tolerance=1e-4), Gate(tolerance=1e-4)),
+    "fp32": (Gate(tolerance=FP32_TOLERANCE), Gate(tolerance=FP32_TOLERANCE)),
     "fp16": (Gate(min_cosine=0.9999), Gate(min_cosine=0.9999)),
     "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
     "int8-fast": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
@@ -78,18 +80,21 @@ _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
 
 
-def gates(precision: str, min_cosine: float | None = None, *, output_dtype: str = "fp32") -> dict[str, Gate]:
+def gates(
+    precision: str, min_cosine: float | None = None, *, output_dtype: str = "fp32", pixel_tolerance: float = 0.0
+) -> dict[str, Gate]:
     """The gates of a precision, by stage.
 
     Args:
         precision: of the encoders.
         min_cosine: takes the place of what the precision demands of both outputs.
         output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
+        pixel_tolerance: of the pixels, where two implementations of one filter on floats are compared; else identical.
     """
     arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
     outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
-    return with_min_cosine({PIXELS: Gate(tolerance=0), **outputs, **dict(by_themselves)}, min_cosine)
+    return with_min_cosine({PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}, min_cosine)
 
 
 def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:

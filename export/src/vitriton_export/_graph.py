@@ -21,13 +21,13 @@ MAX_IR_VERSION = 10
 OUTPUTS = ("embedding", "last_hidden_state")
 
 
-def to_onnx(encoder: Encoder, height: int, width: int) -> ir.Model:
-    """Exports with both outputs: pixels (batch, height, width, 3) uint8 → embedding, last_hidden_state.
+def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torch.uint8) -> ir.Model:
+    """Exports with both outputs: pixels (batch, height, width, 3) of `dtype` → embedding, last_hidden_state.
 
     Raises:
         ExportError: torch cannot export it, or gives a newer format than Triton reads.
     """
-    pixels = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    pixels = torch.zeros((2, height, width, 3), dtype=dtype)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -67,6 +67,7 @@ def with_output(model: ir.Model, output: str) -> ir.Model:
         raise ExportError(f"the exported graph has no output {output}")
     passes.RemoveUnusedNodesPass()(single)
     passes.RemoveUnusedOpsetsPass()(single)
+    _free_names(single.graph)
     _strip(single)
     return single
 
@@ -87,11 +88,14 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
 
 
 def _free_names(graph: ir.Graph) -> None:
-    """Renames weights that have an output's name: torch calls CLIP's folded position embeddings `embedding`."""
+    """Renames what is called as an input or output and is none: torch names values after functions, `embedding` too."""
     for name in (*OUTPUTS, "pixels"):
         if (weight := graph.initializers.pop(name, None)) is not None:
             weight.name = f"{name}_weight"
             graph.register_initializer(weight)
+    for value in (value for node in graph for value in node.outputs):
+        if value.name in OUTPUTS and not value.is_graph_output():
+            value.name = f"{value.name}_value"
 
 
 def _strip(model: ir.Model) -> None:
@@ -108,12 +112,14 @@ def _strip(model: ir.Model) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the exporter's notices (a missing torchvision, deprecations in its own code) off the terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +15,7 @@ from vitriton_export._serving import Accelerator, Device, Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 
-Pooling = Literal["auto", "pooler", "cls", "mean"]
+Pooling = Literal["auto", "pooler", "cls", "mean", "projection"]
 Outputs = Literal["both", "pooled", "unpooled"]
 Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
 OutputDtype = Literal["fp32", "fp16"]
@@ -27,6 +29,8 @@ _CHOICES: dict[str, Any] = {
     "output_dtype": OutputDtype,
     "optimize": Optimize,
 }
+
+MAX_IMAGE_SIZE = 4096
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -52,6 +56,8 @@ class ExportOptions:
         min_cosine: the least cosine similarity with the reference, instead of the precision's own gate.
         allow_untrained_pooler: ship a pooler whose weights are random, for `pooling="pooler"`.
         max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
+        image_size: side of the square that the model gets, in pixels; by default the image processor's own.
+        image_processor_kwargs: settings of the image processor that replace the checkpoint's, as JSON or as a mapping.
         device: see `Serving`, as for all that follow.
         instances: of each encoder.
         max_queue_delay_us: how long a request may wait for others to share its batch.
@@ -76,6 +82,8 @@ class ExportOptions:
     min_cosine: float | None = None
     allow_untrained_pooler: bool = False
     max_single_file_bytes: int = 1_900_000_000
+    image_size: int | None = None
+    image_processor_kwargs: str | Mapping[str, Any] = "{}"
     device: Device = "auto"
     instances: int = 1
     max_queue_delay_us: int = 0
@@ -96,6 +104,11 @@ class ExportOptions:
         if not 1 <= self.max_batch_size <= 1024:
             raise ExportError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to 1024")
         self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)
+        if self.image_size is not None and not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise ExportError(f"image_size is {self.image_size}; it must be from 1 to {MAX_IMAGE_SIZE}")
+        settings = self.image_processor_settings
+        if self.image_size is not None and settings.keys() & {"size", "crop_size", "pad_size"}:
+            raise ExportError("image_size is given, and image_processor_kwargs has a size as well; give one of them")
         if not self.model.strip():
             raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
@@ -113,6 +126,26 @@ class ExportOptions:
             ) from exc
         if is_file:
             raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
+
+    @property
+    def image_processor_settings(self) -> dict[str, Any]:
+        """`image_processor_kwargs`, read.
+
+        Raises:
+            ExportError: it is no JSON object.
+        """
+        if not isinstance(self.image_processor_kwargs, str):
+            return dict(self.image_processor_kwargs)
+        try:
+            settings = json.loads(self.image_processor_kwargs)
+        except ValueError as exc:
+            raise ExportError(f"image_processor_kwargs is not JSON: {exc}") from exc
+        if not isinstance(settings, dict):
+            raise ExportError(
+                f"image_processor_kwargs is {self.image_processor_kwargs}; it must be a JSON object, such as "
+                '{"size": {"height": 384, "width": 384}}'
+            )
+        return settings
 
     @property
     def folder(self) -> Path:

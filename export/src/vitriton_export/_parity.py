@@ -15,13 +15,16 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
+from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 from vitriton_export._checkpoint import Checkpoint
+from vitriton_export._corpus import EXTREME
 from vitriton_export._deployment import TENSOR
 from vitriton_export._encoder import pool
 from vitriton_export._errors import ParityError, one_line
 from vitriton_export._gates import PIXELS, Gate, alone
 from vitriton_export._options import Pooling
+from vitriton_export._reference_pixels import reference_pixels
 from vitriton_export._tally import Stage, Tally
 
 BATCH_SIZE = 8
@@ -98,28 +101,26 @@ class Reference:
         pixels, inputs = [], []
         for position, data in enumerate(images):
             try:
-                plain, normalized = self._process(data)
+                plain, processed = self._process(data)
             except Exception as exc:  # whatever a file makes of Pillow or of the processor, it is that file's
                 refused[position] = f"transformers cannot take it: {one_line(exc)}"
             else:
                 pixels.append(plain)
-                inputs.append(normalized)
+                inputs.append(processed)
         if not inputs:
             return Answers(refused, {})
-        outputs = forward(self._checkpoint, torch.cat(inputs))
-        prefix = len(self._checkpoint.family.prefix)
-        pooled = pool(outputs, self._pooling, prefix_tokens=prefix, l2_normalize=self._l2_normalize)
+        outputs = forward(self._checkpoint, {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]})
+        pooled = pool(outputs, self._pooling, **self._checkpoint.tokens, l2_normalize=self._l2_normalize)
         values = {"pooled": pooled, "unpooled": outputs.last_hidden_state}
         tensors = {tensor: values[kind].numpy() for kind, tensor in TENSOR.items()}
         return Answers(refused, {PIXELS: np.concatenate(pixels), **tensors})
 
-    def _process(self, data: bytes) -> tuple[Array, torch.Tensor]:
-        """(1, H, W, 3) uint8 and (1, 3, H, W) float32 of one file."""
+    def _process(self, data: bytes) -> tuple[Array, Mapping[str, torch.Tensor]]:
+        """(1, H, W, 3) of the specification's dtype, and what the model takes, of one file."""
         processor = self._checkpoint.image_processor
         with Image.open(io.BytesIO(data)) as file:
-            image = load_image(file)
-        plain = processor(image, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"]
-        return np.moveaxis(plain, 1, -1), processor(image, return_tensors="pt")["pixel_values"]
+            images = [load_image(file)]
+        return reference_pixels(processor, images, self._checkpoint.spec), processor(images, return_tensors="pt")
 
 
 def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iterator[Batch]:
@@ -185,20 +186,33 @@ def check(comparison: Comparison) -> list[Stage]:
     return comparison.stages
 
 
-def forward(checkpoint: Checkpoint, pixel_values: torch.Tensor) -> Any:
-    """Runs the model: (B, 3, H, W) float32 → a transformers output.
+def forward(checkpoint: Checkpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
+    """Runs the model on what its image processor gives: pixel_values (B, 3, H, W) float32 → a transformers output.
 
     Raises:
         ParityError: the model does not take images of that size.
     """
     try:
         with torch.no_grad():
-            return checkpoint.model(pixel_values=pixel_values)
-    except (ValueError, RuntimeError) as exc:
-        size = " x ".join(str(side) for side in pixel_values.shape[2:])
+            return checkpoint.network(**inputs)
+    except (ValueError, RuntimeError, IndexError) as exc:
+        size = " x ".join(str(side) for side in inputs["pixel_values"].shape[2:])
         raise ParityError(
             f"{checkpoint.source.model_id} does not take the {size} images that its image processor gives: {exc}"
         ) from exc
+
+
+def usable(images: Mapping[str, bytes], spec: PreprocessSpec) -> dict[str, bytes]:
+    """The corpus, without the shapes that this preprocessing is right to refuse."""
+    return {name: data for name, data in images.items() if name not in EXTREME or not _is_refused(data, spec)}
+
+
+def _is_refused(data: bytes, spec: PreprocessSpec) -> bool:
+    try:
+        preprocess(data, spec)
+    except ImageError:
+        return True
+    return False
 
 
 def _add(tally: Tally, batch: Batch, actual: Array, target: Array) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from transformers.image_processing_backends import PilBackend
-from vitriton.preprocessing import RESAMPLE, CenterCrop, ConvertRGB, PreprocessSpec, Resize, Step
+from vitriton.preprocessing import CenterCrop, Normalize, Pad, Patches, PreprocessSpec, Rescale, Resize, Step
 
 from vitriton_export._errors import ExportError, one_line
+from vitriton_export._float_processor import FloatImageProcessor
+from vitriton_export._normalization import IDENTITY, Normalization
+from vitriton_export._recipes import PLAIN, RECIPES, Recipe
+
+__all__ = ["Normalization", "describe"]
 
 # A processor that has its own version of one of these does something that its attributes do not tell.
 _BEHAVIOUR = (
@@ -27,35 +31,6 @@ _BEHAVIOUR = (
     "normalize",
     "pad",
 )
-_SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """pixels × `rescale_factor`, minus `mean`, divided by `std`, per channel."""
-
-    rescale_factor: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        """Refuses what cannot be divided by."""
-        if not all(std > 0 for std in self.std):
-            raise ValueError(f"image_std is {self.std}; it must be above 0")
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"rescale_factor": self.rescale_factor, "mean": list(self.mean), "std": list(self.std)}
-
-    @property
-    def scale(self) -> tuple[float, ...]:
-        """What a pixel is multiplied by."""
-        return tuple(self.rescale_factor / std for std in self.std)
-
-    @property
-    def bias(self) -> tuple[float, ...]:
-        """What is added after that."""
-        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
 
 def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
@@ -65,65 +40,69 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         ExportError: it does something that the spec cannot express; the text names the processor and the reason.
     """
     name = type(processor).__name__
-    attributes: Any = processor
-    if not isinstance(processor, PilBackend):
-        raise ExportError(f"image processor {name} has no PIL backend, which is the reference for the pixels")
-    own = [method for method in _BEHAVIOUR if getattr(type(processor), method) is not getattr(PilBackend, method)]
-    if own:
-        raise ExportError(f"image processor {name} has a {own[0]} of its own, which the preprocessing cannot express")
-    if attributes.do_pad:
-        raise ExportError(f"image processor {name} pads (do_pad), which the preprocessing cannot express")
+    recipe = _recipe(processor, name)
     try:
-        convert: list[Step] = [ConvertRGB()] if attributes.do_convert_rgb else []
-        steps = [*convert, *_resize(attributes, name), *_crop(attributes)]
+        steps = [step for build in recipe.steps for step in build(processor, name)]
+        normalization = recipe.normalization(processor, name)
+        if processor.do_pad and recipe is PLAIN:
+            steps += _padding(processor, normalization, steps, name)
+            normalization = IDENTITY
         height, width = _output_size(steps, name)
-        spec = PreprocessSpec(steps=tuple(steps), height=height, width=width)
-        return spec, _normalization(attributes, name)
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as exc:
+        return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
+    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as exc:
         raise ExportError(f"image processor {name} has settings that make no sense: {one_line(exc)}") from exc
 
 
-def _resize(processor: Any, name: str) -> list[Step]:
-    if not processor.do_resize:
-        return []
-    size = {key: int(value) for key, value in dict(processor.size).items() if value is not None}
-    if set(size) not in _SIZES:
-        raise ExportError(f"image processor {name} resizes to {size}, which the preprocessing cannot express")
-    filters = {filter.value: key for key, filter in RESAMPLE.items()}
-    if processor.resample is None or int(processor.resample) not in filters:
-        raise ExportError(f"image processor {name} resamples with {processor.resample!r}, which Pillow does not have")
-    return [Resize(resample=filters[int(processor.resample)], **size)]
+def _recipe(processor: Any, name: str) -> Recipe:
+    recipe, cls = RECIPES.get(name, PLAIN), type(processor)
+    if issubclass(cls, FloatImageProcessor):
+        return recipe
+    if not issubclass(cls, PilBackend):
+        raise ExportError(f"image processor {name} has no PIL backend, which is the reference for the pixels")
+    own = [method for method in _BEHAVIOUR if getattr(cls, method) is not getattr(PilBackend, method)]
+    unknown = [method for method in own if method not in recipe.own]
+    if unknown:
+        raise ExportError(
+            f"image processor {name} has a {unknown[0]} of its own, which the preprocessing cannot express"
+        )
+    if processor.do_pad and recipe is not PLAIN and not recipe.pads:
+        raise ExportError(f"image processor {name} pads (do_pad), which the preprocessing cannot express")
+    return recipe
 
 
-def _crop(processor: Any) -> list[Step]:
-    if not processor.do_center_crop:
-        return []
-    return [CenterCrop(height=int(processor.crop_size["height"]), width=int(processor.crop_size["width"]))]
+def _padding(processor: Any, normalization: Normalization, steps: list[Step], name: str) -> list[Step]:
+    """All of it on floats: padding comes after normalising, so what is padded with is no grey level."""
+    if not processor.pad_size:
+        raise ExportError(
+            f"image processor {name} pads to the largest image of a batch (do_pad without pad_size), and an embedding "
+            "would depend on its neighbours"
+        )
+    pad = Pad(height=int(processor.pad_size["height"]), width=int(processor.pad_size["width"]))
+    last = steps[-1] if steps else None
+    height = width = None
+    if isinstance(last, (Resize, CenterCrop)):
+        height, width = last.height, last.width
+        if height is None and isinstance(last, Resize):
+            height = width = last.longest_edge
+    if height is None or width is None or height > pad.height or width > pad.width:
+        raise ExportError(
+            f"image processor {name} pads to {pad.height} x {pad.width}, and its images may be larger than that"
+        )
+    rescale = Rescale(normalization.rescale_factor)
+    if not processor.do_normalize:
+        return [rescale, pad]
+    return [rescale, Normalize(normalization.mean, normalization.std), pad]
 
 
 def _output_size(steps: list[Step], name: str) -> tuple[int, int]:
-    last = steps[-1] if steps else None
-    if not isinstance(last, (Resize, CenterCrop)) or last.height is None or last.width is None:
-        raise ExportError(
-            f"image processor {name} gives images of different sizes (no fixed height and width, no crop), "
-            "and a batch needs one size"
-        )
-    return last.height, last.width
-
-
-def _normalization(processor: Any, name: str) -> Normalization:
-    rescale = float(processor.rescale_factor) if processor.do_rescale else 1.0
-    if not processor.do_normalize:
-        return Normalization(rescale, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return Normalization(
-        rescale,
-        _channels(processor.image_mean, "image_mean", name),
-        _channels(processor.image_std, "image_std", name),
+    for step in reversed(steps):
+        if isinstance(step, Patches):
+            return step.max_patches + 1, step.patch_size**2
+        if isinstance(step, (Resize, CenterCrop, Pad)):
+            if step.height is not None and step.width is not None:
+                return step.height, step.width
+            break
+    raise ExportError(
+        f"image processor {name} gives images of different sizes (no fixed height and width, no crop), "
+        "and a batch needs one size"
     )
-
-
-def _channels(value: Any, field: str, name: str) -> tuple[float, float, float]:
-    values = [float(value)] * 3 if isinstance(value, (int, float)) else [float(item) for item in value]
-    if len(values) != 3:
-        raise ExportError(f"image processor {name} has {len(values)} values in {field}; an RGB image has 3 channels")
-    return values[0], values[1], values[2]

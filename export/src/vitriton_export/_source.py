@@ -64,11 +64,7 @@ def fetch_weights(source: Source) -> Source:
         HubError: the hub cannot be reached.
         ExportError: the checkpoint has none.
     """
-    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]):
-        raise ExportError(
-            f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
-            "write one with the image processor's save_pretrained"
-        )
+    check_image_processor(source)
     if source.revision is not None:
         folder = _download(source.model_id, source.revision, _CONFIGS + _SAFETENSORS)
         if not _has_weights(folder):
@@ -77,6 +73,19 @@ def fetch_weights(source: Source) -> Source:
     if not _has_weights(source.folder):
         raise ExportError(f"{_where(source)} has no weights: none of {', '.join(_WEIGHTS)}")
     return source
+
+
+def check_image_processor(source: Source) -> None:
+    """Makes sure that the image processor's settings are there.
+
+    Raises:
+        ExportError: they are not.
+    """
+    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]):
+        raise ExportError(
+            f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
+            "write one with the image processor's save_pretrained"
+        )
 
 
 def _has_weights(folder: Path) -> bool:

@@ -287,8 +287,9 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
         "allow_untrained_pooler": True,  # whoever exported it has allowed it
     }
     source = sources.find(model, revision)
-    _checkpoint.load_config(source)
-    return plan_export(ExportOptions(**settings), _checkpoint.load(sources.fetch_weights(source)))
+    planned = ExportOptions(**settings)
+    _checkpoint.outline(source, planned)
+    return plan_export(planned, _checkpoint.load(sources.fetch_weights(source), planned))
 
 
 def _check_reference(exported: Exported, plan: Plan, model: str) -> None:

@@ -61,6 +61,14 @@ def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
         raise typer.BadParameter(f"{text!r} is no list of batch sizes; write it as 1,8,32, or none") from exc
 
 
+def _list(asked: bool) -> None:
+    if asked:
+        from vitriton_export import _listing
+
+        _listing.show(results_console())
+        raise typer.Exit
+
+
 def export(
     model: Annotated[str, typer.Argument(help="Hugging Face hub id, or a checkpoint's folder.")] = DEFAULT_MODEL,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
@@ -135,6 +143,16 @@ def export(
             help="Batch sizes that run before a model is ready, as 1,8,32; none: none.",
         ),
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", min=1, help="Side of the model's images.", show_default="the checkpoint's"),
+    ] = None,
+    image_processor_kwargs: Annotated[
+        str, typer.Option(metavar="JSON", help="Settings of the image processor that replace the checkpoint's.")
+    ] = "{}",
+    list_models: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=_list, help="Show what can be exported, and exit.")
+    ] = False,
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton.cli import fail
@@ -165,6 +183,8 @@ def export(
             accelerator=accelerator,
             tensorrt_cache=tensorrt_cache,
             warmup=_batch_sizes(warmup),
+            image_size=image_size,
+            image_processor_kwargs=image_processor_kwargs,
         )
         with Signals():  # SIGTERM, too, ends it by way of what tidies up
             with show_step(progress, "Import torch and transformers"):
@@ -223,7 +243,8 @@ def _show(result: ExportResult, console: Console) -> None:
     models = Table(title=escape(str(result.repository)), title_justify="left")
     for column in ("model", "output", "size"):
         models.add_column(column, overflow="fold")
-    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, "UINT8")}
+    dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
+    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, dtype)}
     for kind, shape in deployment.shapes.items():
         row = (TENSOR[kind], list(shape), deployment.output_type)
         rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row

@@ -1,4 +1,4 @@
-"""Encoded image → uint8 pixels, exactly as the PIL image processors of transformers make them.
+"""Encoded image → pixels, exactly as the PIL image processors of transformers make them.
 
 The same file runs in three places, so that their answers cannot drift apart: in Triton (the export copies it beside
 the preprocess model's `model.py` as `vitriton_preprocessing.py`), in the export's parity gate, and in the client. It
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[Any]  # uint8, or float32 where a step of the specification works on floats
 
 FORMAT = 1  # of the JSON file; raised when an older reader would misunderstand a newer file
 
@@ -38,13 +38,17 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize to `height` × `width`, or the shortest edge to `shortest_edge` with the longest at most `longest_edge`."""
+    """Resize to `height` × `width`, or the shortest edge to `shortest_edge` with the longest at most `longest_edge`.
+
+    `multiple_of` rounds both sides of the latter up.
+    """
 
     resample: str
     height: int | None = None
     width: int | None = None
     shortest_edge: int | None = None
     longest_edge: int | None = None
+    multiple_of: int | None = None
 
     def __post_init__(self) -> None:
         """Checks that the step says exactly one thing."""
@@ -62,6 +66,9 @@ class Resize:
         """
         if self.height and self.width:
             return self.height, self.width
+        if self.multiple_of:
+            new_height, new_width = replace(self, multiple_of=None).size(height, width)
+            return _round_up(new_height, self.multiple_of), _round_up(new_width, self.multiple_of)
         edge = self.shortest_edge or 0
         short, long = min(height, width), max(height, width)
         if self.longest_edge is None:
@@ -75,6 +82,10 @@ class Resize:
                 return height, width
             new_short, new_long = edge, int((edge if raw is None else raw) * long / short)
         return (new_long, new_short) if width <= height else (new_short, new_long)
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return ceil(side / multiple) * multiple
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,108 @@ class ConvertRGB:
     """Lay a picture with a transparent colour onto white; decoding alone keeps that colour's red, green and blue."""
 
 
-Step = ConvertRGB | Resize | CenterCrop
-_STEPS = {"convert_rgb": ConvertRGB, "resize": Resize, "center_crop": CenterCrop}
+@dataclass(frozen=True)
+class AlignLongAxis:
+    """Turn by 90 degrees, clockwise, where the longer side of the image is not the longer one of `height` × `width`."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Shrink, with its proportions, to fit `height` × `width`; what fits stays as it is."""
+
+    resample: str
+    height: int
+    width: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that an image of `height` × `width` is shrunk to.
+
+        Source: transformers.models.donut.image_processing_pil_donut, thumbnail.
+        """
+        new_height, new_width = min(height, self.height), min(width, self.width)
+        if (new_height, new_width) == (height, width):
+            return height, width
+        if height > width:
+            new_width = int(width * new_height / height)
+        elif width > height:
+            new_height = int(height * new_width / width)
+        return new_height, new_width
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Add zeros to `height` × `width`: around the image, or after its last row and column."""
+
+    height: int
+    width: int
+    center: bool = False
+
+
+@dataclass(frozen=True)
+class FlipChannels:
+    """RGB becomes BGR."""
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Multiply by `factor`. The image is float32 from here on, and so are the pixels."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Subtract `mean` and divide by `std`, per channel, in float32; comes after `Rescale`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Resize to whole patches, at most `max_patches` and nearly in proportion, and lay them out one a row.
+
+    What comes out is (max_patches + 1, patch_size², 3): a row for each patch, from the top left, line by line; rows of
+    zeros; and a last row that tells how many lines and columns of patches there are, in its first four bytes (two
+    little-endian 16-bit numbers).
+
+    Source: transformers.models.siglip2.image_processing_pil_siglip2.
+    """
+
+    resample: str
+    patch_size: int
+    max_patches: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) that an image of `height` × `width` is resized to, by transformers' own bisection."""
+        epsilon = 1e-5
+        low, high = epsilon / 10, 100.0
+        while high - low >= epsilon:
+            scale = (low + high) / 2
+            rows, columns = self._count(scale, height), self._count(scale, width)
+            low, high = (scale, high) if rows * columns <= self.max_patches else (low, scale)
+        return self._count(low, height) * self.patch_size, self._count(low, width) * self.patch_size
+
+    def _count(self, scale: float, side: int) -> int:
+        return max(1, ceil(side * scale / self.patch_size))
+
+
+Step = ConvertRGB | Resize | CenterCrop | AlignLongAxis | Thumbnail | Pad | FlipChannels | Rescale | Normalize | Patches
+_STEPS: dict[str, type[Step]] = {
+    "convert_rgb": ConvertRGB,
+    "resize": Resize,
+    "center_crop": CenterCrop,
+    "align_long_axis": AlignLongAxis,
+    "thumbnail": Thumbnail,
+    "pad": Pad,
+    "flip_channels": FlipChannels,
+    "rescale": Rescale,
+    "normalize": Normalize,
+    "patches": Patches,
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +220,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """What a model's image processor does to a picture up to the uint8 pixels; the rest is in the encoder's graph.
+    """What a model's image processor does to a picture up to the pixels; the rest is in the encoder's graph.
 
     Attributes:
         steps: done in this order.
@@ -122,6 +233,11 @@ class PreprocessSpec:
     height: int
     width: int
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels: uint8, unless a step works on floats."""
+        return np.dtype(np.float32 if any(isinstance(step, Rescale) for step in self.steps) else np.uint8)
 
     def to_json(self) -> str:
         """The text of the file, the same for equal specs."""
@@ -158,7 +274,7 @@ class PreprocessSpec:
             name = parameters.pop("op")
             if name not in _STEPS:
                 raise ValueError(f"unknown preprocessing step {name!r}; known are {', '.join(_STEPS)}")
-            steps.append(_STEPS[name](**parameters))
+            steps.append(_STEPS[name](**{key: _frozen(value) for key, value in parameters.items()}))
         limits = document.get("limits", {})
         return cls(
             steps=tuple(steps),
@@ -205,32 +321,22 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
     """Runs the steps of `spec` on a decoded RGB image.
 
     Returns:
-        (height, width, 3) uint8, contiguous.
+        (height, width, 3) of `spec.dtype`, contiguous.
 
     Raises:
         ImageError: a step would make an image over the limit of pixels, or with no pixels.
     """
+    value: Image.Image | Pixels = image
     for step in spec.steps:
-        if isinstance(step, Resize):
-            height, width = step.size(image.height, image.width)
-            if height * width > spec.limits.max_pixels or height < 1 or width < 1:
-                raise ImageError(
-                    f"{image.width} x {image.height} pixels would be resized to {width} x {height}, which is outside "
-                    f"of the limit of {spec.limits.max_pixels} (max_pixels)"
-                )
-            image = image.resize((width, height), resample=RESAMPLE[step.resample])
-        elif isinstance(step, CenterCrop):
-            image = _center_crop(image, step)
-        else:
-            image = _convert_rgb(image)
-    pixels = np.asarray(image)
+        value = _run(step, value, spec.limits)
+    pixels = np.ascontiguousarray(np.asarray(value))
     if pixels.shape != (spec.height, spec.width, 3):
         raise ImageError(f"preprocessing gave shape {pixels.shape} in place of {(spec.height, spec.width, 3)}")
     return pixels
 
 
 def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
-    """Encoded image → (height, width, 3) uint8.
+    """Encoded image → (height, width, 3) of `spec.dtype`.
 
     Raises:
         ImageError: it is not an image that can be used; the text says why.
@@ -261,6 +367,85 @@ def _check_icon(data: bytes, limits: Limits) -> None:
         else:
             width, height = (int.from_bytes(header[at : at + 4], "little", signed=True) for at in (4, 8))
         _check_size(abs(width), abs(height), limits)
+
+
+def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
+    """One step, on an image, or on (H, W, 3) once a step has made an array of it."""
+    if isinstance(step, (Resize, Thumbnail)):
+        return _resize(step, value, limits)
+    if isinstance(step, Patches):
+        return _patches(np.asarray(_resize(step, value, limits)), step)
+    if isinstance(value, Image.Image) and isinstance(step, (ConvertRGB, CenterCrop, AlignLongAxis)):
+        return _run_on_image(step, value)
+    return _run_on_array(step, np.asarray(value))
+
+
+def _run_on_image(step: ConvertRGB | CenterCrop | AlignLongAxis, image: Image.Image) -> Image.Image:
+    if isinstance(step, ConvertRGB):
+        return _convert_rgb(image)
+    if isinstance(step, CenterCrop):
+        return _center_crop(image, step)
+    upright, wide = step.height > step.width, step.width > step.height
+    if (upright and image.width > image.height) or (wide and image.height > image.width):
+        return image.transpose(Image.Transpose.ROTATE_270)
+    return image
+
+
+def _run_on_array(step: Step, array: Pixels) -> Pixels:
+    if isinstance(step, Rescale):
+        return (np.arange(256) * step.factor).astype(np.float32)[array]
+    if isinstance(step, Normalize):
+        normalized: Pixels = (array - np.array(step.mean, array.dtype)) / np.array(step.std, array.dtype)
+        return normalized
+    if isinstance(step, FlipChannels):
+        return array[..., ::-1]
+    if isinstance(step, Pad):
+        return _pad(array, step)
+    raise ImageError(f"preprocessing cannot do {step} after a step that makes an array of the image")
+
+
+def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
+    old = (value.height, value.width) if isinstance(value, Image.Image) else value.shape[:2]
+    height, width = step.size(*old)
+    if height * width > limits.max_pixels or height < 1 or width < 1:
+        raise ImageError(
+            f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}, which is outside "
+            f"of the limit of {limits.max_pixels} (max_pixels)"
+        )
+    if isinstance(step, Thumbnail) and (height, width) == old:
+        return value
+    if isinstance(value, Image.Image):
+        return value.resize((width, height), resample=RESAMPLE[step.resample])
+    # Pillow's filters on floats, which torch's antialiased interpolation was written after: they differ by rounding
+    channels = [Image.fromarray(np.ascontiguousarray(value[..., channel])) for channel in range(value.shape[2])]
+    resized = [channel.resize((width, height), resample=RESAMPLE[step.resample]) for channel in channels]
+    stacked: Pixels = np.stack([np.asarray(channel) for channel in resized], axis=-1)
+    return stacked
+
+
+def _pad(array: Pixels, step: Pad) -> Pixels:
+    height, width = step.height - array.shape[0], step.width - array.shape[1]
+    if height < 0 or width < 0:
+        raise ImageError(
+            f"{array.shape[1]} x {array.shape[0]} pixels are more than the {step.width} x {step.height} to pad to"
+        )
+    top, left = (height // 2, width // 2) if step.center else (0, 0)
+    return np.pad(array, ((top, height - top), (left, width - left), (0, 0)))
+
+
+def _patches(array: Pixels, step: Patches) -> Pixels:
+    size = step.patch_size
+    rows, columns = array.shape[0] // size, array.shape[1] // size
+    patches = array.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, size * size, 3)
+    packed = np.zeros((step.max_patches + 1, size * size, 3), np.uint8)
+    packed[: len(patches)] = patches
+    packed[-1].reshape(-1)[:4] = np.frombuffer(np.array([rows, columns], "<u2").tobytes(), np.uint8)
+    return packed
+
+
+def _frozen(value: Any) -> Any:
+    """JSON has lists, and a step that is compared and hashed has tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:

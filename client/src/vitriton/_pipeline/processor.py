@@ -56,6 +56,10 @@ def _served_settings(served: ServedModel) -> dict[str, Any]:
             settings |= {"do_center_crop": True, "crop_size": {"height": step.height, "width": step.width}}
         elif isinstance(step, ConvertRGB):
             settings["do_convert_rgb"] = True
+        else:
+            raise _mismatch(
+                served, "an image processor is given", f"has a step that it cannot be compared with, {step}"
+            )
     normalization = served.parameters.get("normalization")
     if normalization is not None:
         values = json.loads(normalization)

@@ -1,0 +1,30 @@
+"""`vitriton export --list`: the architectures that can be exported. It imports neither torch nor transformers."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from rich.console import Console
+from rich.table import Table
+
+from vitriton_export._architectures import FAMILIES
+from vitriton_export._families import Family
+
+
+def show(console: Console) -> None:
+    """Prints a row for each `model_type`."""
+    table = Table("model_type", "--pooling", "note", title="What `vitriton export` takes", title_justify="left")
+    for model_type, known in sorted(FAMILIES.items()):
+        table.add_row(model_type, " ".join(known.poolings), _note(known))
+    console.print(table)
+    console.print(
+        "--pooling pooler needs a pooler that the checkpoint has trained, or one without parameters. What is not in "
+        "the list is refused, with the reason.",
+        highlight=False,
+    )
+
+
+def _note(known: Family) -> str:
+    if known.requires and importlib.util.find_spec(known.requires) is None:
+        return f"needs {known.requires}, which is not installed: pip install {known.requires}"
+    return known.note
