@@ -161,7 +161,8 @@ def test_the_folder_of_a_single_model(exported: Path, inside: str) -> None:
 
 def test_a_repository_that_is_watched_may_be_empty(tmp_path: Path) -> None:
     """Exports will come; but the folder must be there."""
-    assert repository_checks.check(tmp_path, may_be_empty=True) == []
+    (tmp_path / "empty").mkdir()
+    assert repository_checks.check(tmp_path / "empty", may_be_empty=True) == []
     with pytest.raises(RepositoryError, match="does not exist"):
         repository_checks.check(tmp_path / "missing", may_be_empty=True)
 

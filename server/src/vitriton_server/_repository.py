@@ -58,15 +58,12 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
 
 def _check_level(repository: Path) -> None:
     """Refuses a model's own folder, or one of its versions, in place of the folder above."""
-    models = next(
-        (above for above in (repository, repository.resolve().parent) if (above / disk.CONFIG).is_file()), None
-    )
-    if models is not None:
-        above = models.resolve().parent
-        raise RepositoryError(
-            f"{repository} belongs to one model, {models.resolve().name}; serve the folder of the models, with "
-            f"--repository {above}"
-        )
+    for folder in (repository.resolve(), repository.resolve().parent):
+        if (folder / disk.CONFIG).is_file():
+            raise RepositoryError(
+                f"{repository} belongs to one model, {folder.name}; name the folder of all models with --repository "
+                f"{folder.parent}"
+            )
 
 
 def _is_model(folder: Path) -> bool:
