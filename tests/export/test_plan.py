@@ -28,6 +28,8 @@ from vitriton_export.placeholder import default_deployment
         ({"model": "/some/wörld"}, "cannot take the model name 'wörld'"),
         ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean"),
         ({"max_batch_size": 0}, "max_batch_size is 0; it must be from 1 to 1024"),
+        ({"precision": "int4"}, "precision is 'int4'; choose one of fp32, fp16, int8, int8-fast"),
+        ({"min_cosine": 1.5}, "min_cosine is 1.5; it must be above 0 and at most 1"),
         ({"model": " "}, "model is empty"),
         ({"repository": ""}, "repository is empty; name a folder with --repository"),
     ],
