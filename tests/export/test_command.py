@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from safetensors.numpy import load_file
 from support import checkpoints
@@ -85,6 +86,8 @@ def test_failures_are_one_line_and_exit_code_1(
     [
         ["--pooling", "max"],
         ["--precision", "int4"],
+        ["--optimize", "all"],
+        ["--output-dtype", "int8"],
         ["--max-batch-size", "0"],
         ["--repository", ""],
         ["--no-such-option"],
@@ -136,3 +139,23 @@ def test_weights_over_two_gigabytes(tmp_path):
     photo = Path(__file__).parents[2] / "examples/photos/cat.jpg"
     with TritonServer(repository) as server, Client(server.grpc_address, model="large") as client:
         assert client.embed(photo).shape == (1, 2560)
+
+
+def test_it_warns_of_a_precision_for_another_device(tiny_vit_checkpoint, tmp_path, monkeypatch):
+    """fp16 where there is no GPU is exported, with the reason against it on standard error."""
+    monkeypatch.setattr("vitriton_export._precision.has_gpu", lambda: False)
+    options = ["--repository", str(tmp_path / "r"), "--outputs", "pooled", "--precision", "fp16"]
+    done = run(app, ["export", str(tiny_vit_checkpoint), *options])
+    assert done.exit_code == 0, done.output
+    assert "warning: fp16 is for GPUs" in done.stderr
+
+
+def test_optimize_none_is_the_plain_graph(tiny_vit_checkpoint, tmp_path):
+    """Eager attention, and every token through the last block."""
+    options = ["--repository", str(tmp_path / "r"), "--outputs", "pooled", "--optimize", "none"]
+    done = run(app, ["export", str(tiny_vit_checkpoint), *options])
+    assert done.exit_code == 0, done.output
+    ops = [node.op_type for node in onnx.load(tmp_path / "r/tiny-vit_pooled_encoder/1/model.onnx").graph.node]
+    assert ops.count("Softmax") == 2
+    assert "MultiHeadAttention" not in ops
+    assert json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())["optimize"] == "none"

@@ -38,8 +38,10 @@ def array(given: ir.Value | None) -> Array | None:
 
 
 def dims(given: ir.Value) -> Dims | None:
-    """The sizes of a value, of which the unknown ones have names; None if not even their number is known."""
-    return None if given.shape is None else tuple(given.shape)
+    """The sizes of a value: numbers, or names such as the batch's; None if one has neither."""
+    sizes = () if given.shape is None else tuple(given.shape)
+    named = all(isinstance(size, int) or size.value is not None for size in sizes)
+    return sizes if given.shape is not None and named else None
 
 
 def constant(graph: ir.Graph, content: npt.ArrayLike) -> ir.Value:

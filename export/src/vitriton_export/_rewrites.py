@@ -25,11 +25,12 @@ def drop_reshapes(model: ir.Model) -> None:
     for node in model.graph:
         if node.op_type != "Reshape":
             continue
-        before = value(node, 0).producer()
-        if before is not None and before.op_type == "Reshape":
+        before, sizes = value(node, 0).producer(), array(node.inputs[1])
+        copies = sizes is None or 0 in sizes  # sizes of its input
+        if before is not None and before.op_type == "Reshape" and not copies:
             node.replace_input_with(0, value(before, 0))
         source, result = value(node, 0), node.outputs[0]
-        if source.shape is not None and source.shape == result.shape and not result.is_graph_output():
+        if dims(source) is not None and dims(source) == dims(result) and not result.is_graph_output():
             result.replace_all_uses_with(source)
     passes.RemoveUnusedNodesPass()(model)
 
@@ -123,9 +124,11 @@ def _move_up(gather: ir.Node, producer: ir.Node, axes: Axes) -> list[ir.Node]:
     return gathers
 
 
-def _one(source: ir.Value, axis: int) -> ir.Shape:
+def _one(source: ir.Value, axis: int) -> ir.Shape | None:
     """The shape of a value of which one index of an axis is left."""
-    sizes = list(dims(source) or ())
+    if source.shape is None:
+        return None
+    sizes = list(source.shape)
     sizes[axis] = 1
     return ir.Shape(sizes)
 
