@@ -18,7 +18,7 @@ from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, export_model
 from vitriton_export._architectures import FAMILIES
 from vitriton_export._checkpoint import load, outline
-from vitriton_export._export import _plan
+from vitriton_export._export import plan_export
 from vitriton_export._naflex import repeats_first_row, resize_position_embeddings
 from vitriton_export._source import find
 
@@ -43,7 +43,7 @@ def _export(folder, repository, **options):
 def _space(folder, repository, **options):
     """The fingerprint that an export would have."""
     chosen = ExportOptions(model=str(folder), repository=repository / "r", name="m", **options)
-    return _plan(chosen, load(find(str(folder), None), chosen)).deployment.fingerprint
+    return plan_export(chosen, load(find(str(folder), None), chosen)).deployment.fingerprint
 
 
 @pytest.fixture(scope="module")

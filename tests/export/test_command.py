@@ -158,4 +158,4 @@ def test_optimize_none_is_the_plain_graph(tiny_vit_checkpoint, tmp_path):
     ops = [node.op_type for node in onnx.load(tmp_path / "r/tiny-vit_pooled_encoder/1/model.onnx").graph.node]
     assert ops.count("Softmax") == 2
     assert "MultiHeadAttention" not in ops
-    assert json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())["optimize"] == "none"
+    assert json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())["options"]["optimize"] == "none"

@@ -49,6 +49,7 @@ def deployment(name: str, **changes: Any) -> Deployment:
         "pooling": "cls",
         "l2_normalize": False,
         "precision": "fp32",
+        "output_dtype": "fp32",
         "fingerprint": "v1-marked",
     }
     return Deployment(**settings | changes)
