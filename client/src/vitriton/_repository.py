@@ -34,7 +34,7 @@ LATEST = -1  # a step's version in an ensemble: whatever is the latest
 JOURNAL = ".vitriton.json"  # a file: Triton takes only folders for models
 LOCK = ".lock"  # in a workspace
 LOCK_S = 30.0  # a repository is locked for as long as renaming takes
-_LOCK_POLL_S = 0.02
+_LOCK_POLL_S = 0.02  # flock waits for ever or not at all
 REPLACED = ".replaced"  # the end of a name in a workspace: the only copy of something
 
 

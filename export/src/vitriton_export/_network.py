@@ -33,7 +33,8 @@ class Network(nn.Module):
 
     def _ascending(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, L): ViT-MAE sorts the patches by it, and so leaves them where they are."""
-        patch: int = self.model.config.patch_size  # type: ignore[union-attr,assignment]
+        config: Any = self.model.config  # of every architecture; this one has a patch_size
+        patch = config.patch_size
         length = (pixel_values.shape[2] // patch) * (pixel_values.shape[3] // patch)
         noise = torch.arange(length, dtype=torch.float32, device=pixel_values.device)
         return noise[None].expand(pixel_values.shape[0], length)

@@ -115,10 +115,11 @@ def called_with(model_type: str) -> dict[str, bool]:
     from transformers.models.auto import modeling_auto
 
     names: Any = modeling_auto.MODEL_MAPPING_NAMES.get(model_type)
-    model_class = getattr(transformers, names if isinstance(names, str) else names[0], None) if names else None
+    model_class: Any = getattr(transformers, names if isinstance(names, str) else names[0], None) if names else None
     try:
-        forward = model_class.forward  # type: ignore[union-attr]
-    except (AttributeError, ImportError):  # transformers' stand-in for a class that needs another package
+        forward = model_class.forward
+    # no such class, or transformers' stand-in for one that needs another package
+    except (AttributeError, ImportError):
         return {}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = list(inspect.signature(forward).parameters.values())[1:]
