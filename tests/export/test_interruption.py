@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import random
 import signal
@@ -23,21 +24,21 @@ from vitriton_server._plan import scan
 
 PARTS = ("_preprocess", "_pooled_encoder", "_unpooled_encoder", "_pooled", "_unpooled")
 IMAGE = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
+# Children come from a process without threads: what gRPC left in this one does not survive a fork.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["vitriton_export._processor", "vitriton_export._remove"])
 
 
-def killed_at(change: int, work: Callable[[], object]) -> bool:
-    """Runs `work` in a child that is killed just before its n-th renaming; False when it ended before that."""
-    child = os.fork()
-    if not child:
-        try:
-            _kill_at(change)
-            work()
-        finally:
-            os._exit(0)  # not by way of what pytest does at the end
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+def killed_at(change: int, work: Callable[..., object], *arguments: object) -> bool:
+    """Does `work` in a child that is killed just before its n-th renaming; False when it ended before that."""
+    child = CHILDREN.Process(target=_kill_at, args=(change, work, *arguments))
+    child.start()
+    child.join()
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
 
 
-def _kill_at(change: int) -> None:
+def _kill_at(change: int, work: Callable[..., object], *arguments: object) -> None:
     left = [change]
 
     def kill(event: str, arguments: tuple[object, ...]) -> None:
@@ -48,6 +49,7 @@ def _kill_at(change: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(kill)
+    work(*arguments)
 
 
 def served(repository: Path) -> dict[str, int]:
@@ -76,7 +78,7 @@ def repository(tmp_path: Path) -> Path:
 def test_a_first_export_that_is_killed(repository: Path) -> None:
     """At whatever step: each ensemble that is there is whole, and the next export leaves no trace of it."""
     killed = 0
-    while killed_at(killed + 1, lambda: marked.export(repository, "new", 1)):
+    while killed_at(killed + 1, marked.export, repository, "new", 1):
         killed += 1
         found = served(repository)
         assert {name for name in found if name.startswith("other")} == {"other_pooled", "other_unpooled"}
@@ -93,7 +95,7 @@ def test_a_replacement_that_is_killed(repository: Path) -> None:
     """At whatever step: each ensemble is the old or the new one, with its own steps; the next export tidies up."""
     marked.export(repository, "m", 1)
     killed = 0
-    while killed_at(killed + 1, lambda: marked.export(repository, "m", 2)):
+    while killed_at(killed + 1, marked.export, repository, "m", 2):
         killed += 1
         assert set(served(repository)) == {"m_pooled", "m_unpooled", "other_pooled", "other_unpooled"}
         version = marked.export(repository, "m", 3)
@@ -109,7 +111,7 @@ def test_a_removal_that_is_killed(repository: Path) -> None:
     killed = 0
     while True:
         marked.export(repository, "m", 1)
-        if not killed_at(killed + 1, lambda: remove(repository, "m")):
+        if not killed_at(killed + 1, remove, repository, "m"):
             break
         killed += 1
         assert {"other_pooled", "other_unpooled"} <= set(served(repository))
@@ -126,7 +128,7 @@ def test_a_removal_that_is_killed(repository: Path) -> None:
 def test_what_a_killed_export_leaves_is_served(repository: Path, change: int) -> None:
     """A Triton that takes the repository as it is starts, and answers with the old export or the new one."""
     marked.export(repository, "m", 1)
-    assert killed_at(change, lambda: marked.export(repository, "m", 2))
+    assert killed_at(change, marked.export, repository, "m", 2)
     with TritonServer(repository) as server:
         for name, marks in (("m", {1, 2}), ("other", {9})):
             with Client(server.grpc_address, model=name) as client:
