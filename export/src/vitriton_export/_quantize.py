@@ -2,13 +2,12 @@
 
 Weights: symmetric, with a scale for each output channel. Activations: uint8, by one of two ways to find their scale.
 
-- per token: a scale for each row, x ≈ s · (q − 128) with s = max|x| / 127. What becomes of an image does not depend on
-  the others in its batch.
+- per token: a scale for each row. What becomes of an image does not depend on the others in its batch.
 - per tensor: one scale and one zero point for the whole batch (ONNX's DynamicQuantizeLinear), with fewer passes over
   the activations. The other images of a batch move them.
 
-MatMulIntegerToFloat (com.microsoft) multiplies and applies the weights' scales in one pass. It takes one scale for all
-activations alone, so the tokens' scales are applied after it.
+MatMulIntegerToFloat (com.microsoft) multiplies, and applies the weights' scales and a bias in one pass. It takes one
+scale for all activations alone, so what the rows are scaled by is applied after it, and the bias after that.
 """
 
 from __future__ import annotations
@@ -19,37 +18,30 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from vitriton_export._ir import MICROSOFT, Array, array, constant, dims, graph_of, insert, replace, value
+from vitriton_export._ir import MICROSOFT, array, constant, dims, graph_of, insert, replace, value
+from vitriton_export._linear import Linear, linear_at
 
-_ZERO_POINT = np.uint8(128)
 _LEVELS = 127  # on each side of zero
 _SMALLEST = np.float32(1e-30)  # of a scale: a row of zeros stays one
+# Of activations that reach far above zero and only a little below, and so many levels are for what is below.
+_ONE_SIDED_ZERO_POINT = 32
 
 
 @dataclass(frozen=True)
 class _Quantized:
-    """Activations as integers: x ≈ scale · (values − zero_point)."""
+    """Activations as integers: x ≈ rows · scale · (values − zero_point).
+
+    Attributes:
+        values: (..., K) uint8.
+        scale: a number.
+        zero_point: a number, uint8.
+        rows: (..., 1) float32, or None for 1.
+    """
 
     values: ir.Value
     scale: ir.Value
     zero_point: ir.Value
-
-
-@dataclass(frozen=True)
-class _Product:
-    """x · weight + bias.
-
-    Attributes:
-        x: (..., K) float32.
-        weight: (K, N) float32.
-        bias: (N,) float32, or None.
-        node: whose output is the sum.
-    """
-
-    x: ir.Value
-    weight: Array
-    bias: ir.Value | None
-    node: ir.Node
+    rows: ir.Value | None = None
 
 
 def quantize(model: ir.Model, *, per_token: bool) -> int:
@@ -64,63 +56,71 @@ def quantize(model: ir.Model, *, per_token: bool) -> int:
     Returns:
         How many weights are in int8 now; 0 if the graph has no such product.
     """
-    products = [product for node in model.graph if (product := _product(node)) is not None]
+    layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
     quantized: dict[ir.Value, _Quantized] = {}
-    activations, multiply = (_by_token, _multiply_by_token) if per_token else (_by_tensor, _multiply_by_tensor)
-    for product in products:
-        if product.x not in quantized:  # what queries, keys and values are made of is quantised once
-            quantized[product.x] = activations(product.x, _first_user(model, product.x))
-        replace(product.node, multiply(quantized[product.x], product))
-    if products:
+    activations = _by_token if per_token else _by_tensor
+    for layer in layers:
+        if layer.x not in quantized:  # what queries, keys and values are made of is quantised once
+            quantized[layer.x] = activations(layer.x, _first_user(model, layer.x))
+        replace(layer.node, _multiply(quantized[layer.x], layer))
+    if layers:
         model.graph.opset_imports[MICROSOFT] = 1
     passes.RemoveUnusedNodesPass()(model)
-    return sum(product.weight.size for product in products)
+    return sum(layer.weight.size for layer in layers)
 
 
-def _product(node: ir.Node) -> _Product | None:
-    if node.op_type not in ("MatMul", "Gemm"):
-        return None
-    x, weight, shape = value(node, 0), array(node.inputs[1]), dims(value(node, 0))
-    if weight is None or weight.ndim != 2 or weight.dtype != np.float32 or shape is None or len(shape) < 2:
-        return None
-    batch = graph_of(node).inputs[0].shape
-    if len(shape) == 2 and batch is not None and shape[0] == batch[0]:
-        return None
-    return _of_gemm(node, x, weight) if node.op_type == "Gemm" else _of_matmul(node, x, weight)
-
-
-def _of_matmul(node: ir.Node, x: ir.Value, weight: Array) -> _Product:
-    """With the bias, if an Add of one follows."""
-    users = node.outputs[0].consumers()
-    if len(users) == 1 and users[0].op_type == "Add" and not node.outputs[0].is_graph_output():
-        for bias in users[0].inputs:
-            if bias is not None and array(bias) is not None and dims(bias) == weight.shape[1:]:
-                return _Product(x, weight, bias, users[0])
-    return _Product(x, weight, None, node)
-
-
-def _of_gemm(node: ir.Node, x: ir.Value, weight: Array) -> _Product | None:
-    """As torch's Linear is written where it gets rows: nothing scaled, only the weight transposed."""
-    settings = {name: attribute.value for name, attribute in node.attributes.items()}
-    plain = settings.get("alpha", 1) == 1 and settings.get("beta", 1) == 1 and not settings.get("transA", 0)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if not plain or (bias is not None and len(dims(bias) or ()) != 1):
-        return None
-    return _Product(x, weight.T if settings.get("transB", 0) else weight, bias, node)
+def _pays(layer: Linear) -> bool:
+    shape, batch = dims(layer.x), graph_of(layer.product).inputs[0].shape
+    one_row = shape is not None and len(shape) == 2 and batch is not None and shape[0] == batch[0]
+    return layer.weight.dtype == np.float32 and not one_row
 
 
 def _by_token(x: ir.Value, before: ir.Node) -> _Quantized:
     """Maximum and minimum take two reads and no write, where Abs would write; the scale is 0 for no row."""
     graph, last = graph_of(before), constant(graph_of(before), [-1])
-    highest = insert(before, "ReduceMax", [x, last], keepdims=1)
-    lowest = insert(before, "Neg", [insert(before, "ReduceMin", [x, last], keepdims=1)])
-    largest = insert(before, "Max", [highest, lowest, constant(graph, _SMALLEST)])
-    # QuantizeLinear has scales by row as well, and would save the product; but ONNX Runtime's CPU kernel then works on
-    # one core, which costs more from three cores on.
-    levels = insert(before, "Mul", [x, insert(before, "Div", [constant(graph, np.float32(_LEVELS)), largest])])
-    zero_point = constant(graph, _ZERO_POINT)
-    values = insert(before, "QuantizeLinear", [levels, constant(graph, np.float32(1)), zero_point])
-    return _Quantized(values, insert(before, "Mul", [largest, constant(graph, np.float32(1 / _LEVELS))]), zero_point)
+    largest, least = insert(before, "ReduceMax", [x, last], keepdims=1), _least(x)
+    if least is None:
+        zero_point, levels = _LEVELS + 1, _LEVELS
+        lowest = insert(before, "Neg", [insert(before, "ReduceMin", [x, last], keepdims=1)])
+        rows = insert(before, "Max", [largest, lowest, constant(graph, _SMALLEST)])
+    else:
+        zero_point = _ONE_SIDED_ZERO_POINT if least else 0
+        levels = 255 - zero_point
+        floor = np.float32(-least * levels / zero_point) if least else _SMALLEST
+        rows = insert(before, "Max", [largest, constant(graph, floor)])
+    # QuantizeLinear has scales by row as well, and would save the quotient; but ONNX Runtime's CPU kernel then works on
+    # one core, which gains nothing on two and costs more on many.
+    scale, zero = constant(graph, np.float32(1 / levels)), constant(graph, np.uint8(zero_point))
+    values = insert(before, "QuantizeLinear", [insert(before, "Div", [x, rows]), scale, zero])
+    return _Quantized(values, scale, zero, rows)
+
+
+def _least(x: ir.Value) -> float | None:
+    """The lowest value that an activation function can give, where that is little or nothing; None where unknown."""
+    node = x.producer()
+    if node is None or node.op_type not in ("Gelu", "Mul", "Relu"):
+        return None
+    if node.op_type != "Mul":
+        return {"Gelu": -0.1701, "Relu": 0.0}[node.op_type]
+    for place in (0, 1):  # x · sigmoid(x), or x · sigmoid(1.702 x): Swish and QuickGelu, as they are exported
+        gate, passed = value(node, place).producer(), value(node, 1 - place)
+        if gate is None or gate.op_type != "Sigmoid":
+            continue
+        factor = _factor(value(gate, 0), passed)
+        if factor is not None and factor > 0:
+            return -0.2785 / factor
+    return None
+
+
+def _factor(scaled: ir.Value, x: ir.Value) -> float | None:
+    """The constant that `scaled` is `x` multiplied by; None if it is something else."""
+    if scaled is x:
+        return 1.0
+    node = scaled.producer()
+    if node is None or node.op_type != "Mul" or x not in node.inputs:
+        return None
+    factor = array(node.inputs[1 - list(node.inputs).index(x)])
+    return float(factor.item()) if factor is not None and factor.size == 1 else None
 
 
 def _by_tensor(x: ir.Value, before: ir.Node) -> _Quantized:
@@ -129,28 +129,22 @@ def _by_tensor(x: ir.Value, before: ir.Node) -> _Quantized:
     return _Quantized(*node.outputs)
 
 
-def _multiply_by_token(x: _Quantized, product: _Product) -> ir.Value:
-    one = constant(graph_of(product.node), np.float32(1))
-    scaled = insert(product.node, "Mul", [_multiply(x, one, None, product), x.scale])
-    return scaled if product.bias is None else insert(product.node, "Add", [scaled, product.bias])
-
-
-def _multiply_by_tensor(x: _Quantized, product: _Product) -> ir.Value:
-    return _multiply(x, x.scale, product.bias, product)
-
-
-def _multiply(x: _Quantized, scale: ir.Value, bias: ir.Value | None, product: _Product) -> ir.Value:
-    """The product in float32; without the scale of `x` unless `scale` is that."""
-    graph = graph_of(product.node)
-    scales = np.maximum(np.abs(product.weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
-    weight = np.clip(np.round(product.weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
-    inputs = [x.values, constant(graph, weight), scale, constant(graph, scales), x.zero_point]
-    return insert(
-        product.node,
-        "MatMulIntegerToFloat",
-        inputs if bias is None else [*inputs, constant(graph, np.zeros_like(scales, np.int8)), bias],
-        MICROSOFT,
-    )
+def _multiply(x: _Quantized, layer: Linear) -> ir.Value:
+    """The layer's result in float32."""
+    before, graph = layer.node, graph_of(layer.node)
+    scales = np.maximum(np.abs(layer.weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
+    weight = np.clip(np.round(layer.weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
+    inputs = [x.values, constant(graph, weight), x.scale, constant(graph, scales), x.zero_point]
+    if x.rows is None and layer.bias is not None:
+        inputs += [constant(graph, np.zeros_like(scales, np.int8)), constant(graph, layer.bias)]
+    result = insert(before, "MatMulIntegerToFloat", inputs, MICROSOFT)
+    if x.rows is None:
+        return result
+    result = insert(before, "Mul", [result, x.rows])
+    if layer.bias is None:
+        return result
+    # As a row: ONNX Runtime would make BiasGelu of a vector and the Gelu behind it, which is slower than the two.
+    return insert(before, "Add", [result, constant(graph, layer.bias[np.newaxis])])
 
 
 def _first_user(model: ir.Model, x: ir.Value) -> ir.Node:

@@ -1,13 +1,15 @@
-"""Rewrites of an exported graph that leave out work, and change nothing else."""
+"""Rewrites of an exported graph that leave out work, and change nothing but how the numbers are rounded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from vitriton_export._ir import array, constant, dims, graph_of, insert, replace, value
+from vitriton_export._linear import linear_before, linear_behind
 
 # By input of a node, the axis of it that is the given axis of the output. Inputs without it, and those that are
 # repeated along it (broadcast), are left out.
@@ -17,6 +19,8 @@ Axes = dict[int, int]
 def optimize(model: ir.Model) -> None:
     """Removes, in place, what computes nothing that the outputs need."""
     drop_reshapes(model)
+    fold_scales(model)
+    fold_attention_biases(model)
     narrow(model)
 
 
@@ -32,6 +36,42 @@ def drop_reshapes(model: ir.Model) -> None:
         source, result = value(node, 0), node.outputs[0]
         if dims(source) is not None and dims(source) == dims(result) and not result.is_graph_output():
             result.replace_all_uses_with(source)
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def fold_scales(model: ir.Model) -> None:
+    """Puts factors by channel behind a linear layer (LayerScale) into its weight and bias, in place."""
+    for node in list(model.graph):
+        if node.op_type != "Mul":
+            continue
+        for place, given in enumerate(node.inputs):
+            factors, layer = array(given), linear_before(value(node, 1 - place))
+            if factors is None or layer is None or factors.shape != layer.weight.shape[1:]:
+                continue
+            layer.change(layer.weight * factors, None if layer.bias is None else layer.bias * factors)
+            replace(node, value(node, 1 - place))
+            break
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def fold_attention_biases(model: ir.Model) -> None:
+    """Removes the biases of keys, and moves those of values into the layer behind a fused attention, in place.
+
+    A key's bias adds the same to all products of a query, which softmax does not see. What a query gives the values as
+    weights adds up to 1, so that the result has their bias once, and what the next layer makes of it is a bias as well.
+    """
+    for node in list(model.graph):
+        if node.op_type != "MultiHeadAttention" or len(node.inputs) != 3:
+            continue
+        keys = linear_before(value(node, 1))
+        if keys is not None and keys.bias is not None:
+            keys.change(keys.weight, None)
+        values, projection = linear_before(value(node, 2)), linear_behind(node.outputs[0])
+        if values is None or values.bias is None or projection is None or projection.bias is None:
+            continue
+        moved = values.bias.astype(np.float64) @ projection.weight.astype(np.float64)
+        projection.change(projection.weight, projection.bias + moved)
+        values.change(values.weight, None)
     passes.RemoveUnusedNodesPass()(model)
 
 
