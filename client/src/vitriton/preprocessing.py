@@ -303,7 +303,9 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_size(image.width, image.height, limits)
-            return ImageOps.exif_transpose(image).convert("RGB")
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")  # without copies
     except ImageError:
         raise
     except UnidentifiedImageError as exc:
