@@ -74,14 +74,15 @@ def test_int8_fast_depends_on_the_batch(graphs):
 
 
 def test_activations_are_quantised_once(tiny_vit_checkpoint, tmp_path):
-    """Queries, keys and values share theirs: four for a block, and a product each for its six weights."""
+    """Queries, keys and values share theirs: four for a block, and a product for each weight and the patches."""
     options = ExportOptions(
         model=str(tiny_vit_checkpoint), repository=tmp_path / "r", precision="int8", outputs="unpooled", min_cosine=0.9
     )
     export_model(options)
     ops = [node.op_type for node in onnx.load(tmp_path / "r/tiny-vit_unpooled_encoder/1/model.onnx").graph.node]
     assert ops.count("QuantizeLinear") == 2 * 4
-    assert ops.count("MatMulIntegerToFloat") == 2 * 6
+    assert ops.count("MatMulIntegerToFloat") == 2 * 6 + 1
+    assert "Conv" not in ops
     assert ops.count("MatMul") == 0
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
-from vitriton_export._ir import MICROSOFT, array, constant, dims, graph_of, insert, replace, value
+from vitriton_export._ir import MICROSOFT, Array, array, constant, dims, graph_of, insert, replace, value
 from vitriton_export._linear import Linear, linear_at
+from vitriton_export._patches import PatchEmbedding, patch_embedding
 
 _LEVELS = 127  # on each side of zero
 _SMALLEST = np.float32(1e-30)  # of a scale: a row of zeros stays one
@@ -63,10 +64,13 @@ def quantize(model: ir.Model, *, per_token: bool) -> int:
         if layer.x not in quantized:  # what queries, keys and values are made of is quantised once
             quantized[layer.x] = activations(layer.x, _first_user(model, layer.x))
         replace(layer.node, _multiply(quantized[layer.x], layer))
+    embeddings = [found for node in model.graph if (found := patch_embedding(node)) is not None] if layers else []
+    for embedding in embeddings:
+        replace(embedding.node, _embed(embedding))
     if layers:
         model.graph.opset_imports[MICROSOFT] = 1
     passes.RemoveUnusedNodesPass()(model)
-    return sum(layer.weight.size for layer in layers)
+    return sum(weight.size for weight in (*(layer.weight for layer in layers), *(found.weight for found in embeddings)))
 
 
 def _pays(layer: Linear) -> bool:
@@ -131,20 +135,32 @@ def _by_tensor(x: ir.Value, before: ir.Node) -> _Quantized:
 
 def _multiply(x: _Quantized, layer: Linear) -> ir.Value:
     """The layer's result in float32."""
-    before, graph = layer.node, graph_of(layer.node)
-    scales = np.maximum(np.abs(layer.weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
-    weight = np.clip(np.round(layer.weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
-    inputs = [x.values, constant(graph, weight), x.scale, constant(graph, scales), x.zero_point]
-    if x.rows is None and layer.bias is not None:
-        inputs += [constant(graph, np.zeros_like(scales, np.int8)), constant(graph, layer.bias)]
-    result = insert(before, "MatMulIntegerToFloat", inputs, MICROSOFT)
     if x.rows is None:
-        return result
-    result = insert(before, "Mul", [result, x.rows])
-    if layer.bias is None:
+        return _product(x, layer.weight, layer.bias, layer.node)
+    before, bias = layer.node, layer.bias
+    result = insert(before, "Mul", [_product(x, layer.weight, None, before), x.rows])
+    if bias is None:
         return result
     # As a row: ONNX Runtime would make BiasGelu of a vector and the Gelu behind it, which is slower than the two.
-    return insert(before, "Add", [result, constant(graph, layer.bias[np.newaxis])])
+    return insert(before, "Add", [result, constant(graph_of(before), bias[np.newaxis])])
+
+
+def _embed(found: PatchEmbedding) -> ir.Value:
+    """Pixels are integers as they come: each batch has the same scale, and nothing is rounded but the weights."""
+    before, graph = found.node, graph_of(found.node)
+    one, zero_point = constant(graph, np.float32(1)), constant(graph, np.uint8(128))
+    return _product(_Quantized(found.patches(before), one, zero_point), found.weight, found.bias, before)
+
+
+def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) -> ir.Value:
+    """(values − zero_point) · weight, scaled, and the bias, in float32."""
+    graph = graph_of(before)
+    scales = np.maximum(np.abs(weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
+    levels = np.clip(np.round(weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
+    inputs = [x.values, constant(graph, levels), x.scale, constant(graph, scales), x.zero_point]
+    if bias is not None:
+        inputs += [constant(graph, np.zeros_like(scales, np.int8)), constant(graph, bias)]
+    return insert(before, "MatMulIntegerToFloat", inputs, MICROSOFT)
 
 
 def _first_user(model: ir.Model, x: ir.Value) -> ir.Node:
