@@ -1,5 +1,6 @@
 """Every architecture: what is known of it, and small models of some, exported whole. `make models` serves them all."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from vitriton_export._export import plan_export
 from vitriton_export._naflex import repeats_first_row, resize_position_embeddings
 from vitriton_export._source import find
 
+# What needs a package that is not there is refused, and named.
+HERE = {name for name in SMALL if not FAMILIES[name].requires or importlib.util.find_spec(FAMILIES[name].requires)}
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 LISTED = sorted({*MODEL_FOR_IMAGE_MAPPING_NAMES, *FAMILIES})
 PHOTO = Path(__file__).parents[2] / "examples/photos/cat.jpg"
@@ -62,7 +65,7 @@ def test_every_architecture_is_taken_or_refused_with_a_reason():
     """What transformers lists for image features has a reason or a small model, and what is promised has one."""
     reasons = {model_type: catalogue.refusal(model_type) for model_type in LISTED}
     taken = {model_type for model_type, reason in reasons.items() if not reason}
-    assert taken == set(SMALL)
+    assert taken == HERE
     assert taken >= catalogue.PROMISED
     assert len(taken) >= 40
     assert not [name for name, reason in reasons.items() if "not known" in reason]
@@ -72,7 +75,7 @@ def test_every_architecture_is_taken_or_refused_with_a_reason():
 def test_every_base_model_that_takes_pixel_values_is_taken_or_refused_with_a_reason():
     """As above, for all of transformers: it imports each of its models."""
     reasons = {model_type: catalogue.refusal(model_type) for model_type in catalogue.image_types()}
-    assert {model_type for model_type, reason in reasons.items() if not reason} == set(SMALL)
+    assert {model_type for model_type, reason in reasons.items() if not reason} == HERE
     assert not [name for name, reason in reasons.items() if "not known" in reason]
     text = PAGE.read_text()
     assert not [name for name in reasons if f"\n| `{name}` |" not in text], "run `make models`"
@@ -90,9 +93,24 @@ def test_the_list_shows_what_can_be_exported():
     assert done.exit_code == 0, done.output
     for model_type in FAMILIES:
         assert f" {model_type} " in done.stdout
-    assert "needs timm, which is not installed: pip install timm" in done.stdout
+    missing = "needs timm, which is not installed: pip install timm" in done.stdout
+    assert missing == (importlib.util.find_spec("timm") is None)
     line = next(line for line in done.stdout.splitlines() if " clip " in line)
     assert "auto pooler cls mean projection" in line
+
+
+def test_a_timm_model_brings_its_own_transforms(written, tmp_path):
+    """Its config.json says how images are prepared: pixels as its transforms make them, outputs as transformers'."""
+    pytest.importorskip("timm")
+    pixels, *outputs = _export(written("timm_wrapper"), tmp_path / "r").parity
+    assert pixels.max_abs_error == 0
+    assert all(stage.passed for stage in outputs)
+    with pytest.raises(ExportError, match="has no settings"):
+        export_model(
+            ExportOptions(
+                model=str(written("timm_wrapper")), repository=tmp_path / "r", image_processor_kwargs={"size": 32}
+            )
+        )
 
 
 @pytest.mark.parametrize("model_type", ["convnext", "dinov3_vit", "vit_mae"])
@@ -107,10 +125,10 @@ def test_small_models_pass_the_gate(written, tmp_path, model_type):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("start", range(0, len(SMALL), 6))
+@pytest.mark.parametrize("start", range(0, len(HERE), 6))
 def test_every_architecture_is_exported_and_served(tmp_path, start):
     """Pixels identical, outputs within 1e-4 of transformers, in the gate and through a real Triton."""
-    wanted = sorted(SMALL)[start : start + 6]
+    wanted = sorted(HERE)[start : start + 6]
     results = list(catalogue.check(wanted, tmp_path))
     assert [result for result in results if isinstance(result, catalogue.Failure)] == []
     assert {result.model_type for result in results} == set(wanted)

@@ -33,7 +33,7 @@ from transformers import (
 from transformers.image_transforms import center_crop, get_resize_output_image_size, get_size_with_aspect_ratio
 from transformers.image_utils import load_image
 from vitriton import preprocessing
-from vitriton.preprocessing import CenterCrop, ImageError, Limits, PreprocessSpec, Resize
+from vitriton.preprocessing import CenterCrop, ImageError, Limits, PreprocessSpec, Resize, to_pixels
 from vitriton_export._corpus import EXTREME, corpus
 from vitriton_export._float_processor import DINOv3ViTImageProcessor
 from vitriton_export._processor import describe
@@ -153,6 +153,15 @@ def test_crops_and_their_padding_are_those_of_transformers(size, crop):
     spec = PreprocessSpec(steps=(CenterCrop(*crop),), height=crop[0], width=crop[1])
     expected = center_crop(pixels, crop, input_data_format="channels_last")
     assert np.array_equal(preprocessing.to_pixels(Image.fromarray(pixels), spec), expected)
+
+
+@pytest.mark.parametrize(("width", "left"), [(9, 0), (10, 1), (11, 2), (12, 2), (15, 4), (16, 4)])
+def test_half_a_pixel_of_a_centre_crop_goes_to_the_even_number(width, left):
+    """As torchvision's CenterCrop rounds, which timm's models were evaluated with."""
+    columns = np.broadcast_to(np.arange(width, dtype=np.uint8)[None, :, None], (8, width, 3))
+    spec = PreprocessSpec(steps=(CenterCrop(8, 8, half_even=True),), height=8, width=8)
+    assert PreprocessSpec.from_json(spec.to_json()) == spec
+    assert to_pixels(Image.fromarray(np.ascontiguousarray(columns)), spec)[0, 0, 0] == left
 
 
 SPEC = PreprocessSpec(steps=(Resize("bilinear", shortest_edge=8), CenterCrop(8, 8)), height=8, width=8)

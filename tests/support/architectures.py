@@ -163,6 +163,20 @@ SMALL: dict[str, Small] = {
     "textnet": Small(
         config={"hidden_sizes": [8, 8, 16, 16, 32], "stem_out_channels": 8}, size=64, processor={"do_center_crop": True}
     ),
+    "timm_wrapper": Small(
+        config={
+            "architecture": "test_vit",
+            "num_classes": 0,
+            "pretrained_cfg": {
+                "input_size": [3, 160, 160],
+                "crop_pct": 0.95,
+                "interpolation": "bicubic",
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+        },
+        size=160,
+    ),
     "tipsv2_vision_model": Small(config=_RATIO, processor_class="ViTImageProcessorPil"),
     "vit": Small(config=_VIT),
     "vit_mae": Small(config=_VIT),
@@ -215,6 +229,8 @@ def _enliven(model: torch.nn.Module, size: int) -> None:
 
 
 def _write_processor(model_type: str, small: Small, folder: Path) -> None:
+    if "pretrained_cfg" in small.config:  # timm's configuration has it
+        return
     name = small.processor_class or IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")
     if name is None:  # on torchvision alone
         size = {"height": small.size, "width": small.size}

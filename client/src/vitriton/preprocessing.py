@@ -11,7 +11,7 @@ import io
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -90,10 +90,14 @@ def _round_up(side: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut `height` × `width` out of the middle; an image that is smaller is padded with black."""
+    """Cut `height` × `width` out of the middle; an image that is smaller is padded with black.
+
+    Half a pixel goes down, as in transformers; with `half_even` to the even number, as in torchvision.
+    """
 
     height: int
     width: int
+    half_even: bool | None = None
 
     def __post_init__(self) -> None:
         """Checks that something is left."""
@@ -461,7 +465,8 @@ def _convert_rgb(image: Image.Image) -> Image.Image:
 def _center_crop(image: Image.Image, crop: CenterCrop) -> Image.Image:
     """As transformers.image_transforms.center_crop, which pads by another rounding than it crops."""
     pad_height, pad_width = max(crop.height, image.height), max(crop.width, image.width)
-    top, left = (image.height - crop.height) // 2, (image.width - crop.width) // 2
+    middle = round if crop.half_even else floor
+    top, left = middle((image.height - crop.height) / 2), middle((image.width - crop.width) / 2)
     if (pad_height, pad_width) != (image.height, image.width):
         padded = Image.new("RGB", (pad_width, pad_height))
         top_pad, left_pad = ceil((pad_height - image.height) / 2), ceil((pad_width - image.width) / 2)

@@ -105,7 +105,7 @@ FAMILIES: dict[str, Family] = {
     "timm_wrapper": replace(
         _MAP,
         requires="timm",
-        note="with an image processor of transformers (preprocessor_config.json); timm's own transforms are refused",
+        note="with an image processor of transformers, or timm's usual transforms: Resize, then CenterCrop",
     ),
     "tipsv2_vision_model": replace(_REGISTERS, note=_TORCHVISION),
     "vit": Family(prefix=("cls",), computation=TRANSFORMER, pooler_computation=("pooler_act",)),

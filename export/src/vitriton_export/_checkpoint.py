@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedMo
 from transformers.utils import logging as transformers_logging
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export import _float_processor, _processor, _sizes
+from vitriton_export import _float_processor, _processor, _sizes, _timm_processor
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._families import Family, check_installed, family
 from vitriton_export._network import Network
@@ -218,12 +218,15 @@ def _config(source: Source, known: Family) -> Any:
 def _load_image_processor(source: Source, settings: Mapping[str, Any]) -> Any:
     """The PIL backend, by name: with torchvision installed the default is another one, which differs by grey levels."""
     try:
-        on_floats = _float_processor.load(source.folder, dict(settings))
-        if on_floats is not None:
-            return on_floats
+        for load_own in (_float_processor.load, _timm_processor.load):
+            own = load_own(source.folder, dict(settings))
+            if own is not None:
+                return own
         return AutoImageProcessor.from_pretrained(
             source.folder, backend="pil", trust_remote_code=False, local_files_only=True, **settings
         )
+    except ExportError:
+        raise
     except Exception as exc:
         raise ExportError(
             f"transformers cannot load the image processor of {source.model_id}: {one_line(exc)}"

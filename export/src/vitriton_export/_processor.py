@@ -11,6 +11,7 @@ from vitriton_export._errors import ExportError, one_line
 from vitriton_export._float_processor import FloatImageProcessor
 from vitriton_export._normalization import IDENTITY, Normalization
 from vitriton_export._recipes import PLAIN, RECIPES, Recipe
+from vitriton_export._timm_processor import TimmImageProcessor
 
 __all__ = ["Normalization", "describe"]
 
@@ -39,6 +40,8 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
     Raises:
         ExportError: it does something that the spec cannot express; the text names the processor and the reason.
     """
+    if isinstance(processor, TimmImageProcessor):
+        return processor.describe()
     name = type(processor).__name__
     recipe = _recipe(processor, name)
     try:

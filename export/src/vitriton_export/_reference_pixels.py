@@ -11,6 +11,7 @@ from vitriton.preprocessing import Patches, PreprocessSpec
 
 from vitriton_export._float_processor import FloatImageProcessor
 from vitriton_export._recipes import PLAIN, RECIPES
+from vitriton_export._timm_processor import TimmImageProcessor
 
 # Two implementations of one filter on floats between 0 and 1: Pillow adds up in float64, torch in float32.
 FLOAT_TOLERANCE = 1e-5
@@ -27,6 +28,8 @@ def reference_pixels(processor: Any, images: list[Image.Image], spec: Preprocess
     Returns:
         (N, H, W, 3) uint8, or float32 where the specification works on floats.
     """
+    if isinstance(processor, TimmImageProcessor):
+        return processor.pixels(images)
     if isinstance(processor, FloatImageProcessor):
         return np.moveaxis(processor(images, do_normalize=False, return_tensors="np")["pixel_values"], 1, -1)
     if spec.dtype == np.float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +82,22 @@ def check_image_processor(source: Source) -> None:
     Raises:
         ExportError: they are not.
     """
-    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]):
+    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]) and not has_timm_config(source.folder):
         raise ExportError(
             f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"
         )
+
+
+def has_timm_config(folder: Path) -> bool:
+    """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
+    if (folder / "preprocessor_config.json").is_file():
+        return False
+    try:
+        document = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and isinstance(document.get("pretrained_cfg"), dict)
 
 
 def _has_weights(folder: Path) -> bool:
