@@ -10,6 +10,8 @@ import pytest
 from support import awkward, checkpoints
 from typer.testing import CliRunner
 from vitriton.cli import app
+from vitriton_export import ExportOptions, export_model
+from vitriton_server import TritonServer
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 
@@ -120,3 +122,22 @@ def test_what_is_missing_is_said(small_server, arguments, message):
     done = run("--url", small_server.grpc_address, *arguments)
     assert done.exit_code == 1
     assert message in done.stderr.strip().splitlines()[-1]
+
+
+def test_what_an_export_was_told_is_known_of_the_served_model(tiny_vit_checkpoint, tmp_path):
+    """Another size of image and a moved gate come from the server: neither is a difference from the reference."""
+    told = ExportOptions(
+        model=str(tiny_vit_checkpoint),
+        repository=tmp_path / "r",
+        name="m",
+        image_size=64,
+        precision="int8",
+        min_cosine=0.9,
+    )
+    export_model(told)
+    with TritonServer(tmp_path / "r") as server:
+        done = run("--url", server.grpc_address, "--reference", tiny_vit_checkpoint, "--json")
+    assert done.exit_code == 0, done.output
+    stages = {stage["stage"]: stage for stage in json.loads(done.stdout)["stages"]}
+    assert "0.9" in stages["embedding"]["gate"]
+    assert stages["pixels"]["max_abs_error"] == 0

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
@@ -47,6 +48,8 @@ class Deployment:
         output_dtype: of their outputs.
         fingerprint: names the embedding space.
         serving: how Triton runs it.
+        verification: what else `vitriton verify` has to know of a running server: the options of the export that change
+            its images or its gates, by the names of `ExportOptions`.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Deployment:
     output_dtype: OutputDtype
     fingerprint: str
     serving: Serving = field(default_factory=Serving)
+    verification: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def preprocess_name(self) -> str:
@@ -194,7 +198,11 @@ def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
         "normalization": json.dumps(deployment.normalization.to_dict(), separators=(",", ":")),
         PILLOW_VERSION: deployment.pillow_version,
     }
-    return parameters if deployment.revision is None else parameters | {"revision": deployment.revision}
+    if deployment.revision is not None:
+        parameters["revision"] = deployment.revision
+    if deployment.verification:
+        parameters["verification"] = json.dumps(dict(deployment.verification), separators=(",", ":"), sort_keys=True)
+    return parameters
 
 
 def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: Kind) -> None:

@@ -175,6 +175,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         output_dtype=options.output_dtype,
         fingerprint=fingerprint,
         serving=options.serving,
+        verification=options.verification,
     )
     return Plan(checkpoint, weights, deployment)
 

@@ -40,7 +40,8 @@ class Exported:
         spec: the preprocessing, up to the pixels.
         normalization: what the graph does to them, as in the manifest.
         fingerprint: names the embedding space.
-        options: of the export, by the names of `ExportOptions`; empty where nothing tells, as on a server.
+        options: of the export, by the names of `ExportOptions`; of a served model those alone that change its images
+            or its gates.
         gates: by stage.
         versions: of the libraries that it was made with, where it tells.
     """
@@ -116,6 +117,12 @@ def from_parameters(
         precision: Any = parameters["precision"]
         pooling: Any = parameters["pooling"]
         spec = PreprocessSpec.from_json(parameters["preprocess"])
+        options = json.loads(parameters.get("verification", "{}"))
+        gates = _gates.gates(
+            precision,
+            output_dtype="fp16" if datatype == "FP16" else "fp32",
+            pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
+        )
         return Exported(
             name=name,
             kinds=tuple(kinds),
@@ -130,12 +137,8 @@ def from_parameters(
             spec=spec,
             normalization=json.loads(parameters["normalization"]),
             fingerprint=parameters["fingerprint"],
-            options={},
-            gates=_gates.gates(
-                precision,
-                output_dtype="fp16" if datatype == "FP16" else "fp32",
-                pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
-            ),
+            options=options,
+            gates=_gates.with_min_cosine(gates, options.get("min_cosine")),
             versions={"pillow": parameters["pillow_version"]},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:

@@ -148,6 +148,16 @@ class ExportOptions:
         return settings
 
     @property
+    def verification(self) -> dict[str, Any]:
+        """Those that change the images or the gates, where they were given."""
+        given = {
+            "image_size": self.image_size,
+            "image_processor_kwargs": self.image_processor_settings or None,
+            "min_cosine": self.min_cosine,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
     def folder(self) -> Path:
         """The repository."""
         return Path(self.repository)
