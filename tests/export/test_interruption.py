@@ -147,6 +147,21 @@ def test_an_export_keeps_its_name_from_being_removed(repository: Path) -> None:
     assert list(repository.iterdir()) == []
 
 
+def test_what_was_removed_while_it_is_used(repository: Path) -> None:
+    """Its steps stay until the server lets go of them; until then the name is neither there nor free."""
+    marked.export(repository, "m", 1)
+    with disk.in_use(repository):
+        assert remove(repository, "m") == [f"m{part}" for part in PARTS]
+        with pytest.raises(ExportError, match=r"has no export m; it has: other$"):
+            remove(repository, "m")
+        deployment = marked.deployment("m", fingerprint="v1-another")
+        with pytest.raises(ExportError, match=r"m was removed from .*, and a running server still uses m_preprocess, "):
+            _repository.check_target(repository, deployment)
+    _repository.tidy(repository)
+    _repository.check_target(repository, deployment)
+    assert {folder.name for folder in repository.iterdir()} == {f"other{part}" for part in PARTS}
+
+
 def test_removing_what_is_not_there(repository: Path, tmp_path: Path) -> None:
     """The error names what there is; what somebody else wrote is left alone."""
     with pytest.raises(ExportError, match=r"has no export m; it has: other$"):

@@ -233,6 +233,18 @@ def read_journal(repository: Path) -> dict[str, set[int]]:
         return {}
 
 
+def removed(repository: Path, names: Iterable[str]) -> bool:
+    """Whether of these models, an export's, none is left but such as go as soon as no server uses them."""
+    journal = read_journal(repository)
+    for name in names:
+        folder = repository / name
+        config, present = read_config(folder), versions(folder)
+        goes = bool(present) and present <= journal.get(name, set())
+        if folder.is_dir() and (not goes or config is None or steps(config, repository)):
+            return False
+    return True
+
+
 def write_journal(repository: Path, entries: Mapping[str, set[int]]) -> None:
     """Replaces the journal in one step; without entries there is none. The caller holds the exclusive lock."""
     path = repository / JOURNAL

@@ -109,6 +109,7 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
         plan = plan_export(options, _checkpoint.load(source, options))
+        _repository.tidy(options.folder)
         _repository.check_target(options.folder, plan.deployment)
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)

@@ -52,7 +52,7 @@ class Gate:
         elif self.tolerance is not None:
             demands.append(f"max abs error <= {self._max_abs_error(self.tolerance, max_abs_reference):.3g}")
         if self.min_cosine is not None:
-            demands.append(f"cosine >= {self.min_cosine:g}")
+            demands.append(f"cosine >= {self.min_cosine:.15g}")
         return ", ".join(demands) + (" (moved by --min-cosine)" if self.moved else "")
 
     def to_dict(self) -> dict[str, float | bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -70,10 +71,12 @@ class Folder:
         for path in self._paths:
             name = path.relative_to(self._folder).as_posix()
             try:
-                size = path.stat().st_size
-                if size <= _MAX_BYTES:
-                    yield name, path.read_bytes()
+                found = path.stat()
+                if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                    refuse(name, "is no file")
+                elif found.st_size > _MAX_BYTES:
+                    refuse(name, f"{found.st_size} bytes are over the {_MAX_BYTES} that a client sends")
                 else:
-                    refuse(name, f"{size} bytes are over the {_MAX_BYTES} that a client sends")
+                    yield name, path.read_bytes()
             except OSError as exc:
                 refuse(name, f"cannot be read: {exc.strerror or exc}")

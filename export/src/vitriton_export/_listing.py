@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from vitriton_export._architectures import FAMILIES
 from vitriton_export._families import Family
@@ -13,7 +13,8 @@ from vitriton_export._families import Family
 
 def show(console: Console) -> None:
     """Prints a row for each `model_type`."""
-    table = Table("model_type", "--pooling", "note", title="What `vitriton export` takes", title_justify="left")
+    names = Column("model_type", no_wrap=True, min_width=max(map(len, FAMILIES)))
+    table = Table(names, "--pooling", "note", title="What `vitriton export` takes", title_justify="left")
     for model_type, known in sorted(FAMILIES.items()):
         table.add_row(model_type, " ".join(known.poolings), _note(known))
     console.print(table)

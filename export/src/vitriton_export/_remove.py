@@ -33,6 +33,7 @@ def remove(repository: Path, name: str) -> list[str]:
         if name in disk.remove_abandoned(repository):
             raise ExportError(f"an export of {name} to {repository} is running; wait for its end, or end it")
         with disk.locked(repository, exclusive=True), disk.workspace(repository) as workspace:
+            disk.sweep(repository, workspace)
             found = _ours(repository, name)
             journal = disk.read_journal(repository)
             for model in found:
@@ -51,7 +52,7 @@ def remove(repository: Path, name: str) -> list[str]:
 def _ours(repository: Path, name: str) -> list[str]:
     """The models of an export that are there."""
     found = [model for model in every_model_name(name) if (repository / model).is_dir()]
-    if not found:
+    if disk.removed(repository, found):
         names = exports(repository)
         listed = f"it has: {', '.join(names)}" if names else "it holds no exports"
         raise ExportError(f"{repository} has no export {name}; {listed}")

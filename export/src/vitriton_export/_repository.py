@@ -37,10 +37,14 @@ def check_target(repository: Path, deployment: Deployment) -> None:
     name = deployment.name
     advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
     planned = _deployment.configs(deployment, int(VERSION))
-    for model in every_model_name(name):
+    there = [model for model in every_model_name(name) if (repository / model).exists()]
+    if there and disk.removed(repository, there):
+        raise ExportError(
+            f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
+            "it has let go of them, or use another --name"
+        )
+    for model in there:
         folder = repository / model
-        if not folder.exists():
-            continue
         config = disk.read_config(folder)
         fingerprint = None if config is None else disk.fingerprint(config)
         if fingerprint is None:
@@ -101,6 +105,23 @@ def not_writable(repository: Path, refused: OSError) -> ExportError:
         f"repository {repository} cannot be written to: {refused.strerror or refused}; {advice}choose another "
         "--repository"
     )
+
+
+def tidy(repository: Path) -> None:
+    """Removes what a removal or a killed export has left, and no server uses.
+
+    Raises:
+        ExportError: the repository cannot be written to, or another command is at it.
+    """
+    if not (repository / disk.JOURNAL).exists():
+        return
+    try:
+        with disk.workspace(repository) as workspace, disk.locked(repository, exclusive=True):
+            disk.sweep(repository, workspace)
+    except OSError as exc:
+        raise not_writable(repository, exc) from exc
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
 
 
 @contextlib.contextmanager

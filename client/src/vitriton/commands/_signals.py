@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command between two steps, never within one that must be whole."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command between two steps, never within one that must be whole."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """While it is entered, SIGINT and SIGTERM raise `Stopped` in the main thread; within `held`, at its end."""
+    """While it is entered, SIGINT, SIGTERM and SIGHUP raise `Stopped` in the main thread; within `held`, at its end."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -35,7 +35,7 @@ class Signals:
         self._waiting: int | None = None
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             # One that is ignored stays so: that is how shells keep Ctrl-C from what runs in the background.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._on_signal)
