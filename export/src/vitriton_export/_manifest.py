@@ -102,9 +102,11 @@ def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> No
 
 def _plain(options: ExportOptions) -> dict[str, Any]:
     """Every option of the export, given or not: with the source and the versions, enough to do it again."""
-    return {
+    plain = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in asdict(options).items()
     }
+    folder = Path(options.model).expanduser()
+    return plain | {"model": str(folder.resolve())} if folder.is_dir() else plain
 
 
 def _sha256(path: Path) -> str:
