@@ -17,6 +17,7 @@ from vitriton import (
     InvalidImage,
     ModelNotReady,
     Options,
+    ServerBusy,
     Unavailable,
 )
 from vitriton._wire.transport import CallError, Code, InferReply, ModelStatus
@@ -199,6 +200,25 @@ def test_deadline_while_reading(client_on):
     with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
         client_on(transport).embed(source(), timeout_s=0.05)
     assert len(transport.requests) <= 1
+
+
+def test_the_deadline_is_told_with_its_cause(client_on):
+    """When a request gets no answer in time while another waits to be sent again, the error is what that one met."""
+
+    def answer(request):
+        if request.images == [b"busy"]:
+            raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
+        raise CallError(Code.DEADLINE_EXCEEDED, "no complete answer in 60 s")
+
+    def after_send(sent):
+        if len(sent) == 2:
+            for pending in sent:
+                pending.finish()
+
+    transport = FakeTransport(answer, max_batch_size=1, after_send=after_send)
+    options = Options(initial_backoff_s=30.0, max_backoff_s=30.0)
+    with pytest.raises(ServerBusy, match="Exceeds maximum queue size"):
+        client_on(transport, options=options).embed([b"busy", b"slow"], timeout_s=60.0)
 
 
 def test_a_wrong_reply_is_a_mismatch(client_on):

@@ -278,7 +278,10 @@ def test_what_does_not_pass(client_on, fault, error):
     with pytest.raises(error, match=r"tried \d+ times in 0\.3 s") as caught:
         client_on(transport).embed(images(1), timeout_s=0.3)
     assert time.monotonic() - start >= 0.3
-    assert caught.value.attempts == len(transport.requests) > 3
+    sent = len(transport.requests)
+    assert (
+        3 < sent <= caught.value.attempts <= sent + 1
+    )  # the time may be over before the last attempt has sent anything
     assert (caught.value.model, caught.value.address) == ("m_pooled", "grpc://fake:8001")
     assert isinstance(caught.value.__cause__, CallError)
 

@@ -506,8 +506,12 @@ class Flow:
         wait_s = self._core.backoff.wait_s(failure, batch.attempts, random.random())
         if failure is Failure.UNKNOWN_MODEL and untried:  # a server that lacks the model does not stop the others
             wait_s = 0.0
-        if failure is Failure.DEADLINE and batch.error is not None:
-            raise self._too_late(batch)  # the last attempt had hardly any time, and has less to tell
+        if failure is Failure.DEADLINE:
+            tells = self._that_tells(
+                [b for b in (batch, *self._running, *self._waiting) if b.deadline is batch.deadline]
+            )
+            if tells.error is not None:
+                raise self._too_late(tells)
         if wait_s is None:
             raise error
         if untried and failure in SERVER_DOWN:
@@ -523,10 +527,17 @@ class Flow:
         if self._deadline is not None and not self._deadline.expired:
             return  # which all of its requests share
         late = [batch for batch in (*self._running, *self._waiting) if batch.deadline.expired]
-        if late:  # one that failed before says more than one that got no answer
-            raise self._too_late(next((batch for batch in late if batch.error is not None), late[0]))
+        if late:
+            raise self._too_late(self._that_tells(late))
         if self._deadline is not None and not self.finished:
             raise deadline_exceeded(self._context(None, None))
+
+    def _that_tells(self, late: list[_Batch]) -> _Batch:
+        """Which of the requests that share a deadline tells why it was missed: one that failed before, if there is any.
+
+        One that merely got no answer, perhaps to an attempt that had hardly any time, has less to tell.
+        """
+        return next((batch for batch in late if batch.error is not None), late[0])
 
     def _too_late(self, batch: _Batch) -> VitritonError:
         if batch.error is not None:
