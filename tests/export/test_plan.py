@@ -34,9 +34,10 @@ from vitriton_export.placeholder import default_deployment
         ({"image_size": 9, "image_processor_kwargs": {"size": 9}}, "give one of them"),
         ({"max_batch_size": 0}, "max_batch_size is 0; it must be from 1 to 1024"),
         ({"precision": "int4"}, "precision is 'int4'; choose one of fp32, fp16, int8, int8-fast"),
-        ({"min_cosine": 1.5}, "min_cosine is 1.5; it must be above 0 and at most 1"),
+        ({"min_cosine": 1.5}, "min_cosine is 1.5; it must be above 0 and below 1"),
+        ({"min_cosine": 1.0}, "min_cosine is 1.0; it must be above 0 and below 1"),
         ({"model": " "}, "model is empty"),
-        ({"repository": ""}, "repository is empty; name a folder with --repository"),
+        ({"repository": ""}, "repository is empty; name a folder"),
     ],
 )
 def test_options_that_no_export_can_have(options, message):

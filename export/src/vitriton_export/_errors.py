@@ -5,6 +5,25 @@ class ExportError(Exception):
     """The export did not happen, and the repository is as it was. The text says what is wrong and what to do."""
 
 
+class OptionError(ExportError):
+    """A value that an option cannot have.
+
+    Attributes:
+        option: its name in Python; the command's is `flag`.
+        wrong: what is wrong with the value, and what it may be; the sentence begins with the option.
+    """
+
+    def __init__(self, option: str, wrong: str) -> None:
+        super().__init__(f"{option} {wrong}")
+        self.option = option
+        self.wrong = wrong
+
+    @property
+    def flag(self) -> str:
+        """The option of the command."""
+        return "--" + self.option.replace("_", "-")
+
+
 class HubError(ExportError):
     """The hub cannot be reached, and the cache does not have the model."""
 

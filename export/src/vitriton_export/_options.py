@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._serving import Accelerator, Device, Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
@@ -98,17 +98,20 @@ class ExportOptions:
         for field, choices in _CHOICES.items():
             value = getattr(self, field)
             if value not in get_args(choices):
-                raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
-        if self.min_cosine is not None and not 0 < self.min_cosine <= 1:
-            raise ExportError(f"min_cosine is {self.min_cosine}; it must be above 0 and at most 1")
+                raise OptionError(field, f"is {value!r}; choose one of {', '.join(get_args(choices))}")
+        if self.min_cosine is not None and not 0 < self.min_cosine < 1:
+            raise OptionError(
+                "min_cosine",
+                f"is {self.min_cosine}; it must be above 0 and below 1, which rounding alone keeps out of reach",
+            )
         if not 1 <= self.max_batch_size <= 1024:
-            raise ExportError(f"max_batch_size is {self.max_batch_size}; it must be from 1 to 1024")
+            raise OptionError("max_batch_size", f"is {self.max_batch_size}; it must be from 1 to 1024")
         self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)
         if self.image_size is not None and not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise ExportError(f"image_size is {self.image_size}; it must be from 1 to {MAX_IMAGE_SIZE}")
+            raise OptionError("image_size", f"is {self.image_size}; it must be from 1 to {MAX_IMAGE_SIZE}")
         settings = self.image_processor_settings
         if self.image_size is not None and settings.keys() & {"size", "crop_size", "pad_size"}:
-            raise ExportError("image_size is given, and image_processor_kwargs has a size as well; give one of them")
+            raise OptionError("image_size", "is given, and image_processor_kwargs has a size as well; give one of them")
         if not self.model.strip():
             raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
@@ -117,7 +120,7 @@ class ExportOptions:
                 "most 128, starting with a letter or digit; give another with --name"
             )
         if not os.fspath(self.repository):
-            raise ExportError("repository is empty; name a folder with --repository")
+            raise OptionError("repository", "is empty; name a folder")
         try:
             is_file = self.folder.exists() and not self.folder.is_dir()
         except OSError as exc:
@@ -132,18 +135,19 @@ class ExportOptions:
         """`image_processor_kwargs`, read.
 
         Raises:
-            ExportError: it is no JSON object.
+            OptionError: it is no JSON object.
         """
         if not isinstance(self.image_processor_kwargs, str):
             return dict(self.image_processor_kwargs)
         try:
             settings = json.loads(self.image_processor_kwargs)
         except ValueError as exc:
-            raise ExportError(f"image_processor_kwargs is not JSON: {exc}") from exc
+            raise OptionError("image_processor_kwargs", f"is not JSON: {exc}") from exc
         if not isinstance(settings, dict):
-            raise ExportError(
-                f"image_processor_kwargs is {self.image_processor_kwargs}; it must be a JSON object, such as "
-                '{"size": {"height": 384, "width": 384}}'
+            raise OptionError(
+                "image_processor_kwargs",
+                f"is {self.image_processor_kwargs}; it must be a JSON object, such as "
+                '{"size": {"height": 384, "width": 384}}',
             )
         return settings
 

@@ -144,11 +144,11 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
         try:
             parent.mkdir(parents=True, exist_ok=True)
             disk.remove_abandoned(repository)
-            _check_room(repository, parent, needed_bytes)
             if repository.exists():
                 with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
                     pass
             staging = stack.enter_context(disk.workspace(repository, name))
+            _check_room(repository, parent, needed_bytes)  # last, as a folder that takes no files has no room either
             if (repository / disk.JOURNAL).exists():
                 with disk.locked(repository, exclusive=True):
                     disk.sweep(repository, staging)

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 
 Device = Literal["auto", "cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
@@ -58,7 +58,7 @@ class Serving:
         for field, choices in (("device", Device), ("accelerator", Accelerator)):
             value = getattr(self, field)
             if value not in get_args(choices) and not (field == "accelerator" and value is None):
-                raise ExportError(f"{field} is {value!r}; choose one of {', '.join(get_args(choices))}")
+                raise OptionError(field, f"is {value!r}; choose one of {', '.join(get_args(choices))}")
         for field, least, most in (
             ("instances", 1, MAX_INSTANCES),
             ("max_queue_delay_us", 0, MAX_QUEUE_DELAY_US),
@@ -67,14 +67,14 @@ class Serving:
         ):
             value = getattr(self, field)
             if not least <= value <= most:
-                raise ExportError(f"{field} is {value}; it must be from {least} to {most}")
+                raise OptionError(field, f"is {value}; it must be from {least} to {most}")
         if self.accelerator is not None and self.device not in ("auto", _RUNS_ON[self.accelerator]):
             raise ExportError(
                 f"the accelerator {self.accelerator} runs on a {_RUNS_ON[self.accelerator].upper()}, and device is "
                 f"{self.device}; leave out one of the two"
             )
         if not self.tensorrt_cache:
-            raise ExportError("tensorrt_cache is empty; name a folder, as the server sees it")
+            raise OptionError("tensorrt_cache", "is empty; name a folder, as the server sees it")
 
     def check(self, *, max_batch_size: int, precision: str) -> None:
         """Refuses what does not go together with the rest of an export.
@@ -84,7 +84,7 @@ class Serving:
         """
         for size in self.warmup or ():
             if not 1 <= size <= max_batch_size:
-                raise ExportError(f"warmup has the batch size {size}; it must be from 1 to {max_batch_size}")
+                raise OptionError("warmup", f"has the batch size {size}; it must be from 1 to {max_batch_size}")
         if self.accelerator == "tensorrt" and precision not in _TENSORRT_MODES:
             raise ExportError(
                 f"TensorRT cannot run the graph of precision {precision}; use --precision fp16 with --accelerator "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Optimize, OutputDtype, Outputs, Pooling, Precision
 from vitriton_export._serving import (
     MAX_INSTANCES,
@@ -190,11 +191,17 @@ def export(
             with show_step(progress, "Import torch and transformers"):
                 from vitriton_export._export import export_model
             result = export_model(options, lambda title: show_step(progress, title))
+    except OptionError as exc:
+        raise typer.BadParameter(f"it {exc.wrong}", param_hint=exc.flag) from exc
     except ExportError as exc:
         fail(str(exc))
     except Stopped as exc:
+        with contextlib.suppress(OSError):  # the terminal may be what has gone
+            progress.print(f"stopped by {signal.Signals(exc.number).name}")
         raise typer.Exit(exc.exit_code) from None
-    progress.print(f"Exported {result.deployment.model_id} in {time.perf_counter() - started:.1f} s")
+    progress.print(
+        f"Exported {result.deployment.model_id} as {result.deployment.name} in {time.perf_counter() - started:.1f} s"
+    )
     _show(result, results_console())
     for warning in result.warnings:
         progress.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
