@@ -126,13 +126,15 @@ def test_changes_under_traffic(tmp_path: Path, seconds: float) -> None:
     repository = tmp_path / "repository"
     marked.export(repository, "constant", 100)
     marked.export(repository, "replaced", 1)
-    with TritonServer(repository, watch_repository=True) as server:
+    log: list[str] = []
+    with TritonServer(repository, watch_repository=True, on_log_line=log.append) as server:
         with traffic(server, "constant", "replaced") as running:
             started, number = time.monotonic(), 2
             one_round(server, repository, running["replaced"], number)
             while time.monotonic() - started < seconds:
                 number += 1
                 one_round(server, repository, running["replaced"], number)
+        assert not [line for line in log if "failed to load" in line or "not present" in line]
         assert all(marks == [100] for marks in running["constant"].marks.values())
         assert all(marks == list(range(1, number + 1)) for marks in running["replaced"].marks.values())
         assert {len(each.marks) for each in running.values()} == {3}

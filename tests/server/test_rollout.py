@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,39 +37,42 @@ def loaded(view: View) -> set[tuple[str, int]]:
 def test_a_new_export_comes_steps_first() -> None:
     """Its ensemble waits until Triton has loaded both steps."""
     wanted = export("m", 1)
-    view = next_view({}, wanted, (), set())
+    view = next_view({}, wanted, {}, set())
     assert set(view) == {"m_preprocess", "m_encoder"}
-    assert set(next_view(view, wanted, (), {("m_encoder", 1)})) == {"m_preprocess", "m_encoder"}
-    assert next_view(view, wanted, (), loaded(view)) == wanted
+    assert set(next_view(view, wanted, {}, {("m_encoder", 1)})) == {"m_preprocess", "m_encoder"}
+    assert next_view(view, wanted, {}, loaded(view)) == wanted
 
 
 def test_a_replacement_goes_through_states_that_are_whole() -> None:
     """New steps beside the old, then the ensemble, then, when the old one has no requests, the old steps go."""
     old, wanted = export("m", 1), export("m", 2)
-    both = next_view(old, wanted, (), loaded(old))
+    both = next_view(old, wanted, {}, loaded(old))
     assert both["m_pooled"] == old["m_pooled"]
     assert steps(both, "m") == {(1, 2)}
-    switched = next_view(both, wanted, (), loaded(both))
-    assert switched["m_pooled"] == wanted["m_pooled"]
+    switched = next_view(both, wanted, {}, loaded(both))
+    assert switched["m_pooled"] == replace(wanted["m_pooled"], leaving=frozenset({1}))
     assert steps(switched, "m") == {(1, 2)}
-    draining = next_view(switched, wanted, [old["m_pooled"].steps], loaded(switched))
-    assert steps(draining, "m") == {(1, 2)}
-    assert next_view(draining, wanted, (), loaded(draining)) == wanted
+    draining = next_view(switched, wanted, {("m_pooled", 1): old["m_pooled"].steps}, loaded(switched))
+    assert draining == switched
+    assert next_view(draining, wanted, {}, loaded(draining)) == wanted
 
 
 def test_a_removed_export_goes_ensemble_first() -> None:
     """Its steps stay while Triton still has it."""
     old = export("m", 1)
-    view = next_view(old, {}, (), loaded(old))
+    view = next_view(old, {}, {}, loaded(old))
     assert set(view) == {"m_preprocess", "m_encoder"}
-    assert set(next_view(view, {}, [old["m_pooled"].steps], loaded(view))) == {"m_preprocess", "m_encoder"}
-    assert next_view(view, {}, (), loaded(view)) == {}
+    assert set(next_view(view, {}, {("m_pooled", 1): old["m_pooled"].steps}, loaded(view))) == {
+        "m_preprocess",
+        "m_encoder",
+    }
+    assert next_view(view, {}, {}, loaded(view)) == {}
 
 
 def test_others_are_not_touched() -> None:
     """Whatever happens to one export, another stays as it is; models of others are shown at once."""
     constant, foreign = export("c", 1), {"foreign": Model()}
-    view = next_view({**export("m", 1), **constant}, {**export("m", 2), **constant, **foreign}, (), set())
+    view = next_view({**export("m", 1), **constant}, {**export("m", 2), **constant, **foreign}, {}, set())
     assert {name: view[name] for name in (*constant, *foreign)} == {**constant, **foreign}
 
 
@@ -116,6 +120,11 @@ def test_the_folder_shows_the_view(repository: Path, tmp_path: Path) -> None:
     folder.show(export("m", 1, 2))
     assert shown(models)["m_encoder"] == {"1", "2", "config.pbtxt"}
     assert (models / "m_pooled" / "config.pbtxt").read_text() == "2"
+    leaving = export("m", 1, 2)
+    folder.show({**leaving, "m_pooled": replace(leaving["m_pooled"], leaving=frozenset({1}))})
+    assert shown(models)["m_pooled"] == {"1", "2", "config.pbtxt"}
+    folder.show(leaving)
+    assert shown(models)["m_pooled"] == {"2", "config.pbtxt"}
     folder.show({})
     assert shown(models) == {}
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["models"]

@@ -49,13 +49,15 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
     return found, problems
 
 
-def next_view(current: View, wanted: View, retiring: Iterable[frozenset[Version]], ready: Collection[Version]) -> View:
+def next_view(
+    current: View, wanted: View, retiring: Mapping[Version, frozenset[Version]], ready: Collection[Version]
+) -> View:
     """The next view on the way to `wanted`.
 
     Args:
         current: what is shown.
         wanted: what is to be shown in the end.
-        retiring: the steps of ensembles that are no longer shown and still have requests.
+        retiring: ensembles that are no longer to be loaded and still have requests, and the steps of each.
         ready: the versions that Triton has loaded.
     """
     view = {name: model for name, model in wanted.items() if model.config is None}
@@ -66,9 +68,13 @@ def next_view(current: View, wanted: View, retiring: Iterable[frozenset[Version]
             view[name] = model
         elif name in current:
             view[name] = current[name]
+        if name in view:
+            before = {version for other, version in retiring if other == name}
+            before |= current[name].versions if name in current else set()
+            view[name] = replace(view[name], leaving=frozenset(before - view[name].versions))
     # what goes with this very step is still in use; from the next one on it is among the retiring
     ensembles = [model for models in (wanted, view, current) for model in models.values()]
-    for step, versions in _named([*ensembles, *(Model(steps=steps) for steps in retiring)]).items():
+    for step, versions in _named([*ensembles, *(Model(steps=steps) for steps in retiring.values())]).items():
         source = wanted.get(step) or current.get(step)
         if source is not None and source.config is not None:
             view[step] = replace(source, versions=frozenset(versions))
@@ -78,7 +84,7 @@ def next_view(current: View, wanted: View, retiring: Iterable[frozenset[Version]
 def at_rest(view: View) -> View:
     """What is left of a view when nobody uses what its ensembles no longer name."""
     shown = {(name, version) for name, model in view.items() for version in model.versions}
-    return next_view({}, view, (), shown)
+    return next_view({}, view, {}, shown)
 
 
 def without(wanted: View, current: View, rejected: Collection[str]) -> View:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -98,7 +99,7 @@ class Rollout:
         self._reject(states)
         ready = {version for version, (state, _) in states.items() if state == "READY"}
         wanted = without(self._wanted, self._view, self._rejected)
-        self._show(next_view(self._view, wanted, self._retiring.values(), ready))
+        self._show(next_view(self._view, wanted, self._retiring, ready))
         self._sweep()
         return self._tell(ready)
 
@@ -124,7 +125,7 @@ class Rollout:
             if not model.steps or model.config is None or name in self._rejected:
                 continue
             own = {(name, version) for version in model.versions}
-            if all(states.get(version, ("", ""))[0] == "READY" for version in own) and self._view.get(name) == model:
+            if all(states.get(version, ("", ""))[0] == "READY" for version in own) and _is(self._view.get(name), model):
                 continue
             reason = next((text for each in model.steps | own if (text := _failure(states.get(each)))), None)
             if reason is None and self._clock() - self._wanted_since_s[name] > self._patience_s:
@@ -138,7 +139,7 @@ class Rollout:
         if view == self._view or self._folder is None:
             return
         for name, model in self._view.items():
-            if model.steps and view.get(name) != model:
+            if model.steps and not _is(view.get(name), model):
                 self._retiring |= {(name, version): model.steps for version in model.versions}
         self._folder.show(view)
         self._view = view
@@ -174,6 +175,11 @@ class Rollout:
             elif old is not None and new is not None and old != new:
                 _LOG.info("%s has version %s in place of %s", name, _numbers(new), _numbers(old))
         return before != served
+
+
+def _is(shown: Model | None, model: Model) -> bool:
+    """Whether it is this model that is shown, whatever else of it has still to go."""
+    return shown is not None and replace(shown, leaving=model.leaving) == model
 
 
 def _failure(state: State | None) -> str | None:

@@ -25,13 +25,21 @@ class Model:
 
     Attributes:
         config: the text of its config.pbtxt; None for a model that is taken as it is, whatever changes in it.
-        versions: of its folders, those that Triton is to see.
+        versions: of its folders, those that Triton is to load.
         steps: of an ensemble, the models and versions that it consists of.
+        leaving: of an ensemble, those before it. Triton may be about to load them once more, as it does with a
+            configuration that it has read before when their steps change; their folders stay until they are unloaded.
     """
 
     config: str | None = None
     versions: frozenset[int] = frozenset()
     steps: frozenset[tuple[str, int]] = frozenset()
+    leaving: frozenset[int] = frozenset()
+
+    @property
+    def folders(self) -> frozenset[int]:
+        """The versions whose folders Triton sees."""
+        return self.versions | self.leaving
 
 
 View = Mapping[str, Model]
@@ -39,7 +47,7 @@ View = Mapping[str, Model]
 
 def version_folders(repository: Path, models: Iterable[tuple[str, Model]]) -> set[Path]:
     """Those of the repository that a view links to."""
-    return {repository / name / str(version) for name, model in models for version in model.versions}
+    return {repository / name / str(version) for name, model in models for version in model.folders}
 
 
 class ViewFolder:
@@ -77,19 +85,19 @@ class ViewFolder:
             made = private / name
             made.mkdir()
             (made / disk.CONFIG).write_text(model.config)
-            for version in model.versions:
+            for version in model.folders:
                 self._link(made, name, version)
             made.rename(self._folder / name)
 
     def _change(self, name: str, shown: Model, model: Model) -> None:
         folder = self._folder / name
-        for version in model.versions - shown.versions:
+        for version in model.folders - shown.folders:
             self._link(folder, name, version)
         if model.config is not None and model.config != shown.config:
             with self._private() as private:
                 (private / disk.CONFIG).write_text(model.config)
                 (private / disk.CONFIG).replace(folder / disk.CONFIG)
-        for version in shown.versions - model.versions:
+        for version in shown.folders - model.folders:
             self._discard(folder / str(version))
 
     def _take_away(self, name: str) -> None:
