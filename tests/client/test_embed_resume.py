@@ -137,7 +137,7 @@ def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory
     output = folder / "cut" / "out.npy"
     with (
         TritonServer(repository, exit_timeout_s=0) as other,
-        start(other.grpc_address, output, "--timeout", "3") as process,
+        start(other.grpc_address, output, "--timeout", "10") as process,
     ):
         wait_for_commits(output, 8, process)
         other.stop()
