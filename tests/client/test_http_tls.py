@@ -76,6 +76,29 @@ def test_tls_cancel(authority):
         wait_until(lambda: threading.active_count() < before)
 
 
+def test_cancelled_in_the_handshake(authority):
+    """A request that is cancelled ends its connection, also where the server has not yet said a word of TLS."""
+    heard, left = threading.Event(), threading.Event()
+
+    def script(peer):
+        peer.socket.recv(1000)
+        heard.set()
+        try:
+            peer.wait()
+        finally:
+            left.set()
+
+    with ScriptedServer(script) as server:
+        transport = connect(server.port, scheme="https", tls=TLS(ca_file=authority / "ca.pem"))
+        pending = transport.send(request(), None)
+        assert heard.wait(60)
+        pending.cancel()
+        with pytest.raises(CallError, match="CANCELLED"):
+            pending.result()
+        assert left.wait(60)
+        transport.close()
+
+
 def test_client_certificate(authority):
     """A server that asks for a certificate gets the client's, and without one there is no connection."""
     with secure(authority, ask_client=True) as server:

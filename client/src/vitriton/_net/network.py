@@ -226,11 +226,18 @@ class Stream:
             self.close()
             raise ConnectFailed("TLS through a proxy that is itself reached by TLS is not supported")
         try:
-            with _Step(self._socket, ConnectFailed, "TLS: "):
-                return Stream(context.wrap_socket(self._socket, server_hostname=server_name))
-        except BaseException:
+            sock = context.wrap_socket(self._socket, server_hostname=server_name, do_handshake_on_connect=False)
+        except (OSError, ValueError) as exc:  # ValueError: a name that OpenSSL cannot check
             self.close()
+            raise ConnectFailed(f"TLS: {_reason(exc)}") from exc
+        # The wrapped socket has the descriptor now: it is what a cancellation must reach, and what is to be closed.
+        try:
+            with _Step(sock, ConnectFailed, "TLS: "):
+                sock.do_handshake()
+        except BaseException:
+            sock.close()
             raise
+        return Stream(sock)
 
     @property
     def is_tls(self) -> bool:
@@ -301,7 +308,7 @@ class _Step:
             if self._limit_s is None or self._operation.deadline.expired:
                 raise OutOfTime(f"{self._prefix}no answer in time") from error
             raise self._failed(f"{self._prefix}no answer in {self._limit_s:g} s") from error
-        if isinstance(error, (OSError, ValueError)):  # ValueError: a name that OpenSSL cannot check
+        if isinstance(error, (OSError, ValueError)):  # ValueError: what TLS makes of a socket that is closed
             raise self._failed(f"{self._prefix}{_reason(error)}") from error
 
     def _shut_down(self) -> None:
