@@ -22,6 +22,7 @@ from vitriton_export._ir import MICROSOFT, Array, array, constant, dims, graph_o
 from vitriton_export._linear import Linear, linear_at
 from vitriton_export._patches import PatchEmbedding, patch_embedding
 
+_OPSET = 21  # QuantizeLinear by blocks
 _LEVELS = 127  # on each side of zero
 _SMALLEST = np.float32(1e-30)  # of a scale: a row of zeros stays one
 # Of activations that reach far above zero and only a little below, and so many levels are for what is below.
@@ -59,16 +60,18 @@ def quantize(model: ir.Model, *, per_token: bool) -> int:
     """
     layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
     quantized: dict[ir.Value, _Quantized] = {}
-    activations = _by_token if per_token else _by_tensor
     for layer in layers:
         if layer.x not in quantized:  # what queries, keys and values are made of is quantised once
-            quantized[layer.x] = activations(layer.x, _first_user(model, layer.x))
+            quantized[layer.x] = _quantized(
+                layer.x, layer.weight.shape[0], _first_user(model, layer.x), per_token=per_token
+            )
         replace(layer.node, _multiply(quantized[layer.x], layer))
     embeddings = [found for node in model.graph if (found := patch_embedding(node)) is not None] if layers else []
     for embedding in embeddings:
         replace(embedding.node, _embed(embedding))
     if layers:
         model.graph.opset_imports[MICROSOFT] = 1
+        model.graph.opset_imports[""] = max(_OPSET, model.graph.opset_imports[""])
     passes.RemoveUnusedNodesPass()(model)
     return sum(weight.size for weight in (*(layer.weight for layer in layers), *(found.weight for found in embeddings)))
 
@@ -79,24 +82,30 @@ def _pays(layer: Linear) -> bool:
     return layer.weight.dtype == np.float32 and not one_row
 
 
-def _by_token(x: ir.Value, before: ir.Node) -> _Quantized:
-    """Maximum and minimum take two reads and no write, where Abs would write; the scale is 0 for no row."""
+def _quantized(x: ir.Value, width: int, before: ir.Node, *, per_token: bool) -> _Quantized:
+    """`x`, whose rows are so wide, in uint8: with a scale for each row, or with one scale for all of it."""
+    if not per_token:
+        node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+        graph_of(before).insert_before(before, node)
+        return _Quantized(*node.outputs)
+    # Maximum and minimum take two reads and no write, where Abs would write; the scale is 0 for no row.
     graph, last = graph_of(before), constant(graph_of(before), [-1])
     largest, least = insert(before, "ReduceMax", [x, last], keepdims=1), _least(x)
     if least is None:
         zero_point, levels = _LEVELS + 1, _LEVELS
         lowest = insert(before, "Neg", [insert(before, "ReduceMin", [x, last], keepdims=1)])
-        rows = insert(before, "Max", [largest, lowest, constant(graph, _SMALLEST)])
+        bound = insert(before, "Max", [largest, lowest, constant(graph, _SMALLEST)])
     else:
         zero_point = _ONE_SIDED_ZERO_POINT if least else 0
         levels = 255 - zero_point
         floor = np.float32(-least * levels / zero_point) if least else _SMALLEST
-        rows = insert(before, "Max", [largest, constant(graph, floor)])
-    # QuantizeLinear has scales by row as well, and would save the quotient; but ONNX Runtime's CPU kernel then works on
-    # one core, which gains nothing on two and costs more on many.
-    scale, zero = constant(graph, np.float32(1 / levels)), constant(graph, np.uint8(zero_point))
-    values = insert(before, "QuantizeLinear", [insert(before, "Div", [x, rows]), scale, zero])
-    return _Quantized(values, scale, zero, rows)
+        bound = insert(before, "Max", [largest, constant(graph, floor)])
+    zero = constant(graph, np.uint8(zero_point))
+    scale = insert(before, "Mul", [bound, constant(graph, np.float32(1 / levels))])
+    # A row is one block: with a scale for each row by `axis` alone, ONNX Runtime's CPU kernel works on one core.
+    zeros = insert(before, "Expand", [zero, insert(before, "Shape", [scale])])
+    values = insert(before, "QuantizeLinear", [x, scale, zeros], axis=-1, block_size=width)
+    return _Quantized(values, constant(graph, np.float32(1)), zero, scale)
 
 
 def _least(x: ir.Value) -> float | None:
@@ -127,12 +136,6 @@ def _factor(scaled: ir.Value, x: ir.Value) -> float | None:
     return float(factor.item()) if factor is not None and factor.size == 1 else None
 
 
-def _by_tensor(x: ir.Value, before: ir.Node) -> _Quantized:
-    node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
-    graph_of(before).insert_before(before, node)
-    return _Quantized(*node.outputs)
-
-
 def _multiply(x: _Quantized, layer: Linear) -> ir.Value:
     """The layer's result in float32."""
     if x.rows is None:
@@ -157,9 +160,9 @@ def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) 
     graph = graph_of(before)
     scales = np.maximum(np.abs(weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
     levels = np.clip(np.round(weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
-    inputs = [x.values, constant(graph, levels), x.scale, constant(graph, scales), x.zero_point]
+    inputs: list[ir.Value | None] = [x.values, constant(graph, levels), x.scale, constant(graph, scales), x.zero_point]
     if bias is not None:
-        inputs += [constant(graph, np.zeros_like(scales, np.int8)), constant(graph, bias)]
+        inputs += [None, constant(graph, bias)]
     return insert(before, "MatMulIntegerToFloat", inputs, MICROSOFT)
 
 
