@@ -55,7 +55,7 @@ class Small:
         config: what differs from the configuration's defaults.
         size: of the images, a square's side; None leaves the processor's size to `processor`.
         processor: what differs from the image processor's defaults.
-        processor_class: where transformers names none for the architecture.
+        processor_class: where transformers names none for the architecture, or one that is refused.
         model_class: that writes the checkpoint; by default the base model of the architecture.
     """
 

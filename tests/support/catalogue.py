@@ -209,6 +209,9 @@ def page(rows: list[Row]) -> str:
         "*Exported* and *served* are the largest error as a part of the tolerance, 1e-4 · max(1, max|reference|).",
         "`vitriton export --list` shows the choices of `--pooling`.",
         "",
+        "An image processor in brackets is one that the small checkpoint was given: transformers names none for the",
+        "architecture, or one that is refused, and each real checkpoint brings its own.",
+        "",
         "timm's models (`timm_wrapper`) need timm and torchvision, which the project itself does not; `make models`",
         "has a row for them where these are installed. Their own transforms are taken from config.json.",
         "",
@@ -219,9 +222,10 @@ def page(rows: list[Row]) -> str:
     ]
     for row in passed:
         shape = " × ".join(str(size) for size in row.output)
+        processor = row.image_processor.removesuffix("Pil")
         cells = (
             f"`{row.model_type}`",
-            row.image_processor.removesuffix("Pil"),
+            f"({processor})" if architectures.SMALL[row.model_type].processor_class else processor,
             row.pooling,
             shape,
             row.pixels,
