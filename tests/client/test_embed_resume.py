@@ -1,7 +1,6 @@
 """`vitriton embed` is interrupted, at any moment and in any way: nothing is lost, nothing is doubled."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -56,13 +55,12 @@ def run(address, output, *options):
     return CliRunner().invoke(app, command(address, output, *options))
 
 
-def start(address, output, *options, **settings):
+def start(address, output, *options, code=RUN_IN_SMALL_COMMITS):
     return subprocess.Popen(
-        [sys.executable, "-c", RUN_IN_SMALL_COMMITS, *command(address, output, *options)],
+        [sys.executable, "-c", code, *command(address, output, *options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **settings,
     )
 
 
@@ -155,11 +153,9 @@ def test_full_disk(server, folder, undisturbed, limit):
     """A disk that takes no more ends the run with one clear line; with more room it goes on."""
     (folder / "cut").mkdir()
     output = folder / "cut" / "out.npy"
-
-    def small_files():  # stands in for a full disk: writing past it fails in the same place
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    with start(server.grpc_address, output, preexec_fn=small_files) as process:
+    # Stands in for a full disk: writing past it fails in the same place.
+    small_files = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    with start(server.grpc_address, output, code=f"{small_files}; {RUN_IN_SMALL_COMMITS}") as process:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.startswith("error: ")

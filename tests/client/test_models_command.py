@@ -1,8 +1,11 @@
 """`vitriton models`: what a real server serves, for people and for programs."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from client.conftest import write_model
@@ -11,6 +14,8 @@ from vitriton import Unavailable
 from vitriton.cli import app
 from vitriton.commands._catalogue import list_models
 from vitriton.commands._server import Server
+
+MAIN = "from vitriton.cli import main; main()"
 
 PARAMETERS = {
     "model": "org/checkpoint",
@@ -167,7 +172,7 @@ def test_a_server_that_keeps_its_index_secret(server):
 def test_nobody_there():
     """No server is one line on stderr."""
     result = subprocess.run(
-        [sys.executable, "-c", "from vitriton.cli import main; main()", "models", "--url", "127.0.0.1:1"],
+        [sys.executable, "-c", MAIN, "models", "--url", "127.0.0.1:1"],
         capture_output=True,
         text=True,
         timeout=60,
@@ -175,6 +180,34 @@ def test_nobody_there():
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: no Triton answers at grpc://127.0.0.1:1")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_port_of_another_kind():
+    """Where a TLS handshake fails, gRPC's own log lines are not mixed into the command's error."""
+
+    def talk_nonsense():
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=talk_nonsense, daemon=True).start()
+        address = f"grpcs://127.0.0.1:{listening.getsockname()[1]}"
+        result = subprocess.run(
+            [sys.executable, "-c", MAIN, "models", "--url", address, "--timeout", "10"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
+        )
+        listening.shutdown(socket.SHUT_RDWR)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: no Triton answers at {address}")
+    assert result.stderr.count("\n") == 1, result.stderr
 
 
 def test_usage():

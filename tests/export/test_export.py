@@ -1,7 +1,6 @@
 """Exports of small models, whole: what they write, what they prove, and what they leave alone when they fail."""
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -260,21 +259,27 @@ def test_a_damaged_weight_file_is_an_error_of_one_line(tiny_vit_checkpoint, tmp_
         export_model(ExportOptions(model=str(model), repository=tmp_path / "r"))
 
 
-def _limit_file_size():
-    # a write beyond the limit fails as it does on a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+# A write beyond the limit fails as it does on a full disk.
+EXPORT_ON_A_SMALL_DISK = """
+import resource
+from vitriton.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+main()
+"""
 
 
 def test_a_write_that_fails_is_an_error_of_one_line(tiny_vit_checkpoint, tmp_path):
     """The disk gives out in the middle of the graph: exit code 1, one line, nothing left, nothing changed."""
     command = [
-        Path(sys.executable).with_name("vitriton"),
+        sys.executable,
+        "-c",
+        EXPORT_ON_A_SMALL_DISK,
         "export",
         str(tiny_vit_checkpoint),
         "--repository",
         str(tmp_path / "r"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=_limit_file_size)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
         f"error: repository {tmp_path}/r cannot be written to: File too large; choose another --repository"

@@ -61,6 +61,7 @@ class Server:
         Raises:
             typer.BadParameter: an option cannot be used.
         """
+        _silence_grpc()
         from vitriton._client import Client
 
         try:
@@ -74,6 +75,7 @@ class Server:
         Raises:
             typer.BadParameter: an option cannot be used.
         """
+        _silence_grpc()
         from vitriton._core import Settings, connect
         from vitriton._options import Options
 
@@ -104,6 +106,14 @@ class Server:
         if not token:
             raise typer.BadParameter(f"--token-env: the environment variable {self.token_env} is empty or not set")
         return token
+
+
+def _silence_grpc() -> None:
+    """Keeps off stderr what gRPC logs there by itself: all that matters of it is in the command's own error.
+
+    gRPC reads the variable when it is imported.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def _header(line: str) -> tuple[str, str]:
