@@ -31,6 +31,7 @@ def test_full_jitter(random, wait_s):
         (Failure.MODEL_DIED, True),
         (Failure.QUEUE_FULL, True),
         (Failure.QUEUE_TIMEOUT, True),
+        (Failure.RATE_LIMITED, True),
         (Failure.NOT_READY, True),
         (Failure.DEADLINE, False),
         (Failure.UNKNOWN_MODEL, False),

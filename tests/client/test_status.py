@@ -35,6 +35,14 @@ TABLE = [
         ServerBusy,
     ),
     (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT, ServerBusy),
+    (Code.UNAVAILABLE, "Too many requests at the gateway for this token", Failure.RATE_LIMITED, ServerBusy),
+    (Code.UNAVAILABLE, "Received http2 header with status: 429", Failure.RATE_LIMITED, ServerBusy),
+    (
+        Code.UNAVAILABLE,
+        "the server answered 429 Too Many Requests, which is not Triton's way",
+        Failure.RATE_LIMITED,
+        ServerBusy,
+    ),
     (Code.UNAVAILABLE, "'m' version 1 is not at ready state", Failure.NOT_READY, ModelNotReady),
     (
         Code.NOT_FOUND,

@@ -6,7 +6,8 @@ VitritonError
 │  ├─ Unavailable       nobody answers at the address, or nobody who can: trying again later may help
 │  └─ DeadlineExceeded  the call's total time is over
 ├─ ServerError          the server answered, and did not do it
-│  ├─ ServerBusy        its queue is full, or the request waited in it for too long: trying again helps
+│  ├─ ServerBusy        its queue is full, the request waited in it for too long, or a gateway limits how many there
+│  │                    may be: trying again helps
 │  ├─ ModelNotReady     it does not have the model, or has not loaded it
 │  └─ InferenceFailed   anything else that it reports
 └─ ContractMismatch     the server's tensors or fingerprint are not what was asked for
@@ -138,7 +139,10 @@ class ServerError(VitritonError):
 
 
 class ServerBusy(ServerError):
-    """The server's queue is full, or the request waited in it longer than the server allows. Worth a retry."""
+    """The server's queue is full, the request waited in it longer than the server allows, or a gateway limits requests.
+
+    Worth a retry.
+    """
 
 
 class ModelNotReady(ServerError):

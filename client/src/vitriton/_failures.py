@@ -78,7 +78,7 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
             "restart the server",
             **context,
         )
-    if failure in (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT):
+    if failure in (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT, Failure.RATE_LIMITED):
         return ServerBusy(
             f"the server at {call.address} is busy with model {call.model} ({failed.message}); try again later, "
             "or send less at a time",

@@ -14,6 +14,7 @@ RETRIED = frozenset(
         Failure.MODEL_DIED,
         Failure.QUEUE_FULL,
         Failure.QUEUE_TIMEOUT,
+        Failure.RATE_LIMITED,
         Failure.NOT_READY,
     }
 )

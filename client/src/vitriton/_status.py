@@ -16,6 +16,7 @@ class Failure(Enum):
     DEADLINE = auto()
     QUEUE_FULL = auto()
     QUEUE_TIMEOUT = auto()
+    RATE_LIMITED = auto()  # by a gateway, which let the request no further
     UNKNOWN_MODEL = auto()
     NOT_READY = auto()
     BAD_REQUEST = auto()  # bad images, or tensors that the model does not take
@@ -32,6 +33,9 @@ class Failure(Enum):
 _TABLE: tuple[tuple[Code, str, Failure], ...] = (
     (Code.UNAVAILABLE, "Exceeds maximum queue size", Failure.QUEUE_FULL),
     (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT),
+    (Code.UNAVAILABLE, "Too many requests", Failure.RATE_LIMITED),  # docker/gateway
+    (Code.UNAVAILABLE, "the server answered 429", Failure.RATE_LIMITED),  # kserve.read_error
+    (Code.UNAVAILABLE, "Received http2 header with status: 429", Failure.RATE_LIMITED),  # grpcio
     (Code.UNAVAILABLE, "not at ready state", Failure.NOT_READY),
     (Code.UNAVAILABLE, "protocol is restricted", Failure.RESTRICTED),
     (Code.UNAVAILABLE, "Server not ready", Failure.NOT_SERVING),

@@ -10,6 +10,7 @@ _ANSWERED = frozenset(
     {
         Failure.QUEUE_FULL,
         Failure.QUEUE_TIMEOUT,
+        Failure.RATE_LIMITED,
         Failure.UNKNOWN_MODEL,
         Failure.NOT_READY,
         Failure.BAD_REQUEST,
