@@ -221,7 +221,7 @@ def test_nonsense_in_json(document):
         (404, PAGE, Code.UNIMPLEMENTED, Failure.UNREACHABLE),
         (408, b"", Code.UNAVAILABLE, Failure.UNREACHABLE),
         (413, PAGE, Code.RESOURCE_EXHAUSTED, Failure.TOO_LARGE),
-        (429, b"", Code.UNAVAILABLE, Failure.UNREACHABLE),
+        (429, b"", Code.UNAVAILABLE, Failure.RATE_LIMITED),
         (499, b"", Code.CANCELLED, Failure.CANCELLED),
         (500, b'{"error":"Stub process \'m_0_0\' is not healthy."}', Code.INTERNAL, Failure.MODEL_DIED),
         (500, PAGE, Code.UNKNOWN, Failure.OTHER),
