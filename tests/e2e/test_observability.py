@@ -1,0 +1,123 @@
+"""Alerts and dashboard against what a real server exports, so that none watches a metric that does not exist."""
+
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from support import monitoring
+from support.promql import asked, by_name, exported, grouped_by
+from vitriton import Client, InvalidImage
+from vitriton_export import ExportOptions, export_model
+from vitriton_server import TritonServer
+
+# Triton has them where there is a GPU: "GPU Metrics" in its docs/user_guide/metrics.md, each with the label gpu_uuid.
+GPU_METRICS = {
+    "nv_gpu_utilization",
+    "nv_gpu_memory_total_bytes",
+    "nv_gpu_memory_used_bytes",
+    "nv_gpu_power_usage",
+    "nv_gpu_power_limit",
+}
+# What Prometheus itself makes: of each scrape, and of the alerts.
+OF_PROMETHEUS = {"up", "ALERTS"}
+TARGET_LABELS = {"job", "instance", "service", "alertstate"}
+EXPRESSIONS = monitoring.expressions()
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory, tiny_vit_checkpoint):
+    """The metrics of a server with both outputs, which has embedded photos and refused what is none; labels by name."""
+    repository = tmp_path_factory.mktemp("observed") / "repository"
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=repository))
+    photos = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
+    summaries = ["--metrics-config=summary_latencies=true"]
+    with (
+        TritonServer(repository, triton_arguments=summaries) as server,
+        Client(server.grpc_address, model="tiny-vit") as client,
+    ):
+        client.embed(photos)
+        client.embed(photos, pool=False)
+        with pytest.raises(InvalidImage):
+            client.embed([b"not an image"])
+        with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=60) as page:
+            yield by_name(exported(page.read().decode()))
+
+
+@pytest.mark.parametrize("place", EXPRESSIONS)
+def test_every_metric_is_exported(place, metrics):
+    """Each metric that a rule or a panel names exists, with the labels and the values of labels that it is asked by."""
+    recorded = {rule["record"] for rule in monitoring.rules() if "record" in rule}
+    found = asked(EXPRESSIONS[place])
+    known = set()
+    for one in found:
+        if one.metric in recorded | OF_PROMETHEUS:
+            known |= TARGET_LABELS
+        elif one.metric in GPU_METRICS:
+            known |= TARGET_LABELS | {"gpu_uuid"}
+        else:
+            assert one.metric in metrics, f"{one.metric}: the server has only {sorted(metrics)}"
+            of_target = [(label, *_) for label, *_ in one.matchers if label in TARGET_LABELS]
+            rest = type(one)(one.metric, tuple(entry for entry in one.matchers if entry[0] not in TARGET_LABELS))
+            assert len(of_target) + len(rest.matchers) == len(one.matchers)
+            answers = [labels for labels in metrics[one.metric] if rest.answered_by(labels)]
+            assert answers, f"{rest}: the server has {metrics[one.metric]}"
+            known |= TARGET_LABELS | set(answers[0])
+    if found:
+        assert grouped_by(EXPRESSIONS[place]) <= known
+
+
+def test_an_invented_metric_would_be_seen():
+    """The reading of expressions finds names in every position, labels and matchers, and takes no keyword for one."""
+    expression = (
+        'sum by (service, model) (rate(nv_a{model=~".+_x", reason="BACKEND"}[5m])) / on (pod) nv_b offset 15m > 1e6 '
+        "and predict_linear(nv_c[5m:15s], 600) unless scalar(vitriton:d) or vector(0)"
+    )
+    found = asked(expression)
+    assert [one.metric for one in found] == ["nv_a", "nv_b", "nv_c", "vitriton:d"]
+    assert found[0].matchers == (("model", "=~", ".+_x"), ("reason", "=", "BACKEND"))
+    assert grouped_by(expression) == {"service", "model", "pod"}
+
+
+def test_nothing_that_matters_is_left_out():
+    """The alerts and the rows that operations rest on are there, and each alert has a severity and a text."""
+    alerts = {rule["alert"]: rule for rule in monitoring.rules() if "alert" in rule}
+    assert {"TritonDown", "HighLatency", "QueueGrowing", "ModelFails", "PreprocessSaturated"} <= set(alerts)
+    for rule in alerts.values():
+        assert rule["labels"]["severity"] in ("critical", "warning")
+        assert rule["annotations"]["summary"]
+    tested = (monitoring.DOCKER / "prometheus" / "alerts_test.yml").read_text()
+    assert set(re.findall(r"alertname: (\w+)", tested)) == set(alerts)
+    operations = (monitoring.DOCKER.parent / "docs" / "operations.md").read_text()
+    assert [name for name in alerts if f"`{name}`" not in operations] == []
+
+
+def test_the_dashboard_is_what_its_script_makes(tmp_path):
+    """The committed file is made from the panels in dashboard.py."""
+    made = tmp_path / "made.json"
+    subprocess.run([sys.executable, monitoring.DOCKER / "grafana" / "dashboard.py", made], check=True, timeout=60)
+    assert made.read_text() == monitoring.DASHBOARD.read_text()
+
+
+def test_the_dashboard_can_be_drawn():
+    """Ids are unique, panels do not overlap and lie in the grid, every query names the provisioned source."""
+    dashboard = json.loads(monitoring.DASHBOARD.read_text())
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    cells = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        covered = {(x + place["x"], y + place["y"]) for x in range(place["w"]) for y in range(place["h"])}
+        assert not covered & cells, panel["title"]
+        cells |= covered
+    source = (monitoring.DOCKER / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    assert "uid: prometheus" in source
+    for panel in monitoring.panels():
+        assert panel["description"]
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        for asked_of in (panel, *panel["targets"], *dashboard["templating"]["list"]):
+            assert asked_of["datasource"] == {"type": "prometheus", "uid": "prometheus"}
