@@ -8,12 +8,13 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test test-long bench models check format clean
+.PHONY: help setup model-repository demo test test-long test-compose bench models check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-long  the tests that take longer"
+	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
 	@echo "make bench      a served model against bare ONNX Runtime"
 	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
 	@echo "make check      ruff and mypy"
@@ -38,10 +39,14 @@ demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long and not compose"
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m "long and not compose"
+
+# `docker compose up` and what follows, against the Docker engine of this machine (minutes)
+test-compose: $(INSTALLED)
+	$(BIN)/python -m pytest tests/compose -m "compose$(if $(SHORT), and not long)"
 
 # Served against bare ONNX Runtime, ViT-B/16 in float32, on this machine's CPU
 bench: $(INSTALLED)

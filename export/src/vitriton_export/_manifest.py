@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitriton_export import _gates
+from vitriton_export import _source as sources
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._gates import Gate
 from vitriton_export._options import ExportOptions
@@ -64,11 +64,17 @@ def build(
         "name": deployment.name,
         "fingerprint": deployment.fingerprint,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "source": {"model": source.model_id, "revision": source.revision, "weights_sha256": weights},
+        "source": {
+            "model": source.model_id,
+            "revision": source.revision,
+            "weights_sha256": weights,
+            # on the hub the revision names them
+            "files_sha256": sources.files_sha256(source.folder) if source.revision is None else None,
+        },
         "pooling": deployment.pooling,
         "l2_normalize": deployment.l2_normalize,
         "precision": deployment.precision,
-        "options": _plain(options),
+        "options": plain(options),
         "max_batch_size": deployment.max_batch_size,
         "preprocessing": json.loads(deployment.spec.to_json()),
         "normalization": deployment.normalization.to_dict(),
@@ -80,7 +86,9 @@ def build(
             }
             for kind, shape in deployment.shapes.items()
         },
-        "graphs": {name: {"sha256": _sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()},
+        "graphs": {
+            name: {"sha256": sources.sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()
+        },
         "parity": {
             "reference": "transformers, torch float32, PIL image processor",
             "gates": _gates.to_document(demanded),
@@ -100,18 +108,10 @@ def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> No
         (staging / deployment.ensemble_name(kind) / VERSION / "manifest.json").write_text(text)
 
 
-def _plain(options: ExportOptions) -> dict[str, Any]:
+def plain(options: ExportOptions) -> dict[str, Any]:
     """Every option of the export, given or not: with the source and the versions, enough to do it again."""
     plain = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in asdict(options).items()
     }
     folder = Path(options.model).expanduser()
     return plain | {"model": str(folder.resolve())} if folder.is_dir() else plain
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

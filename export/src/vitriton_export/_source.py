@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,20 @@ def check_image_processor(source: Source) -> None:
             f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"
         )
+
+
+def files_sha256(folder: Path) -> str:
+    """One hash over the files of a checkpoint's folder that an export reads."""
+    patterns = _CONFIGS + _SAFETENSORS + _PICKLES
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(paths)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def has_timm_config(folder: Path) -> bool:

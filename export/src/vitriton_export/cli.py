@@ -151,6 +151,13 @@ def export(
     image_processor_kwargs: Annotated[
         str, typer.Option(metavar="JSON", help="Settings of the image processor that replace the checkpoint's.")
     ] = "{}",
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Do nothing where the repository holds this export already: same model, same options, graphs intact.",
+        ),
+    ] = False,
     list_models: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=_list, help="Show what can be exported, and exit.")
     ] = False,
@@ -187,6 +194,8 @@ def export(
             image_size=image_size,
             image_processor_kwargs=image_processor_kwargs,
         )
+        if skip_existing and _is_there(options, progress):
+            return
         with Signals():  # SIGTERM, too, ends it by way of what tidies up
             with show_step(progress, "Import torch and transformers"):
                 from vitriton_export._export import export_model
@@ -226,6 +235,15 @@ def remove(
         fail(str(exc))
     for model in removed:
         typer.echo(f"removed {model}")
+
+
+def _is_there(options: ExportOptions, console: Console) -> bool:
+    from vitriton_export._existing import difference
+
+    reason = difference(options)
+    text = f"{options.deployed_name} is in {options.folder} already" if reason is None else f"to be exported: {reason}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return reason is None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
 
 # What the launcher sets itself, or cannot do without. TLS is among them because readiness and canary speak plain gRPC.
@@ -76,6 +77,8 @@ class ServerConfig:
         exit_timeout_s: how long requests in flight may take when the server stops.
         watch_repository: follow the repository as it changes.
         watch: see WatchPolicy.
+        admin_key: without it, shared memory, trace settings and log settings are closed to the network; None leaves
+            them open.
         triton_arguments: further options of tritonserver, as on its command line.
     """
 
@@ -88,6 +91,7 @@ class ServerConfig:
     exit_timeout_s: float = 10.0
     watch_repository: bool = False
     watch: WatchPolicy = field(default_factory=WatchPolicy)
+    admin_key: str | None = field(default=None, repr=False)
     triton_arguments: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -101,6 +105,8 @@ class ServerConfig:
         _require(bool(self.host), "host", repr(self.host), "a name or an address")
         _require(self.ready_timeout_s > 0, "ready_timeout_s", self.ready_timeout_s, "more than 0")
         _require(self.exit_timeout_s >= 0, "exit_timeout_s", self.exit_timeout_s, "0 or more")
+        if self.admin_key is not None:
+            check_key(self.admin_key)
         for argument in self.triton_arguments:
             _check_argument(argument)
             if self.watch_repository and argument.partition("=")[0] in _WATCHING:

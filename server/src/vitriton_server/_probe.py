@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
+from vitriton_server._admin import GRPC_HEADER
 from vitriton_server._canary import IMAGE, Answer, classify
 
 _QUESTION_S = 5.0
@@ -24,9 +25,15 @@ _CHANNEL = [
 
 
 class Probe:
-    """A connection to one Triton."""
+    """A connection to one Triton.
 
-    def __init__(self, address: str) -> None:
+    Args:
+        address: of its gRPC.
+        admin_key: where Triton was given one.
+    """
+
+    def __init__(self, address: str, admin_key: str | None = None) -> None:
+        self._admin = None if admin_key is None else {GRPC_HEADER: admin_key}
         self._client = triton.InferenceServerClient(address, channel_args=_CHANNEL)
 
     def close(self) -> None:
@@ -72,7 +79,7 @@ class Probe:
     def regions(self) -> list[str]:
         """The names of the registered system shared-memory regions; empty when Triton does not say."""
         try:
-            status = self._client.get_system_shared_memory_status(client_timeout=_QUESTION_S)
+            status = self._client.get_system_shared_memory_status(headers=self._admin, client_timeout=_QUESTION_S)
         except triton.InferenceServerException:
             return []
         return sorted(status.regions)
@@ -80,7 +87,7 @@ class Probe:
     def unregister_region(self, name: str) -> bool:
         """Makes Triton forget a region; False when it does not, as a request still uses it."""
         try:
-            self._client.unregister_system_shared_memory(name, client_timeout=_QUESTION_S)
+            self._client.unregister_system_shared_memory(name, headers=self._admin, client_timeout=_QUESTION_S)
         except triton.InferenceServerException:
             return False
         return True

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitriton_server import _admin
 from vitriton_server._config import ServerConfig
 from vitriton_server._locate import STUB, Installation
 from vitriton_server._ports import Endpoints
@@ -92,6 +93,8 @@ def command(config: ServerConfig, endpoints: Endpoints, installation: Installati
         own["repository-poll-secs"] = 1
         own["strict-readiness"] = "false"  # strictly, a server is not ready while it loads one model more
     options = [f"--{name}={value}" for name, value in own.items()]
+    if config.admin_key is not None:
+        options += _admin.arguments(config.admin_key)
     return [str(installation.executable), *options, *config.triton_arguments]
 
 

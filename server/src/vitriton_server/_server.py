@@ -64,6 +64,8 @@ class TritonServer:
         watch_repository: take exports that come, are replaced or go, while all others are served. The repository may
             be empty.
         watch: how it is watched and whether it is restarted; None for the defaults.
+        admin_key: without this key, shared memory, trace settings and log settings are closed to the network; None
+            leaves them open.
         triton_arguments: further options of tritonserver, as on its command line.
         on_log_line: called with each line of Triton's log, in a thread of its own; must be quick.
 
@@ -83,6 +85,7 @@ class TritonServer:
         exit_timeout_s: float = 10.0,
         watch_repository: bool = False,
         watch: WatchPolicy | None = None,
+        admin_key: str | None = None,
         triton_arguments: Sequence[str] = (),
         on_log_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -96,6 +99,7 @@ class TritonServer:
             exit_timeout_s=exit_timeout_s,
             watch_repository=watch_repository,
             watch=watch or WatchPolicy(),
+            admin_key=admin_key,
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
@@ -265,7 +269,7 @@ class TritonServer:
         # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
         from vitriton_server._probe import Probe
 
-        probe = Probe(endpoints.address(endpoints.grpc_port))
+        probe = Probe(endpoints.address(endpoints.grpc_port), config.admin_key)
         try:
             with disk.in_use(config.repository):
                 self._wait_until_ready(process, probe)

@@ -31,6 +31,12 @@ def serve(
     watch: Annotated[
         bool, typer.Option("--watch/--no-watch", help="Take exports that come, are replaced or go, meanwhile.")
     ] = False,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Close shared memory, trace and log settings to whoever lacks the key in this file."
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart/--no-restart", help="Start Triton again when it has died.")
     ] = False,
@@ -38,6 +44,7 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton, without Docker."""
     # Imported here so that `vitriton --help` does not wait for it.
+    from vitriton_server._admin import read_key
     from vitriton_server._config import WatchPolicy
     from vitriton_server._console import Reporter
     from vitriton_server._errors import InvalidConfiguration
@@ -54,6 +61,7 @@ def serve(
             ready_timeout_s=ready_timeout,
             exit_timeout_s=exit_timeout,
             watch_repository=watch,
+            admin_key=None if admin_key_file is None else read_key(admin_key_file),
             watch=WatchPolicy(canary_interval_s=canary_interval, restart=restart),
             triton_arguments=triton_arguments or (),
             on_log_line=reporter.line,

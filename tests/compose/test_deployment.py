@@ -1,0 +1,103 @@
+"""`docker compose up`: from nothing to embeddings, and again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from compose.conftest import MODEL, OTHER_MODEL
+from compose.project import ROOT, Project
+from PIL import Image
+from server.processes import wait_until
+from transformers import AutoImageProcessor, pipeline
+from vitriton import Client
+
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+TOLERANCE = 1e-4
+ALREADY = f"{MODEL} is in /data/models already"
+LOADS_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def reference(trained_checkpoint):
+    """What transformers itself makes of the photos: embeddings (N, D) and tokens (N, T, D)."""
+    extract = pipeline(
+        "image-feature-extraction",
+        model=str(trained_checkpoint),
+        image_processor=AutoImageProcessor.from_pretrained(trained_checkpoint, backend="pil"),
+    )
+    images = [Image.open(path) for path in PHOTOS]
+    return [np.concatenate(extract(images, pool=pool, return_tensors=True)) for pool in (True, False)]
+
+
+def embeds_as(reference, project: Project) -> None:
+    """Both outputs over both protocols are the reference's."""
+    for url in (project.address("grpc"), f"http://{project.address('http')}"):
+        with Client(url, model=MODEL) as client:
+            for pool, expected in zip((True, False), reference, strict=True):
+                assert np.abs(client.embed(PHOTOS, pool=pool) - expected).max() <= TOLERANCE
+
+
+def test_from_nothing(stack, reference):
+    """One command exports and serves, and the client's numbers are the reference's."""
+    assert stack.inspect("export")["State"]["ExitCode"] == 0
+    embeds_as(reference, stack)
+
+
+def test_healthy_means_every_model(stack):
+    """The health check asks for each of the export's models, and says no where one is missing."""
+    said = stack.execute("triton", "vitriton-health", "--repository", "/data/models").stdout
+    assert all(f"{MODEL}_{kind}" in said for kind in ("pooled", "unpooled"))
+    missing = stack.execute("triton", "vitriton-health", "--repository", "/opt", check=False)
+    assert (missing.returncode, missing.stderr.strip()) == (1, "/opt has no model")
+
+
+def test_a_second_up_exports_nothing(stack):
+    """Where the volume holds the model, the export says so and ends, and Triton goes on as it is."""
+    before = stack.inspect("triton")["State"]["StartedAt"]
+    stack.up()
+    assert stack.logs("export").splitlines()[-1] == ALREADY
+    assert stack.inspect("triton")["State"]["StartedAt"] == before
+
+
+def test_down_and_up_again(stack, reference):
+    """The volume outlives the containers: nothing is exported, and the numbers are the same."""
+    stack.down()
+    stack.up()
+    assert stack.logs("export").strip() == ALREADY
+    embeds_as(reference, stack)
+
+
+@pytest.mark.long
+def test_another_model(make_project):
+    """Another MODEL in .env is exported and served while the one before goes on, without a restart."""
+    project = make_project("models", MODEL=f"/checkpoints/{OTHER_MODEL}")
+    project.up()
+    started = project.inspect("triton")["State"]["StartedAt"]
+    project.env["MODEL"] = f"/checkpoints/{MODEL}"
+    project.up()
+
+    def is_served() -> bool:
+        said = project.execute("triton", "vitriton-health", "--repository", "/data/models", check=False)
+        return said.returncode == 0 and f"{MODEL}_pooled" in said.stdout
+
+    wait_until(is_served, LOADS_S, "both models are served")
+    for name in (MODEL, OTHER_MODEL):
+        with Client(project.address("grpc"), model=name) as client:
+            assert len(client.embed(PHOTOS)) == len(PHOTOS)
+    assert project.inspect("triton")["State"]["StartedAt"] == started
+
+
+@pytest.mark.long
+def test_a_damaged_graph_is_exported_again(make_project):
+    """A graph on the volume that is not the manifest's is replaced by the next `up`."""
+    project = make_project("damaged", MODEL=f"/checkpoints/{OTHER_MODEL}")
+    project.up()
+    graph = f"/data/models/{OTHER_MODEL}_pooled_encoder/1/model.onnx"
+    project.compose("run", "--rm", "--no-deps", "--entrypoint", "truncate", "export", "--size=100", graph)
+    project.compose("up", "--detach", "export")
+    wait_until(lambda: not project.inspect("export")["State"]["Running"], LOADS_S, "the export ends")
+    assert f"{graph} is not the graph that was exported" in project.logs("export")
+    manifest = json.loads(project.execute("triton", "cat", f"/data/models/{OTHER_MODEL}_pooled/2/manifest.json").stdout)
+    assert manifest["name"] == OTHER_MODEL
