@@ -84,3 +84,28 @@ def stack(make_project) -> Project:
     project.compose("build", "export", "triton")
     project.up()
     return project
+
+
+@pytest.fixture(scope="session")
+def gateway_files(engine, tmp_path_factory) -> Path:
+    """What the gateway mounts and its clients need, made by the script for it."""
+    folder = tmp_path_factory.mktemp("gateway") / "files"
+    subprocess.run(
+        [ROOT / "docker" / "gateway" / "make-test-ca.sh", folder], check=True, capture_output=True, timeout=60
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def front(make_project, gateway_files) -> Project:
+    """A small model behind the gateway, watched by Prometheus."""
+    project = make_project(
+        "front",
+        profiles=("gateway", "observability", "bench"),
+        MODEL=f"/checkpoints/{OTHER_MODEL}",
+        GATEWAY_FILES=str(gateway_files),
+        GRAFANA_PASSWORD_FILE=str(gateway_files / "token"),
+    )
+    project.compose("build", "export", "triton")
+    project.up("triton", "gateway")
+    return project

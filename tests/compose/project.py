@@ -15,7 +15,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 CPU = ("docker-compose.yml", "docker-compose.cpu.yml")
-PORTS = {"http": "HTTP_PORT", "grpc": "GRPC_PORT", "metrics": "METRICS_PORT"}
+PORTS = {
+    "http": "HTTP_PORT",
+    "grpc": "GRPC_PORT",
+    "metrics": "METRICS_PORT",
+    "gateway": "GATEWAY_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "grafana": "GRAFANA_PORT",
+}
 _PATIENCE_S = 900  # for one command; the longest builds an image with torch
 
 
@@ -112,8 +119,12 @@ class Project:
         """Runs a command in a service's container, as its user."""
         return self.compose("exec", "--no-TTY", service, *command, check=check)
 
+    def engine(self, *arguments: str) -> str:
+        """Runs `docker` with these arguments."""
+        return _run(["docker", *arguments]).stdout
+
     def address(self, protocol: str) -> str:
-        """`host:port` of one of Triton's services on this machine: http, grpc or metrics."""
+        """`host:port` on this machine of one of Triton's services, http, grpc or metrics, or of another service."""
         return f"127.0.0.1:{self.env[PORTS[protocol]]}"
 
 

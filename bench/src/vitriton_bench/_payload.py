@@ -1,4 +1,7 @@
-"""The input file of perf_analyzer: real photos, as random bytes are no images and would measure refusals."""
+"""The input file of perf_analyzer: real photos, as random bytes are no images and would measure refusals.
+
+Needs nothing but Python, so it also runs as a program of its own: `python _payload.py FILE FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import json
 import os
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,3 +53,19 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def main(target: Path, folder: Path) -> None:
+    """Writes the images of a folder.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    images = find_images(folder)
+    if not images:
+        raise SystemExit(f"{folder} has no {', '.join(SUFFIXES)} files")
+    write_payload(images, target)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:3]))
