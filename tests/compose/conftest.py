@@ -78,6 +78,15 @@ def make_project(engine, tmp_path_factory, build_settings, checkpoints) -> Itera
 
 
 @pytest.fixture(scope="session")
+def small(make_project) -> Project:
+    """The same once more with little memory, which can be exhausted without harm to others."""
+    project = make_project("small", TRITON_MEMORY="1200m", TRITON_SHM="128m")
+    project.compose("build", "export", "triton")
+    project.up()
+    return project
+
+
+@pytest.fixture(scope="session")
 def stack(make_project) -> Project:
     """Exported and served from nothing with the CPU files: trained weights, healthy."""
     project = make_project("stack")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 
@@ -25,10 +26,11 @@ CHANGES = {
 
 def ask(stack, method: str, path: str, body: object = None, **headers: str) -> tuple[int, str]:
     """A request to Triton's HTTP: status and body."""
-    connection = http.client.HTTPConnection(stack.address("http"), timeout=30)
-    connection.request(method, f"/v2/{path}", body=None if body is None else json.dumps(body), headers=headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
+    with contextlib.closing(http.client.HTTPConnection(stack.address("http"), timeout=30)) as connection:
+        text = None if body is None else json.dumps(body)
+        connection.request(method, f"/v2/{path}".rstrip("/"), body=text, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 @pytest.fixture

@@ -253,6 +253,13 @@ def test_raw_options_come_last(host: Host, python_repository: Path) -> None:
     assert f"--model-repository={python_repository.resolve()}" in line
 
 
+def test_onnx_runtime_reports_to_nobody(host: Host) -> None:
+    """Its telemetry, which newer releases have, is off; who wants it says so."""
+    installation = locate(host)
+    assert environment(installation, 2, {})["ORT_DISABLE_TELEMETRY"] == "1"
+    assert environment(installation, 2, {"ORT_DISABLE_TELEMETRY": "0"})["ORT_DISABLE_TELEMETRY"] == "0"
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [

@@ -22,11 +22,14 @@ import sys
 from pathlib import Path
 import tritonclient.grpc as triton
 from vitriton._shm.names import Owned
+from vitriton_server._admin import GRPC_HEADER
 owned = Owned()
 path = Path("/dev/shm") / owned.name
 path.write_bytes(bytes(4096))
 try:
-    triton.InferenceServerClient(sys.argv[1]).register_system_shared_memory(owned.name, f"/{path.name}", 4096)
+    client = triton.InferenceServerClient(sys.argv[1])
+    headers = {GRPC_HEADER: sys.argv[2]}
+    client.register_system_shared_memory(owned.name, f"/{path.name}", 4096, headers=headers)
 finally:
     path.unlink()
 print(owned.name, flush=True)
@@ -83,14 +86,16 @@ def test_the_interval() -> None:
     assert memory.looks == 2
 
 
-@pytest.mark.parametrize("canary_interval_s", [0, 8])
-def test_a_server_sweeps(python_repository: Path, monkeypatch: pytest.MonkeyPatch, canary_interval_s: float) -> None:
-    """A running server forgets the region of a client that was killed, with the canary or without."""
+@pytest.mark.parametrize(("canary_interval_s", "key"), [(0, None), (8, None), (8, "0123456789abcdef")])
+def test_a_server_sweeps(
+    python_repository: Path, monkeypatch: pytest.MonkeyPatch, canary_interval_s: float, key: str | None
+) -> None:
+    """A running server forgets the region of a client that was killed, with the canary or without, with a key too."""
     monkeypatch.setattr(_regions, "INTERVAL_S", 0.05)
     watch = WatchPolicy(canary_interval_s=canary_interval_s)
-    with TritonServer(python_repository, watch=watch) as server:
-        command = [sys.executable, "-c", _CLIENT, server.grpc_address]
-        probe = Probe(server.grpc_address)
+    with TritonServer(python_repository, watch=watch, admin_key=key) as server:
+        command = [sys.executable, "-c", _CLIENT, server.grpc_address, key or "none"]
+        probe = Probe(server.grpc_address, key)
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
             assert client.stdout is not None
             name = client.stdout.readline().strip()

@@ -102,6 +102,7 @@ def environment(installation: Installation, cores: int, inherited: Mapping[str, 
     """The environment of tritonserver: what the launcher has, with the installation's folders first."""
     result = dict(inherited)
     result[CORES_VARIABLE] = str(cores)
+    result.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer releases report to Microsoft unless told not to
     if installation.library_folders:
         _prepend(result, "LD_LIBRARY_PATH", *installation.library_folders)
     if installation.python_bin is not None:

@@ -1,0 +1,98 @@
+"""SIGTERM under load: what was accepted is answered, and a client's stream goes elsewhere or waits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from http.client import HTTPConnection
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from compose.conftest import MODEL
+from compose.project import Project
+from compose.test_faults import PHOTOS, Stream, starts
+
+REQUESTS = 16
+ANSWERS_S = 120.0
+
+
+def ask_grpc(project: Project, sent: threading.Barrier) -> int:
+    """All photos in one request; how many embeddings came back."""
+    tensor = triton.InferInput("image", [len(PHOTOS), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array(PHOTOS, dtype=np.object_).reshape(-1, 1))
+    answers: list[Future[int]] = [Future()]
+
+    def take(result: triton.InferResult | None, error: Exception | None) -> None:
+        if error is not None:
+            answers[0].set_exception(error)
+        elif result is not None:
+            answers[0].set_result(len(result.as_numpy("embedding")))
+
+    with triton.InferenceServerClient(project.address("grpc")) as client:
+        client.async_infer(f"{MODEL}_pooled", [tensor], take)
+        sent.wait()
+        return answers[0].result(ANSWERS_S)
+
+
+def ask_http(project: Project, sent: threading.Barrier) -> int:
+    """The same over HTTP."""
+    data = b"".join(struct.pack("<I", len(photo)) + photo for photo in PHOTOS)
+    image = {"name": "image", "shape": [len(PHOTOS), 1], "datatype": "BYTES"}
+    head = json.dumps({"inputs": [image | {"parameters": {"binary_data_size": len(data)}}]}).encode()
+    with contextlib.closing(HTTPConnection(project.address("http"), timeout=ANSWERS_S)) as connection:
+        length = {"Inference-Header-Content-Length": str(len(head))}
+        connection.request("POST", f"/v2/models/{MODEL}_pooled/infer", body=head + data, headers=length)
+        sent.wait()
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
+        return int(json.loads(text)["outputs"][0]["shape"][0])
+
+
+@pytest.fixture
+def running(stack) -> Iterator[Project]:
+    """The shared project, which is up again afterwards."""
+    yield stack
+    stack.up()
+
+
+@pytest.mark.parametrize("ask", [ask_grpc, ask_http])
+def test_every_accepted_request_is_answered(running, ask):
+    """SIGTERM while requests wait for their turn: each gets its embeddings, and the container ends with 0."""
+    sent = threading.Barrier(REQUESTS + 1)
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        asked = [threads.submit(ask, running, sent) for _ in range(REQUESTS)]
+        sent.wait(ANSWERS_S)
+        done, waiting = wait(asked, ANSWERS_S, FIRST_COMPLETED)  # so that the others have come in as well
+        assert done
+        assert waiting
+        running.compose("stop", "triton")
+        assert [future.result() for future in asked] == [len(PHOTOS)] * REQUESTS
+    assert running.inspect("triton")["State"]["ExitCode"] == 0
+
+
+def test_a_restart_under_a_stream(stack):
+    """The stream waits for the server to come back."""
+    with Stream(stack.address("grpc")) as stream:
+        before = starts(stack)
+        stack.compose("restart", "triton")
+        assert starts(stack) != before
+        stream.goes_on()
+    stream.check()
+
+
+@pytest.mark.long
+def test_a_second_replica(running, small):
+    """With another server the stream does not wait at all: it goes on while the first is down."""
+    with Stream(running.address("grpc"), small.address("grpc")) as stream:
+        running.compose("stop", "triton")
+        stream.goes_on()
+        running.up()
+        small.compose("stop", "triton")
+        stream.goes_on()
+    stream.check()
