@@ -106,7 +106,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Is it well?": (
         Panel(
             title="Ready",
-            why="1 when every model of the server is ready. TritonDown, TritonNotReady.",
+            why="1 when Triton says that it takes requests. TritonDown, TritonNotReady; ModelGone for a single model.",
             queries=[Query(expr=f'min by (service) (up{{job="triton-ready", {SERVICE}}})', legend="{{service}}")],
             unit="none",
             width=3,
