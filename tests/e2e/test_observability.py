@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,19 +30,28 @@ TARGET_LABELS = {"job", "instance", "service", "alertstate"}
 EXPRESSIONS = monitoring.expressions()
 
 
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
+
+
 @pytest.fixture(scope="module")
-def metrics(tmp_path_factory, tiny_vit_checkpoint):
-    """The metrics of a server with both outputs, which has embedded photos and refused what is none; labels by name."""
-    repository = tmp_path_factory.mktemp("observed") / "repository"
-    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=repository))
-    photos = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
-    summaries = ["--metrics-config=summary_latencies=true"]
+def repository(tmp_path_factory, tiny_vit_checkpoint):
+    """A small export with both outputs."""
+    folder = tmp_path_factory.mktemp("observed") / "repository"
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics(repository):
+    """The metrics of a server that has embedded photos and refused what is none; labels by name."""
+    summaries = monitoring.triton_options("--metrics-config")
+    assert summaries
     with (
         TritonServer(repository, triton_arguments=summaries) as server,
         Client(server.grpc_address, model="tiny-vit") as client,
     ):
-        client.embed(photos)
-        client.embed(photos, pool=False)
+        client.embed(PHOTOS)
+        client.embed(PHOTOS, pool=False)
         with pytest.raises(InvalidImage):
             client.embed([b"not an image"])
         with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=60) as page:
@@ -121,3 +132,31 @@ def test_the_dashboard_can_be_drawn():
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
         for asked_of in (panel, *panel["targets"], *dashboard["templating"]["list"]):
             assert asked_of["datasource"] == {"type": "prometheus", "uid": "prometheus"}
+
+
+def test_traces_reach_a_collector(repository):
+    """With OTEL_URL the server sends spans over HTTP: of the ensemble and of its steps."""
+    spans: list[bytes] = []
+    complete = threading.Event()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            spans.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+            if all(name.encode() in b"".join(spans) for name in ("tiny-vit_pooled_encoder", "tiny-vit_preprocess")):
+                complete.set()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+        options = monitoring.triton_options("--trace-config", OTEL_URL=url, OTEL_RATE="1")
+        with TritonServer(repository, triton_arguments=options) as server:
+            with Client(server.grpc_address, model="tiny-vit") as client:
+                client.embed(PHOTOS)
+            assert complete.wait(60)
+        collector.shutdown()

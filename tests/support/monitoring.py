@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-DOCKER = Path(__file__).parents[2] / "docker"
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
 DASHBOARD = DOCKER / "grafana" / "dashboards" / "vitriton.json"
 
 # As Grafana puts them in, with everything chosen.
@@ -40,3 +42,11 @@ def chosen(expression: str) -> str:
     for variable, value in _CHOSEN.items():
         expression = expression.replace(variable, value)
     return expression
+
+
+def triton_options(option: str, **settings: str) -> list[str]:
+    """What the compose file gives to Triton as `option`, with these settings."""
+    command = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["triton"]["command"]
+    for name, value in settings.items():
+        command = re.sub(rf"\$\{{{name}:-[^}}]*\}}", value, command)
+    return [word.rstrip("}") for word in re.findall(rf"{option}=\S+", command)]
