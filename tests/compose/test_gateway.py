@@ -370,6 +370,7 @@ def test_old_tls_and_strangers(gateway, gateway_files):
             client.embed([PHOTO])
 
 
+@pytest.mark.long
 def test_triton_is_replaced(front, connect, http, stub, metadata):
     """Without Triton clients hear UNAVAILABLE; another container in its place is found, without a new gateway.
 
