@@ -95,13 +95,22 @@ def stack(make_project) -> Project:
     return project
 
 
+def make_files(folder: Path) -> None:
+    """What the gateway mounts, and its clients need, by the script for it."""
+    script = ROOT / "docker" / "gateway" / "make-test-ca.sh"
+    subprocess.run([script, folder], check=True, capture_output=True, timeout=60)
+
+
+def gateway_user() -> str:
+    """To whom that script gives the files: whoever runs it, and where that is root the containers' user."""
+    return f"{os.getuid() or 1000}:{os.getgid() or 1000}"
+
+
 @pytest.fixture(scope="session")
 def gateway_files(engine, tmp_path_factory) -> Path:
-    """What the gateway mounts and its clients need, made by the script for it."""
+    """Certificate, key and tokens of a gateway."""
     folder = tmp_path_factory.mktemp("gateway") / "files"
-    subprocess.run(
-        [ROOT / "docker" / "gateway" / "make-test-ca.sh", folder], check=True, capture_output=True, timeout=60
-    )
+    make_files(folder)
     return folder
 
 
@@ -113,6 +122,7 @@ def front(make_project, gateway_files) -> Project:
         profiles=("gateway", "observability", "bench"),
         MODEL=f"/checkpoints/{OTHER_MODEL}",
         GATEWAY_FILES=str(gateway_files),
+        GATEWAY_USER=gateway_user(),
         GRAFANA_PASSWORD_FILE=str(gateway_files / "token"),
     )
     project.compose("build", "export", "triton")

@@ -16,8 +16,8 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from compose.conftest import OTHER_MODEL
-from compose.project import ROOT
+from compose.conftest import OTHER_MODEL, gateway_user, make_files
+from compose.project import ROOT, Project
 from server.processes import wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vitriton import TLS, Client, InferenceFailed, InvalidImage, Options, ServerBusy, Unavailable
@@ -329,6 +329,55 @@ def test_tokens_are_followed(front, gateway, connect):
     assert '"client":"batch-job"' in front.logs("gateway")
 
 
+def test_certificates_are_followed(front, gateway, gateway_files, tmp_path):
+    """A certificate that takes the place of another is shown to whoever comes then."""
+    make_files(tmp_path / "next")
+    names = ("server.pem", "server.key")
+    before = {name: (gateway_files / name).read_bytes() for name in names}
+    context = ssl.create_default_context(cafile=str(tmp_path / "next" / "ca.pem"))
+
+    def is_shown() -> bool:
+        with httpx.Client(verify=context) as client:
+            try:
+                return client.get(f"https://{gateway.address}/v2").status_code == 401
+            except httpx.ConnectError:
+                return False
+
+    assert not is_shown()
+    try:
+        for name in names:
+            (gateway_files / name).write_bytes((tmp_path / "next" / name).read_bytes())
+        wait_until(is_shown, FOLLOWS_S, "the new certificate is shown")
+    finally:
+        for name, content in before.items():
+            (gateway_files / name).write_bytes(content)
+    wait_until(lambda: not is_shown(), FOLLOWS_S, "the one before is shown again")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda folder: (folder / "server.key").unlink(),
+            "/run/gateway/server.key is not there, or uid",
+        ),
+        (lambda folder: (folder / "tokens").chmod(0o000), "/run/gateway/tokens is not there, or uid"),
+        (lambda folder: (folder / "tokens").write_text("# none\n"), "/run/gateway/tokens holds no token"),
+        (lambda folder: (folder / "tokens").write_text("search short\n"), "line 1: a token has 24 to 4096 characters"),
+    ],
+)
+def test_what_it_does_not_start_with(front, tmp_path, change, says):
+    """A file that is missing, closed or of no use is named, and the gateway ends."""
+    folder = tmp_path / "files"
+    make_files(folder)
+    change(folder)
+    project = Project(front.name, tmp_path, {**front.env, "GATEWAY_FILES": str(folder)}, profiles=("gateway",))
+    done = project.compose("run", "--rm", "--no-deps", "gateway", check=False)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert (tmp_path / "files" / "token").read_text() not in done.stdout + done.stderr
+
+
 def test_no_token_is_written_down(front, gateway, http):
     """Tokens are neither in the log, not even of a request that cannot be read, nor in what the engine knows."""
     mangled = httpx.Client(
@@ -348,7 +397,7 @@ def test_inside(front):
     """Not root, no capabilities, nothing that can be written to but /tmp; the files of the gateway are read-only."""
     status = front.execute("gateway", "cat", "/proc/self/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert set(fields["Uid"].split()) == {"1000"}
+    assert set(fields["Uid"].split()) == {gateway_user().split(":")[0]} != {"0"}
     assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert fields["NoNewPrivs"] == "1"
     for folder in ("/", "/etc/nginx", "/run/gateway", "/var/log"):
