@@ -46,7 +46,7 @@ def prometheus(front):
 
 
 def own_volume(project) -> None:
-    """Gives the volume to Prometheus' user, to whom the stand-in for its image does not give /prometheus."""
+    """Gives the volume to Prometheus' user, where the image, other than the official one, does not."""
     project.compose("create", "prometheus")
     image = project.inspect("prometheus")["Config"]["Image"]
     volume = f"{project.name}_metrics:/prometheus"
