@@ -14,7 +14,7 @@ import pytest
 from compose.project import CPU, PORTS, ROOT, Project, free_ports, no_engine
 
 MODEL = "dinov2-small-trained"
-OTHER_MODEL = "tiny-vit"
+TINY = "tiny-vit"
 
 MakeProject = Callable[..., Project]
 
@@ -39,7 +39,7 @@ def checkpoints(tmp_path_factory, trained_checkpoint, tiny_vit_checkpoint) -> Pa
     """A folder of checkpoints that any user may read, as a container's must."""
     folder = tmp_path_factory.mktemp("checkpoints")
     shutil.copytree(trained_checkpoint, folder / MODEL)
-    shutil.copytree(tiny_vit_checkpoint, folder / OTHER_MODEL)
+    shutil.copytree(tiny_vit_checkpoint, folder / TINY)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
@@ -79,8 +79,8 @@ def make_project(engine, tmp_path_factory, build_settings, checkpoints) -> Itera
 
 @pytest.fixture(scope="session")
 def small(make_project) -> Project:
-    """The same once more with little memory, which can be exhausted without harm to others."""
-    project = make_project("small", TRITON_MEMORY="1200m", TRITON_SHM="128m")
+    """A model that answers in a moment, and little memory, which can be exhausted without harm to others."""
+    project = make_project("small", MODEL=f"/checkpoints/{TINY}", TRITON_MEMORY="1g", TRITON_SHM="128m")
     project.compose("build", "export", "triton")
     project.up()
     return project

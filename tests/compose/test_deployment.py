@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
-from compose.conftest import MODEL, OTHER_MODEL
-from compose.project import ROOT, Project
+from compose.conftest import MODEL, TINY
+from compose.project import BASE, ROOT, Project, pids
 from PIL import Image
 from server.processes import wait_until
 from transformers import AutoImageProcessor, pipeline
@@ -70,9 +71,22 @@ def test_down_and_up_again(stack, reference):
 
 
 @pytest.mark.long
+def test_on_nvidia_s_image(make_project, reference, tmp_path):
+    """The base file alone: the same numbers from the Triton of TRITON_IMAGE, where that image is here already."""
+    image = Project("config", tmp_path, {}, BASE).config()["services"]["triton"]["build"]["args"]["TRITON_IMAGE"]
+    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
+        pytest.skip(f"{image} is not here, and has twenty GB")
+    project = make_project("nvidia", files=BASE)
+    project.compose("build", "export", "triton")
+    project.up()
+    assert "/opt/tritonserver/bin/tritonserver" in str(pids(project.container("triton")))
+    embeds_as(reference, project)
+
+
+@pytest.mark.long
 def test_another_model(make_project):
     """Another MODEL in .env is exported and served while the one before goes on, without a restart."""
-    project = make_project("models", MODEL=f"/checkpoints/{OTHER_MODEL}")
+    project = make_project("models", MODEL=f"/checkpoints/{TINY}")
     project.up()
     started = project.inspect("triton")["State"]["StartedAt"]
     project.env["MODEL"] = f"/checkpoints/{MODEL}"
@@ -83,7 +97,7 @@ def test_another_model(make_project):
         return said.returncode == 0 and f"{MODEL}_pooled" in said.stdout
 
     wait_until(is_served, LOADS_S, "both models are served")
-    for name in (MODEL, OTHER_MODEL):
+    for name in (MODEL, TINY):
         with Client(project.address("grpc"), model=name) as client:
             assert len(client.embed(PHOTOS)) == len(PHOTOS)
     assert project.inspect("triton")["State"]["StartedAt"] == started
@@ -92,12 +106,12 @@ def test_another_model(make_project):
 @pytest.mark.long
 def test_a_damaged_graph_is_exported_again(make_project):
     """A graph on the volume that is not the manifest's is replaced by the next `up`."""
-    project = make_project("damaged", MODEL=f"/checkpoints/{OTHER_MODEL}")
+    project = make_project("damaged", MODEL=f"/checkpoints/{TINY}")
     project.up()
-    graph = f"/data/models/{OTHER_MODEL}_pooled_encoder/1/model.onnx"
+    graph = f"/data/models/{TINY}_pooled_encoder/1/model.onnx"
     project.compose("run", "--rm", "--no-deps", "--entrypoint", "truncate", "export", "--size=100", graph)
     project.compose("up", "--detach", "export")
     wait_until(lambda: not project.inspect("export")["State"]["Running"], LOADS_S, "the export ends")
     assert f"{graph} is not the graph that was exported" in project.logs("export")
-    manifest = json.loads(project.execute("triton", "cat", f"/data/models/{OTHER_MODEL}_pooled/2/manifest.json").stdout)
-    assert manifest["name"] == OTHER_MODEL
+    manifest = json.loads(project.execute("triton", "cat", f"/data/models/{TINY}_pooled/2/manifest.json").stdout)
+    assert manifest["name"] == TINY
