@@ -15,6 +15,7 @@ from compose.project import CPU, PORTS, ROOT, Project, free_ports, no_engine
 
 MODEL = "dinov2-small-trained"
 TINY = "tiny-vit"
+TINY_TOO = "tiny-vit-too"
 
 MakeProject = Callable[..., Project]
 
@@ -40,6 +41,7 @@ def checkpoints(tmp_path_factory, trained_checkpoint, tiny_vit_checkpoint) -> Pa
     folder = tmp_path_factory.mktemp("checkpoints")
     shutil.copytree(trained_checkpoint, folder / MODEL)
     shutil.copytree(tiny_vit_checkpoint, folder / TINY)
+    shutil.copytree(tiny_vit_checkpoint, folder / TINY_TOO)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
