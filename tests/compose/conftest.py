@@ -14,7 +14,8 @@ import pytest
 from compose.project import CPU, PORTS, ROOT, Project, free_ports, no_engine
 
 MODEL = "dinov2-small-trained"
-OTHER_MODEL = "tiny-vit"
+TINY = "tiny-vit"
+TINY_TOO = "tiny-vit-too"
 
 MakeProject = Callable[..., Project]
 
@@ -39,7 +40,8 @@ def checkpoints(tmp_path_factory, trained_checkpoint, tiny_vit_checkpoint) -> Pa
     """A folder of checkpoints that any user may read, as a container's must."""
     folder = tmp_path_factory.mktemp("checkpoints")
     shutil.copytree(trained_checkpoint, folder / MODEL)
-    shutil.copytree(tiny_vit_checkpoint, folder / OTHER_MODEL)
+    shutil.copytree(tiny_vit_checkpoint, folder / TINY)
+    shutil.copytree(tiny_vit_checkpoint, folder / TINY_TOO)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
@@ -79,8 +81,8 @@ def make_project(engine, tmp_path_factory, build_settings, checkpoints) -> Itera
 
 @pytest.fixture(scope="session")
 def small(make_project) -> Project:
-    """The same once more with little memory, which can be exhausted without harm to others."""
-    project = make_project("small", TRITON_MEMORY="1200m", TRITON_SHM="128m")
+    """A model that answers in a moment, and little memory, which can be exhausted without harm to others."""
+    project = make_project("small", MODEL=f"/checkpoints/{TINY}", TRITON_MEMORY="1g", TRITON_SHM="128m")
     project.compose("build", "export", "triton")
     project.up()
     return project
@@ -120,7 +122,7 @@ def front(make_project, gateway_files) -> Project:
     project = make_project(
         "front",
         profiles=("gateway", "observability", "bench"),
-        MODEL=f"/checkpoints/{OTHER_MODEL}",
+        MODEL=f"/checkpoints/{TINY}",
         GATEWAY_FILES=str(gateway_files),
         GATEWAY_USER=gateway_user(),
         GRAFANA_PASSWORD_FILE=str(gateway_files / "token"),

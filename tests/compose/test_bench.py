@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from compose.conftest import OTHER_MODEL
+from compose.conftest import TINY
 from compose.project import ROOT
 
 # A few dozen requests, whether or not the measurements agree with each other.
@@ -25,7 +25,7 @@ def sdk(front):
 @pytest.mark.parametrize("output", ["pooled", "unpooled"])
 def test_photos_are_measured(front, sdk, output):
     """One command measures; the server embeds what is sent, so none of it is refused."""
-    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{OTHER_MODEL}_{output}", BENCH_ARGS=SHORT)
+    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{TINY}_{output}", BENCH_ARGS=SHORT)
     done = front.compose("run", "--rm", "bench")
     assert re.search(r"Concurrency: 2, throughput: [1-9][\d.]* infer/sec, latency \d+ usec", done.stdout), done.stdout
 
@@ -34,7 +34,7 @@ def test_photos_are_measured(front, sdk, output):
 def test_a_folder_without_images(front, sdk, tmp_path):
     """It is named, and nothing is measured."""
     tmp_path.chmod(0o755)
-    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{OTHER_MODEL}_pooled", BENCH_IMAGES=str(tmp_path))
+    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{TINY}_pooled", BENCH_IMAGES=str(tmp_path))
     done = front.compose("run", "--rm", "bench", check=False)
     front.env.pop("BENCH_IMAGES")
     assert done.returncode == 1

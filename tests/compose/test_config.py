@@ -8,10 +8,11 @@ import shutil
 import subprocess
 
 import pytest
-from compose.project import CPU, ROOT, Project, settings
+from compose.project import BASE, CPU, ROOT, Project, settings
 
-FILES = ("docker-compose.gpu.yml", "docker-compose.cpu.yml")
-COMBINATIONS = [("docker-compose.yml",), ("docker-compose.yml", FILES[0]), CPU]
+GPU = (*BASE, "docker-compose.gpu.yml")
+COMBINATIONS = [BASE, GPU, CPU]
+PASSED_ON = ("HF_ENDPOINT", "HF_HUB_OFFLINE")  # to the hub's library, which has the defaults
 _USED = re.compile(r"\$\{([A-Z_]+)(?::?[-+]([^${}]*))?")
 _EXPLAINED = re.compile(r"^#([A-Z_]+)=(\S*)", re.MULTILINE)
 
@@ -37,9 +38,8 @@ def test_every_combination_is_valid(tmp_path, files):
 
 def test_gpus_are_reserved(tmp_path):
     """The GPU file gives Triton all of NVIDIA's devices, or as many as are asked for."""
-    files = ("docker-compose.yml", "docker-compose.gpu.yml")
     for env, count in (({}, -1), ({"GPU_COUNT": "2"}, 2)):
-        config = Project("config", tmp_path, env, files).config()
+        config = Project("config", tmp_path, env, GPU).config()
         devices = config["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
         assert devices == [{"driver": "nvidia", "count": count, "capabilities": ["gpu"]}]
         assert "deploy" not in config["services"]["export"]
@@ -48,10 +48,9 @@ def test_gpus_are_reserved(tmp_path):
 def test_the_cpu_file_needs_no_image_of_nvidia(tmp_path):
     """With it nothing comes from NVIDIA's registry; without it the image is theirs, or what TRITON_IMAGE names."""
     assert "nvcr.io" not in str(Project("config", tmp_path, {}, CPU).config())
-    base = COMBINATIONS[0]
-    assert "nvcr.io/nvidia/tritonserver:26.08-py3" in str(Project("config", tmp_path, {}, base).config())
+    assert "nvcr.io/nvidia/tritonserver:26.08-py3" in str(Project("config", tmp_path, {}, BASE).config())
     pinned = f"registry.example.com/tritonserver@sha256:{'0' * 64}"
-    assert pinned in str(Project("config", tmp_path, {"TRITON_IMAGE": pinned}, base).config())
+    assert pinned in str(Project("config", tmp_path, {"TRITON_IMAGE": pinned}, BASE).config())
 
 
 @pytest.mark.parametrize("files", COMBINATIONS, ids="+".join)
@@ -92,9 +91,16 @@ def test_every_setting_is_explained():
     for path in ROOT.glob("docker-compose*.yml"):
         for name, default in _USED.findall(path.read_text()):
             used.setdefault(name, set()).add(default)
-    passed_on = {"HF_ENDPOINT", "HF_HUB_OFFLINE"}
-    assert used.keys() | passed_on == settings()
+    assert used.keys() | set(PASSED_ON) == settings()
     explained = dict(_EXPLAINED.findall((ROOT / ".env.example").read_text()))
     for name, defaults in used.items():
         plain = {default for default in defaults if default and not default.startswith("-")}
         assert plain <= {explained[name]}, name
+
+
+def test_the_defaults_are_what_env_example_says(tmp_path):
+    """Uncommented as it stands, comments behind values and all, it changes nothing."""
+    lines = [line[1:] for line in (ROOT / ".env.example").read_text().splitlines() if _EXPLAINED.match(line)]
+    written = dict(line.split("=", 1) for line in lines if not line.startswith(PASSED_ON))
+    for files in COMBINATIONS:
+        assert Project("config", tmp_path, written, files).config() == Project("config", tmp_path, {}, files).config()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
-from compose.conftest import MODEL, OTHER_MODEL
-from compose.project import ROOT, Project
+from compose.conftest import MODEL, TINY, TINY_TOO
+from compose.project import BASE, ROOT, Project, pids
 from PIL import Image
 from server.processes import wait_until
 from transformers import AutoImageProcessor, pipeline
@@ -70,34 +72,71 @@ def test_down_and_up_again(stack, reference):
 
 
 @pytest.mark.long
-def test_another_model(make_project):
-    """Another MODEL in .env is exported and served while the one before goes on, without a restart."""
-    project = make_project("models", MODEL=f"/checkpoints/{OTHER_MODEL}")
+def test_on_nvidia_s_image(stack, reference, tmp_path):
+    """The base file alone serves the same volume with the Triton of TRITON_IMAGE, where that image is here already."""
+    project = Project(stack.name, tmp_path, stack.env, BASE)
+    image = project.config()["services"]["triton"]["build"]["args"]["TRITON_IMAGE"]
+    if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
+        pytest.skip(f"{image} is not here, and has twenty GB")
+    project.compose("build", "triton")
     project.up()
-    started = project.inspect("triton")["State"]["StartedAt"]
-    project.env["MODEL"] = f"/checkpoints/{MODEL}"
+    assert "/opt/tritonserver/bin/tritonserver" in str(pids(project.container("triton")))
+    assert project.logs("export").strip() == ALREADY
+    embeds_as(reference, project)
+    stack.up()
+
+
+@pytest.fixture(scope="module")
+def changing(make_project) -> Project:
+    """A project whose model is changed, with one to begin with."""
+    project = make_project("changing", MODEL=f"/checkpoints/{TINY}")
+    project.compose("build", "export", "triton")
     project.up()
+    return project
 
-    def is_served() -> bool:
-        said = project.execute("triton", "vitriton-health", "--repository", "/data/models", check=False)
-        return said.returncode == 0 and f"{MODEL}_pooled" in said.stdout
 
-    wait_until(is_served, LOADS_S, "both models are served")
-    for name in (MODEL, OTHER_MODEL):
-        with Client(project.address("grpc"), model=name) as client:
-            assert len(client.embed(PHOTOS)) == len(PHOTOS)
-    assert project.inspect("triton")["State"]["StartedAt"] == started
+def is_served(project: Project, name: str) -> bool:
+    """Whether Triton has all that is on the volume, and a model among it."""
+    said = project.execute("triton", "vitriton-health", "--repository", "/data/models", check=False)
+    return said.returncode == 0 and f"{name}_pooled" in said.stdout
 
 
 @pytest.mark.long
-def test_a_damaged_graph_is_exported_again(make_project):
+def test_another_model(changing):
+    """Another MODEL in .env is exported and served while the one before goes on, without a restart."""
+    started = changing.inspect("triton")["State"]["StartedAt"]
+    changing.env["MODEL"] = f"/checkpoints/{TINY_TOO}"
+    changing.up()
+    wait_until(lambda: is_served(changing, TINY_TOO), LOADS_S, "both models are served")
+    for name in (TINY, TINY_TOO):
+        with Client(changing.address("grpc"), model=name) as client:
+            assert len(client.embed(PHOTOS)) == len(PHOTOS)
+    assert changing.inspect("triton")["State"]["StartedAt"] == started
+    remove = ("vitriton", "remove", TINY, "--repository", "/data/models")
+    changing.compose("run", "--rm", "export", *remove)
+    with Client(changing.address("grpc"), model=TINY_TOO) as client:
+        assert len(client.embed(PHOTOS)) == len(PHOTOS)
+
+
+@pytest.mark.long
+def test_another_precision_under_the_same_name(changing):
+    """It would mix two embedding spaces: `up` fails, the reason is in the log, and Triton goes on as before."""
+    changing.env["PRECISION"] = "int8"
+    failed = changing.compose("up", "--detach", "--wait", "triton", check=False)
+    assert failed.returncode
+    assert "another embedding space" in changing.logs("export")
+    changing.env["PRECISION"] = "fp32"
+    changing.up()
+    assert is_served(changing, Path(changing.env["MODEL"]).name)
+
+
+@pytest.mark.long
+def test_a_damaged_graph_is_exported_again(changing):
     """A graph on the volume that is not the manifest's is replaced by the next `up`."""
-    project = make_project("damaged", MODEL=f"/checkpoints/{OTHER_MODEL}")
-    project.up()
-    graph = f"/data/models/{OTHER_MODEL}_pooled_encoder/1/model.onnx"
-    project.compose("run", "--rm", "--no-deps", "--entrypoint", "truncate", "export", "--size=100", graph)
-    project.compose("up", "--detach", "export")
-    wait_until(lambda: not project.inspect("export")["State"]["Running"], LOADS_S, "the export ends")
-    assert f"{graph} is not the graph that was exported" in project.logs("export")
-    manifest = json.loads(project.execute("triton", "cat", f"/data/models/{OTHER_MODEL}_pooled/2/manifest.json").stdout)
-    assert manifest["name"] == OTHER_MODEL
+    name = Path(changing.env["MODEL"]).name
+    graph = f"/data/models/{name}_pooled_encoder/1/model.onnx"
+    changing.compose("run", "--rm", "--no-deps", "export", "truncate", "--size=100", graph)
+    changing.up()
+    assert f"{graph} is not the graph that was exported" in changing.logs("export")
+    manifest = changing.execute("triton", "cat", f"/data/models/{name}_pooled/2/manifest.json").stdout
+    assert json.loads(manifest)["name"] == name

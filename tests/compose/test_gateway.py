@@ -16,7 +16,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from compose.conftest import OTHER_MODEL, gateway_user, make_files
+from compose.conftest import TINY, gateway_user, make_files
 from compose.project import ROOT, Project
 from server.processes import wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -27,7 +27,7 @@ from vitriton._wire.transport import InferRequest
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 PHOTO = PHOTOS[0].read_bytes()
 MIB = 2**20
-POOLED = f"{OTHER_MODEL}_pooled"
+POOLED = f"{TINY}_pooled"
 PROTOCOLS = ("grpcs", "https")
 FOLLOWS_S = 60.0  # it looks every 5 s
 
@@ -111,7 +111,7 @@ def connect(gateway):
 
     def open_client(protocol, token=None, **options):
         address = f"{protocol}://{gateway.address}"
-        settings = {"model": OTHER_MODEL, "tls": gateway.tls, "token": token or gateway.token, "timeout_s": 120.0}
+        settings = {"model": TINY, "tls": gateway.tls, "token": token or gateway.token, "timeout_s": 120.0}
         made.append(Client(address, options=Options(**options), **settings))
         return made[-1]
 
@@ -178,7 +178,7 @@ def infer_message(image: bytes):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_embeddings_come_through(front, connect, protocol):
     """Both outputs are to the last bit what Triton gives without the gateway, and streams come whole."""
-    with Client(front.address("grpc"), model=OTHER_MODEL) as direct:
+    with Client(front.address("grpc"), model=TINY) as direct:
         expected = [direct.embed(PHOTOS, pool=pool) for pool in (True, False)]
     client = connect(protocol)
     client.wait_ready(timeout_s=60.0)
@@ -211,7 +211,7 @@ def test_another_token_is_refused(gateway, connect, protocol, change):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_without_a_token(gateway, protocol):
     """Nor does a call without one get in."""
-    stranger = Client(f"{protocol}://{gateway.address}", model=OTHER_MODEL, tls=gateway.tls)
+    stranger = Client(f"{protocol}://{gateway.address}", model=TINY, tls=gateway.tls)
     with stranger as client, pytest.raises(InferenceFailed) as caught:
         client.embed(PHOTOS)
     assert caught.value.status == "UNAUTHENTICATED"
@@ -414,7 +414,7 @@ def test_old_tls_and_strangers(gateway, gateway_files):
     with httpx.Client(verify=context) as old, pytest.raises(httpx.ConnectError):
         old.get(f"https://{gateway.address}/v2")
     for protocol in PROTOCOLS:
-        trusting = Client(f"{protocol}://{gateway.address}", model=OTHER_MODEL, token=gateway.token, timeout_s=3.0)
+        trusting = Client(f"{protocol}://{gateway.address}", model=TINY, token=gateway.token, timeout_s=3.0)
         with trusting as client, pytest.raises(Unavailable):
             client.embed([PHOTO])
 

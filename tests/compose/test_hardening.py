@@ -126,16 +126,18 @@ def test_administration_over_grpc(grpc, call):
 
 
 @pytest.mark.long
-def test_the_operator_s_key(make_project, tmp_path):
+def test_the_operator_s_key(small, tmp_path):
     """Whoever has the key of ADMIN_KEY_FILE may change log settings, over both protocols; it is no variable."""
     key = tmp_path / "key"
     key.write_text("0123456789abcdef+/=\n")
     key.chmod(0o644)
-    project = make_project("key", MODEL="/checkpoints/tiny-vit", ADMIN_KEY_FILE=str(key))
-    project.up()
-    assert ask(project, "GET", "logging")[0] == 403
-    assert ask(project, "GET", "logging", **{"admin-key": key.read_text().strip()})[0] == 200
-    with triton.InferenceServerClient(project.address("grpc")) as client:
+    small.env["ADMIN_KEY_FILE"] = str(key)
+    small.up()
+    assert ask(small, "GET", "logging")[0] == 403
+    assert ask(small, "GET", "logging", **{"admin-key": key.read_text().strip()})[0] == 200
+    with triton.InferenceServerClient(small.address("grpc")) as client:
         headers = {"triton-grpc-protocol-admin-key": key.read_text().strip()}
         assert client.update_log_settings({"log_verbose_level": 1}, headers=headers) is not None
-    assert key.read_text().strip() not in str(project.inspect("triton")["Config"])
+    assert key.read_text().strip() not in str(small.inspect("triton")["Config"])
+    del small.env["ADMIN_KEY_FILE"]
+    small.up()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from compose.conftest import OTHER_MODEL
+from compose.conftest import TINY
 from compose.project import ROOT
 from server.processes import wait_until
 from support import monitoring
@@ -29,7 +29,7 @@ def prometheus(front):
     stop = threading.Event()
 
     def traffic() -> None:
-        with Client(front.address("grpc"), model=OTHER_MODEL, timeout_s=10.0) as client:
+        with Client(front.address("grpc"), model=TINY, timeout_s=10.0) as client:
             while not stop.is_set():
                 with suppress(Unavailable):  # while a test has stopped Triton
                     client.embed(PHOTOS)
@@ -91,7 +91,7 @@ def test_triton_is_scraped(prometheus):
     )
     models = {entry["metric"]["model"] for entry in value(prometheus, "nv_inference_count > 0")}
     kinds = ("pooled", "unpooled", "preprocess", "pooled_encoder", "unpooled_encoder")
-    assert models == {f"{OTHER_MODEL}_{kind}" for kind in kinds}
+    assert models == {f"{TINY}_{kind}" for kind in kinds}
 
 
 def test_the_rules_are_evaluated(prometheus):

@@ -43,6 +43,7 @@ def test_what_an_answer_means(status: str | None, message: str, answer: Answer) 
         ([Answer.NOT_HEALTHY, Answer.NOT_HEALTHY], 2, True),
         ([Answer.NOT_HEALTHY, Answer.ALIVE, Answer.NOT_HEALTHY], 3, False),
         ([Answer.NOT_HEALTHY, Answer.BUSY, Answer.NOT_HEALTHY], 3, False),
+        ([Answer.NOT_HEALTHY, Answer.SILENT, Answer.NOT_HEALTHY], 3, True),
         ([Answer.FAILED] * 9, 9, False),
         ([Answer.ALIVE, Answer.FAILED, Answer.FAILED], 3, True),
         ([Answer.ALIVE, Answer.FAILED, Answer.NOT_HEALTHY], 3, True),

@@ -95,8 +95,8 @@ def with_answer(health: Health, answer: Answer, now_s: float) -> Health:
         return Health(since_s=now_s, successes=health.successes + 1, proven=True)
     if answer is Answer.BUSY:
         return replace(health, since_s=now_s, bad=0, missing=0)
-    if answer is Answer.SILENT:
-        return replace(health, bad=0, missing=health.missing + 1)
+    if answer is Answer.SILENT:  # no sign of life: the queue of a dead model is slow, too
+        return replace(health, missing=health.missing + 1)
     if answer is Answer.FAILED and not health.proven:
         return replace(health, since_s=now_s)  # perhaps it can do nothing with this image
     return replace(health, bad=health.bad + 1, missing=0)

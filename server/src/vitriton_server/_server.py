@@ -33,6 +33,7 @@ from vitriton_server._process import TritonProcess
 from vitriton_server._regions import Sweep
 from vitriton_server._rollout import Rollout
 from vitriton_server._runtime import Runtime, command, environment, prepare
+from vitriton_server._steps import Steps
 from vitriton_server._watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
@@ -357,23 +358,27 @@ class TritonServer:
         process = self._process
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
+        steps = Steps(process.pid) if self._config.watch.canary_interval_s else None
         sweep, stale = Sweep(probe), False
-        while not process.ended.wait(self._delay_s(sweep, watch)):
+        while not process.ended.wait(self._delay_s(sweep, watch, steps)):
             sweep.look()
             stale |= self._rollout is not None and self._rollout.look(probe)
             if stale and (served := probe.served()) is not None:
                 stale = False
                 self._models, self._watched = served
                 watch.follow(self._watched)
-            reason = watch.look()
+            reason = None if steps is None else steps.look()
+            if reason is None and not (steps is not None and steps.suspect):
+                reason = watch.look()
             if reason is not None and not self._stopping.is_set():
                 # Not terminated: with a dead stub Triton waits for its whole exit timeout.
                 process.kill()
                 return reason
         return None if self._stopping.is_set() else f"tritonserver ended by itself with status {process.exit_status}"
 
-    def _delay_s(self, sweep: Sweep, watch: Watch) -> float:
-        delays = (sweep.delay_s(), watch.delay_s(), None if self._rollout is None else self._rollout.delay_s())
+    def _delay_s(self, sweep: Sweep, watch: Watch, steps: Steps | None) -> float:
+        delays = [sweep.delay_s(), watch.delay_s()]
+        delays += [each.delay_s() for each in (steps, self._rollout) if each is not None]
         return min(delay for delay in delays if delay is not None)
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:

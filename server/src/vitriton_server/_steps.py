@@ -1,0 +1,86 @@
+"""Python steps that have died: Triton neither starts them again nor tells, and its parent's list of processes does.
+
+A canary finds them too, but later: each request of a dead step takes Triton a second or more to refuse, so that the
+canary of a busy model waits for its turn behind others.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+INTERVAL_S = 1.0
+_DEAD_AFTER_S = 2.0  # Triton collects at once what it has ended itself, as when it unloads a model
+_STUB = "triton_python_b"  # triton_python_backend_stub, as far as the kernel keeps a process's name
+_INSTANCE = re.compile(rb"\0([^\0/]+_\d+_\d+)\0")  # MODEL_0_0 among its arguments
+
+
+class Steps:
+    """The processes that a tritonserver has started for its Python models.
+
+    Args:
+        pid: of tritonserver.
+        clock: seconds that only grow.
+        proc: where the kernel shows processes.
+    """
+
+    def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic, proc: Path = Path("/proc")) -> None:
+        self._pid, self._clock, self._proc = pid, clock, proc
+        self._due_s = clock()
+        self._names: dict[int, str] = {}
+        self._ended_s: dict[int, float] = {}
+
+    @property
+    def suspect(self) -> bool:
+        """Whether one has ended, and it is not yet known whether Triton has ended it."""
+        return bool(self._ended_s)
+
+    def delay_s(self) -> float:
+        """How long until the next look is due."""
+        return max(0.0, self._due_s - self._clock())
+
+    def look(self) -> str | None:
+        """Looks if it is due; returns which one has died, or None."""
+        now = self._clock()
+        if now < self._due_s:
+            return None
+        self._due_s = now + INTERVAL_S
+        ended: dict[int, float] = {}
+        for pid in self._children():
+            state = self._state(pid)
+            if state == "Z":
+                ended[pid] = self._ended_s.get(pid, now)
+            elif state is not None and pid not in self._names:
+                self._names[pid] = self._name(pid)
+        self._ended_s = ended
+        for pid, since_s in ended.items():
+            if now - since_s >= _DEAD_AFTER_S:
+                return f"the process of the Python step {self._names.get(pid, pid)} has ended"
+        return None
+
+    def _children(self) -> list[int]:
+        """None where the kernel does not list them, which leaves it to the canary."""
+        found: list[int] = []
+        for path in (self._proc / str(self._pid) / "task").glob("*/children"):
+            try:
+                found += map(int, path.read_text().split())
+            except OSError:  # the thread has ended
+                continue
+        return found
+
+    def _state(self, pid: int) -> str | None:
+        """The letter of a stub's state; None where it is gone, or no stub."""
+        try:
+            before, _, after = (self._proc / str(pid) / "stat").read_text().rpartition(") ")
+        except OSError:
+            return None
+        return after[:1] if before.endswith(f"({_STUB}") else None
+
+    def _name(self, pid: int) -> str:
+        try:
+            match = _INSTANCE.search((self._proc / str(pid) / "cmdline").read_bytes())
+        except OSError:
+            match = None
+        return match[1].decode(errors="replace") if match else str(pid)
