@@ -1,4 +1,4 @@
-"""What an attacker sends: files that are no images, lie about themselves or are meant to hurt, and broken connections."""
+"""Files that an attacker sends: no images, lies, and what is meant to hurt. The same every time."""
 
 from __future__ import annotations
 
