@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support import attacks, siege
+from support.awkward import encode
 from support.siege import Plan
 from vitriton import Client
 from vitriton_export import ExportOptions, export_model
@@ -16,6 +18,7 @@ from vitriton_server import TritonServer
 NAME = "tiny-vit"
 SMALL = Plan(fuzz=150, frames=5000, large_side=2500, oversized_bytes=9_000_000)
 LIMIT = 8_000_000
+STRICT = {"image_formats": ("PNG",), "max_image_frames": 2, "max_image_pixels": 100_000, "max_image_bytes": 200_000}
 GROWTH = 0.05
 
 
@@ -23,11 +26,9 @@ GROWTH = 0.05
 def server(tmp_path_factory, tiny_vit_checkpoint):
     """A real Triton with a small model."""
     repository = tmp_path_factory.mktemp("attacked") / "repository"
-    export_model(
-        ExportOptions(
-            model=str(tiny_vit_checkpoint), repository=repository, name=NAME, outputs="pooled", max_image_bytes=LIMIT
-        )
-    )
+    for name, limits in {NAME: {"max_image_bytes": LIMIT}, "strict": STRICT}.items():
+        options = {"model": str(tiny_vit_checkpoint), "repository": repository, "name": name, "outputs": "pooled"}
+        export_model(ExportOptions(**options, **limits))
     with TritonServer(repository) as running:
         yield running
 
@@ -50,6 +51,25 @@ def check(report: siege.Report, plan: Plan) -> None:
 def test_an_attack_leaves_the_server_as_it_was(server):
     """Twice the corpus, over both protocols: typed errors, the same processes, and the second time no more memory."""
     check(besiege(server, SMALL), SMALL)
+
+
+@pytest.mark.parametrize("preprocess", ["server", "client"])
+def test_a_refusal_says_what_to_change(server, preprocess):
+    """With limits of its own, a model is served, takes what is within, and names the limit of what is not."""
+    frames = [Image.new("RGB", (9, 9), (80 * number, 0, 0)) for number in range(3)]
+    images = {
+        "taken": encode(frames[0], "PNG"),
+        "formats: --image-formats": encode(frames[0], "JPEG"),
+        "max_frames: --max-image-frames": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "max_pixels: --max-image-pixels": attacks.png_of_zeros(1000, 1000),
+        "max_bytes: --max-image-bytes": attacks.oversized(200_001),
+    }
+    with Client(server.grpc_address, model="strict", preprocess=preprocess, timeout_s=60) as client:
+        results = list(client.stream(list(images.values())))
+    assert results[0].error is None
+    says = {name: result.error.reason for name, result in zip(images, results, strict=True) if result.error}
+    assert [name for name, reason in says.items() if name.removeprefix("formats: ") not in reason] == []
+    assert len(says) == 4
 
 
 def test_the_kernel_holds_the_step_to_its_memory(server):

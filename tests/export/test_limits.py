@@ -251,11 +251,12 @@ def test_images_share_memory():
     inside, go_on = threading.Event(), threading.Event()
 
     def take(name: str, needed: int | None, started: threading.Event | None = None) -> None:
-        with memory.reserve(needed):
-            order.append(name)
-            if started:
-                started.set()
-                assert go_on.wait(PATIENCE_S)
+        taken = memory.take(needed)
+        order.append(name)
+        if started:
+            started.set()
+            assert go_on.wait(PATIENCE_S)
+        memory.give_back(taken)
 
     first = threading.Thread(target=take, args=("first", 60, inside))
     first.start()
@@ -297,6 +298,36 @@ def test_out_of_memory_an_image_is_tried_once_more_alone(monkeypatch):
     with pytest.raises(ImageError, match=r"not enough memory to decode it within the limit of .*max_decode_bytes"):
         preprocess(PHOTO, spec(), memory)
     assert memory._left == 1 << 30
+
+
+_STARVE = """
+import resource, sys
+from pathlib import Path
+from vitriton.preprocessing import ImageError, Memory, PreprocessSpec, preprocess
+
+spec, memory = PreprocessSpec.from_json(sys.argv[1]), Memory(1 << 40)
+large, small = (Path(path).read_bytes() for path in sys.argv[2:])
+preprocess(small, spec, memory)
+now = 1024 * int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0])
+resource.setrlimit(resource.RLIMIT_DATA, (now + (64 << 20), now + (64 << 20)))
+try:
+    preprocess(large, spec, memory)
+except ImageError as exc:
+    print(exc)
+print(preprocess(small, spec, memory).shape)
+"""
+
+
+def test_what_the_kernel_refuses_is_a_refused_image(tmp_path):
+    """A process that may not grow says so of the image, and goes on with the next."""
+    (tmp_path / "large").write_bytes(attacks.png_of_zeros(12_000, 12_000))
+    (tmp_path / "small").write_bytes(PHOTO)
+    command = [sys.executable, "-c", _STARVE, spec().to_json(), str(tmp_path / "large"), str(tmp_path / "small")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    refused, shape = done.stdout.splitlines()
+    assert refused.startswith("there is not enough memory to decode it within the limit of 2147483648")
+    assert shape == "(32, 32, 3)"
 
 
 def test_a_crop_is_not_padded_beyond_the_limit():

@@ -14,10 +14,10 @@ import re
 import struct
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -286,28 +286,30 @@ class Memory:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[int, threading.Event]] = deque()
 
-    @contextlib.contextmanager
-    def reserve(self, needed: int | None) -> Iterator[None]:
-        """Waits until `needed` bytes are left, and holds them; all of them where it is None, or more than there are."""
+    def take(self, needed: int | None) -> int:
+        """Waits until `needed` bytes are left; all of them where it is None, or more than there are.
+
+        Returns:
+            What is held from now on, and is to be given back.
+        """
         taken = self._total if needed is None else min(needed, self._total)
         with self._lock:
-            ready = None
-            if self._waiting or taken > self._left:
-                ready = threading.Event()
-                self._waiting.append((taken, ready))
-            else:
+            if not self._waiting and taken <= self._left:
                 self._left -= taken
-        if ready is not None:
-            ready.wait()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._left += taken
-                while self._waiting and self._waiting[0][0] <= self._left:
-                    next_taken, next_ready = self._waiting.popleft()
-                    self._left -= next_taken
-                    next_ready.set()
+                return taken
+            ready = threading.Event()
+            self._waiting.append((taken, ready))
+        ready.wait()
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        """Lets those go on for which there is enough now."""
+        with self._lock:
+            self._left += taken
+            while self._waiting and self._waiting[0][0] <= self._left:
+                next_taken, ready = self._waiting.popleft()
+                self._left -= next_taken
+                ready.set()
 
 
 @dataclass(frozen=True)
@@ -383,8 +385,7 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
-    with _opened(data, PreprocessSpec((), 0, 0, limits), None) as image:
-        return _load(image)
+    return _opened(data, PreprocessSpec((), 0, 0, limits), None, _load)
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
@@ -416,23 +417,32 @@ def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) 
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
-    with contextlib.suppress(MemoryError), _opened(data, spec, memory) as image:
+
+    def pixels(image: Image.Image) -> Pixels:
         return to_pixels(_load(image), spec)
+
+    with contextlib.suppress(MemoryError):
+        return _opened(data, spec, memory, pixels)
     # It may have been another image that took more than its header told. So once more, with nobody beside.
+    taken = 0 if memory is None else memory.take(None)
     try:
-        with contextlib.nullcontext() if memory is None else memory.reserve(None), _opened(data, spec, None) as image:
-            return to_pixels(_load(image), spec)
+        return _opened(data, spec, None, pixels)
     except MemoryError as exc:
         raise ImageError(
             f"there is not enough memory to decode it within {spec.limits.named('max_decode_bytes')}"
         ) from exc
+    finally:
+        if memory is not None:
+            memory.give_back(taken)
 
 
-@contextlib.contextmanager
-def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None) -> Iterator[Image.Image]:
-    """An image of which the header is read, within all limits; the memory that it needs is reserved.
+_Used = TypeVar("_Used")
 
-    What Pillow raises in here, or in what is done with the image, becomes an ImageError.
+
+def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Callable[[Image.Image], _Used]) -> _Used:
+    """What `use` makes of an image whose header is within all limits, and for which memory is reserved.
+
+    What Pillow raises becomes an ImageError.
     """
     limits = spec.limits
     if not data:
@@ -441,33 +451,35 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None) -> Iterato
         raise ImageError(f"{len(data)} bytes are over {limits.named('max_bytes')}")
     Image.init()
     formats = [name for name in limits.formats if name in Image.OPEN]
-    with contextlib.ExitStack() as stack:
-        try:
-            told = _told_before_opening(data)
-            if told is not None:
-                _reserve(stack, memory, told, spec)
-            image = stack.enter_context(Image.open(io.BytesIO(data), formats=formats))
-            header = _Header(image.format or "", image.width, image.height, len(data) + _hidden_bytes(image, data))
-            _check_size(header.width, header.height, limits)
-            _check_frames(image, data, limits)
+    taken = 0
+    try:
+        told = _told_before_opening(data)
+        if told is not None:
+            taken = _reserve(memory, told, spec)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(image.width, image.height, limits)
+            if limits.max_frames is not None:
+                _check_frames(image, data, limits)
             if told is None:
-                keyed = isinstance(image.info.get("transparency"), tuple)
-                _reserve(stack, memory, replace(header, keyed=keyed), spec)
-            yield image
-        except (ImageError, MemoryError):
-            raise
-        except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
-            pixels = re.search(r"\d+", str(exc))
-            raise ImageError(f"{pixels[0] if pixels else 'its'} pixels are over {limits.named('max_pixels')}") from exc
-        except UnidentifiedImageError as exc:
-            raise ImageError(
-                f"no image of a known format ({', '.join(formats)}: {_OPTIONS['formats']} of vitriton export), or cut "
-                f"short in its header: {len(data)} bytes that start with {data[:8].hex(' ')}"
-            ) from exc
-        # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
-        # every way is this image's fault alone.
-        except Exception as exc:
-            raise ImageError(f"cannot be decoded: {_one_line(exc)}") from exc
+                taken = _reserve(memory, _told_by(image, data), spec)
+            return use(image)
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
+        pixels = re.search(r"\d+", str(exc))
+        raise ImageError(f"{pixels[0] if pixels else 'its'} pixels are over {limits.named('max_pixels')}") from exc
+    except UnidentifiedImageError as exc:
+        raise ImageError(
+            f"no image of a known format ({', '.join(formats)}: {_OPTIONS['formats']} of vitriton export), or cut "
+            f"short in its header: {len(data)} bytes that start with {data[:8].hex(' ')}"
+        ) from exc
+    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
+    # every way is this image's fault alone.
+    except Exception as exc:
+        raise ImageError(f"cannot be decoded: {_one_line(exc)}") from exc
+    finally:
+        if taken and memory is not None:
+            memory.give_back(taken)
 
 
 _ORIENTATION = 0x0112  # Exif tag
@@ -511,8 +523,7 @@ def _orientation(image: Image.Image) -> Any:
     return image.getexif().get(_ORIENTATION, 1)
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(NamedTuple):
     """What memory depends on.
 
     Attributes:
@@ -530,7 +541,15 @@ class _Header:
     keyed: bool = False
 
 
-def _reserve(stack: contextlib.ExitStack, memory: Memory | None, header: _Header, spec: PreprocessSpec) -> None:
+def _told_by(image: Image.Image, data: bytes) -> _Header:
+    """The header of an opened image."""
+    hidden = _jpeg_2000_bytes(data) if image.format == "JPEG2000" else 0
+    keyed = isinstance(image.info.get("transparency"), tuple)
+    return _Header(image.format or "", image.width, image.height, len(data) + hidden, keyed)
+
+
+def _reserve(memory: Memory | None, header: _Header, spec: PreprocessSpec) -> int:
+    """Waits for the memory that an image may need; returns what is to be given back."""
     limits = spec.limits
     _check_size(header.width, header.height, limits)
     needed = _needed_bytes(header, spec)
@@ -539,8 +558,7 @@ def _reserve(stack: contextlib.ExitStack, memory: Memory | None, header: _Header
             f"{header.width} x {header.height} pixels of {header.format} may need {needed} bytes of memory, over "
             f"{limits.named('max_decode_bytes')}"
         )
-    if memory is not None:
-        stack.enter_context(memory.reserve(needed))
+    return 0 if memory is None else memory.take(needed)
 
 
 def _needed_bytes(header: _Header, spec: PreprocessSpec) -> int:
@@ -577,13 +595,12 @@ def _check_size(width: int, height: int, limits: Limits) -> None:
 
 
 def _check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:
-    if limits.max_frames is None:
-        return
+    most = limits.max_frames or 0
     # These two count by reading the whole file, frame by frame.
     counters = {"GIF": _gif_frames, "TIFF": _tiff_pages}
     counter = counters.get(image.format or "")
-    frames = counter(data, limits.max_frames + 1) if counter else getattr(image, "n_frames", 1)
-    if frames > limits.max_frames:
+    frames = counter(data, most + 1) if counter else getattr(image, "n_frames", 1)
+    if frames > most:
         raise ImageError(f"it has more frames than {limits.named('max_frames')}")
 
 
@@ -726,11 +743,6 @@ class _Tiff:
     def _number(self, at: int, size: int | None = None) -> int:
         place = self._data[at : at + (size or self._width())]
         return int.from_bytes(place, "little" if self._order == "<" else "big")
-
-
-def _hidden_bytes(image: Image.Image, data: bytes) -> int:
-    """What else an opened image needs, that its size does not tell."""
-    return _jpeg_2000_bytes(data) if image.format == "JPEG2000" else 0
 
 
 def _jpeg_2000_bytes(data: bytes) -> int:
