@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test test-long test-compose bench models check format clean
+.PHONY: help setup model-repository demo test test-long test-compose bench soak models check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
 	@echo "make bench      a served model against bare ONNX Runtime"
+	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
 	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
 	@echo "make check      ruff and mypy"
 	@echo "make clean      remove .venv, caches and out/"
@@ -54,6 +55,13 @@ bench: $(INSTALLED)
 	@rm -rf out/bench
 	@$(BIN)/vitriton export out/vit-base-random --repository out/bench --outputs pooled
 	@$(BIN)/vitriton bench vit-base-random --repository out/bench --images examples/photos --json out/bench.json
+
+# 10 minutes of 32 callers with real photos, a table by the minute; a small model, so that two cores keep up
+soak: $(INSTALLED)
+	@rm -rf out/soak
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -c 'from pathlib import Path; from support import checkpoints; checkpoints.tiny_vit(Path("out/soak/tiny-vit"))'
+	@$(BIN)/vitriton export out/soak/tiny-vit --repository out/soak/models --outputs pooled
+	@$(BIN)/python bench/soak.py --repository out/soak/models --model tiny-vit --json out/soak/soak.json
 
 # Every architecture of transformers: exported from a small configuration, and served (minutes)
 models: $(INSTALLED)

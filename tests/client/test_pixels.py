@@ -79,10 +79,13 @@ def test_pixels_are_those_of_the_module():
     ("data", "says"),
     [
         (b"", "empty (0 bytes)"),
-        (b"this is a text file\n", "no image of a known format (JPEG, PNG)"),
-        (file("BMP"), "no image of a known format (JPEG, PNG)"),
+        (b"this is a text file\n", "no image of a known format (JPEG, PNG: --image-formats of vitriton export)"),
+        (file("BMP"), "no image of a known format (JPEG, PNG: --image-formats of vitriton export)"),
         (file("JPEG")[:-400], "truncated"),
-        (file(size=(100, 80)), "100 x 80 pixels are over the limit of 5000 (max_pixels)"),
+        (
+            file(size=(100, 80)),
+            "100 x 80 pixels are over the limit of 5000 (max_pixels: --max-image-pixels of vitriton export)",
+        ),
         (file(size=(1, 3000)), "would be resized to 10 x 30000"),
     ],
 )

@@ -87,6 +87,8 @@ def test_the_wheel_is_used_when_path_has_none(host: Host) -> None:
     assert variables["PATH"].split(":") == [str(host.python_bin), "/bin"]
     assert variables["LD_LIBRARY_PATH"].endswith(f"{host.libpython.parent}:/old")  # type: ignore[union-attr]
     assert variables["VITRITON_CPU_CORES"] == "3"
+    assert variables["MALLOC_MMAP_THRESHOLD_"] == "1048576"
+    assert environment(installation, 3, {"MALLOC_MMAP_THRESHOLD_": "9"})["MALLOC_MMAP_THRESHOLD_"] == "9"
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -370,10 +370,12 @@ class Core:
         if self.settings.preprocess == "server":
             return Service(contract)
         from vitriton import _pixels
+        from vitriton.preprocessing import Memory
 
         spec = _pixels.read_preprocess(contract)
+        memory = Memory(spec.limits.max_decode_bytes)
         encoder = transport.model_config(_pixels.encoder_name(contract.model), deadline.remaining_s())
-        return Service(_pixels.encoder_contract(contract, encoder, spec), partial(_pixels.encode, spec))
+        return Service(_pixels.encoder_contract(contract, encoder, spec), partial(_pixels.encode, spec, memory=memory))
 
     def _wait_for_retry(
         self, server: Server, pool: bool, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline

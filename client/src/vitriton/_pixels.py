@@ -15,7 +15,7 @@ import PIL
 
 from vitriton._contract import Contract
 from vitriton._wire.transport import ModelConfig
-from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
+from vitriton.preprocessing import ImageError, Memory, PreprocessSpec, preprocess
 
 INPUT = "pixels"
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
@@ -97,17 +97,22 @@ def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSp
     return encoder
 
 
-def encode(spec: PreprocessSpec, data: bytes) -> bytes | str:
+def encode(spec: PreprocessSpec, data: bytes, memory: Memory | None = None) -> bytes | str:
     """The pixels of an encoded image, or why there are none.
 
     The reason is a text and no exception, which would keep the picture in memory, in the frames that it passed.
+
+    Args:
+        spec: from `read_preprocess`.
+        data: the file.
+        memory: shared with the images that are encoded at the same time.
 
     Returns:
         height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or one line of text, as the server
         gives it.
     """
     try:
-        return preprocess(data, spec).tobytes()
+        return preprocess(data, spec, memory).tobytes()
     except ImageError as exc:
         return str(exc)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     )
     deployment = Deployment(
         name=options.deployed_name,
-        spec=spec,
+        spec=replace(spec, limits=options.limits),
         normalization=normalization,
         shapes={kind: shapes[kind] for kind in options.kinds},
         max_batch_size=options.max_batch_size,
@@ -184,7 +184,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
 def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
-    images = _parity.usable(_corpus.corpus(), deployment.spec)
+    images = _parity.usable(_corpus.corpus(), checkpoint.spec)
     with step(f"Run the reference on {len(images)} images"):
         # before the export takes the model over
         reference = _parity.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
@@ -199,7 +199,8 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
             output_dtype=deployment.output_dtype,
             pixel_tolerance=tolerance(checkpoint.image_processor),
         )
-        runner = RepositoryRunner(staging, deployment.name, deployment.shapes)
+        # Limits move no pixel, and formats that are not allowed must not make the gate smaller.
+        runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
         stages = _parity.check(_parity.compare(expected, runner, demanded))
         manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
         _manifest.write(manifest, deployment, staging)

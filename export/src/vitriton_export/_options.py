@@ -10,6 +10,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vitriton.preprocessing import (
+    DEFAULT_FORMATS,
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_DECODE_BYTES,
+    DEFAULT_MAX_PIXELS,
+    Limits,
+)
+
 from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._serving import Accelerator, Device, Serving
 
@@ -31,6 +39,11 @@ _CHOICES: dict[str, Any] = {
 }
 
 MAX_IMAGE_SIZE = 4096
+MAX_IMAGE_BYTES = 2**31 - 1  # what a gRPC message can hold
+MAX_DECODE_BYTES = 2**40
+# Pillow cannot be told to take more, and the reference does not.
+MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
+MAX_IMAGE_FRAMES = 1_000_000
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -66,6 +79,11 @@ class ExportOptions:
         accelerator: an execution accelerator of Triton's native onnxruntime backend.
         tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it.
         warmup: batch sizes that an encoder runs before it is ready; None chooses them.
+        max_image_bytes: an encoded image over it is refused, as with all limits that follow; see `Limits`.
+        max_image_pixels: width × height.
+        max_image_frames: of an animation, or pages; None: any number.
+        image_formats: those that are taken.
+        max_decode_bytes: memory in which images are made into pixels.
     """
 
     model: str = DEFAULT_MODEL
@@ -92,6 +110,11 @@ class ExportOptions:
     accelerator: Accelerator | None = None
     tensorrt_cache: str = "tensorrt-cache"
     warmup: tuple[int, ...] | None = None
+    max_image_bytes: int = DEFAULT_MAX_BYTES
+    max_image_pixels: int = DEFAULT_MAX_PIXELS
+    max_image_frames: int | None = None
+    image_formats: tuple[str, ...] = DEFAULT_FORMATS
+    max_decode_bytes: int = DEFAULT_MAX_DECODE_BYTES
 
     def __post_init__(self) -> None:
         """Refuses values that no export can have."""
@@ -106,6 +129,7 @@ class ExportOptions:
             )
         if not 1 <= self.max_batch_size <= 1024:
             raise OptionError("max_batch_size", f"is {self.max_batch_size}; it must be from 1 to 1024")
+        self._check_limits()
         self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)
         if self.image_size is not None and not 1 <= self.image_size <= MAX_IMAGE_SIZE:
             raise OptionError("image_size", f"is {self.image_size}; it must be from 1 to {MAX_IMAGE_SIZE}")
@@ -129,6 +153,32 @@ class ExportOptions:
             ) from exc
         if is_file:
             raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
+
+    def _check_limits(self) -> None:
+        for field, least, most in (
+            ("max_image_bytes", 1, MAX_IMAGE_BYTES),
+            ("max_image_pixels", 1, MAX_IMAGE_PIXELS),
+            ("max_image_frames", 1, MAX_IMAGE_FRAMES),
+            ("max_decode_bytes", 1 << 20, MAX_DECODE_BYTES),
+        ):
+            value = getattr(self, field)
+            if value is not None and not least <= value <= most:
+                raise OptionError(field, f"is {value}; it must be from {least} to {most}")
+        unknown = [name for name in self.image_formats if name not in DEFAULT_FORMATS]
+        if unknown or not self.image_formats:
+            wrong = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
+            raise OptionError("image_formats", f"{wrong}; choose of {','.join(DEFAULT_FORMATS)}")
+
+    @property
+    def limits(self) -> Limits:
+        """What preprocessing refuses."""
+        return Limits(
+            max_pixels=self.max_image_pixels,
+            formats=tuple(self.image_formats),
+            max_bytes=self.max_image_bytes,
+            max_frames=self.max_image_frames,
+            max_decode_bytes=self.max_decode_bytes,
+        )
 
     @property
     def image_processor_settings(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,12 +28,13 @@ class RepositoryRunner:
         repository: the folder of the models.
         name: that the export has there.
         kinds: of its ensembles, those to run.
+        within_limits: refuse what the export's limits refuse, and not only what no export takes.
 
     Raises:
         ExportError: a part of the export is missing or cannot be loaded.
     """
 
-    def __init__(self, repository: Path, name: str, kinds: Iterable[Kind]) -> None:
+    def __init__(self, repository: Path, name: str, kinds: Iterable[Kind], *, within_limits: bool = True) -> None:
         self._sessions: dict[str, ort.InferenceSession] = {}
         for kind in kinds:
             ensemble = repository / f"{name}_{kind}"
@@ -44,6 +46,8 @@ class RepositoryRunner:
             self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
         except (OSError, ValueError, KeyError) as exc:
             raise ExportError(f"the preprocessing in {preprocess} cannot be loaded: {one_line(exc)}") from exc
+        if not within_limits:
+            self._spec = replace(self._spec, limits=self._module.Limits())
 
     def run(self, images: Sequence[bytes]) -> Answers:
         """Pixels and outputs; what the preprocessing refuses is refused."""

@@ -13,9 +13,22 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from vitriton.preprocessing import DEFAULT_FORMATS, DEFAULT_MAX_BYTES, DEFAULT_MAX_DECODE_BYTES, DEFAULT_MAX_PIXELS
 
 from vitriton_export._errors import ExportError, OptionError
-from vitriton_export._options import DEFAULT_MODEL, ExportOptions, Optimize, OutputDtype, Outputs, Pooling, Precision
+from vitriton_export._options import (
+    DEFAULT_MODEL,
+    MAX_DECODE_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_FRAMES,
+    MAX_IMAGE_PIXELS,
+    ExportOptions,
+    Optimize,
+    OutputDtype,
+    Outputs,
+    Pooling,
+    Precision,
+)
 from vitriton_export._serving import (
     MAX_INSTANCES,
     MAX_QUEUE_DELAY_US,
@@ -32,6 +45,7 @@ if TYPE_CHECKING:
 
 _UNFOLDED = 10_000  # columns
 _SERVING = "How Triton runs it"
+_LIMITS = "What is refused"
 
 
 def register(app: typer.Typer) -> None:
@@ -60,6 +74,11 @@ def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as exc:
         raise typer.BadParameter(f"{text!r} is no list of batch sizes; write it as 1,8,32, or none") from exc
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """`jpeg,png` → Pillow's names."""
+    return tuple(part.strip().upper() for part in text.split(",") if part.strip())
 
 
 def _list(asked: bool) -> None:
@@ -158,6 +177,40 @@ def export(
             help="Do nothing where the repository holds this export already: same model, same options, graphs intact.",
         ),
     ] = False,
+    max_image_bytes: Annotated[
+        int, typer.Option(min=1, max=MAX_IMAGE_BYTES, rich_help_panel=_LIMITS, help="Of an encoded image.")
+    ] = DEFAULT_MAX_BYTES,
+    max_image_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1, max=MAX_IMAGE_PIXELS, rich_help_panel=_LIMITS, help="Width × height, as the header has them."
+        ),
+    ] = DEFAULT_MAX_PIXELS,
+    max_image_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_IMAGE_FRAMES,
+            rich_help_panel=_LIMITS,
+            show_default="any number",
+            help="Of an animation, or pages of a TIFF; the first is used.",
+        ),
+    ] = None,
+    image_formats: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", rich_help_panel=_LIMITS, help="Those that are taken; clients send arrays as PPM."
+        ),
+    ] = ",".join(DEFAULT_FORMATS),
+    max_decode_bytes: Annotated[
+        int,
+        typer.Option(
+            min=1 << 20,
+            max=MAX_DECODE_BYTES,
+            rich_help_panel=_LIMITS,
+            help="Memory in which images are made into pixels: of one, and of all at one time.",
+        ),
+    ] = DEFAULT_MAX_DECODE_BYTES,
     list_models: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=_list, help="Show what can be exported, and exit.")
     ] = False,
@@ -193,6 +246,11 @@ def export(
             warmup=_batch_sizes(warmup),
             image_size=image_size,
             image_processor_kwargs=image_processor_kwargs,
+            max_image_bytes=max_image_bytes,
+            max_image_pixels=max_image_pixels,
+            max_image_frames=max_image_frames,
+            image_formats=_formats(image_formats),
+            max_decode_bytes=max_decode_bytes,
         )
         if skip_existing and _is_there(options, progress):
             return

@@ -7,16 +7,21 @@ therefore needs nothing but the standard library, numpy and Pillow, and imports 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil, floor
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 Pixels = npt.NDArray[Any]  # uint8, or float32 where a step of the specification works on floats
 
@@ -30,6 +35,27 @@ DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM"
 
 # Where Pillow itself refuses to decode (2 × Image.MAX_IMAGE_PIXELS): what the reference takes, this takes.
 DEFAULT_MAX_PIXELS = 178_956_970
+DEFAULT_MAX_BYTES = 268_435_456  # as the client's max_image_bytes: an array of 89 million pixels, sent without loss
+# 12 bytes a pixel at DEFAULT_MAX_PIXELS, which is what most formats need (`_DECODE_BYTES`).
+DEFAULT_MAX_DECODE_BYTES = 2_147_483_648
+
+# How a refusal names its limit, so that whoever reads it knows what to change.
+_OPTIONS = {
+    "max_bytes": "--max-image-bytes",
+    "max_pixels": "--max-image-pixels",
+    "max_frames": "--max-image-frames",
+    "formats": "--image-formats",
+    "max_decode_bytes": "--max-decode-bytes",
+}
+
+# The most memory that decoding takes, in bytes a pixel, up to an upright RGB image (of 4 bytes a pixel): a copy that is
+# turned or converted, the coefficients of a progressive JPEG (8, in CMYK), the canvases of an animated WebP, the planes
+# of AVIF and JPEG 2000. Measured with Pillow 13, and rounded up: 12.0, 16.2, 13.7 (8 bits a channel) and 24.6.
+_DECODE_BYTES = {"WEBP": 20, "AVIF": 32, "JPEG2000": 32}
+_OTHER_DECODE_BYTES = 12
+_SIDE_BYTES = 64  # a pixel of width and height: pointers to the rows, coefficients of resizing
+_KEYED_BYTES = 20  # a pixel, to lay a transparent colour onto white
+_FLOAT_BYTES = 32  # a pixel, where floats are made of the whole image
 
 
 class ImageError(ValueError):
@@ -200,6 +226,7 @@ class Patches:
 
 
 Step = ConvertRGB | Resize | CenterCrop | AlignLongAxis | Thumbnail | Pad | FlipChannels | Rescale | Normalize | Patches
+_ON_ARRAYS = (Rescale, Normalize, FlipChannels, Pad)  # not on images
 _STEPS: dict[str, type[Step]] = {
     "convert_rgb": ConvertRGB,
     "resize": Resize,
@@ -216,10 +243,73 @@ _STEPS: dict[str, type[Step]] = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before it costs memory: pixels (of the file, and of any step between) and file formats."""
+    """What is refused before it costs anything, as far as the header tells. None of it moves a pixel.
+
+    Attributes:
+        max_pixels: of the image, and of any step between.
+        formats: those that are tried, by Pillow's names.
+        max_bytes: of the encoded image.
+        max_frames: of an animation, or pages of a TIFF, of which the first is used; None: any number, not counted.
+        max_decode_bytes: memory that an image may need while pixels are made of it, and all that share a `Memory`
+            together; estimated from the header.
+    """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     formats: tuple[str, ...] = DEFAULT_FORMATS
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_frames: int | None = None
+    max_decode_bytes: int = DEFAULT_MAX_DECODE_BYTES
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Limits:
+        """Reads what `asdict` gives; a limit that an older file does not have is the default."""
+        known = {name: values[name] for name in _OPTIONS if name in values}
+        return cls(**{name: _frozen(value) for name, value in known.items()})
+
+    def named(self, name: str) -> str:
+        """A limit's value and names, for a refusal."""
+        return f"the limit of {getattr(self, name)} ({name}: {_OPTIONS[name]} of vitriton export)"
+
+
+class Memory:
+    """Memory that is shared by images which are decoded at the same time: who needs more than is left waits.
+
+    In the order of their coming, so that a large image is not overtaken for ever by small ones.
+
+    Args:
+        total: bytes.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._left = total
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, threading.Event]] = deque()
+
+    def take(self, needed: int | None) -> int:
+        """Waits until `needed` bytes are left; all of them where it is None, or more than there are.
+
+        Returns:
+            What is held from now on, and is to be given back.
+        """
+        taken = self._total if needed is None else min(needed, self._total)
+        with self._lock:
+            if not self._waiting and taken <= self._left:
+                self._left -= taken
+                return taken
+            ready = threading.Event()
+            self._waiting.append((taken, ready))
+        ready.wait()
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        """Lets those go on for which there is enough now."""
+        with self._lock:
+            self._left += taken
+            while self._waiting and self._waiting[0][0] <= self._left:
+                next_taken, ready = self._waiting.popleft()
+                self._left -= next_taken
+                ready.set()
 
 
 @dataclass(frozen=True)
@@ -258,7 +348,7 @@ class PreprocessSpec:
             "steps": steps,
             "height": self.height,
             "width": self.width,
-            "limits": {"max_pixels": self.limits.max_pixels, "formats": list(self.limits.formats)},
+            "limits": asdict(self.limits),
         }
         return json.dumps(document, indent=2) + "\n"
 
@@ -279,15 +369,11 @@ class PreprocessSpec:
             if name not in _STEPS:
                 raise ValueError(f"unknown preprocessing step {name!r}; known are {', '.join(_STEPS)}")
             steps.append(_STEPS[name](**{key: _frozen(value) for key, value in parameters.items()}))
-        limits = document.get("limits", {})
         return cls(
             steps=tuple(steps),
             height=document["height"],
             width=document["width"],
-            limits=Limits(
-                max_pixels=limits.get("max_pixels", DEFAULT_MAX_PIXELS),
-                formats=tuple(limits.get("formats", DEFAULT_FORMATS)),
-            ),
+            limits=Limits.from_dict(document.get("limits", {})),
         )
 
 
@@ -299,28 +385,7 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
-    if not data:
-        raise ImageError("empty (0 bytes)")
-    Image.init()
-    formats = [name for name in limits.formats if name in Image.OPEN]
-    _check_icon(data, limits)
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            _check_size(image.width, image.height, limits)
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")  # without copies
-    except ImageError:
-        raise
-    except UnidentifiedImageError as exc:
-        raise ImageError(
-            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
-            f"start with {data[:8].hex(' ')}"
-        ) from exc
-    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
-    # every way is this image's fault alone.
-    except Exception as exc:
-        raise ImageError(f"cannot be decoded: {_one_line(exc)}") from exc
+    return _opened(data, PreprocessSpec((), 0, 0, limits), None, _load)
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
@@ -341,38 +406,369 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
     return pixels
 
 
-def preprocess(data: bytes, spec: PreprocessSpec) -> Pixels:
+def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) -> Pixels:
     """Encoded image → (height, width, 3) of `spec.dtype`.
+
+    Args:
+        data: the file.
+        spec: what is done to it.
+        memory: shared with the images that are made into pixels at the same time; None: there are none.
 
     Raises:
         ImageError: it is not an image that can be used; the text says why.
     """
+
+    def pixels(image: Image.Image) -> Pixels:
+        return to_pixels(_load(image), spec)
+
+    with contextlib.suppress(MemoryError):
+        return _opened(data, spec, memory, pixels)
+    # It may have been another image that took more than its header told. So once more, with nobody beside.
+    taken = 0 if memory is None else memory.take(None)
     try:
-        return to_pixels(decode(data, spec.limits), spec)
+        return _opened(data, spec, None, pixels)
     except MemoryError as exc:
-        raise ImageError("there is not enough memory to decode it") from exc
+        raise ImageError(
+            f"there is not enough memory to decode it within {spec.limits.named('max_decode_bytes')}"
+        ) from exc
+    finally:
+        if memory is not None:
+            memory.give_back(taken)
+
+
+_Used = TypeVar("_Used")
+
+
+def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Callable[[Image.Image], _Used]) -> _Used:
+    """What `use` makes of an image whose header is within all limits, and for which memory is reserved.
+
+    What Pillow raises becomes an ImageError.
+    """
+    limits = spec.limits
+    if not data:
+        raise ImageError("empty (0 bytes)")
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"{len(data)} bytes are over {limits.named('max_bytes')}")
+    Image.init()
+    formats = [name for name in limits.formats if name in Image.OPEN]
+    taken = 0
+    try:
+        told = _told_before_opening(data)
+        if told is not None:
+            taken = _reserve(memory, told, spec)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            _check_size(image.width, image.height, limits)
+            if limits.max_frames is not None:
+                _check_frames(image, data, limits)
+            if told is None:
+                taken = _reserve(memory, _told_by(image, data), spec)
+            return use(image)
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
+        pixels = re.search(r"\d+", str(exc))
+        raise ImageError(f"{pixels[0] if pixels else 'its'} pixels are over {limits.named('max_pixels')}") from exc
+    except UnidentifiedImageError as exc:
+        raise ImageError(
+            f"no image of a known format ({', '.join(formats)}: {_OPTIONS['formats']} of vitriton export), or cut "
+            f"short in its header: {len(data)} bytes that start with {data[:8].hex(' ')}"
+        ) from exc
+    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
+    # every way is this image's fault alone.
+    except Exception as exc:
+        raise ImageError(f"cannot be decoded: {_one_line(exc)}") from exc
+    finally:
+        if taken and memory is not None:
+            memory.give_back(taken)
+
+
+_ORIENTATION = 0x0112  # Exif tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _load(image: Image.Image) -> Image.Image:
+    """The pixels of an opened image, upright and RGB.
+
+    As PIL.ImageOps.exif_transpose, which also writes all Exif tags anew; that takes many times the memory of the file.
+    """
+    image.load()
+    method = _UPRIGHT.get(_orientation(image))
+    if method is not None:
+        image = image.transpose(method)
+    return image if image.mode == "RGB" else image.convert("RGB")  # without copies
+
+
+_LONG_EXIF_BYTES = 65_536  # what a segment of a JPEG can hold
+
+
+def _orientation(image: Image.Image) -> Any:
+    """What Exif says, whatever that is.
+
+    Pillow makes objects of all values of a tag, so in Exif that is longer than cameras write it is looked up without.
+    """
+    exif = image.info.get("exif")
+    if exif is not None and len(exif) > _LONG_EXIF_BYTES:
+        found = _Tiff(exif.removeprefix(b"Exif\0\0")).number(_ORIENTATION)
+        if found is not None:
+            return found
+        del image.info["exif"]  # XMP may have it
+    return image.getexif().get(_ORIENTATION, 1)
+
+
+class _Header(NamedTuple):
+    """What memory depends on.
+
+    Attributes:
+        format: Pillow's name.
+        width: in pixels.
+        height: in pixels.
+        bytes: that are needed whatever the pixels are.
+        keyed: one of its colours is transparent.
+    """
+
+    format: str
+    width: int
+    height: int
+    bytes: int
+    keyed: bool = False
+
+
+def _told_by(image: Image.Image, data: bytes) -> _Header:
+    """The header of an opened image."""
+    hidden = _jpeg_2000_bytes(data) if image.format == "JPEG2000" else 0
+    keyed = isinstance(image.info.get("transparency"), tuple)
+    return _Header(image.format or "", image.width, image.height, len(data) + hidden, keyed)
+
+
+def _reserve(memory: Memory | None, header: _Header, spec: PreprocessSpec) -> int:
+    """Waits for the memory that an image may need; returns what is to be given back."""
+    limits = spec.limits
+    _check_size(header.width, header.height, limits)
+    needed = _needed_bytes(header, spec)
+    if needed > limits.max_decode_bytes:
+        raise ImageError(
+            f"{header.width} x {header.height} pixels of {header.format} may need {needed} bytes of memory, over "
+            f"{limits.named('max_decode_bytes')}"
+        )
+    return 0 if memory is None else memory.take(needed)
+
+
+def _needed_bytes(header: _Header, spec: PreprocessSpec) -> int:
+    """The most memory that an image needs at one time, from the encoded file to the pixels."""
+    width, height = header.width, header.height
+    each = _DECODE_BYTES.get(header.format, _OTHER_DECODE_BYTES)
+    if header.keyed:
+        each = max(each, _KEYED_BYTES)
+    resized = 0
+    for step in spec.steps:
+        if isinstance(step, (Resize, Thumbnail, Patches)):
+            # Exif may turn it, which is not known yet
+            resized = max(_resize_bytes(step, width, height, spec), _resize_bytes(step, height, width, spec))
+            break
+        if isinstance(step, _ON_ARRAYS):
+            each = max(each, _FLOAT_BYTES)
+    return width * height * each + _SIDE_BYTES * (width + height) + resized + 2 * header.bytes
+
+
+def _resize_bytes(step: Resize | Thumbnail | Patches, width: int, height: int, spec: PreprocessSpec) -> int:
+    """What resizing makes beside the image: the result, and the image between its two passes."""
+    new_height, new_width = step.size(height, width)
+    if new_height * new_width > spec.limits.max_pixels:
+        return 0  # refused when it comes to that
+    # Pillow begins with the rows, and with the columns where an image is over 100 times as high as it is wide
+    between = new_width * height if height <= 100 * width or new_height >= height else width * new_height
+    each = _FLOAT_BYTES if any(isinstance(other, _ON_ARRAYS) for other in spec.steps) else 4
+    return 4 * between + each * new_width * new_height
 
 
 def _check_size(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise ImageError(f"{width} x {height} pixels are over the limit of {limits.max_pixels} (max_pixels)")
+        raise ImageError(f"{width} x {height} pixels are over {limits.named('max_pixels')}")
 
 
-def _check_icon(data: bytes, limits: Limits) -> None:
-    """Pillow decodes an icon as soon as it opens it, so the headers of the pictures in it are read before.
+def _check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:
+    most = limits.max_frames or 0
+    # These two count by reading the whole file, frame by frame.
+    counters = {"GIF": _gif_frames, "TIFF": _tiff_pages}
+    counter = counters.get(image.format or "")
+    frames = counter(data, most + 1) if counter else getattr(image, "n_frames", 1)
+    if frames > most:
+        raise ImageError(f"it has more frames than {limits.named('max_frames')}")
+
+
+_MAX_BLOCKS = 1 << 20  # of a GIF that are looked at, about 0.2 s
+
+
+def _gif_frames(data: bytes, most: int) -> int:
+    """Counts frames up to `most`; a file of too many blocks counts as `most`. Source: the GIF89a specification."""
+    frames, at, blocks = 0, 13 + _gif_colours(data[10]), 0
+    while at < len(data) and data[at] != 0x3B and frames < most:
+        kind = data[at]
+        if kind == 0x2C:
+            frames += 1
+            at += 11 + _gif_colours(data[at + 9] if at + 9 < len(data) else 0)
+        else:
+            at += 2 if kind == 0x21 else 1
+        if kind in (0x2C, 0x21):
+            while at < len(data) and data[at] and blocks < _MAX_BLOCKS:
+                at += 1 + data[at]
+                blocks += 1
+            at += 1
+        blocks += 1
+        if blocks >= _MAX_BLOCKS:
+            return most
+    return frames
+
+
+def _gif_colours(flags: int) -> int:
+    """Bytes of a colour table."""
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+
+def _tiff_pages(data: bytes, most: int) -> int:
+    """Counts pages up to `most`; a chain of them that bites its tail ends there."""
+    tiff, seen = _Tiff(data), set[int]()
+    at = tiff.first
+    while at and at not in seen and len(seen) < most:
+        seen.add(at)
+        at = tiff.next(at)
+    return len(seen)
+
+
+def _told_before_opening(data: bytes) -> _Header | None:
+    """The header of those formats that Pillow decodes, or reads at length, as soon as it opens them."""
+    if data[:4] == b"\0\0\1\0":
+        width, height = _icon_size(data)
+        return _Header("ICO", width, height, len(data))
+    if data[:4] in _TIFF_STARTS:
+        return _Tiff(data).header()
+    return None
+
+
+def _icon_size(data: bytes) -> tuple[int, int]:
+    """Of the largest picture in an icon, by the pictures' own headers.
 
     Source: https://en.wikipedia.org/wiki/ICO_(file_format); each picture is a PNG, or a bitmap without its file header.
     """
-    if data[:4] != b"\0\0\1\0":
-        return
+    sizes = [(0, 0)]
     for entry in range(22, 22 + 16 * int.from_bytes(data[4:6], "little"), 16):
         start = int.from_bytes(data[entry - 4 : entry], "little")
         header = data[start : start + 24]
         if header.startswith(b"\x89PNG\r\n\x1a\n"):
-            width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+            sizes.append((int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")))
         else:
             width, height = (int.from_bytes(header[at : at + 4], "little", signed=True) for at in (4, 8))
-        _check_size(abs(width), abs(height), limits)
+            sizes.append((abs(width), abs(height)))
+    return max(sizes, key=lambda size: size[0] * size[1])
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")  # those that Pillow takes
+_TIFF_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+# Memory that Pillow takes for one value of a tag: it is a Python object, and a strip or tile a tuple of several.
+_TIFF_BYTES = {1: 2, 2: 2, 7: 2, 5: 400, 10: 400}
+_TIFF_OTHER_BYTES, _TIFF_STRIP_BYTES = 48, 400
+_TIFF_WIDTH, _TIFF_LENGTH, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 256, 257, 322, 323
+_TIFF_OFFSETS = (273, 324)  # of strips and tiles
+_TIFF_DIRECTORIES = (34665, 34853, 40965)  # Exif, GPS, interoperability: Pillow reads them all
+
+
+class _Tiff:
+    """The directories of a TIFF file. Source: TIFF 6.0, section 2."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._order = "<" if data.startswith(b"II") else ">"
+        self._big = 43 in data[2:4]
+        self._entry = struct.Struct(self._order + ("HHQQ" if self._big else "HHLL"))
+        self.first = self._number(8 if self._big else 4)
+
+    def next(self, at: int) -> int:
+        """Where the directory after the one at `at` is; 0 where there is none."""
+        start, count = self._count(at)
+        return self._number(start + count * self._entry.size)
+
+    def number(self, wanted: int) -> int | None:
+        """The one number of a tag; 0 where it has several, and None where it is not there."""
+        for tag, kind, count, value in self._entries(self.first):
+            if tag == wanted:
+                return self._value(kind, value) if count == 1 and kind in (3, 4) else 0
+        return None
+
+    def header(self) -> _Header:
+        """Of the first page, with the memory that its tags need."""
+        found: dict[int, int] = {}
+        needed, places = 0, [self.first]
+        for at in places:
+            for tag, kind, count, value in self._entries(at):
+                count = min(count, len(self._data) // _TIFF_UNITS.get(kind, 1))
+                numbers = _TIFF_STRIP_BYTES if tag in _TIFF_OFFSETS else _TIFF_OTHER_BYTES
+                needed += count * _TIFF_BYTES.get(kind, numbers)
+                if tag in _TIFF_DIRECTORIES and len(places) <= len(_TIFF_DIRECTORIES):
+                    places.append(value)
+                if at == self.first:
+                    found.setdefault(
+                        tag, value >> 8 * (self._width() - 2) if kind == 3 and self._order == ">" else value
+                    )
+        tile = 8 * found.get(_TIFF_TILE_WIDTH, 0) * found.get(_TIFF_TILE_LENGTH, 0)
+        needed += min(tile, 1 << 31)  # where Pillow refuses it
+        return _Header("TIFF", found.get(_TIFF_WIDTH, 0), found.get(_TIFF_LENGTH, 0), len(self._data) + needed // 2)
+
+    def _value(self, kind: int, field: int) -> int:
+        """A field's first number; a short one stands at the field's beginning."""
+        if kind != 3:
+            return field
+        return field & 0xFFFF if self._order == "<" else field >> 8 * (self._width() - 2)
+
+    def _entries(self, at: int) -> Iterator[tuple[int, int, int, int]]:
+        start, count = self._count(at)
+        table = self._data[start : start + count * self._entry.size]
+        return self._entry.iter_unpack(table[: len(table) // self._entry.size * self._entry.size])
+
+    def _count(self, at: int) -> tuple[int, int]:
+        """Where the entries of a directory begin, and how many there are."""
+        size = 8 if self._big else 2
+        return at + size, self._number(at, size)
+
+    def _width(self) -> int:
+        return 8 if self._big else 4
+
+    def _number(self, at: int, size: int | None = None) -> int:
+        place = self._data[at : at + (size or self._width())]
+        return int.from_bytes(place, "little" if self._order == "<" else "big")
+
+
+def _jpeg_2000_bytes(data: bytes) -> int:
+    """What OpenJPEG makes for each tile and channel; the box outside may tell less of them than the picture does.
+
+    Source: ISO/IEC 15444-1, A.5.1 and I.4; opj_j2k_read_siz allocates by tiles × channels.
+    """
+    at = 0
+    while not data.startswith(b"\xff\x4f\xff\x51", at):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        start = 16 if length == 1 else 8
+        if length == 1:
+            length = int.from_bytes(data[at + 8 : at + 16], "big")
+        if kind != b"jp2c" and length < 8:
+            return 0
+        at += start if kind == b"jp2c" else length
+        if at >= len(data):
+            return 0
+    fields = data[at + 8 : at + 42]
+    if len(fields) < 34:
+        return 0
+    numbers: tuple[int, ...] = struct.unpack(">8LH", fields)
+    width, height, left, top, tile_width, tile_height, tile_left, tile_top, channels = numbers
+    columns, rows = -(-(width - tile_left) // max(tile_width, 1)), -(-(height - tile_top) // max(tile_height, 1))
+    tiles = min(max(0, columns) * max(0, rows), 65_535)  # OpenJPEG refuses more
+    return tiles * (6000 + 1200 * channels) + 16 * max(0, width - left) * max(0, height - top)
 
 
 def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
@@ -382,15 +778,15 @@ def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image
     if isinstance(step, Patches):
         return _patches(np.asarray(_resize(step, value, limits)), step)
     if isinstance(value, Image.Image) and isinstance(step, (ConvertRGB, CenterCrop, AlignLongAxis)):
-        return _run_on_image(step, value)
+        return _run_on_image(step, value, limits)
     return _run_on_array(step, np.asarray(value))
 
 
-def _run_on_image(step: ConvertRGB | CenterCrop | AlignLongAxis, image: Image.Image) -> Image.Image:
+def _run_on_image(step: ConvertRGB | CenterCrop | AlignLongAxis, image: Image.Image, limits: Limits) -> Image.Image:
     if isinstance(step, ConvertRGB):
         return _convert_rgb(image)
     if isinstance(step, CenterCrop):
-        return _center_crop(image, step)
+        return _center_crop(image, step, limits)
     upright, wide = step.height > step.width, step.width > step.height
     if (upright and image.width > image.height) or (wide and image.height > image.width):
         return image.transpose(Image.Transpose.ROTATE_270)
@@ -399,7 +795,7 @@ def _run_on_image(step: ConvertRGB | CenterCrop | AlignLongAxis, image: Image.Im
 
 def _run_on_array(step: Step, array: Pixels) -> Pixels:
     if isinstance(step, Rescale):
-        return (np.arange(256) * step.factor).astype(np.float32)[array]
+        return _rescale(array, step.factor)
     if isinstance(step, Normalize):
         normalized: Pixels = (array - np.array(step.mean, array.dtype)) / np.array(step.std, array.dtype)
         return normalized
@@ -415,18 +811,32 @@ def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, lim
     height, width = step.size(*old)
     if height * width > limits.max_pixels or height < 1 or width < 1:
         raise ImageError(
-            f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}, which is outside "
-            f"of the limit of {limits.max_pixels} (max_pixels)"
+            f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}, which is outside of "
+            f"{limits.named('max_pixels')}"
         )
     if isinstance(step, Thumbnail) and (height, width) == old:
         return value
     if isinstance(value, Image.Image):
         return value.resize((width, height), resample=RESAMPLE[step.resample])
     # Pillow's filters on floats, which torch's antialiased interpolation was written after: they differ by rounding
-    channels = [Image.fromarray(np.ascontiguousarray(value[..., channel])) for channel in range(value.shape[2])]
-    resized = [channel.resize((width, height), resample=RESAMPLE[step.resample]) for channel in channels]
-    stacked: Pixels = np.stack([np.asarray(channel) for channel in resized], axis=-1)
+    resized = []
+    for channel in range(value.shape[2]):  # one after the other, for each is as large as an image
+        plane = Image.fromarray(np.ascontiguousarray(value[..., channel]))
+        resized.append(np.asarray(plane.resize((width, height), resample=RESAMPLE[step.resample])))
+    stacked: Pixels = np.stack(resized, axis=-1)
     return stacked
+
+
+_BAND_ROWS = 256
+
+
+def _rescale(array: Pixels, factor: float) -> Pixels:
+    """uint8 → float32, some rows at a time: numpy makes 8-byte indices of all that it looks up at once."""
+    table = (np.arange(256) * factor).astype(np.float32)
+    rescaled = np.empty(array.shape, np.float32)
+    for top in range(0, len(array), _BAND_ROWS):
+        rescaled[top : top + _BAND_ROWS] = table[array[top : top + _BAND_ROWS]]
+    return rescaled
 
 
 def _pad(array: Pixels, step: Pad) -> Pixels:
@@ -462,9 +872,10 @@ def _convert_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _center_crop(image: Image.Image, crop: CenterCrop) -> Image.Image:
+def _center_crop(image: Image.Image, crop: CenterCrop, limits: Limits) -> Image.Image:
     """As transformers.image_transforms.center_crop, which pads by another rounding than it crops."""
     pad_height, pad_width = max(crop.height, image.height), max(crop.width, image.width)
+    _check_size(pad_width, pad_height, limits)
     middle = round if crop.half_even else floor
     top, left = middle((image.height - crop.height) / 2), middle((image.width - crop.width) / 2)
     if (pad_height, pad_width) != (image.height, image.width):

@@ -98,11 +98,17 @@ def command(config: ServerConfig, endpoints: Endpoints, installation: Installati
     return [str(installation.executable), *options, *config.triton_arguments]
 
 
+_OWN_PAGES_BYTES = 1 << 20  # what is larger goes back to the system when it is freed
+
+
 def environment(installation: Installation, cores: int, inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of tritonserver: what the launcher has, with the installation's folders first."""
     result = dict(inherited)
     result[CORES_VARIABLE] = str(cores)
     result.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer releases report to Microsoft unless told not to
+    # glibc raises this by itself, to 32 MiB, as soon as something large is freed; from then on requests and pictures
+    # come from heaps that it seldom gives back, one for each few threads. Whoever has set it knows why.
+    result.setdefault("MALLOC_MMAP_THRESHOLD_", str(_OWN_PAGES_BYTES))
     if installation.library_folders:
         _prepend(result, "LD_LIBRARY_PATH", *installation.library_folders)
     if installation.python_bin is not None:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
 
+import contextlib
 import io
 import json
 import os
+import resource
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import triton_python_backend_utils as pb_utils
 # Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from vitriton_preprocessing import ImageError, PreprocessSpec, format_image_errors, preprocess
+from vitriton_preprocessing import ImageError, Memory, PreprocessSpec, format_image_errors, preprocess
 
 
 def _cores() -> int:
@@ -40,7 +42,28 @@ def _warm_up(spec: PreprocessSpec) -> None:
     """Makes Pillow load its decoders before the model is ready; Triton's own warm-up knows only empty strings."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(file, "JPEG")
-    preprocess(file.getvalue(), spec)
+    with contextlib.suppress(ImageError):  # JPEG may not be among the formats that are allowed
+        preprocess(file.getvalue(), spec)
+
+
+_HELD_BYTES = 512 << 20  # of encoded images that are copied from Triton's shared memory at a time
+# What a thread may take that no header tells: its stack, a PNG's texts (PngImagePlugin.MAX_TEXT_MEMORY), AV1's frames.
+_THREAD_BYTES = 128 << 20
+_OTHER_BYTES = 512 << 20  # pixels of a batch, and memory that is free but in pieces
+
+
+def _limit_memory(spec: PreprocessSpec, threads: int) -> None:
+    """Has the kernel refuse what is beyond all that images may need; then a file that lies fails, and not the step.
+
+    RLIMIT_DATA counts what the process has for itself, not the shared memory in which Triton passes tensors.
+    """
+    status = Path("/proc/self/status").read_text()
+    now = 1024 * int(status.partition("VmData:")[2].split()[0])
+    held = 2 * max(_HELD_BYTES, spec.limits.max_bytes)
+    limit = now + spec.limits.max_decode_bytes + held + threads * _THREAD_BYTES + _OTHER_BYTES
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 class TritonPythonModel:
@@ -48,16 +71,36 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Reads the spec once, when the model is loaded."""
-        _warn_of_other_pillow(json.loads(args["model_config"]))
+        config, threads = json.loads(args["model_config"]), _cores()
+        _warn_of_other_pillow(config)
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
-        self._threads = ThreadPoolExecutor(max_workers=_cores(), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
+        self._memory = Memory(self._spec.limits.max_decode_bytes)
         _warm_up(self._spec)
+        _limit_memory(self._spec, threads)
 
     def execute(self, requests: list) -> list:
         """Answers each request by itself: a bad image fails the request that it came with, and no other."""
-        batches = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
-        pending = [[self._threads.submit(self._decode, data) for data in batch.reshape(-1)] for batch in batches]
+        pending: list[list[Future]] = []
+        held = 0
+        for request in requests:
+            submitted, size = self._submit(request)
+            pending.append(submitted)
+            held += size
+            if held > _HELD_BYTES:
+                wait(future for futures in pending for future in futures)
+                held = 0
         return [self._answer(decoded) for decoded in pending]
+
+    def _submit(self, request: pb_utils.InferenceRequest) -> tuple[list[Future], int]:
+        """The images of a request, each on its way, and their bytes."""
+        try:
+            images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
+        except MemoryError as exc:
+            failed: Future = Future()
+            failed.set_exception(exc)
+            return [failed], 0
+        return [self._threads.submit(self._decode, data) for data in images], sum(map(len, images))
 
     def finalize(self) -> None:
         """Ends the threads when the model is unloaded."""
@@ -70,7 +113,7 @@ class TritonPythonModel:
         them would stay in memory until the garbage collector comes by.
         """
         try:
-            return preprocess(data, self._spec)
+            return preprocess(data, self._spec, self._memory)
         except ImageError as exc:
             return str(exc)
 
