@@ -24,25 +24,46 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="The model's name in the repository.")],
     images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")],
+    name: Annotated[str | None, typer.Argument(help="The model's name in the repository.")] = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     concurrency: Annotated[int, typer.Option(min=1, help="Callers, each with one image at a time.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="Each measures both sides once.")] = 9,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 10.0,
     output: Annotated[Path | None, typer.Option("--json", help="Write the measurement to this file.")] = None,
+    payload: Annotated[
+        Path | None,
+        typer.Option("--write-payload", help="Only write the images to this file, as perf_analyzer's --input-data."),
+    ] = None,
 ) -> None:
     """Compare a served model with bare ONNX Runtime on the same graph, taking turns in one run."""
     from vitriton.cli import fail
+
+    from vitriton_bench._payload import SUFFIXES, find_images, write_payload
+
+    files = find_images(images)
+    if not files:
+        fail(
+            f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
+        )
+    if payload is not None:
+        if name is not None:
+            raise typer.BadParameter("measures nothing, so it takes no NAME", param_hint="--write-payload")
+        try:
+            write_payload(files, payload)
+        except OSError as exc:
+            fail(f"{exc.filename}: {exc.strerror}")
+        print(f"{payload}: {len(files)} images")
+        return
+    if name is None:
+        raise typer.BadParameter("name an exported model, or give --write-payload", param_hint="NAME")
+
     from vitriton_server import ServerError
 
     from vitriton_bench._measure import Plan, as_json, run
 
     if not (repository / f"{name}_pooled_encoder" / "1" / "model.onnx").is_file():
         fail(f"{repository} has no exported model {name} with a pooled output; export it, or name another --repository")
-    files = sorted(path for path in images.glob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    if not files:
-        fail(f"{images} has no .jpg, .jpeg, .png or .webp files; name a folder of photos with --images")
     plan = Plan(
         repository=repository,
         name=name,
