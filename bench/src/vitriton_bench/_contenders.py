@@ -48,7 +48,7 @@ class Pipeline:
 
     def embed(self, images: Sequence[bytes], batch: int) -> Embeddings:
         """(N, D) float32."""
-        opened = [Image.open(io.BytesIO(image)) for image in images]
+        opened: list[Image.Image] = [Image.open(io.BytesIO(image)) for image in images]
         made = self._pipeline(opened, batch_size=batch, pool=self._pool, return_tensors=True)
         rows = [output.reshape(-1) if self._pool else output[0, 0] for output in made]
         return torch.stack(rows).float().cpu().numpy()
@@ -113,9 +113,11 @@ def _version_folder(model: Path) -> Path:
     return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
-def best_of(look: Callable[[int, float], Sample], choices: Sequence[int], seconds: float, looks: int) -> dict[int, float]:
-    """Images/s by choice, the best of several short looks; the choices take turns, so that a slow moment hits them all."""
-    speeds = {choice: 0.0 for choice in choices}
+def best_of(
+    look: Callable[[int, float], Sample], choices: Sequence[int], seconds: float, looks: int
+) -> dict[int, float]:
+    """Images/s by choice, the best of several short looks, in which the choices take turns."""
+    speeds = dict.fromkeys(choices, 0.0)
     for _ in range(looks):
         for choice in choices:
             speeds[choice] = max(speeds[choice], look(choice, seconds).images_per_s)

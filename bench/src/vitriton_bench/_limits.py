@@ -12,7 +12,7 @@ import onnxruntime as ort
 import torch
 from vitriton.preprocessing import PreprocessSpec, preprocess
 
-# Of a transformer's products: tokens of 8 images of 197, and the layers of a ViT-B; and a square one, which caches best.
+# The products of a ViT-B's layers with the tokens of 8 images, and a square one.
 _SHAPES = ((1576, 768, 3072), (1576, 3072, 768), (2048, 2048, 2048))
 _GPU_SHAPES = ((8192, 8192, 8192), (12608, 768, 3072))
 _COPIED_BYTES = 256 * 2**20  # more than any cache

@@ -98,7 +98,9 @@ def _download(folder: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_S, check=False)
     except subprocess.TimeoutExpired as exc:
-        raise BenchError(f"perf_analyzer: pip took longer than {_PIP_S:g} s to download tritonclient {VERSION}") from exc
+        raise BenchError(
+            f"perf_analyzer: pip took longer than {_PIP_S:g} s to download tritonclient {VERSION}"
+        ) from exc
     wheels = list(folder.glob("tritonclient-*.whl"))
     if done.returncode != 0 or not wheels:
         said = "\n".join(done.stderr.strip().splitlines()[-_ERROR_LINES:])
@@ -149,5 +151,7 @@ def _checked(executable: Path, libraries: Path | None) -> PerfAnalyzer:
     # "Perf Analyzer Version 2.51.0 (commit …)"; older ones leave with another status than 0
     words = said.split()
     if "Version" not in words[:-1]:
-        raise BenchError(f"{executable} does not say its version, but: {said[-500:]}; name another with --perf-analyzer")
+        raise BenchError(
+            f"{executable} does not say its version, but: {said[-500:]}; name another with --perf-analyzer"
+        )
     return PerfAnalyzer(executable=executable, libraries=libraries, version=words[words.index("Version") + 1])

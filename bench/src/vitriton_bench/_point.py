@@ -6,13 +6,14 @@ import contextlib
 import csv
 import io
 import itertools
+import math
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from vitriton_bench._errors import BenchError
@@ -28,8 +29,11 @@ _WINDOWS = 3  # fewer, and perf_analyzer never calls a measurement stable
 _ANY_SPREAD = "999"  # per cent between windows: the report shows the spread itself, over rounds
 _END_S = 120.0  # what perf_analyzer may take beyond its windows: start, requests in flight
 _INTERRUPTED_S = 5.0
-_RETRIES = 3  # with windows of twice the length, where one had no answer in it
+_RETRIES = 6  # with windows of twice the length, where one had no answer in it
 _EMPTY_WINDOW = "No valid requests recorded"
+_IN_FLIGHT_S = 2.0  # of requests at a rate: longer than any should take below the peak load
+_MIN_THREADS = 4
+TABLE, INTERVALS = "table.csv", "intervals.txt"
 _COLUMNS = {"p50_ms": "p50 latency", "p90_ms": "p90 latency", "p99_ms": "p99 latency", "mean_ms": "Avg latency"}
 
 
@@ -92,23 +96,38 @@ class Target:
         return Source(scheme, self.addresses[scheme])
 
 
-def arguments(model: str, point: Point, target: Target, window_s: float, table: Path) -> list[str]:
-    """perf_analyzer's command line, without the program itself."""
+def arguments(model: str, point: Point, target: Target, window_s: float, folder: Path) -> list[str]:
+    """perf_analyzer's command line, without the program itself; `folder` has the files that go with it."""
     options = ["-m", model, "-u", target.addresses[point.protocol], "-i", point.protocol]
     options += ["--input-data", str(target.payload), "-b", str(point.batch)]
     if point.rate is None:
         options += ["--concurrency-range", f"{point.concurrency}:{point.concurrency}"]
     else:
-        options += ["--request-rate-range", f"{point.rate:g}:{point.rate:g}", "--max-threads", "64"]
-        options += ["--request-distribution", point.arrivals]
+        # a thread for each request in flight; at the end each waits for its next turn
+        options += ["--max-threads", str(max(_MIN_THREADS, math.ceil(_IN_FLIGHT_S * point.rate)))]
+        if point.arrivals == "constant":
+            options += ["--request-rate-range", f"{point.rate:g}:{point.rate:g}"]
+        else:
+            options += ["--request-intervals", str(folder / INTERVALS)]
     if point.shared_memory == "system":
         size = max(target.output_bytes.get(point.kind, 0), 1)
         options += ["--shared-memory", "system", "--output-shared-memory-size", str(size)]
     options += ["--measurement-interval", str(max(round(window_s * 1000), 1)), "--max-trials", str(_WINDOWS)]
-    return [*options, "--stability-percentage", _ANY_SPREAD, "--verbose-csv", "-f", str(table)]
+    return [*options, "--stability-percentage", _ANY_SPREAD, "--verbose-csv", "-f", str(folder / TABLE)]
 
 
-def parse_table(text: str, batch: int) -> dict[str, float]:
+def poisson_intervals(rate: float, seconds: float) -> str:
+    """A file of intervals in µs, exponentially distributed, the same ones each time, with the mean that was asked for.
+
+    perf_analyzer's own "poisson" takes few of its random numbers for a short run, so that the rate may be half of it.
+    """
+    random = Random(0)
+    drawn = [random.expovariate(1.0) for _ in range(max(math.ceil(rate * seconds), 1))]
+    scale = len(drawn) / sum(drawn) / rate * 1e6
+    return "".join(f"{max(round(interval * scale), 1)}\n" for interval in drawn)
+
+
+def parse_table(text: str) -> dict[str, float]:
     """perf_analyzer's CSV → images/s and latencies in ms.
 
     Raises:
@@ -144,10 +163,10 @@ def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, sec
     model = f"{name}_{point.kind}"
     source = target.source()
     steps = source.steps(model)
-    before, started = source.look(steps.names), time.perf_counter()
+    before = source.look(steps.names)
     figures = _run(analyzer, model, point, target, seconds / _WINDOWS)
-    wall_s = time.perf_counter() - started
-    parts = split(before, source.look(steps.names), steps, client_s=figures["mean_ms"] / 1e3, wall_s=wall_s)
+    client_s, images_per_s = figures["mean_ms"] / 1e3, figures["images_per_s"]
+    parts = split(before, source.look(steps.names), steps, client_s=client_s, images_per_s=images_per_s)
     return row(point, figures, parts)
 
 
@@ -158,7 +177,11 @@ def row(point: Point, figures: dict[str, float], parts: Split | None) -> dict[st
         "protocol": point.protocol,
         "batch": point.batch,
         "shared_memory": point.shared_memory,
-        **({"concurrency": point.concurrency} if point.rate is None else {"rate": point.rate, "arrivals": point.arrivals}),
+        **(
+            {"concurrency": point.concurrency}
+            if point.rate is None
+            else {"rate": point.rate, "arrivals": point.arrivals}
+        ),
         **figures,
     }
     if parts is not None:
@@ -188,11 +211,13 @@ def preprocessing_alone(
 def _run(analyzer: PerfAnalyzer, model: str, point: Point, target: Target, window_s: float) -> dict[str, float]:
     for _ in range(_RETRIES):
         with tempfile.TemporaryDirectory(prefix="vitriton-bench-") as folder:
-            table = Path(folder) / "table.csv"
+            if point.rate is not None and point.arrivals == "poisson":
+                (Path(folder) / INTERVALS).write_text(poisson_intervals(point.rate, _WINDOWS * window_s))
             limit_s = _WINDOWS * window_s + _END_S
-            status, said = _call(analyzer, arguments(model, point, target, window_s, table), limit_s)
+            status, said = _call(analyzer, arguments(model, point, target, window_s, Path(folder)), limit_s)
+            table = Path(folder) / TABLE
             if status == 0 and table.is_file():
-                return parse_table(table.read_text(), point.batch)
+                return parse_table(table.read_text())
         if _EMPTY_WINDOW not in said and "Failed to obtain stable measurement" not in said:
             break
         window_s *= 2

@@ -20,7 +20,7 @@ def load(model: str, dtype: str, device: str) -> tuple[Any, Any]:
         dtype: "fp32", "bf16" or "fp16".
         device: as torch names it.
     """
-    processor = AutoImageProcessor.from_pretrained(model, backend="pil")
+    processor = AutoImageProcessor.from_pretrained(model, backend="pil")  # type: ignore[no-untyped-call]  # is partial
     return processor, AutoModel.from_pretrained(model, dtype=DTYPES[dtype]).eval().to(device)
 
 
@@ -37,7 +37,7 @@ def worst_cosine(own: npt.NDArray[Any], reference: npt.NDArray[Any]) -> float:
 
 
 def flop(model: Any, pixels: torch.Tensor) -> float:
-    """Floating point operations of a forward pass of one image, (1, 3, H, W): a multiplication and an addition are two."""
+    """Operations of a forward pass of one image, (1, 3, H, W): a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)

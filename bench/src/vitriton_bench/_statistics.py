@@ -44,7 +44,9 @@ class Counters:
 
     def since(self, before: Counters) -> Counters:
         """What came after an earlier look."""
-        return Counters(**{entry.name: getattr(self, entry.name) - getattr(before, entry.name) for entry in fields(self)})
+        return Counters(
+            **{entry.name: getattr(self, entry.name) - getattr(before, entry.name) for entry in fields(self)}
+        )
 
 
 def parse(document: Mapping[str, Any]) -> dict[str, Counters]:
@@ -108,10 +110,10 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where the time of a request went, on average, in seconds; the parts add up to what the client saw.
+    """Where the time of a request went, on average, in seconds.
 
     Attributes:
-        client_s: outside of the server: the client, the network, the decoding of messages.
+        client_s: what callers waited longer than the server took: the client, the network, the decoding of messages.
         queue_s: waiting for a step that is busy.
         preprocess_s: decoding and resizing.
         encode_s: the encoder.
@@ -134,7 +136,7 @@ class Split:
 
 
 def split(
-    before: Mapping[str, Counters], after: Mapping[str, Counters], steps: Steps, *, client_s: float, wall_s: float
+    before: Mapping[str, Counters], after: Mapping[str, Counters], steps: Steps, *, client_s: float, images_per_s: float
 ) -> Split | None:
     """The difference of two looks.
 
@@ -143,13 +145,14 @@ def split(
         after: those after it.
         steps: the ensemble's.
         client_s: mean latency that the client saw.
-        wall_s: between the two looks.
+        images_per_s: throughput that the client saw; times a step's time for an image it is the step's share,
+            whatever else happened between the two looks.
 
     Returns:
         None where no request was answered between the two.
     """
     ensemble, pre, enc = (after[name].since(before.get(name, Counters())) for name in steps.names)
-    if not (ensemble.requests and pre.requests and enc.requests and enc.executions):
+    if not (ensemble.requests and pre.requests and pre.images and enc.requests and enc.executions and enc.images):
         return None
     request_s = ensemble.request_ns / ensemble.requests * 1e-9
     queue_s = sum(step.queue_ns / step.requests for step in (pre, enc)) * 1e-9
@@ -163,21 +166,24 @@ def split(
         copies_s=copies_s,
         other_s=max(request_s - queue_s - copies_s - preprocess_s - encode_s, 0.0),
         images_per_batch=enc.images / enc.executions,
-        preprocess_busy=pre.busy_ns * 1e-9 / wall_s / steps.instances.get(steps.preprocess, 1),
-        encode_busy=enc.busy_ns * 1e-9 / wall_s / steps.instances.get(steps.encoder, 1),
+        preprocess_busy=_busy(pre, images_per_s, steps.instances.get(steps.preprocess, 1)),
+        encode_busy=_busy(enc, images_per_s, steps.instances.get(steps.encoder, 1)),
     )
 
 
+def _busy(step: Counters, images_per_s: float, instances: int) -> float:
+    return min(step.busy_ns * 1e-9 / step.images * images_per_s / instances, 1.0)
+
+
 def bottleneck(parts: Split) -> str:
-    """What would have to be faster, in words."""
-    encode, preprocess = f"{parts.encode_busy:.0%}", f"{parts.preprocess_busy:.0%}"
+    """What would have to be faster, or more."""
     if parts.encode_busy >= BUSY and parts.encode_busy >= parts.preprocess_busy:
-        return f"the encoder: busy {encode} of the time"
+        return "encoder"
     if parts.preprocess_busy >= BUSY:
-        return f"preprocessing: busy {preprocess} of the time, the encoder {encode}"
+        return "preprocessing"
     if parts.client_s > max(parts.encode_s, parts.preprocess_s):
-        return f"the client or the wire: encoder busy {encode}, preprocessing {preprocess}"
-    return f"the callers: with more of them the server would do more (encoder busy {encode}, preprocessing {preprocess})"
+        return "client and wire"
+    return "too few callers"
 
 
 class Source:
@@ -207,7 +213,7 @@ class Source:
         Raises:
             BenchError: the server does not answer, has no such model, or it is not an ensemble of two steps.
         """
-        config = self._config(ensemble)
+        config = self.config(ensemble)
         names = [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]
         if len(names) != 2:
             raise BenchError(
@@ -217,10 +223,15 @@ class Source:
             ensemble=ensemble,
             preprocess=names[0],
             encoder=names[1],
-            instances={name: _instances(self._config(name)) for name in names},
+            instances={name: _instances(self.config(name)) for name in names},
         )
 
-    def _config(self, model: str) -> dict[str, Any]:
+    def config(self, model: str) -> dict[str, Any]:
+        """A model's configuration, as Triton completed it.
+
+        Raises:
+            BenchError: the server does not answer, or has no such model.
+        """
         answer = self._ask(f"v2/models/{model}/config", "get_model_config", model)
         found: dict[str, Any] = answer.get("config", answer)  # gRPC's is inside of a message
         return found
