@@ -30,7 +30,12 @@ _ANY_SPREAD = "999"  # per cent between windows: the report shows the spread its
 _END_S = 120.0  # what perf_analyzer may take beyond its windows: start, requests in flight
 _INTERRUPTED_S = 5.0
 _RETRIES = 6  # with windows of twice the length, where one had no answer in it
-_EMPTY_WINDOW = "No valid requests recorded"
+# What perf_analyzer says where a window had no answer in it, or no execution of one of the ensemble's steps.
+_EMPTY_WINDOW = (
+    "No valid requests recorded",
+    "Failed to obtain stable measurement",
+    "failed to find the requested model version",
+)
 _IN_FLIGHT_S = 2.0  # of requests at a rate: longer than any should take below the peak load
 _MIN_THREADS = 4
 TABLE, INTERVALS = "table.csv", "intervals.txt"
@@ -218,7 +223,7 @@ def _run(analyzer: PerfAnalyzer, model: str, point: Point, target: Target, windo
             table = Path(folder) / TABLE
             if status == 0 and table.is_file():
                 return parse_table(table.read_text())
-        if _EMPTY_WINDOW not in said and "Failed to obtain stable measurement" not in said:
+        if not any(sign in said for sign in _EMPTY_WINDOW):
             break
         window_s *= 2
     raise BenchError(f"perf_analyzer ended with status {status} on {model}: {_last_words(said)}")

@@ -204,7 +204,12 @@ class Report:
         for number, (precision, point) in enumerate(points, start=1):
             self._clock.say(f"perf_analyzer, point {number} of {len(points)}")
             own = self._served[precision, point.kind]
-            row = measure(self._analyzer, own.name, point, own.target(self._payload), self._plan.sweep_s)
+            try:
+                row = measure(self._analyzer, own.name, point, own.target(self._payload), self._plan.sweep_s)
+            except BenchError as exc:
+                self.document["failed"][f"{precision}, {point}"] = str(exc)
+                self._clock.say(str(exc))
+                continue
             rows.append({"precision": precision, **row})
 
     def _best(self) -> None:
@@ -298,15 +303,15 @@ class Report:
 
 
 def best_callers(sweep: list[dict[str, Any]], precision: str) -> int:
-    """The number of callers with the highest throughput; the highest number of those that are nearly as good."""
+    """The number of callers with the highest throughput; of those that are nearly as good the highest number."""
     plain = [
         row
         for row in sweep
         if (row["precision"], row["kind"], row["protocol"], row["batch"], row["shared_memory"])
         == (precision, "pooled", "grpc", 1, "none")
     ]
-    top = max(row["images_per_s"] for row in plain)
-    return int(max(row["concurrency"] for row in plain if row["images_per_s"] >= _CLOSE * top))
+    top = max((row["images_per_s"] for row in plain), default=0.0)
+    return int(max((row["concurrency"] for row in plain if row["images_per_s"] >= _CLOSE * top), default=names.MANY))
 
 
 def _bound(sample: Callable[[int, float], Any], setting: int, seconds: float) -> Measurement:
