@@ -1,4 +1,4 @@
-"""The command `vitriton bench NAME`: the real perf_analyzer against a real Triton. That it measures, not how fast it is."""
+"""The command `vitriton bench NAME`: the real perf_analyzer against a real Triton; not how fast anything is."""
 
 from __future__ import annotations
 

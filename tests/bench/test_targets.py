@@ -44,8 +44,8 @@ def document():
         "rounds": rounds,
         "accuracy": {"Vitriton int8": 0.9976},
         "steady": [
-            {"arrivals": "constant", "p99_ms": 300.0, "alone_p50_ms": 200.0},
-            {"arrivals": "poisson", "p99_ms": 900.0, "alone_p50_ms": 200.0},
+            {"arrivals": "constant", "rate": 3.5, **speed(3.5, p99_ms=300.0), "alone_p50_ms": 200.0},
+            {"arrivals": "poisson", "rate": 3.5, **speed(3.5, p99_ms=900.0), "alone_p50_ms": 200.0},
         ],
         "preprocessing": [{"inside_images_per_s": 900.0, "one_core_images_per_s": 500.0}],
         "memory": {"weights": 340_000_000, "shared_once": 900_000_000, "sum": 990_000_000},
