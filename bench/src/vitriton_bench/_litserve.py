@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import signal
 import socket
@@ -37,14 +36,9 @@ class LitServe:
         dtype: "fp32", "bf16" or "fp16".
         pooling: how the embedding is made.
         batch: most images in a batch.
-
-    Raises:
-        BenchError: LitServe is not installed, or the server does not start.
     """
 
     def __init__(self, model: str, dtype: str, pooling: str, batch: int) -> None:
-        if importlib.util.find_spec("litserve") is None:
-            raise BenchError("litserve is not installed; `pip install 'vitriton-bench[report]'`")
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self._command = [sys.executable, "-m", "vitriton_bench._litserve_app"]

@@ -7,6 +7,7 @@ plots are made of. An interruption ends the phases and keeps the document.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -31,13 +32,11 @@ from vitriton_bench._point import Point, at_rate, measure, preprocessing_alone
 from vitriton_bench._reference import flop, worst_cosine
 from vitriton_bench._rounds import Measurement
 
-_LOOKS = 2
-_STEADY = ("constant", "poisson", "constant")
 _STEADY_LOAD = 0.7
 _PREPROCESSING_ROUNDS = 3
 _CLOSE = 0.97  # of the best speed: within what two measurements of the same thing differ by
 _SWEEP_BATCH = 8
-_RESERVED = 8.0  # times the length of a steady measurement: what the phases after the rounds need
+_SWEEP_ENDS = 0.4  # of the whole time: what the rounds and all after them are left at least
 
 
 class Report:
@@ -151,25 +150,40 @@ class Report:
     def _start(self) -> None:
         self._clock.say("loading the peers, starting the servers")
         model, pooling = self._exports.model, self._exports.pooling
+        peers = {
+            dtype: self._stack.enter_context(LitServe(model, dtype, pooling, _exports.PEER_BATCH))
+            for dtype in self._peer_dtypes()
+        }
         self._pipelines = {
             dtype: Pipeline(model, dtype, pooling, self._images, self._device) for dtype in ("fp32", self._peer_fast)
         }
-        pixels = torch.zeros(1, 3, self._bares["fp32"].spec.height, self._bares["fp32"].spec.width, device=self._device)
+        spec = self._bares["fp32"].spec
+        pixels = torch.zeros(1, 3, spec.height, spec.width, device=self._device)
         self.document["model"]["flop"] = flop(self._pipelines["fp32"].network, pixels)
         self._served = {
             (precision, kind): self._serve(self._exports.names[precision], kind)
             for precision, kind in (("fp32", "pooled"), ("fp32", "unpooled"), (self._fast, "pooled"))
         }
         self._peers: dict[str, Peer] = {}
-        for dtype in ("fp32", self._peer_fast):
+        for dtype, started in peers.items():
             try:
-                started = self._stack.enter_context(LitServe(model, dtype, pooling, _exports.PEER_BATCH))
                 self._peers[dtype] = Peer(started, self._images)
             except BenchError as exc:
-                self.document["failed"][names.litserve(dtype, names.MANY)] = str(exc)
-                self._clock.say(f"LitServe {dtype} is left out: {exc}")
+                self._without_peer(dtype, exc)
         self._clock.say("how far each is from float32")
         self.document["accuracy"] = self._accuracy()
+
+    def _peer_dtypes(self) -> tuple[str, ...]:
+        """Those that LitServe is compared in; none where it is not installed."""
+        if importlib.util.find_spec("litserve") is not None:
+            return ("fp32", self._peer_fast)
+        self._without_peer("", BenchError("it is not installed; `pip install 'vitriton-bench[report]'`"))
+        return ()
+
+    def _without_peer(self, dtype: str, reason: BenchError) -> None:
+        name = f"LitServe {dtype}".strip()
+        self.document["failed"][name] = str(reason)
+        self._clock.say(f"{name} is left out: {reason}")
 
     def _serve(self, name: str, kind: Any) -> Served:
         return self._stack.enter_context(
@@ -202,6 +216,9 @@ class Report:
             ("fp32", Point(concurrency=middle, kind="unpooled", shared_memory="system")),
         ]
         for number, (precision, point) in enumerate(points, start=1):
+            if self._clock.left_s < self._plan.budget_s * _SWEEP_ENDS:
+                self.document["failed"][f"points {number} to {len(points)} of the sweep"] = "there was no time for them"
+                break
             self._clock.say(f"perf_analyzer, point {number} of {len(points)}")
             own = self._served[precision, point.kind]
             try:
@@ -222,19 +239,20 @@ class Report:
         for precision, own in self._bares.items():
             looks[names.bare(precision, "ready pixels")] = own.ready_pixels
             looks[names.bare(precision, "from JPEG")] = own.from_bytes
-        speeds = {name: best_of(look, self._plan.batches, self._plan.look_s, _LOOKS) for name, look in looks.items()}
+        speeds = {
+            name: best_of(look, self._plan.batches, self._plan.look_s, self._plan.looks) for name, look in looks.items()
+        }
         self.document["looks"] = {name: {str(b): speed for b, speed in own.items()} for name, own in speeds.items()}
         settings["batch"] = {name: max(own, key=lambda batch: own[batch]) for name, own in speeds.items()}
 
     def _rounds(self) -> None:
         self.document["rounds"] = []
-        reserved = _RESERVED * self._plan.steady_s
         _rounds.run(
             self._measurements(),
             self.document["rounds"],
             self.document["failed"],
             most=self._plan.rounds,
-            allowed_s=lambda: self._clock.left_s - reserved,
+            allowed_s=lambda: self._clock.left_s - self._plan.after_s,
             say=self._between,
         )
 
@@ -269,10 +287,10 @@ class Report:
         own, rows = self._served["fp32", "pooled"], self.document.setdefault("steady", [])
         best = names.ours("fp32", self.document["settings"]["callers"]["fp32"])
         peak = statistics.median(entry[best]["images_per_s"] for entry in self.document["rounds"] if best in entry)
-        for arrivals in _STEADY:
+        for arrivals in self._plan.steady:
             self._clock.say(f"requests at 70 % of the peak, {arrivals}")
             alone = self._bares["fp32"].from_bytes(1, self._plan.seconds)
-            point = at_rate(Point(), _STEADY_LOAD * peak, arrivals)  # type: ignore[arg-type]  # of _STEADY
+            point = at_rate(Point(), _STEADY_LOAD * peak, arrivals)
             row = measure(self._analyzer, own.name, point, own.target(self._payload), self._plan.steady_s)
             rows.append({**row, "alone_p50_ms": alone.p50_ms})
 
