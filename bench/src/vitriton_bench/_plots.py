@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitriton_bench import _names as names
 from vitriton_bench._errors import BenchError
 from vitriton_bench._point import SPLIT
 
@@ -46,7 +47,7 @@ def _series(row: Document) -> str:
 
 
 def _throughput(document: Document, target: Path) -> Path:
-    figure = _figure(7.5, 4.5)
+    figure = _figure(9.0, 4.5)
     axes = figure.subplots()
     series: dict[str, list[Document]] = {}
     for row in document["sweep"]:
@@ -61,7 +62,7 @@ def _throughput(document: Document, target: Path) -> Path:
         axes.plot([speed], [p99], "x", label=name)
     axes.set(xlabel="images/s", ylabel="p99 latency, ms", yscale="log", title="beside the points: callers")
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(fontsize=7)
+    figure.legend(fontsize=7, loc="outside right upper")
     return _save(figure, target)
 
 
@@ -75,7 +76,7 @@ def _stages(rows: list[Document], target: Path) -> Path:
     known = [row for row in rows if "split_ms" in row]
     figure = _figure(7.5, 1.2 + 0.32 * len(known))
     axes = figure.subplots()
-    labels = [f"{_series(row)}, {row.get('concurrency', row.get('rate'))} callers" for row in known]
+    labels = [f"{_series(row)}, {names.callers(row['concurrency'])}" for row in known]
     left = [0.0] * len(known)
     for part in SPLIT:
         values = [row["split_ms"][part] for row in known]
@@ -83,7 +84,7 @@ def _stages(rows: list[Document], target: Path) -> Path:
         left = [start + value for start, value in zip(left, values, strict=True)]
     axes.set(xlabel="ms of a request")
     axes.invert_yaxis()
-    axes.legend(fontsize=7, ncols=3)
+    figure.legend(fontsize=7, ncols=len(SPLIT), loc="outside upper right")
     return _save(figure, target)
 
 
