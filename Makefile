@@ -15,8 +15,8 @@ help:
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
-	@echo "make bench      a served model against bare ONNX Runtime"
 	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
+	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
 	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
 	@echo "make check      ruff and mypy"
 	@echo "make clean      remove .venv, caches and out/"
@@ -29,7 +29,7 @@ $(INSTALLED): constraints.txt tests/requirements.txt $(DISTRIBUTIONS:%=%/pyproje
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) -r tests/requirements.txt
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) -e './bench[report]' -r tests/requirements.txt
 	@touch $@
 
 # Text files of the default model's export, committed in model_repository/
@@ -49,12 +49,13 @@ test-long: $(INSTALLED)
 test-compose: $(INSTALLED)
 	$(BIN)/python -m pytest tests/compose -m "compose$(if $(SHORT), and not long)"
 
-# Served against bare ONNX Runtime, ViT-B/16 in float32, on this machine's CPU
+# The report in docs/benchmarks.md, on this machine, in under 25 minutes with the set-up. An interrupted run leaves the page
+# as it was, and what it measured in out/.
 bench: $(INSTALLED)
-	@$(BIN)/python bench/random_vit.py out/vit-base-random
-	@rm -rf out/bench
-	@$(BIN)/vitriton export out/vit-base-random --repository out/bench --outputs pooled
-	@$(BIN)/vitriton bench vit-base-random --repository out/bench --images examples/photos --json out/bench.json
+	@$(BIN)/vitriton bench --json out/bench.json
+	@mkdir -p bench/results && cp out/bench.json bench/results/report.json
+	@$(BIN)/vitriton bench --from bench/results/report.json --markdown docs/benchmarks.md --plots docs/benchmarks > out/bench.txt
+	@echo "docs/benchmarks.md is made anew; its tables are in out/bench.txt"
 
 # 10 minutes of 32 callers with real photos, a table by the minute; a small model, so that two cores keep up
 soak: $(INSTALLED)

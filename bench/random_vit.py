@@ -5,12 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+from vitriton_bench._checkpoint import random_vit
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    if not (target / "model.safetensors").is_file():
-        torch.manual_seed(0)
-        ViTModel(ViTConfig()).save_pretrained(target)
-        ViTImageProcessorPil().save_pretrained(target)
+    random_vit("base", Path(sys.argv[1]))

@@ -43,7 +43,6 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
         (["--images", "{tmp}", "--write-payload", "{tmp}/p.json"], 1, "has no .jpg, .jpeg, .png or .webp files"),
         (["--images", str(PHOTOS), "--write-payload", "{tmp}/no/p.json"], 1, "No such file or directory"),
         (["vit", "--images", str(PHOTOS), "--write-payload", "{tmp}/p.json"], 2, "takes no NAME"),
-        (["--images", str(PHOTOS)], 2, "name an exported model"),
     ],
 )
 def test_what_it_cannot_write(arguments, code, message, tmp_path):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import platform
-from importlib import metadata
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
-    from vitriton_bench._measure import Plan, Result
+    from collections.abc import Callable, Sequence
 
-_LIBRARIES = ("vitriton", "onnxruntime", "nvidia-pytriton", "numpy", "pillow")
+_CALLERS = "1,2,4,8,16,32"
+_QUICK_CALLERS = "1,8"
+_SECONDS, _QUICK_SECONDS = 9.0, 1.5
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_REPORT, _SWEEP = "Report (without NAME)", "Sweep (with NAME)"
 
 
 def register(app: typer.Typer) -> None:
@@ -24,91 +26,237 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")],
-    name: Annotated[str | None, typer.Argument(help="The model's name in the repository.")] = None,
-    repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
-    concurrency: Annotated[int, typer.Option(min=1, help="Callers, each with one image at a time.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Each measures both sides once.")] = 9,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 10.0,
-    output: Annotated[Path | None, typer.Option("--json", help="Write the measurement to this file.")] = None,
+    name: Annotated[str | None, typer.Argument(help="An export, to sweep over; without it, the whole report.")] = None,
+    images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")] = Path("examples/photos"),
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes: short, and with a small model.")] = False,
+    output: Annotated[Path | None, typer.Option("--json", help="Write all that was measured to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the pictures to this folder.")] = None,
+    perf_analyzer: Annotated[Path | None, typer.Option(help="The program; else PATH, else downloaded.")] = None,
+    url: Annotated[
+        list[str] | None,
+        typer.Option(help="A running server: grpc://host:8001, http://host:8000, or both.", rich_help_panel=_SWEEP),
+    ] = None,
+    repository: Annotated[Path, typer.Option(help="Without --url: serve from here.", rich_help_panel=_SWEEP)] = Path(
+        "model_repository"
+    ),
+    concurrency: Annotated[str, typer.Option(help="Callers.", rich_help_panel=_SWEEP)] = _CALLERS,
+    batch_size: Annotated[str, typer.Option(help="Images in a request.", rich_help_panel=_SWEEP)] = "1",
+    kinds: Annotated[
+        str, typer.Option("--output", help="pooled, unpooled, or both with a comma.", rich_help_panel=_SWEEP)
+    ] = "pooled",
+    protocol: Annotated[
+        str | None, typer.Option(help="grpc, http, or both; by default what --url has.", rich_help_panel=_SWEEP)
+    ] = None,
+    shared_memory: Annotated[str, typer.Option(help="none, system, or both.", rich_help_panel=_SWEEP)] = "none",
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Length of each measurement.", rich_help_panel=_SWEEP)
+    ] = _SECONDS,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Checkpoint to compare with; by default a ViT-B/16 of random weights.", rich_help_panel=_REPORT
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.5, help="Of the whole run: rounds end with it.", rich_help_panel=_REPORT)
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Folder for exports.", rich_help_panel=_REPORT)] = Path("out/bench"),
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the exports that --work has.", rich_help_panel=_REPORT)
+    ] = False,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Of the exports, as in `vitriton export`.", rich_help_panel=_REPORT)
+    ] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option("--from", help="Measure nothing: tables, page and pictures of an earlier --json."),
+    ] = None,
     payload: Annotated[
         Path | None,
         typer.Option("--write-payload", help="Only write the images to this file, as perf_analyzer's --input-data."),
     ] = None,
 ) -> None:
-    """Compare a served model with bare ONNX Runtime on the same graph, taking turns in one run."""
+    """Measure an export under load (NAME), or everything beside the alternatives (no NAME), with perf_analyzer."""
+    from rich.console import Console
     from vitriton.cli import fail
 
-    from vitriton_bench._payload import SUFFIXES, find_images, write_payload
+    from vitriton_bench._errors import BenchError
 
-    files = find_images(images)
-    if not files:
-        fail(
-            f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
-        )
-    if payload is not None:
-        if name is not None:
-            raise typer.BadParameter("measures nothing, so it takes no NAME", param_hint="--write-payload")
-        try:
-            write_payload(files, payload)
-        except OSError as exc:
-            fail(f"{exc.filename}: {exc.strerror}")
-        print(f"{payload}: {len(files)} images")
-        return
-    if name is None:
-        raise typer.BadParameter("name an exported model, or give --write-payload", param_hint="NAME")
+    progress = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        if again is not None:
+            document = _read(again)
+        else:
+            _check_images(images)
+            if payload is not None:
+                _write_payload(name, images, payload)
+                return
+            if name is None:
+                settings = {"model": model, "images": images, "work": work, "reuse": reuse, "accelerator": accelerator}
+                document = _report(settings, quick, minutes, perf_analyzer, output, progress.print)
+            else:
+                callers = _QUICK_CALLERS if quick and concurrency == _CALLERS else concurrency
+                length = _QUICK_SECONDS if quick and seconds == _SECONDS else seconds
+                lists = (kinds, protocol, batch_size, callers, shared_memory)
+                where = {"name": name, "repository": repository, "images": images, "perf_analyzer": perf_analyzer}
+                document = _sweep(where, url or [], lists, length, output, progress.print)
+        _show(document, markdown, plots)
+        if document.get("interrupted") and again is None:
+            raise typer.Exit(_INTERRUPTED)
+    except BenchError as exc:
+        fail(str(exc))
+    except OSError as exc:
+        fail(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc))
 
+
+def _command() -> str:
+    return " ".join(["vitriton", *sys.argv[1:]])
+
+
+def _report(
+    settings: dict[str, Any],
+    quick: bool,
+    minutes: float | None,
+    perf_analyzer: Path | None,
+    output: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
     from vitriton_server import ServerError
 
-    from vitriton_bench._measure import Plan, as_json, run
+    from vitriton_bench._errors import BenchError
+    from vitriton_bench._plan import Plan
+    from vitriton_bench._plan import quick as quick_plan
 
-    if not (repository / f"{name}_pooled_encoder" / "1" / "model.onnx").is_file():
-        fail(f"{repository} has no exported model {name} with a pooled output; export it, or name another --repository")
-    plan = Plan(
-        repository=repository,
-        name=name,
-        images=[path.read_bytes() for path in files],
-        concurrency=concurrency,
-        rounds=rounds,
-        seconds=seconds,
-    )
-    progress = Console(stderr=True)
+    _quiet()
     try:
-        measured = run(plan, lambda text: progress.print(text, highlight=False))
+        from vitriton_bench._report import Report
+    except ImportError as exc:
+        raise BenchError(f"the report needs {exc.name}; `pip install 'vitriton-bench[report]'`") from exc
+    if minutes is not None:
+        settings = {**settings, "budget_s": minutes * 60}
+    plan = (
+        quick_plan(perf_analyzer=perf_analyzer, **settings) if quick else Plan(perf_analyzer=perf_analyzer, **settings)
+    )
+    try:
+        return Report(plan, output, _command(), say).run()
     except ServerError as exc:
-        fail(str(exc))
-    if not measured.rounds:
-        fail("interrupted before the first round was over")
-    if output is not None:
-        output.write_text(json.dumps({"machine": _machine(), **as_json(plan, measured)}, indent=2) + "\n")
-    _show(plan, measured)
+        raise BenchError(str(exc)) from exc
 
 
-def _machine() -> dict[str, Any]:
-    from vitriton_server import usable_cores
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {"cpu": cpu, "cores": usable_cores(), "versions": {name: metadata.version(name) for name in _LIBRARIES}}
+def _quiet() -> None:
+    """The bars and the advice of transformers would stand between the lines of progress."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def _show(plan: Plan, result: Result) -> None:
-    mean_kb = sum(len(image) for image in plan.images) / len(plan.images) / 1e3
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{plan.name}, {len(plan.images)} images of {mean_kb:.0f} kB, {plan.concurrency} callers")
-    speeds = ", ".join(f"batch {batch}: {speed:.2f}" for batch, speed in result.by_batch.items())
-    console.print(f"ONNX Runtime alone on ready pixels, images/s: {speeds}")
-    table = Table()
-    for column in ("round", f"ONNX Runtime, batch {result.batch}", "served", "p50", "p99", "ratio"):
-        table.add_column(column, justify="right")
-    for number, entry in enumerate(result.rounds, start=1):
-        table.add_row(
-            str(number),
-            f"{entry.bare:.2f}",
-            f"{entry.served:.2f}",
-            f"{entry.p50_s * 1e3:.0f} ms",
-            f"{entry.p99_s * 1e3:.0f} ms",
-            f"{entry.ratio:.3f}",
+def _sweep(
+    where: dict[str, Any],
+    urls: Sequence[str],
+    lists: tuple[str, str | None, str, str, str],
+    seconds: float,
+    output: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    from vitriton_server import ServerError
+
+    from vitriton_bench import _sweep as sweeps
+    from vitriton_bench._errors import BenchError
+    from vitriton_bench._point import Kind, Protocol, SharedMemory, grid
+
+    addresses = _addresses(urls)
+    kinds, protocols, batches, callers, shared = lists
+    points = grid(
+        _choices(kinds, Kind, "--output"),
+        _choices(protocols or ",".join(addresses) or "grpc", Protocol, "--protocol"),
+        _numbers(batches, "--batch-size"),
+        _numbers(callers, "--concurrency"),
+        _choices(shared, SharedMemory, "--shared-memory"),
+    )
+    missing = {point.protocol for point in points} - (set(addresses) or {"grpc", "http"})
+    if missing:
+        raise typer.BadParameter(f"no --url has the scheme {missing.pop()}://", param_hint="--protocol")
+    try:
+        return sweeps.run(
+            sweeps.Sweep(addresses=addresses, points=points, seconds=seconds, **where), output, _command(), say
         )
-    console.print(table)
-    console.print(f"served / ONNX Runtime alone, median of {len(result.rounds)} rounds: {result.ratio:.3f}")
+    except ServerError as exc:
+        raise BenchError(str(exc)) from exc
+
+
+def _addresses(urls: Sequence[str]) -> Any:
+    from vitriton._wire.address import parse_address
+
+    found: dict[str, str] = {}
+    for text in urls:
+        try:
+            address = parse_address(text)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--url") from exc
+        if address.is_secure:
+            raise typer.BadParameter(f"{text}: TLS is not measured; give grpc:// or http://", param_hint="--url")
+        if address.scheme in found:
+            raise typer.BadParameter(f"two addresses have the scheme {address.scheme}", param_hint="--url")
+        found[address.scheme] = address.target
+    return found
+
+
+def _choices(text: str, known: Any, option: str) -> Any:
+    given = [part.strip() for part in text.split(",")]
+    for part in given:
+        if part not in get_args(known):
+            raise typer.BadParameter(f"{part!r} is not one of {', '.join(get_args(known))}", param_hint=option)
+    return given
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a list of numbers above 0, such as 1,8,32", param_hint=option)
+    return [int(part) for part in parts]
+
+
+def _check_images(images: Path) -> None:
+    from vitriton_bench._errors import BenchError
+    from vitriton_bench._payload import SUFFIXES, find_images
+
+    if not find_images(images):
+        raise BenchError(
+            f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
+        )
+
+
+def _write_payload(name: str | None, images: Path, target: Path) -> None:
+    from vitriton_bench._payload import find_images, write_payload
+
+    if name is not None:
+        raise typer.BadParameter("measures nothing, so it takes no NAME", param_hint="--write-payload")
+    files = find_images(images)
+    write_payload(files, target)
+    print(f"{target}: {len(files)} images")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from vitriton_bench._errors import BenchError
+
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as exc:
+        raise BenchError(f"{path} is not a file that --json wrote: {exc}") from exc
+    return document
+
+
+def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -> None:
+    from vitriton_bench._markdown import page
+    from vitriton_bench._terminal import show
+
+    show(document)
+    pictures: dict[str, str] = {}
+    if plots is not None:
+        from vitriton_bench._plots import TITLES, draw
+
+        base = markdown.parent if markdown is not None else plots
+        pictures = {TITLES[path.name]: os.path.relpath(path, base) for path in draw(document, plots)}
+    if markdown is not None:
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(page(document, pictures))

@@ -1,0 +1,114 @@
+"""The exports that a report compares, and what is said of model and images."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vitriton_bench._checkpoint import random_vit
+from vitriton_bench._errors import BenchError
+from vitriton_bench._plan import Plan
+
+PEER_BATCH = 16  # most images in a batch of LitServe's; more bring nothing on a CPU, and cost latency
+_LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exports:
+    """What was exported.
+
+    Attributes:
+        model: the checkpoint.
+        label: what it is called in the report.
+        repository: of the exports.
+        names: precision → export.
+        pooling: how their embeddings are made.
+    """
+
+    model: str
+    label: str
+    repository: Path
+    names: dict[str, str]
+    pooling: str
+
+    def describe(self) -> dict[str, Any]:
+        """For the report."""
+        return {"label": self.label, "pooling": self.pooling}
+
+
+def export(plan: Plan, fast: str, say: Callable[[str], None]) -> Exports:
+    """Exports the plan's model in float32, pooled and unpooled, and pooled in a faster precision.
+
+    Raises:
+        BenchError: the export fails, or its pooling is none that the peers can be asked for.
+    """
+    model = plan.model or str(random_vit(plan.size, plan.work / f"vit-{plan.size}-random"))
+    repository = plan.work / "models"
+    stem = Path(model.rstrip("/")).name
+    exported = {precision: f"{stem}-{precision}" for precision in ("fp32", fast)}
+    poolings = {
+        export_one(plan, model, repository, name, precision, "both" if precision == "fp32" else "pooled", say)
+        for precision, name in exported.items()
+    }
+    pooling = poolings.pop()
+    if poolings or pooling not in ("pooler", "cls"):
+        raise BenchError(f"{model} is pooled by {pooling}; the comparison knows models with a pooler or a CLS token")
+    return Exports(
+        model=model,
+        label=model if plan.model else _LABELS[plan.size],
+        repository=repository,
+        names=exported,
+        pooling=pooling,
+    )
+
+
+def export_one(
+    plan: Plan, model: str, repository: Path, name: str, precision: str, outputs: str, say: Callable[[str], None]
+) -> str:
+    """Exports one precision unless it is there and may be reused; returns its pooling.
+
+    Raises:
+        BenchError: the export fails.
+    """
+    try:
+        from vitriton_export import ExportError, ExportOptions, export_model
+    except ImportError as exc:
+        raise BenchError("the comparison needs vitriton-export; `pip install 'vitriton-bench[report]'`") from exc
+
+    manifest = repository / f"{name}_pooled" / "1" / "manifest.json"
+    if not (plan.reuse and manifest.is_file()):
+        say(f"exporting {name}")
+        for old in repository.glob(f"{name}_*"):
+            shutil.rmtree(old)
+        options: dict[str, Any] = {
+            "model": model,
+            "repository": repository,
+            "name": name,
+            "accelerator": plan.accelerator,
+        }
+        try:
+            export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]
+        except ExportError as exc:
+            raise BenchError(f"{model} cannot be exported: {exc}") from exc
+    pooling = json.loads(manifest.read_text())["pooling"]
+    return str(pooling)
+
+
+def describe_images(images: Sequence[bytes]) -> dict[str, Any]:
+    """How many, and how large."""
+    sizes = [Image.open(io.BytesIO(image)).size for image in images]
+    return {
+        "count": len(images),
+        "mean_bytes": round(statistics.mean(map(len, images))),
+        "least_bytes": min(map(len, images)),
+        "most_bytes": max(map(len, images)),
+        "sizes": sorted({f"{width} × {height}" for width, height in sizes}),
+    }

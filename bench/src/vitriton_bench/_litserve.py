@@ -1,0 +1,122 @@
+"""Starts the peer (see `_litserve_app`), stops it in between, and asks it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from vitriton_bench._errors import BenchError
+
+_READY_S = 300.0
+_POLL_S = 0.2
+_CALL_S = 600.0
+_ERROR_BYTES = 2000
+
+# Kills the server's process group when this process is gone, however it ended: its end of the pipe closes then.
+_GUARD = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
+
+class LitServe:
+    """A server that runs as long as a `with` block.
+
+    Args:
+        model: a checkpoint's folder, or a hub id.
+        dtype: "fp32", "bf16" or "fp16".
+        pooling: how the embedding is made.
+        batch: most images in a batch.
+    """
+
+    def __init__(self, model: str, dtype: str, pooling: str, batch: int) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self._command = [sys.executable, "-m", "vitriton_bench._litserve_app"]
+        self._command += [model, dtype, pooling, str(self._port), str(batch)]
+        self._connections = threading.local()
+
+    def __enter__(self) -> LitServe:
+        """Starts it; `wait` tells when it is ready."""
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Ends it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._guard.communicate()
+        self._log.close()
+
+    def wait(self) -> None:
+        """Returns when it answers.
+
+        Raises:
+            BenchError: it has ended, or is not ready in time.
+        """
+        deadline = time.monotonic() + _READY_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._log.seek(max(self._log.tell() - _ERROR_BYTES, 0))
+                said = self._log.read().decode(errors="replace").strip()
+                raise BenchError(f"the LitServe server did not get ready; it said:\n{said}")
+            time.sleep(_POLL_S)
+
+    def pause(self) -> None:
+        """Stops all its processes: LitServe's worker looks into its queue a thousand times a second."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def embed(self, image: bytes) -> npt.NDArray[np.float32]:
+        """The embedding of an encoded image, (D,). Each thread has a connection of its own, which it keeps."""
+        connection = getattr(self._connections, "own", None)
+        if connection is None:
+            connection = self._connections.own = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_CALL_S)
+        try:
+            answer = _post(connection, image)
+        except (ConnectionError, http.client.RemoteDisconnected):  # closed after a time without requests
+            connection.close()
+            answer = _post(connection, image)
+        content = answer.read()
+        if answer.status != 200:
+            raise BenchError(f"LitServe answered with status {answer.status}: {content[:300]!r}")
+        return np.frombuffer(content, np.float32)
+
+    def _is_ready(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def _post(connection: http.client.HTTPConnection, image: bytes) -> http.client.HTTPResponse:
+    connection.request("POST", "/predict", image, {"Content-Type": "application/octet-stream"})
+    return connection.getresponse()

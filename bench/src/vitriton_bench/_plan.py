@@ -1,0 +1,73 @@
+"""What a report measures, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitriton_bench import _names as names
+from vitriton_bench._checkpoint import Size
+from vitriton_bench._point import Arrivals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The settings of a report.
+
+    Attributes:
+        model: a checkpoint's folder or a hub id; None for a ViT of random weights.
+        size: of that ViT.
+        images: a folder.
+        work: exports and checkpoints are written into it.
+        reuse: take the exports that are there.
+        perf_analyzer: the program; None to look for it.
+        budget_s: of the whole run: rounds end when it does.
+        rounds: at most.
+        seconds: of each measurement; of a loaded server longer, until its callers had three answers each.
+        look_s: of a short look for the best setting.
+        looks: at each.
+        sweep_s: of a point of the sweep.
+        steady: how requests at a steady rate come, for one measurement after the other.
+        steady_s: of each of these.
+        after_s: what all that follows the rounds needs.
+        callers: those that the sweep tries.
+        batches: those that are tried in one process.
+        accelerator: of the exports, as `vitriton export` takes it.
+    """
+
+    model: str | None = None
+    size: Size = "base"
+    images: Path
+    work: Path
+    reuse: bool = False
+    perf_analyzer: Path | None = None
+    budget_s: float = 1140.0
+    rounds: int = 5
+    seconds: float = 4.0
+    look_s: float = 2.0
+    looks: int = 1
+    sweep_s: float = 6.0
+    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant")
+    steady_s: float = 20.0
+    after_s: float = 185.0
+    callers: tuple[int, ...] = (1, 16, names.MANY)
+    batches: tuple[int, ...] = (1, 8, 16)
+    accelerator: str | None = None
+
+
+def quick(**settings: object) -> Plan:
+    """Two minutes: a ViT-Tiny, short looks, few rounds. It shows that all of it works, and how roughly."""
+    short = {
+        "size": "tiny",
+        "budget_s": 110.0,
+        "rounds": 3,
+        "seconds": 0.5,
+        "look_s": 0.4,
+        "sweep_s": 1.0,
+        "steady": ("constant", "poisson"),
+        "steady_s": 2.0,
+        "after_s": 28.0,
+        "callers": (1, names.MANY),
+        "batches": (8,),
+    }
+    return Plan(**{**short, **settings})  # type: ignore[arg-type]  # the names of settings are the command's own

@@ -1,0 +1,92 @@
+"""The report: its page, and a whole one of a small model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+from vitriton.cli import app
+from vitriton_bench import _machine
+from vitriton_bench._litserve import LitServe
+from vitriton_bench._markdown import page
+from vitriton_bench._plots import TITLES
+from vitriton_bench._reference import load, pooled, worst_cosine
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "examples" / "photos"
+RESULTS = ROOT / "bench" / "results" / "report.json"
+run = CliRunner().invoke
+
+
+@pytest.mark.skipif(not RESULTS.is_file(), reason="no report has been committed yet")
+def test_the_page_is_made_of_the_committed_run():
+    """Every figure of docs/benchmarks.md is in the file of the run, which `make bench` repeats."""
+    document = json.loads(RESULTS.read_text())
+    plots = {TITLES[name]: f"benchmarks/{name}" for name in TITLES if (ROOT / "docs" / "benchmarks" / name).is_file()}
+    assert page(document, plots) == (ROOT / "docs" / "benchmarks.md").read_text()
+    assert RESULTS.stat().st_size < 200_000
+
+
+def test_it_is_imported_without_the_heavy_libraries():
+    """`vitriton bench --help` and a sweep need neither torch nor transformers nor matplotlib nor LitServe."""
+    program = (
+        "import sys, vitriton_bench.cli, vitriton_bench._sweep, vitriton_bench._markdown, vitriton_bench._terminal\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'litserve', 'onnxruntime', 'onnx'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_memory_of_a_process_and_its_children():
+    """A child's counts, and pages that several have are counted once."""
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as child:
+        one, both = _machine.resident_bytes(child.pid), _machine.resident_bytes(os.getpid())
+        child.stdin.close()
+    assert 0 < one["shared_once"] <= one["sum"] < both["sum"]
+
+
+@pytest.mark.long
+def test_the_peer_gives_the_references_embeddings(tiny_vit_checkpoint):
+    """A real LitServe: its answers are those of transformers, before and after a pause; nothing of it stays behind."""
+    images = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:3]]
+    processor, model = load(str(tiny_vit_checkpoint), "fp32", "cpu")
+    pictures = [Image.open(BytesIO(image)).convert("RGB") for image in images]
+    with torch.inference_mode():
+        expected = pooled(model(**processor(pictures, return_tensors="pt")), "pooler").numpy()
+    with LitServe(str(tiny_vit_checkpoint), "fp32", "pooler", 4) as peer:
+        peer.wait()
+        first = np.stack([peer.embed(image) for image in images])
+        peer.pause()
+        peer.resume()
+        second = np.stack([peer.embed(image) for image in images])
+        process = peer._process.pid
+    assert worst_cosine(first, expected) > 0.99999
+    assert worst_cosine(second, expected) > 0.99999
+    assert not Path(f"/proc/{process}").exists()
+
+
+@pytest.mark.long
+def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
+    """Every phase measures something, nothing fails, and the page is made of the file."""
+    target, written = tmp_path / "report.json", tmp_path / "page.md"
+    files = ["--json", str(target), "--markdown", str(written), "--work", str(tmp_path / "work")]
+    what = ["bench", "--quick", "--model", str(tiny_vit_checkpoint), "--images", str(PHOTOS)]
+    done = run(app, [*what, *files])
+    assert done.exit_code == 0, done.output
+    document = json.loads(target.read_text())
+    assert document["failed"] == {}
+    for phase in ("limits", "accuracy", "sweep", "looks", "rounds", "steady", "preprocessing", "small", "memory"):
+        assert document[phase], phase
+    assert "not measured" not in written.read_text()
+    assert page(document, {}) == written.read_text()
+    assert document["accuracy"]["Vitriton fp32"] > 0.9999
