@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from compose.conftest import MODEL, TINY, TINY_TOO
+from compose.conftest import MODEL, TINY, TINY_TOO, UNREADABLE
 from compose.project import BASE, ROOT, Project, pids
 from PIL import Image
 from server.processes import wait_until
@@ -128,6 +129,17 @@ def test_another_precision_under_the_same_name(changing):
     changing.env["PRECISION"] = "fp32"
     changing.up()
     assert is_served(changing, Path(changing.env["MODEL"]).name)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() == 1000, reason="it is the container's user who owns the file")
+def test_a_checkpoint_that_may_not_be_read(changing):
+    """The export says which file, and how to change that."""
+    command = ("vitriton", "export", f"/checkpoints/{UNREADABLE}", "--repository", "/data/models")
+    failed = changing.compose("run", "--rm", "export", *command, check=False)
+    assert failed.returncode == 1
+    text = f"user 1000 may not read /checkpoints/{UNREADABLE}/model.safetensors; `chmod -R a+rX"
+    assert text in failed.stdout + failed.stderr
 
 
 @pytest.mark.long
