@@ -16,6 +16,7 @@ from compose.project import CPU, PORTS, ROOT, Project, free_ports, no_engine
 MODEL = "dinov2-small-trained"
 TINY = "tiny-vit"
 TINY_TOO = "tiny-vit-too"
+UNREADABLE = "tiny-vit-of-somebody"  # for the container's user
 
 MakeProject = Callable[..., Project]
 
@@ -44,6 +45,8 @@ def checkpoints(tmp_path_factory, trained_checkpoint, tiny_vit_checkpoint) -> Pa
     shutil.copytree(tiny_vit_checkpoint, folder / TINY_TOO)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.copytree(folder / TINY, folder / UNREADABLE)
+    (folder / UNREADABLE / "model.safetensors").chmod(0o600)
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def find(model: str, revision: str | None) -> Source:
         if revision is not None:
             raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
         source = Source(path, path.resolve().name, None)
+        _check_readable(path)
     elif path.exists():
         raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
     elif model.startswith((".", "/", "~")) or model.count("/") > 1:
@@ -92,10 +94,21 @@ def check_image_processor(source: Source) -> None:
 
 def files_sha256(folder: Path) -> str:
     """One hash over the files of a checkpoint's folder that an export reads."""
-    patterns = _CONFIGS + _SAFETENSORS + _PICKLES
-    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
-    lines = [f"{sha256(path)}  {path.name}\n" for path in sorted(paths)]
+    lines = [f"{sha256(path)}  {path.name}\n" for path in _files(folder)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    patterns = _CONFIGS + _SAFETENSORS + _PICKLES
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def _check_readable(folder: Path) -> None:
+    """Weights are written for their owner alone, and transformers takes one that it may not read for a missing one."""
+    readable = os.access(folder, os.R_OK | os.X_OK)
+    refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
+    if refused:
+        raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` lets everybody")
 
 
 def sha256(path: Path) -> str:
