@@ -105,10 +105,10 @@ def is_served(project: Project, name: str) -> bool:
 
 @pytest.mark.long
 def test_another_model(changing):
-    """Another MODEL in .env is exported and served while the one before goes on, without a restart."""
+    """Another MODEL in .env is exported and served by `up export`, while the one before goes on, without a restart."""
     started = changing.inspect("triton")["State"]["StartedAt"]
     changing.env["MODEL"] = f"/checkpoints/{TINY_TOO}"
-    changing.up()
+    changing.compose("up", "export")
     wait_until(lambda: is_served(changing, TINY_TOO), LOADS_S, "both models are served")
     for name in (TINY, TINY_TOO):
         with Client(changing.address("grpc"), model=name) as client:
@@ -150,6 +150,9 @@ def test_a_damaged_graph_is_exported_again(changing):
     graph = f"/data/models/{name}_pooled_encoder/1/model.onnx"
     changing.compose("run", "--rm", "--no-deps", "export", "truncate", "--size=100", graph)
     changing.up()
+    changing.compose("restart", "triton")
+    wait_until(lambda: changing.health("triton") == "healthy", LOADS_S, "healthy")
+    assert is_served(changing, name)
     assert f"{graph} is not the graph that was exported" in changing.logs("export")
     manifest = changing.execute("triton", "cat", f"/data/models/{name}_pooled/2/manifest.json").stdout
     assert json.loads(manifest)["name"] == name

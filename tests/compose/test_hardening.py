@@ -126,6 +126,21 @@ def test_administration_over_grpc(grpc, call):
 
 
 @pytest.mark.long
+def test_the_hub_s_token(small, tmp_path):
+    """The hub's library finds what is in HF_TOKEN_FILE, and nothing where there is no file of one's own."""
+    ask_library = ("python3", "-c", "import huggingface_hub; print(huggingface_hub.get_token())")
+    command = ("run", "--rm", "--no-deps", "--no-TTY", "export", *ask_library)
+    assert small.compose(*command).stdout.strip() == "None"
+    token = tmp_path / "token"
+    token.write_text("hf_0123456789\n")
+    token.chmod(0o644)
+    small.env["HF_TOKEN_FILE"] = str(token)
+    assert small.compose(*command).stdout.strip() == "hf_0123456789"
+    assert "hf_0123456789" not in small.compose("config").stdout
+    del small.env["HF_TOKEN_FILE"]
+
+
+@pytest.mark.long
 def test_the_operator_s_key(small, tmp_path):
     """Whoever has the key of ADMIN_KEY_FILE may change log settings, over both protocols; it is no variable."""
     key = tmp_path / "key"
