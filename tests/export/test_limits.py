@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import struct
 import subprocess
 import sys
 import threading
@@ -131,6 +132,19 @@ def test_counting_ends():
     data = encode(Image.new("P", (8, 8)), "GIF")[:-1] + empty_comments + b";"
     with pytest.raises(ImageError, match="max_frames"):
         preprocess(data, spec(max_frames=1000))
+
+
+def test_a_tiff_of_two_sizes_is_refused():
+    """The one that Pillow passes over must not be the one by which memory is reserved."""
+    data = bytearray(encode(Image.new("L", (600, 400)), "TIFF"))
+    (start,) = struct.unpack_from("<L", data, 4)
+    (entries,) = struct.unpack_from("<H", data, start)
+    table = data[start + 2 : start + 2 + 12 * entries]
+    struct.pack_into("<L", data, 4, len(data))
+    decoy = struct.pack("<HHLL", 256, 99, 1, 1)  # a type that does not exist
+    data += struct.pack("<H", entries + 1) + decoy + table + bytes(4)
+    with pytest.raises(ImageError, match="tells of two sizes, one of them 600 x 400"):
+        preprocess(bytes(data), spec())
 
 
 def test_a_long_exif_is_looked_through_for_the_orientation():

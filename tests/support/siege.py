@@ -135,12 +135,14 @@ def attack(
     with Client(grpc_address, model=model, timeout_s=TIMEOUT_S) as client:
         expected = client.embed(list(attacks.photos()))
         if usage:
+            _ordinary_traffic(grpc_address, http_address, model, report)
             report.usage.append(usage())
         for _ in range(plan.passes):
             with _good_traffic(client, expected, report), _half_open(grpc_address, http_address):
                 _garbage(grpc_address, http_address)
                 _send_all(grpc_address, http_address, model, plan, report)
             if usage:
+                _ordinary_traffic(grpc_address, http_address, model, report)
                 report.usage.append(usage())
         _compare(client.embed(list(attacks.photos())), expected, report)
     return report
@@ -160,6 +162,14 @@ def _send_all(grpc_address: str, http_address: str, model: str, plan: Plan, repo
         if plan.oversized_bytes:
             for client in (grpc, http):
                 _send(client, [("oversized", attacks.oversized(plan.oversized_bytes))], report)
+
+
+def _ordinary_traffic(grpc_address: str, http_address: str, model: str, report: Report) -> None:
+    """Photos, many at a time: Triton keeps its last few requests (`--grpc-infer-allocation-pool-size`), of any size."""
+    options = Options(max_request_bytes=1, max_in_flight=32)
+    for address in (grpc_address, http_address):
+        with Client(address, model=model, timeout_s=TIMEOUT_S, options=options) as client:
+            report.answered += len(client.embed(list(attacks.photos()) * 16))
 
 
 def _send(client: Client, files: list[tuple[str, bytes]], report: Report) -> None:

@@ -458,6 +458,8 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
             taken = _reserve(memory, told, spec)
         with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_size(image.width, image.height, limits)
+            if told is not None and image.width * image.height > told.width * told.height:
+                raise ImageError(f"its header tells of two sizes, one of them {image.width} x {image.height}")
             if limits.max_frames is not None:
                 _check_frames(image, data, limits)
             if told is None:
@@ -723,7 +725,7 @@ class _Tiff:
 
     def _value(self, kind: int, field: int) -> int:
         """A field's first number; a short one stands at the field's beginning."""
-        if kind != 3:
+        if kind not in (3, 8):
             return field
         return field & 0xFFFF if self._order == "<" else field >> 8 * (self._width() - 2)
 

@@ -96,9 +96,9 @@ class TritonPythonModel:
         """The images of a request, each on its way, and their bytes."""
         try:
             images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
-        except MemoryError as exc:
+        except MemoryError:
             failed: Future = Future()
-            failed.set_exception(exc)
+            failed.set_exception(MemoryError("the images are more than can be held; send fewer in a request"))
             return [failed], 0
         return [self._threads.submit(self._decode, data) for data in images], sum(map(len, images))
 
