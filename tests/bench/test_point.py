@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from vitriton_bench._errors import BenchError
-from vitriton_bench._point import Point, Target, arguments, at_rate, grid, parse_table, poisson_intervals
+from vitriton_bench._point import Point, Target, arguments, at_rate, grid, long_enough, parse_table, poisson_intervals
 
 TARGET = Target(
     addresses={"grpc": "host:8001", "http": "host:8000"}, payload=Path("payload.json"), output_bytes={"pooled": 3072}
@@ -37,6 +37,20 @@ def test_a_grid_has_every_combination():
     """Two of each of five settings."""
     points = grid(["pooled", "unpooled"], ["grpc", "http"], [1, 8], [1, 32], ["none", "system"])
     assert len(set(points)) == 32
+
+
+@pytest.mark.parametrize(
+    ("point", "rows", "seconds"),
+    [
+        (Point(concurrency=32), [], 9.0),
+        (Point(concurrency=32), [{"images_per_s": 100.0}], 9.0),
+        (Point(concurrency=32), [{"images_per_s": 100.0}, {"images_per_s": 4.0}], 28.8),
+        (Point(concurrency=2, batch=16), [{"images_per_s": 4.0}], 28.8),
+    ],
+)
+def test_a_slow_model_is_measured_longer(point, rows, seconds):
+    """By what was measured last: a window must have an answer for every caller."""
+    assert long_enough(point, 9.0, rows) == pytest.approx(seconds)
 
 
 def test_intervals_have_the_rate_that_was_asked_for():

@@ -80,7 +80,7 @@ def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
     """Every phase measures something, nothing fails, and the page is made of the file."""
     target, written = tmp_path / "report.json", tmp_path / "page.md"
     files = ["--json", str(target), "--markdown", str(written), "--work", str(tmp_path / "work")]
-    what = ["bench", "--quick", "--model", str(tiny_vit_checkpoint), "--images", str(PHOTOS)]
+    what = ["bench", "--quick", "--minutes", "30", "--model", str(tiny_vit_checkpoint), "--images", str(PHOTOS)]
     done = run(app, [*what, *files])
     assert done.exit_code == 0, done.output
     document = json.loads(target.read_text())

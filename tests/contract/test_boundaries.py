@@ -35,7 +35,7 @@ def _imported(path: Path) -> set[str]:
         ("client", "vitriton", set()),
         ("export", "vitriton_export", {"vitriton"}),
         ("server", "vitriton_server", {"vitriton"}),
-        ("bench", "vitriton_bench", {"vitriton", "vitriton_server"}),
+        ("bench", "vitriton_bench", {"vitriton", "vitriton_server", "vitriton_export"}),
     ],
 )
 def test_dependencies_point_one_way(distribution, package, allowed):

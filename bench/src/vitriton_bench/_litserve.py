@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from types import TracebackType
 
@@ -43,7 +42,7 @@ class LitServe:
             self._port = free.getsockname()[1]
         self._command = [sys.executable, "-m", "vitriton_bench._litserve_app"]
         self._command += [model, dtype, pooling, str(self._port), str(batch)]
-        self._connections = threading.local()
+        self._idle: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> LitServe:
         """Starts it; `wait` tells when it is ready."""
@@ -66,6 +65,8 @@ class LitServe:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for connection in self._idle:
+            connection.close()
         self._guard.communicate()
         self._log.close()
 
@@ -92,16 +93,18 @@ class LitServe:
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def embed(self, image: bytes) -> npt.NDArray[np.float32]:
-        """The embedding of an encoded image, (D,). Each thread has a connection of its own, which it keeps."""
-        connection = getattr(self._connections, "own", None)
-        if connection is None:
-            connection = self._connections.own = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_CALL_S)
+        """The embedding of an encoded image, (D,). May be called from several threads; connections are kept."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_CALL_S)
         try:
             answer = _post(connection, image)
         except (ConnectionError, http.client.RemoteDisconnected):  # closed after a time without requests
             connection.close()
             answer = _post(connection, image)
         content = answer.read()
+        self._idle.append(connection)
         if answer.status != 200:
             raise BenchError(f"LitServe answered with status {answer.status}: {content[:300]!r}")
         return np.frombuffer(content, np.float32)

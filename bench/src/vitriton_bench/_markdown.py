@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitriton_bench._tables import Table, machine, photos, tables
+from vitriton_bench._tables import Table, left_out, machine, photos, tables
 
 _HOW = """\
 Everything that is compared takes its turn in each round, every second round backwards, so that whatever else the
@@ -35,8 +35,7 @@ def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
         f"{model}. {photos(document)}. {machine(document)}. Python {document['machine']['python']}, {versions}."
         + (f" The run took {document['took_s'] / 60:.1f} minutes." if "took_s" in document else ""),
     ]
-    if document.get("interrupted"):
-        parts.append("**The run was interrupted; what is missing was not measured.**")
+    parts += [f"**{line}**" for line in left_out(document)]
     if "rounds" in document:
         parts.append(_HOW)
     for table in tables(document):

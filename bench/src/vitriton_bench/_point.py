@@ -10,7 +10,7 @@ import math
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -38,6 +38,7 @@ _EMPTY_WINDOW = (
 )
 _IN_FLIGHT_S = 2.0  # of requests at a rate: longer than any should take below the peak load
 _MIN_THREADS = 4
+_WAVES = 1.2  # answers of each caller in a window
 TABLE, INTERVALS = "table.csv", "intervals.txt"
 _COLUMNS = {"p50_ms": "p50 latency", "p90_ms": "p90 latency", "p99_ms": "p99 latency", "mean_ms": "Avg latency"}
 
@@ -173,6 +174,18 @@ def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, sec
     client_s, images_per_s = figures["mean_ms"] / 1e3, figures["images_per_s"]
     parts = split(before, source.look(steps.names), steps, client_s=client_s, images_per_s=images_per_s)
     return row(point, figures, parts)
+
+
+def long_enough(point: Point, seconds: float, rows: Sequence[Mapping[str, Any]]) -> float:
+    """How long a measurement must be for each of its windows to have an answer to every caller.
+
+    Args:
+        point: what is measured next.
+        seconds: at least.
+        rows: what was measured before of the same model; the last one tells how fast it is.
+    """
+    speed = rows[-1]["images_per_s"] if rows else 0.0
+    return max(seconds, _WINDOWS * _WAVES * point.concurrency * point.batch / speed) if speed else seconds
 
 
 def row(point: Point, figures: dict[str, float], parts: Split | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from vitriton_bench._fleet import Peer, Served, served
 from vitriton_bench._litserve import LitServe
 from vitriton_bench._payload import find_images, write_payload
 from vitriton_bench._plan import Plan
-from vitriton_bench._point import Point, at_rate, measure, preprocessing_alone
+from vitriton_bench._point import Point, at_rate, long_enough, measure, preprocessing_alone
 from vitriton_bench._reference import flop, worst_cosine
 from vitriton_bench._rounds import Measurement
 
@@ -211,7 +211,7 @@ class Report:
         points += [
             ("fp32", Point(concurrency=middle, protocol="http")),
             ("fp32", Point(concurrency=middle, shared_memory="system")),
-            ("fp32", Point(concurrency=max(middle // _SWEEP_BATCH, 1) * 2, batch=_SWEEP_BATCH)),
+            ("fp32", Point(concurrency=max(middle // _SWEEP_BATCH, 1), batch=_SWEEP_BATCH)),
             ("fp32", Point(concurrency=middle, kind="unpooled")),
             ("fp32", Point(concurrency=middle, kind="unpooled", shared_memory="system")),
         ]
@@ -221,8 +221,10 @@ class Report:
                 break
             self._clock.say(f"perf_analyzer, point {number} of {len(points)}")
             own = self._served[precision, point.kind]
+            known = [row for row in rows if row["precision"] == precision]
+            seconds = long_enough(point, self._plan.sweep_s, known)
             try:
-                row = measure(self._analyzer, own.name, point, own.target(self._payload), self._plan.sweep_s)
+                row = measure(self._analyzer, own.name, point, own.target(self._payload), seconds)
             except BenchError as exc:
                 self.document["failed"][f"{precision}, {point}"] = str(exc)
                 self._clock.say(str(exc))

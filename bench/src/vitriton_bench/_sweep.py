@@ -14,7 +14,7 @@ from vitriton_bench import _document, _exports, _machine
 from vitriton_bench import _perf_analyzer as perf
 from vitriton_bench._errors import BenchError
 from vitriton_bench._payload import find_images, write_payload
-from vitriton_bench._point import Kind, Point, Protocol, Target, measure
+from vitriton_bench._point import Kind, Point, Protocol, Target, long_enough, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,11 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Callable[[str], No
             with _target(sweep, payload, Path(folder), say) as known:
                 for number, point in enumerate(sweep.points, start=1):
                     say(f"point {number} of {len(sweep.points)}")
+                    same = [row for row in document["sweep"] if row["kind"] == point.kind]
+                    seconds = long_enough(point, sweep.seconds, same)
                     _add(
                         document,
-                        partial(measure, analyzer, sweep.name, point, known, sweep.seconds),
+                        partial(measure, analyzer, sweep.name, point, known, seconds),
                         point,
                         say,
                     )

@@ -63,6 +63,14 @@ def photos(document: Document) -> str:
     return f"{known['count']} images of {sizes}, {mean} kB on average ({least} to {most})"
 
 
+def left_out(document: Document) -> list[str]:
+    """What could not be measured, a line each."""
+    lines = [f"{name} was left out: {reason.splitlines()[0]}" for name, reason in document.get("failed", {}).items()]
+    if document.get("interrupted"):
+        lines.append("The run was interrupted; what is missing was not measured.")
+    return lines
+
+
 def _targets(document: Document) -> Table:
     found = verdicts(document) if "rounds" in document else []
     met = sum(verdict.met is True for verdict in found)
@@ -91,7 +99,6 @@ def _contenders(document: Document) -> Table:
         title="Side by side",
         columns=("what", "batch", "images/s", "lowest to highest", "p50 ms", "p99 ms", "worst cosine", "of the limit"),
         rows=[_contender_row(document, name, [entry[name] for entry in rounds if name in entry]) for name in known],
-        notes=[f"{name} was left out: {reason.splitlines()[0]}" for name, reason in document.get("failed", {}).items()],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich import table as rich_table
 from rich.console import Console
 
-from vitriton_bench._tables import machine, photos, tables
+from vitriton_bench._tables import left_out, machine, photos, tables
 
 _WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal wraps it better than a table can
 
@@ -27,5 +27,5 @@ def show(document: Mapping[str, Any]) -> None:
         console.print(shown, highlight=False)
         for note in table.notes:
             console.print(note, highlight=False, soft_wrap=True)
-    if document.get("interrupted"):
-        console.print("interrupted: what is missing was not measured", highlight=False)
+    for line in left_out(document):
+        console.print(line, highlight=False, soft_wrap=True)

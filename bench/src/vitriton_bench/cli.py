@@ -237,13 +237,17 @@ def _write_payload(name: str | None, images: Path, target: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    from vitriton_bench._document import FORMAT
     from vitriton_bench._errors import BenchError
 
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document = json.loads(path.read_text())
     except ValueError as exc:
         raise BenchError(f"{path} is not a file that --json wrote: {exc}") from exc
-    return document
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise BenchError(f"{path} is not a file that --json wrote: its format is {found}, and this reads {FORMAT}")
+    return dict(document)
 
 
 def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -> None:
