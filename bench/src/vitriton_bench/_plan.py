@@ -49,7 +49,7 @@ class Plan:
     sweep_s: float = 6.0
     steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant")
     steady_s: float = 20.0
-    after_s: float = 185.0
+    after_s: float = 205.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
     accelerator: str | None = None
@@ -66,7 +66,7 @@ def quick(**settings: object) -> Plan:
         "sweep_s": 1.0,
         "steady": ("constant", "poisson"),
         "steady_s": 2.0,
-        "after_s": 28.0,
+        "after_s": 30.0,
         "callers": (1, names.MANY),
         "batches": (8,),
     }
