@@ -173,7 +173,8 @@ def usage_of(tritonserver: int) -> Usage:
     resident = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES for pid in pids)
     line = Path(f"/proc/{tritonserver}/cmdline").read_bytes().decode()
     prefixes = tuple(re.findall(r"shm-region-prefix-name=(\w+)", line)) or ("triton_python_backend_shm_region",)
-    regions = [path for path in Path("/dev/shm").iterdir() if path.name.startswith(prefixes)]
+    folder = Path(f"/proc/{tritonserver}/root/dev/shm")  # its own, where it is in a container
+    regions = [path for path in folder.iterdir() if path.name.startswith(prefixes)]
     return Usage(resident, sum(path.stat().st_blocks * 512 for path in regions))
 
 

@@ -104,7 +104,8 @@ def usage_of(tritonserver: int) -> Usage:
     pids = (tritonserver, *sorted(children(tritonserver)))
     resident = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES for pid in pids)
     prefixes = ("triton_python_backend_shm_region", *_shared_prefix(tritonserver))
-    shared = [path for path in Path("/dev/shm").iterdir() if path.name.startswith(prefixes)]
+    folder = Path(f"/proc/{tritonserver}/root/dev/shm")  # its own, where it is in a container
+    shared = [path for path in folder.iterdir() if path.name.startswith(prefixes)]
     return Usage(pids, resident, sum(path.stat().st_blocks * 512 for path in shared))
 
 
