@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 _SKIPPED_WAVES = 1  # all callers start at once; after a wave they are where they stay
-_MIN_WAVES = 3
+_WAVES = 3
+_FEWEST_WAVES = 2  # where three would take more than ten times as long as was asked for
+_PATIENCE = 10.0
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
         call: sends an image and waits for its answer; is called from several threads.
         images: encoded; each caller sends one after the other.
         callers: at the same time.
-        seconds: how long at least; longer where fewer than three waves have come.
+        seconds: how long at least; longer where fewer than three waves have come, or two after ten times as long.
 
     Raises:
         Exception: what the first call that failed raised.
@@ -83,8 +86,12 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
     for thread in threads:
         thread.start()
     try:
-        while not enough.wait(seconds) and len(answers) < _MIN_WAVES * callers:
-            seconds = min(seconds, 0.5)  # a little longer, and look again
+        started, wait_s = time.perf_counter(), seconds
+        while not enough.wait(wait_s):
+            late = time.perf_counter() - started > _PATIENCE * seconds
+            if len(answers) >= (_FEWEST_WAVES if late else _WAVES) * callers:
+                break
+            wait_s = min(seconds, _LOOK_S)  # a little longer, and look again
         seen = sorted(answers)  # those that come after the callers were told to stop meet an emptier server
     finally:
         enough.set()
@@ -99,7 +106,7 @@ def whole_waves(seen: Sequence[tuple[float, float]], callers: int) -> Sample:
     """The answers between the end of the first wave and the end of the last complete one.
 
     Args:
-        seen: when each answer came and how long it took, in order; three waves of them or more.
+        seen: when each answer came and how long it took, in order; two waves of them or more.
         callers: answers in a wave.
     """
     first, last = _SKIPPED_WAVES * callers, len(seen) // callers * callers

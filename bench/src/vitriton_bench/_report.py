@@ -145,6 +145,8 @@ class Report:
 
     def _limits_again(self) -> None:
         """The faster of two looks counts: a limit that was seen in a slow moment is none."""
+        if self._clock.left_s < 0:
+            return
         self._clock.say("limits of the machine, once more")
         self.document["limits"] = faster(self.document["limits"], self._look_at_limits())
 
