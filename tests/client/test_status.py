@@ -1,5 +1,7 @@
 """Status codes and Triton's own texts, as a server of version 2.51 sent them, and what they become."""
 
+from dataclasses import replace
+
 import pytest
 from vitriton import (
     ContractMismatch,
@@ -116,3 +118,29 @@ def test_indices_out_of_the_request():
     """A server that names an image which was not sent is not believed."""
     failed = CallError(Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[2, "empty"]]')
     assert type(to_error(failed, CALL)) is ContractMismatch
+
+
+@pytest.mark.parametrize(
+    ("address", "message", "says"),
+    [
+        ("grpcs://h:1", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: unable to get", "TLS(ca_file=...)"),
+        ("https://h:1", "the server's certificate is refused: self-signed", "TLS(ca_file=...)"),
+        ("grpcs://h:1", "Ssl handshake failed: WRONG_VERSION_NUMBER", "with TLS: without, it is grpc://"),
+        ("https://h:1", "UNEXPECTED_EOF_WHILE_READING", "with TLS: without, it is http://"),
+        ("grpc://h:1", "failed to connect: Expected SETTINGS frame as the first frame", "wants grpcs://"),
+        ("grpc://h:1", "connection refused", "8000 is HTTP)"),
+    ],
+)
+def test_a_handshake_that_fails_says_what_to_change(address, message, says):
+    """A certificate that is not trusted, and TLS on one side alone."""
+    error = to_error(CallError(Code.UNAVAILABLE, message), replace(CALL, address=address))
+    assert type(error) is Unavailable
+    assert says in str(error)
+
+
+@pytest.mark.parametrize("code", [Code.UNAUTHENTICATED, Code.INTERNAL, Code.CANCELLED])
+def test_a_question_about_no_model_names_none(code):
+    """What a server serves is asked before there is a model."""
+    error = to_error(CallError(code, "no"), replace(CALL, model=""))
+    assert "model" not in str(error)
+    assert "  " not in str(error)

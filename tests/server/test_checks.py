@@ -13,7 +13,7 @@ from vitriton_server import AddressError, InstallationError, InvalidConfiguratio
 from vitriton_server import _repository as repository_checks
 from vitriton_server._config import ServerConfig
 from vitriton_server._locate import STUB, Host, find_libpython, locate, stub_python
-from vitriton_server._log import failed_models, is_problem, loaded_model, port_was_taken
+from vitriton_server._log import failed_models, is_problem, loaded_model, port_was_taken, refused_options
 from vitriton_server._ports import reserve
 from vitriton_server._runtime import command, environment, prepare
 
@@ -308,3 +308,13 @@ def test_a_path_that_the_python_backend_cannot_pass_on_is_refused(tmp_path: Path
     (tmp_path / name / "model" / "1").mkdir(parents=True)
     with pytest.raises(RepositoryError, match="cannot pass on to its processes"):
         repository_checks.check(tmp_path / name)
+
+
+def test_options_that_triton_does_not_take():
+    """The one that it names, or what it says after its usage; hundreds of lines of usage are none of it."""
+    usage = ["Usage: tritonserver [options]", "  --help", "\tPrint usage", ""]
+    assert (
+        refused_options(["/bin/tritonserver: unrecognized option '--nonsense=1'", *usage]) == "it has no --nonsense=1"
+    )
+    assert refused_options([*usage, "Invalid option value. Got abc", ""]) == "Invalid option value. Got abc"
+    assert refused_options(LOG) is None

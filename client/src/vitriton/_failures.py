@@ -64,8 +64,7 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
         return deadline_exceeded(call, status=failed.code.value)
     if failure is Failure.UNREACHABLE:
         return Unavailable(
-            f"no Triton answers at {call.address} ({failed.message}); check that it runs, and that this is its "
-            f"{port_hint(call.address)}",
+            f"no Triton answers at {call.address} ({failed.message}); {_advice(call.address, failed.message)}",
             **context,
         )
     if failure is Failure.NOT_SERVING:
@@ -89,17 +88,38 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
             f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
         )
     local = failed.message.startswith(("the token function failed", "the header "))
-    hint = (_NOT_SENT if local else _HINTS.get(failure, _OTHER)).format(**context)
+    hints = _HINTS if call.model else _SERVER_HINTS
+    hint = (_NOT_SENT if local else hints.get(failure, hints[None])).format(**context)
     return InferenceFailed(f"{hint}: {failed.message}", **context)
 
 
-_NOT_SENT = "nothing was sent to the server at {address} for model {model}"
-_OTHER = "the server at {address} could not run model {model} ({status})"
+_NOT_SENT = "nothing was sent to the server at {address}"
 _HINTS = {
+    None: "the server at {address} could not run model {model} ({status})",
     Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
     Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
     Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
 }
+_SERVER_HINTS = {  # of a question that is about no model
+    None: "the server at {address} could not answer ({status})",
+    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
+    Failure.CANCELLED: "the call to {address} was cancelled",
+}
+
+
+def _advice(address: str, message: str) -> str:
+    """What to look at when nobody answers; a handshake that fails tells more than silence."""
+    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
+        return (
+            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
+            "host as the certificate does"
+        )
+    advice = f"check that it runs, and that this is its {port_hint(address)}"
+    if address.startswith(("grpcs://", "https://")):
+        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
+    if "SETTINGS frame" in message:
+        return f"{advice}; a port with TLS wants grpcs://"
+    return advice
 
 
 def port_hint(address: str) -> str:

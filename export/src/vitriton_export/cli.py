@@ -217,7 +217,7 @@ def export(
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton.cli import fail
-    from vitriton.commands._signals import Signals, Stopped
+    from vitriton.commands._signals import Signals, Stopped, stopped_by
 
     progress = Console(stderr=True)
     started = time.perf_counter()
@@ -262,10 +262,13 @@ def export(
         raise typer.BadParameter(f"it {exc.wrong}", param_hint=exc.flag) from exc
     except ExportError as exc:
         fail(str(exc))
-    except Stopped as exc:
+    except (Stopped, ImportError) as exc:
+        stopped = stopped_by(exc)
+        if stopped is None:
+            raise
         with contextlib.suppress(OSError):  # the terminal may be what has gone
-            progress.print(f"stopped by {signal.Signals(exc.number).name}")
-        raise typer.Exit(exc.exit_code) from None
+            progress.print(f"stopped by {signal.Signals(stopped.number).name}")
+        raise typer.Exit(stopped.exit_code) from None
     progress.print(
         f"Exported {result.deployment.model_id} as {result.deployment.name} in {time.perf_counter() - started:.1f} s"
     )

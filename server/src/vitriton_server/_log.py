@@ -17,6 +17,8 @@ _FAILED = re.compile(
     r"(?:failed to load '(?P<name>[^']+)' version \d+|Poll failed for model directory '(?P<folder>[^']+)')"
     r": (?P<reason>.*)"
 )
+_USAGE = "Usage: tritonserver"
+_UNKNOWN_OPTION = re.compile(r"unrecognized option '(?P<option>[^']+)'")
 _IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
 
 # What 2.51.0 logs on a machine without a GPU, where it means nothing.
@@ -73,6 +75,15 @@ def loaded_model(line: str) -> str | None:
 def port_was_taken(lines: Iterable[str]) -> bool:
     """Whether Triton ended because one of its ports was in use."""
     return any(_IN_USE.search(line) for line in lines)
+
+
+def refused_options(lines: Iterable[str]) -> str | None:
+    """Why Triton did not take its options; None where it did. What it prints then is its usage, hundreds of lines."""
+    given = [line for line in lines if line.strip()]
+    if not any(line.startswith(_USAGE) for line in given):
+        return None
+    unknown = next((match for line in given if (match := _UNKNOWN_OPTION.search(line))), None)
+    return f"it has no {unknown['option']}" if unknown is not None else given[-1].strip()
 
 
 def failed_models(lines: Iterable[str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ from vitriton_server._errors import (
 )
 from vitriton_server._guard import clean_up
 from vitriton_server._locate import Host, locate
-from vitriton_server._log import failed_models, port_was_taken
+from vitriton_server._log import failed_models, port_was_taken, refused_options
 from vitriton_server._ports import Endpoints, keep_ports, reserve
 from vitriton_server._process import TritonProcess
 from vitriton_server._regions import Sweep
@@ -324,6 +324,12 @@ class TritonServer:
         lines = process.log.last(10**6)
         if port_was_taken(lines):
             return AddressError("another process took one of the ports before Triton could; try again")
+        refused = refused_options(lines)
+        if refused is not None:
+            return ServerError(
+                f"tritonserver does not take its options ({refused}): look at those after the `--` (triton_arguments; "
+                "TRITON_ARGS of the compose files)"
+            )
         reasons = failed_models(lines)
         if reasons:
             text = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())

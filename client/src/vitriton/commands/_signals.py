@@ -26,6 +26,13 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.number
 
 
+def stopped_by(error: BaseException | None) -> Stopped | None:
+    """The signal that an error comes from: an extension module that is being imported makes an ImportError of it."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class Signals:
     """While it is entered, SIGINT, SIGTERM and SIGHUP raise `Stopped` in the main thread; within `held`, at its end."""
 
