@@ -48,7 +48,7 @@ def difference(options: ExportOptions) -> str | None:
 def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
     """What was exported with other settings, or from another model."""
     source, then = manifest["source"], manifest["options"]
-    now = json.loads(json.dumps(_manifest.plain(options)))
+    now = _manifest.plain(options)
     for name in sorted(now.keys() - _COMPARED_OTHERWISE):
         if name not in then or then[name] != now[name]:
             return f"--{name.replace('_', '-')} was {then.get(name)} and is {now[name]}"

@@ -110,8 +110,6 @@ def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> No
 
 def plain(options: ExportOptions) -> dict[str, Any]:
     """Every option of the export, given or not: with the source and the versions, enough to do it again."""
-    plain = {
-        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in asdict(options).items()
-    }
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=os.fspath))  # as the file will have them
     folder = Path(options.model).expanduser()
     return plain | {"model": str(folder.resolve())} if folder.is_dir() else plain
