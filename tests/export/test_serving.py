@@ -165,7 +165,8 @@ def test_the_same_export_gives_the_same_bytes(tiny_vit_checkpoint: Path, tmp_pat
     assert not [name for name, content in first.items() if str(tmp_path).encode() in content]
     assert manifest["graphs"] == other_manifest["graphs"]
     assert manifest["options"] | {"model": ""} == other_manifest["options"] | {"model": ""}
-    again = ExportOptions(**manifest["options"] | {"warmup": tuple(manifest["options"]["warmup"])})
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in manifest["options"].items()}
+    again = ExportOptions(**options)
     asked = {"l2_normalize": True, "device": "cpu", "instances": 2, "warmup": (1, 2)}
     checkpoint = str(folders[0] / "tiny-vit")  # whole: it may be repeated from another folder
     assert again == ExportOptions(model=checkpoint, repository="r", **asked)
