@@ -95,7 +95,7 @@ def export_one(
             "accelerator": plan.accelerator,
         }
         try:
-            export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]
+            export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]  # kinds are text
         except ExportError as exc:
             raise BenchError(f"{model} cannot be exported: {exc}") from exc
     pooling = json.loads(manifest.read_text())["pooling"]
