@@ -118,6 +118,8 @@ def outline(source: Source, options: ExportOptions | None = None) -> Outline:
     with quiet():
         image_processor = _sizes.apply(_load_image_processor(source, chosen.image_processor_settings), chosen)
     spec, normalization = _processor.describe(image_processor)
+    if chosen.jpeg_decoding == "scaled":
+        spec = _processor.with_scaled_decoding(spec, image_processor)
     return Outline(known, image_processor, spec, normalization)
 
 

@@ -16,11 +16,16 @@ _ORIENTATION = 0x0112
 EXTREME = ("1x1.png", "3000x10.jpg", "10x3000.jpg")
 
 
-def corpus() -> dict[str, bytes]:
-    """The gate's images, as encoded files by name; always the same."""
+def corpus(*, large: bool = False) -> dict[str, bytes]:
+    """The gate's images, as encoded files by name; always the same.
+
+    Args:
+        large: with JPEGs of up to 12 megapixels.
+    """
     photos = _photos()
     cat = Image.open(io.BytesIO(photos["cat.jpg"]))
-    return {**photos, **_orientations(cat), **_modes(cat), **_containers(cat), **_shapes(cat)}
+    files = {**photos, **_orientations(cat), **_modes(cat), **_containers(cat), **_shapes(cat)}
+    return files | _large_jpegs(photos) if large else files
 
 
 def _photos() -> dict[str, bytes]:
@@ -70,6 +75,31 @@ def _shapes(photo: Image.Image) -> dict[str, bytes]:
         "1x1.png": _encode(photo.resize((1, 1)), "PNG"),
         "3000x10.jpg": _encode(photo.resize((3000, 10)), "JPEG"),
         "10x3000.jpg": _encode(photo.resize((10, 3000)), "JPEG"),
+    }
+
+
+_LARGE = (4000, 3000)
+
+
+def _large_jpegs(photos: dict[str, bytes]) -> dict[str, bytes]:
+    """For scaled decoding: the photos enlarged, and side by side, which has as much detail as a picture can hold."""
+    decoded = [Image.open(io.BytesIO(data)).convert("RGB") for data in photos.values()]
+    enlarged = {
+        f"12-megapixels-{name}": _encode(photo.resize(_LARGE, Image.Resampling.LANCZOS), "JPEG", quality=90)
+        for name, photo in zip(photos, decoded, strict=True)
+    }
+    mosaic = Image.new("RGB", (2501, 1999))  # no whole number of blocks, at any scale
+    for number, (left, top) in enumerate((x, y) for y in range(0, 1999, 200) for x in range(0, 2501, 200)):
+        mosaic.paste(decoded[number % len(decoded)].resize((200, 200)), (left, top))
+    turned = Image.Exif()
+    turned[_ORIENTATION] = 6
+    return {
+        **enlarged,
+        "mosaic.jpg": _encode(mosaic, "JPEG", quality=90),
+        "mosaic-turned.jpg": _encode(mosaic, "JPEG", quality=90, exif=turned),
+        "mosaic-greyscale.jpg": _encode(mosaic.convert("L"), "JPEG"),
+        "mosaic-cmyk.jpg": _encode(mosaic.convert("CMYK"), "JPEG"),
+        "mosaic-progressive.jpg": _encode(mosaic, "JPEG", progressive=True, subsampling=0),
     }
 
 

@@ -184,7 +184,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
 def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
-    images = _parity.usable(_corpus.corpus(), checkpoint.spec)
+    images = _parity.usable(_corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
     with step(f"Run the reference on {len(images)} images"):
         # before the export takes the model over
         reference = _parity.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
@@ -198,10 +198,11 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
             options.min_cosine,
             output_dtype=deployment.output_dtype,
             pixel_tolerance=tolerance(checkpoint.image_processor),
+            scaled_decoding=deployment.spec.scales_jpegs,
         )
         # Limits move no pixel, and formats that are not allowed must not make the gate smaller.
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
-        stages = _parity.check(_parity.compare(expected, runner, demanded))
+        stages = _parity.check(_parity.compare(expected, runner, demanded, checkpoint.spec))
         manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
         _manifest.write(manifest, deployment, staging)
     return _Staged(stages, manifest, warnings)

@@ -122,6 +122,7 @@ def from_parameters(
             precision,
             output_dtype="fp16" if datatype == "FP16" else "fp32",
             pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
+            scaled_decoding=spec.scales_jpegs,
         )
         return Exported(
             name=name,

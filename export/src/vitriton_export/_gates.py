@@ -16,6 +16,11 @@ def alone(stage: str) -> str:
     return f"{stage} alone"
 
 
+def scaled(stage: str) -> str:
+    """The stage of the images that were decoded at a part of their size, against the reference's exact decoding."""
+    return f"{stage} scaled"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Gate:
     """What one stage must meet on its worst image. At least one of the two is set.
@@ -78,10 +83,18 @@ _OUTPUTS = {
 # depend on the others: they may move it as far as the quantisation itself does.
 _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
+# What decoding JPEGs at a part of their size may do: to the pixels, and to the outputs of the exact ones.
+_SCALED_PIXELS = Gate(tolerance=16 / 255)
+_SCALED = (Gate(min_cosine=0.99), Gate(min_cosine=0.98))
 
 
 def gates(
-    precision: str, min_cosine: float | None = None, *, output_dtype: str = "fp32", pixel_tolerance: float = 0.0
+    precision: str,
+    min_cosine: float | None = None,
+    *,
+    output_dtype: str = "fp32",
+    pixel_tolerance: float = 0.0,
+    scaled_decoding: bool = False,
 ) -> dict[str, Gate]:
     """The gates of a precision, by stage.
 
@@ -90,18 +103,25 @@ def gates(
         min_cosine: takes the place of what the precision demands of both outputs.
         output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
         pixel_tolerance: of the pixels, where two implementations of one filter on floats are compared; else identical.
+        scaled_decoding: large JPEGs are decoded at a part of their size; they have gates of their own.
     """
     arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
     outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
-    return with_min_cosine({PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}, min_cosine)
+    demanded = {PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}
+    if scaled_decoding:
+        demanded |= {scaled(PIXELS): _SCALED_PIXELS, **dict(zip(map(scaled, outputs), _SCALED, strict=True))}
+    return with_min_cosine(demanded, min_cosine)
 
 
 def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:
     """The gates with another demand of the outputs; None leaves them as they are."""
     if min_cosine is None:
         return dict(demanded)
-    return dict(demanded) | {tensor: Gate(min_cosine=min_cosine, moved=True) for tensor in TENSOR.values()}
+    outputs = {*TENSOR.values(), *map(scaled, TENSOR.values())} & demanded.keys()
+    return {
+        stage: Gate(min_cosine=min_cosine, moved=True) if stage in outputs else gate for stage, gate in demanded.items()
+    }
 
 
 def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float | bool]]:

@@ -28,10 +28,14 @@ class Images(Protocol):
 
 
 class Corpus:
-    """The images of the export's gate."""
+    """The images of the export's gate.
 
-    def __init__(self) -> None:
-        self._files = corpus()
+    Args:
+        large: with JPEGs of many megapixels.
+    """
+
+    def __init__(self, *, large: bool) -> None:
+        self._files = corpus(large=large)
 
     def __len__(self) -> int:
         return len(self._files)

@@ -28,6 +28,7 @@ Outputs = Literal["both", "pooled", "unpooled"]
 Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
 OutputDtype = Literal["fp32", "fp16"]
 Optimize = Literal["default", "none"]
+JpegDecoding = Literal["exact", "scaled"]
 Kind = Literal["pooled", "unpooled"]
 
 _CHOICES: dict[str, Any] = {
@@ -36,6 +37,7 @@ _CHOICES: dict[str, Any] = {
     "precision": Precision,
     "output_dtype": OutputDtype,
     "optimize": Optimize,
+    "jpeg_decoding": JpegDecoding,
 }
 
 MAX_IMAGE_SIZE = 4096
@@ -71,6 +73,8 @@ class ExportOptions:
         max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
         image_size: side of the square that the model gets, in pixels; by default the image processor's own.
         image_processor_kwargs: settings of the image processor that replace the checkpoint's, as JSON or as a mapping.
+        jpeg_decoding: "scaled" decodes JPEGs much larger than the model's images at a part of their size: faster, and
+            not the reference's pixels.
         device: see `Serving`, as for all that follow.
         instances: of each encoder.
         max_queue_delay_us: how long a request may wait for others to share its batch.
@@ -102,6 +106,7 @@ class ExportOptions:
     max_single_file_bytes: int = 1_900_000_000
     image_size: int | None = None
     image_processor_kwargs: str | Mapping[str, Any] = "{}"
+    jpeg_decoding: JpegDecoding = "exact"
     device: Device = "auto"
     instances: int = 1
     max_queue_delay_us: int = 0
@@ -207,6 +212,7 @@ class ExportOptions:
         given = {
             "image_size": self.image_size,
             "image_processor_kwargs": self.image_processor_settings or None,
+            "jpeg_decoding": self.jpeg_decoding if self.jpeg_decoding != "exact" else None,
             "min_cosine": self.min_cosine,
         }
         return {name: value for name, value in given.items() if value is not None}

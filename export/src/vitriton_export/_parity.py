@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
-from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
+from vitriton.preprocessing import ImageError, PreprocessSpec, is_scaled, preprocess
 
 from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._corpus import EXTREME
 from vitriton_export._deployment import TENSOR
 from vitriton_export._encoder import pool
 from vitriton_export._errors import ParityError, one_line
-from vitriton_export._gates import PIXELS, Gate, alone
+from vitriton_export._gates import PIXELS, Gate, alone, scaled
 from vitriton_export._options import Pooling
 from vitriton_export._reference_pixels import reference_pixels
 from vitriton_export._tally import Stage, Tally
@@ -135,13 +135,16 @@ def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iter
         yield batch
 
 
-def compare(pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: Mapping[str, Gate]) -> Comparison:
+def compare(
+    pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: Mapping[str, Gate], spec: PreprocessSpec
+) -> Comparison:
     """Runs the subject on batches of which the reference's answers are known.
 
     Args:
         pairs: batches and the reference's answers; only one pair is held at a time.
         subject: what is to be proven.
         demanded: the gates, by stage; a stage that the subject does not show is not compared.
+        spec: of the subject; says which images it does not decode as the reference does.
 
     Raises:
         ParityError: the two give arrays of different shapes.
@@ -156,8 +159,10 @@ def compare(pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: M
         unusable += _unusable(accepted, actual)
         kept = _without(accepted, actual.refused)
         positions = _without(range(len(accepted)), actual.refused)
+        apart = [is_scaled(data, spec) for _, data in kept]
         for stage in tallies.keys() & actual.values.keys():
-            _add(tallies[stage], kept, actual.values[stage], expected.values[stage][positions])
+            own = [tallies[scaled(stage) if each else stage] for each in apart]
+            _add(stage, own, kept, actual.values[stage], expected.values[stage][positions])
         if len(kept) > 1:
             left_alone -= _add_alone(tallies, subject, kept[: min(left_alone, _ALONE_OF_A_BATCH)], actual)
     return Comparison([tally.result() for tally in tallies.values() if tally.images], unusable)
@@ -215,12 +220,12 @@ def _is_refused(data: bytes, spec: PreprocessSpec) -> bool:
     return False
 
 
-def _add(tally: Tally, batch: Batch, actual: Array, target: Array) -> None:
+def _add(stage: str, tallies: Sequence[Tally], batch: Batch, actual: Array, target: Array) -> None:
     if actual.shape != target.shape:
         raise ParityError(
-            f"{tally.stage}: transformers gives {list(target.shape[1:])}, and the export {list(actual.shape[1:])}"
+            f"{stage}: transformers gives {list(target.shape[1:])}, and the export {list(actual.shape[1:])}"
         )
-    for (name, _), left, right in zip(batch, actual, target, strict=True):
+    for tally, (name, _), left, right in zip(tallies, batch, actual, target, strict=True):
         tally.add(name, left, right)
 
 

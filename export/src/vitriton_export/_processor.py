@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from transformers.image_processing_backends import PilBackend
-from vitriton.preprocessing import CenterCrop, Normalize, Pad, Patches, PreprocessSpec, Rescale, Resize, Step
+from vitriton.preprocessing import (
+    CenterCrop,
+    Normalize,
+    Pad,
+    Patches,
+    PreprocessSpec,
+    Rescale,
+    Resize,
+    ScaledDecoding,
+    Step,
+)
 
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._float_processor import FloatImageProcessor
@@ -54,6 +65,21 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
     except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as exc:
         raise ExportError(f"image processor {name} has settings that make no sense: {one_line(exc)}") from exc
+
+
+def with_scaled_decoding(spec: PreprocessSpec, processor: Any) -> PreprocessSpec:
+    """The same, with large JPEGs decoded at a part of their size.
+
+    Raises:
+        ExportError: the image processor does something else before it resizes.
+    """
+    try:
+        return replace(spec, steps=(ScaledDecoding(), *spec.steps))
+    except ValueError as exc:
+        raise ExportError(
+            f"image processor {type(processor).__name__} does not begin with a resize, so JPEGs cannot be decoded at "
+            "the size that it needs; leave --jpeg-decoding at exact"
+        ) from exc
 
 
 def _recipe(processor: Any, name: str) -> Recipe:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitriton_export._gates import PIXELS, Gate
+from vitriton_export._gates import PIXELS, Gate, scaled
 
 WORST_IMAGES = 3  # that a report names
 
@@ -37,7 +37,8 @@ class Stage:
     """How one stage compares.
 
     Attributes:
-        stage: "pixels", "embedding" or "last_hidden_state"; with " alone" after it: against the same in a batch.
+        stage: "pixels", "embedding" or "last_hidden_state"; with " alone" after it: against the same in a batch; with
+            " scaled": of the JPEGs that were decoded at a part of their size.
         images: how many were compared.
         max_abs_error: largest difference of two values; in grey levels for the pixels.
         max_abs_reference: largest value of the reference.
@@ -128,7 +129,7 @@ class Tally:
 
     def _as_vectors(self, array: Array) -> Array:
         """(V, D) float64: a token, a place of a feature map or a pixel is a vector."""
-        channels_first = array.ndim == 3 and self.stage != PIXELS
+        channels_first = array.ndim == 3 and self.stage not in (PIXELS, scaled(PIXELS))
         vectors = np.moveaxis(array, 0, -1) if channels_first else array
         return vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
 

@@ -149,10 +149,11 @@ def verify_model(
         ExportError: it cannot be verified; the text says why. So if the reference is not what was exported.
         VitritonError: the server does not answer.
     """
-    images: Images = Corpus() if options.images is None else Folder(Path(options.images), options.limit)
+    folder = None if options.images is None else Folder(Path(options.images), options.limit)
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
             exported, runner, subject, skipped = _open(options, resources)
+        images: Images = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
         with step("Load the reference"):
             model = _reference_model(options, exported)
             plan = _plan(model, options, exported)
@@ -161,7 +162,7 @@ def verify_model(
         advance = resources.enter_context(progress(len(images)) if progress else _silent())
         run = _Run(images, exported, reference, advance)
         demanded = _gates.with_min_cosine(exported.gates, options.min_cosine)
-        comparison = _parity.compare(run.pairs(), runner, demanded)
+        comparison = _parity.compare(run.pairs(), runner, demanded, exported.spec)
     unusable = [*run.unusable, *comparison.unusable]
     if not comparison.stages:
         reasons = "; ".join(f"{entry.image}: {entry.reason}" for entry in unusable[:3])

@@ -23,6 +23,7 @@ from vitriton_export._options import (
     MAX_IMAGE_FRAMES,
     MAX_IMAGE_PIXELS,
     ExportOptions,
+    JpegDecoding,
     Optimize,
     OutputDtype,
     Outputs,
@@ -170,6 +171,10 @@ def export(
     image_processor_kwargs: Annotated[
         str, typer.Option(metavar="JSON", help="Settings of the image processor that replace the checkpoint's.")
     ] = "{}",
+    jpeg_decoding: Annotated[
+        JpegDecoding,
+        typer.Option(help="scaled: large JPEGs at a part of their size; faster, not the reference's pixels."),
+    ] = "exact",
     skip_existing: Annotated[
         bool,
         typer.Option(
@@ -246,6 +251,7 @@ def export(
             warmup=_batch_sizes(warmup),
             image_size=image_size,
             image_processor_kwargs=image_processor_kwargs,
+            jpeg_decoding=jpeg_decoding,
             max_image_bytes=max_image_bytes,
             max_image_pixels=max_image_pixels,
             max_image_frames=max_image_frames,
