@@ -25,7 +25,12 @@ GROUP = pb.ModelInstanceGroup
 
 def encoder(**options: Any) -> pb.ModelConfig:
     """The pooled encoder's configuration."""
-    made = marked.deployment("m", serving=ExportOptions(**options).serving, precision=options.get("precision", "fp32"))
+    made = marked.deployment(
+        "m",
+        serving=ExportOptions(**options).serving,
+        precision=options.get("precision", "fp32"),
+        max_batch_size=options.get("max_batch_size", 8),
+    )
     return _deployment.configs(made, 1)["m_pooled_encoder"]
 
 
@@ -52,6 +57,23 @@ def test_each_flag_has_its_place() -> None:
     for step in (config, preprocess):
         assert step.dynamic_batching.default_queue_policy.max_queue_size == 7
         assert step.dynamic_batching.default_queue_policy.default_timeout_microseconds == 250_000
+
+
+@pytest.mark.parametrize(
+    ("options", "preferred"),
+    [
+        ({}, []),
+        ({"precision": "fp16"}, []),
+        ({"device": "gpu", "precision": "int8"}, []),
+        ({"device": "cpu"}, [8]),
+        ({"precision": "int8"}, [8]),
+        ({"accelerator": "openvino"}, [8]),
+    ],
+)
+def test_batches_on_a_cpu_are_small(options: dict[str, Any], preferred: list[int]) -> None:
+    """Where it is sure to be a CPU: there an image takes as long in a batch of 8 as in one of 32."""
+    assert list(encoder(**options, max_batch_size=32).dynamic_batching.preferred_batch_size) == preferred
+    assert not encoder(**options, max_batch_size=8).dynamic_batching.preferred_batch_size
 
 
 @pytest.mark.parametrize(

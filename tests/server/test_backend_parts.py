@@ -173,3 +173,27 @@ def test_what_cannot_be_joined_runs_alone(backend: ModuleType) -> None:
         graph = Graph()
         backend.run_batch(graph, feeds, [["double"]] * 2, batched=batched)
         assert len(graph.runs) == 2
+
+
+def test_a_batch_in_slices(backend: ModuleType) -> None:
+    """The same answers as of one run, from runs of few rows."""
+    graph = Graph()
+    answer = backend.sliced(graph, 4)(["square", "double"], rows(*range(10)))
+    assert [size for _, size in graph.runs] == [4, 4, 2]
+    assert [array.tolist() for array in answer] == [[x * x for x in range(10)], [2 * x for x in range(10)]]
+    graph = Graph()
+    backend.sliced(graph, 4)(["double"], rows(1, 2, 3, 4))
+    assert [size for _, size in graph.runs] == [4]
+
+
+@pytest.mark.parametrize("output", [np.float32(1), np.ones((1, 2), np.float32)])
+def test_an_output_without_a_row_for_each_is_not_sliced(backend: ModuleType, output: np.ndarray) -> None:
+    """Such as a sum over the batch: it is what the graph makes of the whole."""
+    sizes = []
+
+    def run(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        sizes.append(len(feed["x"]))
+        return [np.asarray(output)]
+
+    assert backend.sliced(run, 4)(["sum"], rows(*range(10)))[0].shape == np.asarray(output).shape
+    assert sizes == [4, 10]

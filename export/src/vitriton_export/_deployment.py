@@ -162,7 +162,8 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     config.input.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_output(config, deployment, kind)
     add_instances(config, deployment.serving)
-    add_batching(config, deployment.serving, delay=True)
+    preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
+    add_batching(config, deployment.serving, delay=True, preferred=preferred)
     prefix = f"{deployment.fingerprint}-{kind}-{metadata.version('vitriton-export')}"
     add_accelerator(config, deployment.serving, precision=deployment.precision, cache_prefix=prefix)
     add_warmup(config, deployment.serving)

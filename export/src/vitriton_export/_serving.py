@@ -22,6 +22,7 @@ _KINDS = {
     "cpu": pb.ModelInstanceGroup.KIND_CPU,
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
+CPU_BATCH_SIZE = 8
 # Where each accelerator runs: it decides for a device that is "auto".
 _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
 _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
@@ -109,20 +110,32 @@ class Serving:
         powers = {1 << power for power in range(max_batch_size.bit_length())}
         return tuple(sorted(powers | {max_batch_size}))
 
+    def preferred_batch_size(self, max_batch_size: int, precision: str) -> int | None:
+        """How many images the dynamic batcher puts together where more wait; None: as many as it can.
+
+        On a CPU the time of an image is the same in a batch of 8 and of 32. Smaller batches are answered sooner, so
+        that the next requests are on their way and decoded while the encoder works.
+        """
+        on_cpu = self.resolved_device == "cpu" or (self.resolved_device == "auto" and precision.startswith("int8"))
+        return CPU_BATCH_SIZE if on_cpu and max_batch_size > CPU_BATCH_SIZE else None
+
 
 def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
     """The instances of an encoder."""
     config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device])
 
 
-def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool) -> None:
+def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, preferred: int | None = None) -> None:
     """Dynamic batching with a bounded queue.
 
     Args:
         config: of a step.
         serving: what is asked for.
         delay: whether requests wait for others here; one step is enough.
+        preferred: images of a batch where more wait; None: as many as there are.
     """
+    if preferred is not None:
+        config.dynamic_batching.preferred_batch_size.append(preferred)
     if delay and serving.max_queue_delay_us:
         config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
     policy = config.dynamic_batching.default_queue_policy
