@@ -81,51 +81,54 @@ class TritonPythonModel:
 
     def execute(self, requests: list) -> list:
         """Answers each request by itself: a bad image fails the request that it came with, and no other."""
-        pending: list[list[Future]] = []
+        pending: list[tuple[np.ndarray, list[Future]]] = []
         held = 0
         for request in requests:
-            submitted, size = self._submit(request)
-            pending.append(submitted)
+            pixels, submitted, size = self._submit(request)
+            pending.append((pixels, submitted))
             held += size
             if held > _HELD_BYTES:
-                wait(future for futures in pending for future in futures)
+                wait(future for _, futures in pending for future in futures)
                 held = 0
-        return [self._answer(decoded) for decoded in pending]
+        return [self._answer(pixels, decoded) for pixels, decoded in pending]
 
-    def _submit(self, request: pb_utils.InferenceRequest) -> tuple[list[Future], int]:
-        """The images of a request, each on its way, and their bytes."""
+    def _submit(self, request: pb_utils.InferenceRequest) -> tuple[np.ndarray, list[Future], int]:
+        """Where the pixels of a request's images will be, each on its way there, and the bytes of the images."""
         try:
             images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
+            pixels = np.empty((len(images), self._spec.height, self._spec.width, 3), self._spec.dtype)
         except MemoryError:
             failed: Future = Future()
             failed.set_exception(MemoryError("the images are more than can be held; send fewer in a request"))
-            return [failed], 0
-        return [self._threads.submit(self._decode, data) for data in images], sum(map(len, images))
+            return np.empty(0), [failed], 0
+        decoded = [self._threads.submit(self._decode, data, row) for data, row in zip(images, pixels, strict=True)]
+        return pixels, decoded, sum(map(len, images))
 
     def finalize(self) -> None:
         """Ends the threads when the model is unloaded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes) -> np.ndarray | str:
-        """The pixels, or why there are none.
+    def _decode(self, data: bytes, row: np.ndarray) -> str | None:
+        """Writes the pixels into their row; returns why there are none.
 
         An error goes back as text: as an exception it would be tied to the frames that it passed, and the picture in
         them would stay in memory until the garbage collector comes by.
         """
         try:
-            return preprocess(data, self._spec, self._memory)
+            row[...] = preprocess(data, self._spec, self._memory)
         except ImageError as exc:
             return str(exc)
+        return None
 
-    def _answer(self, decoded: list[Future]) -> pb_utils.InferenceResponse:
+    def _answer(self, pixels: np.ndarray, decoded: list[Future]) -> pb_utils.InferenceResponse:
         try:
-            return self._respond([future.result() for future in decoded])
+            return self._respond(pixels, [future.result() for future in decoded])
         except Exception as exc:  # whatever it is (out of memory, say), the other requests of this batch go on
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"preprocessing failed: {exc!r}"))
 
-    def _respond(self, images: list[np.ndarray | str]) -> pb_utils.InferenceResponse:
-        errors = {index: image for index, image in enumerate(images) if isinstance(image, str)}
+    def _respond(self, pixels: np.ndarray, reasons: list[str | None]) -> pb_utils.InferenceResponse:
+        errors = {index: reason for index, reason in enumerate(reasons) if reason is not None}
         if errors:
-            text = format_image_errors(errors, len(images))
+            text = format_image_errors(errors, len(reasons))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", np.stack(images))])
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", pixels)])
