@@ -82,12 +82,12 @@ class Bare:
 
     def embed(self, images: Sequence[bytes]) -> Embeddings:
         """(N, D), decoded on all cores and computed together."""
-        return self._run(self._decode(images))
+        return self.run(self._decode(images))
 
     def ready_pixels(self, batch: int, seconds: float) -> Sample:
         """The speed of the graph alone: nothing is decoded."""
         pixels = self._pixels[np.arange(batch) % len(self._pixels)]
-        return repeat(lambda: self._run(pixels), batch, seconds)
+        return repeat(lambda: self.run(pixels), batch, seconds)
 
     def from_bytes(self, batch: int, seconds: float) -> Sample:
         """The speed of decoding and computing in one process."""
@@ -103,7 +103,8 @@ class Bare:
             return preprocess(images[0], self.spec)[np.newaxis]
         return np.stack(list(self._threads.map(lambda image: preprocess(image, self.spec), images)))
 
-    def _run(self, pixels: Embeddings) -> Embeddings:
+    def run(self, pixels: Embeddings) -> Embeddings:
+        """(N, H, W, 3) → (N, D)."""
         made: Embeddings = self._session.run(None, {"pixels": pixels})[0]
         return made
 

@@ -44,7 +44,7 @@ class Exports:
         return {"label": self.label, "pooling": self.pooling}
 
 
-def export(plan: Plan, fast: str, say: Callable[[str], None]) -> Exports:
+def export(plan: Plan, fast: str, say: Callable[[str], None], *, gpu: bool) -> Exports:
     """Exports the plan's model in float32, pooled and unpooled, and pooled in a faster precision.
 
     Raises:
@@ -55,7 +55,7 @@ def export(plan: Plan, fast: str, say: Callable[[str], None]) -> Exports:
     stem = Path(model.rstrip("/")).name
     exported = {precision: f"{stem}-{precision}" for precision in ("fp32", fast)}
     poolings = {
-        export_one(plan, model, repository, name, precision, "both" if precision == "fp32" else "pooled", say)
+        export_one(plan, model, repository, name, precision, "both" if precision == "fp32" else "pooled", say, gpu=gpu)
         for precision, name in exported.items()
     }
     pooling = poolings.pop()
@@ -71,7 +71,15 @@ def export(plan: Plan, fast: str, say: Callable[[str], None]) -> Exports:
 
 
 def export_one(
-    plan: Plan, model: str, repository: Path, name: str, precision: str, outputs: str, say: Callable[[str], None]
+    plan: Plan,
+    model: str,
+    repository: Path,
+    name: str,
+    precision: str,
+    outputs: str,
+    say: Callable[[str], None],
+    *,
+    gpu: bool,
 ) -> str:
     """Exports one precision unless it is there and may be reused; returns its pooling.
 
@@ -93,6 +101,7 @@ def export_one(
             "repository": repository,
             "name": name,
             "accelerator": plan.accelerator,
+            "device": "gpu" if gpu else "cpu",
         }
         try:
             export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]  # kinds are text

@@ -25,6 +25,7 @@ from vitriton_bench._clock import Clock
 from vitriton_bench._contenders import Bare, Pipeline, best_of
 from vitriton_bench._errors import BenchError
 from vitriton_bench._fleet import Peer, Served, served
+from vitriton_bench._large import SIZE, Large
 from vitriton_bench._litserve import LitServe
 from vitriton_bench._payload import find_images, write_payload
 from vitriton_bench._plan import Plan
@@ -34,8 +35,10 @@ from vitriton_bench._rounds import Measurement
 
 _STEADY_LOAD = 0.7
 _PREPROCESSING_ROUNDS = 3
-_CLOSE = 0.97  # of the best speed: within what two measurements of the same thing differ by
+_LARGE_ROUNDS = 15
+_CLOSE = 0.9  # of the best speed: within what two measurements of the same thing differ by
 _SWEEP_BATCH = 8
+_STEP_BATCH = 32
 _SWEEP_ENDS = 0.4  # of the whole time: what the rounds and all after them are left at least
 
 
@@ -94,6 +97,7 @@ class Report:
             self._limits_again,
             self._steady,
             self._preprocessing,
+            self._large,
             self._small,
             self._memory,
         )
@@ -132,7 +136,7 @@ class Report:
         write_payload(find_images(self._plan.images), self._payload)
         self._analyzer = perf.get(self._plan.perf_analyzer, self._clock.say)
         self.document["versions"]["perf_analyzer"] = self._analyzer.version
-        self._exports = _exports.export(self._plan, self._fast, self._clock.say)
+        self._exports = _exports.export(self._plan, self._fast, self._clock.say, gpu=self._gpu)
         self.document["model"] = self._exports.describe()
 
     def _limits(self) -> None:
@@ -310,13 +314,24 @@ class Report:
     def _preprocessing(self) -> None:
         self._clock.say("the preprocessing step without an encoder")
         own, rows = self._served["fp32", "pooled"], self.document.setdefault("preprocessing", [])
-        load = Point(batch=_SWEEP_BATCH, concurrency=4)
+        # one caller: while the step works, perf_analyzer has nothing to do, and takes no core from it
+        load = Point(batch=_STEP_BATCH, concurrency=1)
         for _ in range(_PREPROCESSING_ROUNDS):
             pillow = _limits.decoding(self._images, self._bares["fp32"].spec, self._plan.look_s, self._cores)
             found = preprocessing_alone(
                 self._analyzer, own.name, load, own.target(self._payload), self._plan.look_s * 2
             )
             rows.append({**found, "one_core_images_per_s": pillow["one_core"]})
+
+    def _large(self) -> None:
+        self._clock.say("photos of 12 megapixels, decoded exactly and at a part of their size")
+        large, bare = Large.of(self._images, self._bares["fp32"].spec), self._bares["fp32"]
+        self.document["large"] = {
+            "size": list(SIZE),
+            "mean_bytes": statistics.mean(map(len, large.photos)),
+            "worst_cosine": large.worst_cosine(bare.run),
+            "rounds": [large.round(number % len(large.photos)) for number in range(_LARGE_ROUNDS)],
+        }
 
     def _small(self) -> None:
         """A model that is so fast that everything around it shows."""

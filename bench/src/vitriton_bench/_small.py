@@ -57,7 +57,7 @@ def measure_small(
     model = str(random_vit("tiny", plan.work / "vit-tiny-random"))
     name = "vit-tiny-random-fp32"
     if name not in exports.names.values():
-        export_one(plan, model, exports.repository, name, "fp32", "pooled", lambda text: None)
+        export_one(plan, model, exports.repository, name, "fp32", "pooled", lambda text: None, gpu=gpu)
     bare = Bare(exports.repository, name, images, cores, gpu=gpu)
     speeds = best_of(bare.from_bytes, _BATCHES, plan.look_s / 2, _LOOKS)
     batch = max(speeds, key=lambda size: speeds[size])

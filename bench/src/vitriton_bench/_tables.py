@@ -229,6 +229,13 @@ def _rest(document: Document) -> Table:
             ["preprocessing inside of the step, images/s", _spread(row["inside_images_per_s"] for row in steps)]
         )
         rows.append(["Pillow on one core, images/s", _spread(row["one_core_images_per_s"] for row in steps)])
+    large = document.get("large")
+    if large:
+        photo = f"{' × '.join(map(str, large['size']))} JPEG, {large['mean_bytes'] / 1e6:.1f} MB"
+        for way in ("exact", "scaled"):
+            taken = (1e3 * entry[f"{way}_s"] for entry in large["rounds"])
+            rows.append([f"{photo}, to pixels on one core, {way} decoding, ms", _spread(taken)])
+        rows.append(["scaled decoding, worst cosine to exact", f"{large['worst_cosine']:.5f}"])
     small = document.get("small", {}).get("rounds", [])
     if small:
         rows.append(["ViT-Tiny fp32 served, images/s", _spread(row["served"]["images_per_s"] for row in small)])

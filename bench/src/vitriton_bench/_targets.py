@@ -145,7 +145,16 @@ def targets(document: Document) -> list[Target]:
             bound=0.85,
             at_least=True,
             ratios=_preprocessing,
-            note="the step is called without an encoder behind it",
+            note="the step is called without an encoder behind it, with 32 images at a time",
+        ),
+        Target(
+            what="JPEG of 12 megapixels to pixels: scaled decoding / exact",
+            bound=3.0,
+            at_least=True,
+            ratios=lambda known: [
+                entry["exact_s"] / entry["scaled_s"] for entry in known.get("large", {}).get("rounds", [])
+            ],
+            note="on one core; what it does to an embedding is in the last table",
         ),
         _speed(
             "unpooled / pooled, fp32",
