@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -42,11 +43,18 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
     [
         (["--images", "{tmp}", "--write-payload", "{tmp}/p.json"], 1, "has no .jpg, .jpeg, .png or .webp files"),
         (["--images", str(PHOTOS), "--write-payload", "{tmp}/no/p.json"], 1, "No such file or directory"),
+        (["--images", "{tmp}/texts", "--write-payload", "{tmp}/p.json"], 1, "is no JPEG, PNG or WebP"),
+        (["--images", "{tmp}/pipes", "--write-payload", "{tmp}/p.json"], 1, "has no .jpg, .jpeg, .png or .webp files"),
         (["vit", "--images", str(PHOTOS), "--write-payload", "{tmp}/p.json"], 2, "takes no NAME"),
     ],
 )
 def test_what_it_cannot_write(arguments, code, message, tmp_path):
     """One line says what is missing; a mistake on the command line is exit code 2."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.jpg").write_text("<html>not found</html>")
+    (tmp_path / "pipes").mkdir()
+    os.mkfifo(tmp_path / "pipes/a.jpg")
     done = run(app, ["bench", *(text.format(tmp=tmp_path) for text in arguments)])
     assert done.exit_code == code
+    assert not (tmp_path / "p.json").exists()
     assert message in " ".join(done.stderr.split())

@@ -15,11 +15,15 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 from vitriton.cli import app
+from vitriton.preprocessing import PreprocessSpec, Resize, is_scaled
 from vitriton_bench import _machine
+from vitriton_bench._large import Large
 from vitriton_bench._litserve import LitServe
 from vitriton_bench._markdown import page
+from vitriton_bench._plan import Plan
 from vitriton_bench._plots import TITLES
 from vitriton_bench._reference import load, pooled, worst_cosine
+from vitriton_bench._report import Report
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -75,6 +79,23 @@ def test_the_peer_gives_the_references_embeddings(tiny_vit_checkpoint):
     assert not Path(f"/proc/{process}").exists()
 
 
+def test_large_photos():
+    """12 megapixels each, decoded both ways, to nearly the same pixels; other sizes are decoded whole."""
+    spec = PreprocessSpec((Resize("bilinear", height=224, width=224),), 224, 224)
+    large = Large.of([path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))[:2]], spec)
+    assert [Image.open(BytesIO(photo)).size for photo in large.photos] == [(4000, 3000)] * 2
+    assert all(is_scaled(photo, large.scaled) and not is_scaled(photo, large.exact) for photo in large.photos)
+    assert set(large.round(1)) == {"exact_s", "scaled_s"}
+    assert 0.999 < large.worst_cosine(lambda pixels: pixels.astype(float)) < 1
+
+
+def test_what_there_is_no_time_for_is_named(tmp_path):
+    """The phases after the rounds are left out one by one, and the report is still written."""
+    report = Report(Plan(images=PHOTOS, work=tmp_path, budget_s=0.0), None, "", lambda text: None)
+    report._attempt(report._steady)
+    assert report.document["failed"] == {"steady": "there was no time for it"}
+
+
 @pytest.mark.long
 def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
     """Every phase measures something, nothing fails, and the page is made of the file."""
@@ -85,7 +106,18 @@ def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
     assert done.exit_code == 0, done.output
     document = json.loads(target.read_text())
     assert document["failed"] == {}
-    for phase in ("limits", "accuracy", "sweep", "looks", "rounds", "steady", "preprocessing", "small", "memory"):
+    for phase in (
+        "limits",
+        "accuracy",
+        "sweep",
+        "looks",
+        "rounds",
+        "steady",
+        "preprocessing",
+        "large",
+        "small",
+        "memory",
+    ):
         assert document[phase], phase
     assert "not measured" not in written.read_text()
     assert page(document, {}) == written.read_text()

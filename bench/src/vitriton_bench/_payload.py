@@ -15,11 +15,12 @@ from pathlib import Path
 
 INPUT = "image"  # the tensor of every ensemble that `vitriton export` writes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # of what the suffixes promise
 
 
 def find_images(folder: Path) -> list[Path]:
     """The image files in a folder, by their suffix, in the order of their names."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def payload_entry(image: bytes) -> dict[str, dict[str, str]]:
@@ -38,7 +39,7 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
         target: is replaced if it is there.
 
     Raises:
-        ValueError: there are no images.
+        ValueError: there are no images, or one of the files is none.
         OSError: a file cannot be read or written.
     """
     if not images:
@@ -48,7 +49,12 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
         with draft.open("w", encoding="ascii") as file:
             for number, path in enumerate(images):
                 file.write('{"data": [\n' if number == 0 else ",\n")
-                json.dump(payload_entry(path.read_bytes()), file)
+                image = path.read_bytes()
+                if not image.startswith(_STARTS):
+                    raise ValueError(
+                        f"{path} is no JPEG, PNG or WebP, whatever its name says: it starts with {image[:8]!r}"
+                    )
+                json.dump(payload_entry(image), file)
             file.write("\n]}\n")
         draft.replace(target)
     finally:
@@ -59,12 +65,15 @@ def main(target: Path, folder: Path) -> None:
     """Writes the images of a folder.
 
     Raises:
-        SystemExit: there are none.
+        SystemExit: there are none, or one is no image.
     """
     images = find_images(folder)
     if not images:
         raise SystemExit(f"{folder} has no {', '.join(SUFFIXES)} files")
-    write_payload(images, target)
+    try:
+        write_payload(images, target)
+    except ValueError as exc:
+        raise SystemExit(str(exc)) from exc
 
 
 if __name__ == "__main__":

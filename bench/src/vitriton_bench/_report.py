@@ -116,11 +116,14 @@ class Report:
         return self._save()
 
     def _attempt(self, phase: Callable[[], None]) -> None:
-        """A phase that fails costs its own figures only."""
+        """A phase that fails, or for which no time is left, costs its own figures only."""
+        name = phase.__name__.strip("_")
+        if self._clock.left_s < 0:
+            self.document["failed"][name] = "there was no time for it"
+            return
         try:
             phase()
         except Exception as exc:  # peers and programs of others can fail in any way
-            name = phase.__name__.strip("_")
             self.document["failed"][name] = f"{type(exc).__name__}: {exc}"
             self._clock.say(f"{name} failed and is left out: {exc}")
 
@@ -149,8 +152,6 @@ class Report:
 
     def _limits_again(self) -> None:
         """The faster of two looks counts: a limit that was seen in a slow moment is none."""
-        if self._clock.left_s < 0:
-            return
         self._clock.say("limits of the machine, once more")
         self.document["limits"] = faster(self.document["limits"], self._look_at_limits())
 

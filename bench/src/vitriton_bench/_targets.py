@@ -138,14 +138,14 @@ def targets(document: Document) -> list[Target]:
             bound=2.5,
             at_least=False,
             ratios=lambda known: _steady(known, "constant"),
-            note="requests come at equal intervals",
+            note=f"requests come at equal intervals{_jitter(document)}",
         ),
         Target(
             what="preprocessing inside of the step / cores × Pillow on one core",
             bound=0.85,
             at_least=True,
             ratios=_preprocessing,
-            note="the step is called without an encoder behind it, with 32 images at a time",
+            note=f"the step is called without an encoder behind it, with 32 images at a time{_threads(document)}",
         ),
         Target(
             what="JPEG of 12 megapixels to pixels: scaled decoding / exact",
@@ -212,6 +212,22 @@ def _steady(document: Document, arrivals: str) -> list[float]:
     return [
         entry["p99_ms"] / entry["alone_p50_ms"] for entry in document.get("steady", []) if entry["arrivals"] == arrivals
     ]
+
+
+def _jitter(document: Document) -> str:
+    """How far apart the times of one image are without any server: no server is steadier than that."""
+    name = names.one_by_one("fp32")
+    alone = [entry[name]["p99_ms"] / entry[name]["p50_ms"] for entry in document.get("rounds", []) if name in entry]
+    return f"; one by one without a server, p99 / p50 is {statistics.median(alone):.2f}" if alone else ""
+
+
+def _threads(document: Document) -> str:
+    """What the same threads reach without Triton."""
+    known = document.get("limits", {}).get("decoding")
+    if not known:
+        return ""
+    reached = known["all_cores"] / known["one_core"] / document["machine"]["cores"]
+    return f"; as many threads without Triton reach {reached:.2f}"
 
 
 def _preprocessing(document: Document) -> list[float]:

@@ -106,6 +106,8 @@ def bench(
             raise typer.Exit(_INTERRUPTED)
     except BenchError as exc:
         fail(str(exc))
+    except ValueError as exc:  # of the images
+        fail(str(exc))
     except OSError as exc:
         fail(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc))
 
