@@ -137,10 +137,11 @@ def test_limits_and_broken_files_are_refused_as_ever():
             preprocess(data, replace(spec, limits=Limits(max_pixels=799_999)))
         with pytest.raises(ImageError, match=r"cannot be decoded"):
             preprocess(data[: len(data) // 2], spec)
+    limited = replace(specs("shortest edge and crop")[1], limits=Limits(max_pixels=100_000))
     with pytest.raises(ImageError, match=r"1000 x 20 pixels would be resized to 3200 x 64"):
-        preprocess(
-            jpeg(smooth(1000, 20)), replace(specs("shortest edge and crop")[1], limits=Limits(max_pixels=100_000))
-        )
+        preprocess(jpeg(smooth(1000, 20)), limited)
+    with pytest.raises(ImageError, match=r"20 x 1000 pixels would be resized to 64 x 3200"):
+        preprocess(jpeg(smooth(1000, 20), orientation=6), limited)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_specification_without_a_resize_after_it(steps):
     """What the image is resized to must be known before it is decoded."""
     with pytest.raises(ValueError, match="scaled_decoding is to be the first step, and a resize the next"):
         PreprocessSpec(steps=steps, height=8, width=8)
-    with pytest.raises(ValueError, match=r"reducing_gap is 0\.5; it must be at least 1"):
+    with pytest.raises(ValueError, match=r"reducing_gap is 0\.5; it must be from 1 to 64"):
         ScaledDecoding(0.5)
 
 
@@ -175,6 +176,14 @@ def test_image_processors_that_do_something_else_first(processor):
         with_scaled_decoding(spec, processor)
 
 
+@pytest.mark.parametrize("resample", [0, 4, 5])
+def test_filters_without_antialiasing(resample):
+    """Of a picture that is smaller already they would pick other pixels."""
+    processor = ViTImageProcessorPil(resample=resample)
+    with pytest.raises(ExportError, match=r"ViTImageProcessorPil resizes by .*, which would pick other pixels"):
+        with_scaled_decoding(describe(processor)[0], processor)
+
+
 def test_an_export_reports_what_it_does(tiny_vit_checkpoint, tmp_path):
     """Stages of their own, another embedding space, and everything else as exact as ever."""
     base = {"model": str(tiny_vit_checkpoint), "outputs": "pooled", "max_batch_size": 8}
@@ -184,6 +193,7 @@ def test_an_export_reports_what_it_does(tiny_vit_checkpoint, tmp_path):
     assert stages["pixels"].gate == "identical"
     together = stages["pixels"].images + stages["pixels scaled"].images
     assert together == len(corpus(large=True)) - len(corpus()) + exact.parity[0].images
+    assert stages["pixels scaled"].gate == "none: the outputs decide"
     assert stages["pixels scaled"].images == stages["embedding scaled"].images > 5
     assert stages["pixels scaled"].max_abs_error > 0
     assert stages["embedding scaled"].min_cosine < 1

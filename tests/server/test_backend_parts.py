@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,6 +184,21 @@ def test_a_batch_in_slices(backend: ModuleType) -> None:
     graph = Graph()
     backend.sliced(graph, 4)(["double"], rows(1, 2, 3, 4))
     assert [size for _, size in graph.runs] == [4]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "fixed"),
+    [
+        ([["batch", 768]], True),
+        ([["batch"]], True),
+        ([["batch", 3], ["batch", "longest"]], False),
+        ([["batch", None]], False),
+        ([[]], False),
+    ],
+)
+def test_only_outputs_of_fixed_rows_are_sliced(backend: ModuleType, shapes: list[list[Any]], fixed: bool) -> None:
+    """What is as wide as the longest of the batch, or as the batch, could not be put together again."""
+    assert backend.rows_are_fixed([SimpleNamespace(shape=shape) for shape in shapes]) is fixed
 
 
 @pytest.mark.parametrize("output", [np.float32(1), np.ones((1, 2), np.float32)])

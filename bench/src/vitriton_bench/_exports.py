@@ -101,7 +101,7 @@ def export_one(
             "repository": repository,
             "name": name,
             "accelerator": plan.accelerator,
-            "device": "gpu" if gpu else "cpu",
+            "device": "auto" if plan.accelerator else "gpu" if gpu else "cpu",
         }
         try:
             export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]  # kinds are text

@@ -15,7 +15,10 @@ from pathlib import Path
 
 INPUT = "image"  # the tensor of every ensemble that `vitriton export` writes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")  # of what the suffixes promise
+
+
+class NoImageError(ValueError):
+    """What is to be sent is no image; the text says which file."""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -31,6 +34,11 @@ def payload_entry(image: bytes) -> dict[str, dict[str, str]]:
     return {INPUT: {"b64": base64.b64encode(struct.pack("<I", len(image)) + image).decode("ascii")}}
 
 
+def _is_image(data: bytes) -> bool:
+    """Whether it starts as the suffixes promise."""
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
+
+
 def write_payload(images: Sequence[Path], target: Path) -> None:
     """Writes what `perf_analyzer --input-data` reads; one image in memory at a time, and all of the file or none.
 
@@ -39,19 +47,19 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
         target: is replaced if it is there.
 
     Raises:
-        ValueError: there are no images, or one of the files is none.
+        NoImageError: there are no images, or one of the files is none.
         OSError: a file cannot be read or written.
     """
     if not images:
-        raise ValueError("a payload needs at least one image")
+        raise NoImageError("a payload needs at least one image")
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with draft.open("w", encoding="ascii") as file:
             for number, path in enumerate(images):
                 file.write('{"data": [\n' if number == 0 else ",\n")
                 image = path.read_bytes()
-                if not image.startswith(_STARTS):
-                    raise ValueError(
+                if not _is_image(image):
+                    raise NoImageError(
                         f"{path} is no JPEG, PNG or WebP, whatever its name says: it starts with {image[:8]!r}"
                     )
                 json.dump(payload_entry(image), file)
@@ -72,7 +80,7 @@ def main(target: Path, folder: Path) -> None:
         raise SystemExit(f"{folder} has no {', '.join(SUFFIXES)} files")
     try:
         write_payload(images, target)
-    except ValueError as exc:
+    except NoImageError as exc:
         raise SystemExit(str(exc)) from exc
 
 

@@ -82,6 +82,7 @@ def bench(
     from vitriton.cli import fail
 
     from vitriton_bench._errors import BenchError
+    from vitriton_bench._payload import NoImageError
 
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
@@ -106,7 +107,7 @@ def bench(
             raise typer.Exit(_INTERRUPTED)
     except BenchError as exc:
         fail(str(exc))
-    except ValueError as exc:  # of the images
+    except NoImageError as exc:
         fail(str(exc))
     except OSError as exc:
         fail(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc))

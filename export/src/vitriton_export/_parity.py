@@ -159,7 +159,7 @@ def compare(
         unusable += _unusable(accepted, actual)
         kept = _without(accepted, actual.refused)
         positions = _without(range(len(accepted)), actual.refused)
-        apart = [is_scaled(data, spec) for _, data in kept]
+        apart = [spec.scales_jpegs and is_scaled(data, spec) for _, data in kept]
         for stage in tallies.keys() & actual.values.keys():
             own = [tallies[scaled(stage) if each else stage] for each in apart]
             _add(stage, own, kept, actual.values[stage], expected.values[stage][positions])

@@ -16,6 +16,7 @@ from vitriton.preprocessing import (
     Resize,
     ScaledDecoding,
     Step,
+    Thumbnail,
 )
 
 from vitriton_export._errors import ExportError, one_line
@@ -67,12 +68,21 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         raise ExportError(f"image processor {name} has settings that make no sense: {one_line(exc)}") from exc
 
 
+_SMOOTH = ("bilinear", "bicubic", "lanczos")  # filters that see all that they shrink, and weigh it smoothly
+
+
 def with_scaled_decoding(spec: PreprocessSpec, processor: Any) -> PreprocessSpec:
     """The same, with large JPEGs decoded at a part of their size.
 
     Raises:
-        ExportError: the image processor does something else before it resizes.
+        ExportError: the image processor does something else before it resizes, or resizes without antialiasing.
     """
+    filters = [step.resample for step in spec.steps if isinstance(step, (Resize, Thumbnail, Patches))]
+    if filters and filters[0] not in _SMOOTH:
+        raise ExportError(
+            f"image processor {type(processor).__name__} resizes by {filters[0]}, which would pick other pixels of a "
+            f"JPEG that is decoded at a part of its size; scaled decoding goes with {', '.join(_SMOOTH)}"
+        )
     try:
         return replace(spec, steps=(ScaledDecoding(), *spec.steps))
     except ValueError as exc:

@@ -41,7 +41,7 @@ def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
 
 def _served_settings(served: ServedModel) -> dict[str, Any]:
     """What the served model does, in the terms of an image processor."""
-    from vitriton.preprocessing import CenterCrop, ConvertRGB, PreprocessSpec, Resize, ScaledDecoding
+    from vitriton.preprocessing import CenterCrop, ConvertRGB, PreprocessSpec, Resize
 
     text = served.parameters.get("preprocess")
     if text is None:
@@ -56,8 +56,6 @@ def _served_settings(served: ServedModel) -> dict[str, Any]:
             settings |= {"do_center_crop": True, "crop_size": {"height": step.height, "width": step.width}}
         elif isinstance(step, ConvertRGB):
             settings["do_convert_rgb"] = True
-        elif isinstance(step, ScaledDecoding):
-            continue  # the exporter's choice, which no image processor has
         else:
             raise _mismatch(
                 served, "an image processor is given", f"has a step that it cannot be compared with, {step}"

@@ -304,7 +304,10 @@ def run_batch(
 
 
 def sliced(run: Run, rows: int) -> Run:
-    """The same run, some rows of the batch at a time; whole where an output turns out to have no row for each."""
+    """The same run, some rows of the batch at a time; whole where an output turns out to have no row for each.
+
+    For outputs whose other axes are fixed: where they depend on the batch, slices cannot be put together.
+    """
 
     def run_slices(names: list[str], feed: Arrays) -> list[np.ndarray]:
         size = max((len(array) for array in feed.values()), default=0)
@@ -319,6 +322,11 @@ def sliced(run: Run, rows: int) -> Run:
         return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
     return run_slices
+
+
+def rows_are_fixed(outputs: Iterable[Any]) -> bool:
+    """Whether all axes but the batch are fixed, for each of the graph's outputs."""
+    return all(node.shape and all(isinstance(dim, int) for dim in node.shape[1:]) for node in outputs)
 
 
 def _joinable(feeds: Sequence[Arrays]) -> bool:
@@ -370,7 +378,8 @@ class TritonPythonModel:
         check_tensors(config, self._session.get_inputs(), self._session.get_outputs())
         self._scalars = {node.name for node in self._session.get_inputs() if not node.shape}
         on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
-        self._run = sliced(self._run_whole, CPU_ROWS) if on_cpu and config.max_batch_size else self._run_whole
+        slices = on_cpu and config.max_batch_size > 0 and rows_are_fixed(self._session.get_outputs())
+        self._run = sliced(self._run_whole, CPU_ROWS) if slices else self._run_whole
         self._run_options = ort.RunOptions()
         if (shrink := config.text(SHRINK_ARENA)) is not None:
             self._run_options.add_run_config_entry(SHRINK_ARENA, shrink)
