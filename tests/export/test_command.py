@@ -111,9 +111,9 @@ def test_ctrl_c_leaves_nothing(tiny_vit_checkpoint, tmp_path):
 import signal, sys
 from vitriton_export import _corpus
 before = _corpus.corpus
-def corpus():
+def corpus(**options):
     signal.raise_signal(signal.SIGINT)
-    return before()
+    return before(**options)
 _corpus.corpus = corpus
 from vitriton.cli import main
 sys.argv[0] = "vitriton"
