@@ -23,6 +23,7 @@ SHORT = ["--images", str(PHOTOS), "--seconds", "0.6"]
 run = CliRunner().invoke
 
 
+@pytest.mark.long
 def test_a_sweep_of_a_running_server(server, tmp_path):
     """Both outputs, both protocols, with and without shared memory: each has throughput, latencies and the split."""
     target, page, plots = tmp_path / "bench.json", tmp_path / "page.md", tmp_path / "plots"

@@ -32,6 +32,7 @@ def repository(tmp_path_factory, tiny_vit_checkpoint):
     return folder
 
 
+@pytest.mark.long
 def test_a_short_soak(repository, tmp_path, capsys):
     """32 callers with real photos: no error, and neither memory nor /dev/shm grows once it has settled."""
     target = tmp_path / "soak.json"

@@ -196,6 +196,7 @@ def test_queue_full(way, server):
 # Networks that fail
 
 
+@pytest.mark.long
 def test_a_faulty_network(server):
     """A hundred calls for each client through a bad network: typed errors in time, and nothing is left behind."""
     through_faults(server, rounds=1)  # what is made once in a process
@@ -344,6 +345,7 @@ def rest_of(stream) -> list[np.ndarray]:
     return rows
 
 
+@pytest.mark.long
 def test_a_model_is_loaded_again(tmp_path, files, embeddings):
     """Calls while the model is unloaded and loaded wait for it."""
     write_model(tmp_path, "tiny_pooled", fingerprint="space-1")

@@ -48,6 +48,7 @@ def check(report: siege.Report, plan: Plan) -> None:
     assert shared < GROWTH, report.usage
 
 
+@pytest.mark.long
 def test_an_attack_leaves_the_server_as_it_was(server):
     """Twice the corpus, over both protocols: typed errors, the same processes, and the second time no more memory."""
     check(besiege(server, SMALL), SMALL)

@@ -22,7 +22,7 @@ from vitriton.preprocessing import parse_image_errors
 from vitriton_export._corpus import corpus
 from vitriton_server import TritonServer
 
-MODELS = ("dinov2-small-trained", "vit-base", "tiny-deit", "tiny-classifier")
+MODELS = ("dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier")
 TIMEOUT_S = 120.0
 
 

@@ -75,6 +75,7 @@ def test_the_client_alone(wheels, environment, server):
     assert "pip install vitriton-server" in asked.stderr
 
 
+@pytest.mark.long
 def test_the_server_serves_from_its_wheel(wheels, environment, repository):
     """In an environment without torch, the server's wheel serves an exported repository."""
     _install(environment, wheels["client"], wheels["server"])

@@ -18,7 +18,7 @@ from vitriton_server import TritonServer
 PHOTO = Path(__file__).parents[2] / "examples/photos/coffee.jpg"
 
 
-@pytest.mark.parametrize("model_type", ["dinov3_vit", "siglip2"])
+@pytest.mark.parametrize("model_type", ["dinov3_vit", pytest.param("siglip2", marks=pytest.mark.long)])
 def test_pixels_that_are_no_picture_are_the_same_from_server_and_client(tmp_path, model_type):
     """Floats (DINOv3) and packed patches (NaFlex) travel as pixels do, and the embedding is transformers' own."""
     folder = architectures.write(model_type, tmp_path / "m")

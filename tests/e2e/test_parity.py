@@ -19,7 +19,10 @@ def images(files):
     return [Image.open(io.BytesIO(path.read_bytes())) for path in files]
 
 
-@pytest.fixture(scope="module", params=["dinov2-small-trained", "vit-base", "tiny-deit", "tiny-classifier"])
+@pytest.fixture(
+    scope="module",
+    params=["dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier"],
+)
 def served(request, server, models, images):
     """A served model, the reference for it, and the reference's tokens (N, T, D) of all images."""
     checkpoint = models[request.param]

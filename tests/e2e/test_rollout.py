@@ -170,6 +170,7 @@ def test_an_export_that_triton_cannot_load_changes_nothing(tmp_path: Path, caplo
         assert "the one that is loaded goes on" in caplog.text
 
 
+@pytest.mark.long
 def test_a_restarted_triton_has_what_the_one_before_had(tmp_path: Path) -> None:
     """After its death it comes back with the same models, and goes on following the repository."""
     marked.export(tmp_path, "model", 1)

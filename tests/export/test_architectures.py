@@ -150,6 +150,7 @@ def test_a_projection_is_the_vector_that_is_compared_with_text(written, tmp_path
     assert "text_model" not in str(list(checkpoint.model.state_dict()))
 
 
+@pytest.mark.long
 def test_siglip_projects_in_its_pooler(written, tmp_path):
     """For SigLIP the pooler's output is compared with text, and both names are one embedding space."""
     folder = written("siglip")

@@ -124,7 +124,7 @@ def test_a_removal_that_is_killed(repository: Path) -> None:
     assert killed > 5
 
 
-@pytest.mark.parametrize("change", [3, 8])
+@pytest.mark.parametrize("change", [pytest.param(3, marks=pytest.mark.long), 8])
 def test_what_a_killed_export_leaves_is_served(repository: Path, change: int) -> None:
     """A Triton that takes the repository as it is starts, and answers with the old export or the new one."""
     marked.export(repository, "m", 1)

@@ -86,7 +86,7 @@ def test_activations_are_quantised_once(tiny_vit_checkpoint, tmp_path):
     assert ops.count("MatMul") == 0
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-fast"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("int8-fast", marks=pytest.mark.long)])
 def test_int8_of_trained_weights(trained_checkpoint, tmp_path, precision):
     """DINOv2-small passes the gates; with int8 the worst image is at 0.995, and alone each is what it is in a batch."""
     options = ExportOptions(
@@ -101,6 +101,7 @@ def test_int8_of_trained_weights(trained_checkpoint, tmp_path, precision):
     assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("model.onnx")) < 26_000_000  # of 88 MB
 
 
+@pytest.mark.long
 def test_precisions_have_fingerprints_of_their_own_and_layouts_have_not(tiny_vit_checkpoint, tmp_path):
     """A precision moves vectors; the graph's layout and the type of the output do not name another space."""
     base = {"model": str(tiny_vit_checkpoint), "outputs": "pooled", "min_cosine": 0.9}

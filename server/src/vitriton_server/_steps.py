@@ -31,6 +31,7 @@ class Steps:
         self._due_s = clock()
         self._names: dict[int, str] = {}
         self._ended_s: dict[int, float] = {}
+        self._find_ended(self._due_s)  # a process that has ended no longer tells its name
 
     @property
     def suspect(self) -> bool:
@@ -47,6 +48,14 @@ class Steps:
         if now < self._due_s:
             return None
         self._due_s = now + INTERVAL_S
+        self._ended_s = self._find_ended(now)
+        for pid, since_s in self._ended_s.items():
+            if now - since_s >= _DEAD_AFTER_S:
+                return f"the process of the Python step {self._names.get(pid, pid)} has ended"
+        return None
+
+    def _find_ended(self, now: float) -> dict[int, float]:
+        """Since when each of those that have ended has been seen so; takes note of the names of the others."""
         ended: dict[int, float] = {}
         for pid in self._children():
             state = self._state(pid)
@@ -54,11 +63,7 @@ class Steps:
                 ended[pid] = self._ended_s.get(pid, now)
             elif state is not None and pid not in self._names:
                 self._names[pid] = self._name(pid)
-        self._ended_s = ended
-        for pid, since_s in ended.items():
-            if now - since_s >= _DEAD_AFTER_S:
-                return f"the process of the Python step {self._names.get(pid, pid)} has ended"
-        return None
+        return ended
 
     def _children(self) -> list[int]:
         """None where the kernel does not list them, which leaves it to the canary."""
