@@ -32,6 +32,8 @@ class Plan:
         after_s: what all that follows the rounds needs.
         callers: those that the sweep tries.
         batches: those that are tried in one process.
+        all_ways: the sweep also has HTTP, shared memory, larger requests and tokens.
+        limits_twice: look at the machine's limits again after the rounds.
         accelerator: of the exports, as `vitriton export` takes it.
     """
 
@@ -52,6 +54,8 @@ class Plan:
     after_s: float = 205.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
+    all_ways: bool = True
+    limits_twice: bool = True
     accelerator: str | None = None
 
 
@@ -64,10 +68,12 @@ def quick(**settings: object) -> Plan:
         "seconds": 0.5,
         "look_s": 0.4,
         "sweep_s": 1.0,
-        "steady": ("constant", "poisson"),
+        "steady": ("constant",),
         "steady_s": 2.0,
-        "after_s": 30.0,
-        "callers": (1, names.MANY),
+        "after_s": 32.0,
+        "callers": (names.MANY,),
         "batches": (8,),
+        "all_ways": False,
+        "limits_twice": False,
     }
     return Plan(**{**short, **settings})  # type: ignore[arg-type]  # the names of settings are the command's own

@@ -97,9 +97,9 @@ class Report:
             self._limits_again,
             self._steady,
             self._preprocessing,
+            self._memory,
             self._large,
             self._small,
-            self._memory,
         )
         with self._stack:
             try:
@@ -152,6 +152,8 @@ class Report:
 
     def _limits_again(self) -> None:
         """The faster of two looks counts: a limit that was seen in a slow moment is none."""
+        if not self._plan.limits_twice:
+            return
         self._clock.say("limits of the machine, once more")
         self.document["limits"] = faster(self.document["limits"], self._look_at_limits())
 
@@ -224,13 +226,14 @@ class Report:
         plain = [Point(concurrency=callers) for callers in self._plan.callers]
         middle = self._plan.callers[len(self._plan.callers) // 2]
         points = [("fp32", point) for point in plain] + [(self._fast, point) for point in plain]
-        points += [
+        ways = [
             ("fp32", Point(concurrency=middle, protocol="http")),
             ("fp32", Point(concurrency=middle, shared_memory="system")),
             ("fp32", Point(concurrency=max(middle // _SWEEP_BATCH, 1), batch=_SWEEP_BATCH)),
             ("fp32", Point(concurrency=middle, kind="unpooled")),
             ("fp32", Point(concurrency=middle, kind="unpooled", shared_memory="system")),
         ]
+        points += ways if self._plan.all_ways else []
         for number, (precision, point) in enumerate(points, start=1):
             if self._clock.left_s < self._plan.budget_s * _SWEEP_ENDS:
                 self.document["failed"][f"points {number} to {len(points)} of the sweep"] = "there was no time for them"
