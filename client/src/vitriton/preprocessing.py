@@ -236,7 +236,7 @@ class ScaledDecoding:
     Source: PIL.Image.Image.thumbnail; "scaled decoding" of libjpeg.
     """
 
-    # A 12-megapixel photo for 224 × 224 is decoded at 1/8, three times as fast; at 2 it would be 1/4, and 2.5 times.
+    # A 12-megapixel photo for 224 × 224 is decoded at 1/8; with 2 it would be 1/4, which is much slower.
     reducing_gap: float = 1.5
 
     def __post_init__(self) -> None:
