@@ -233,10 +233,11 @@ def test_nothing_is_left_open(connect, files):
 
 def test_model_whose_process_died(tmp_path):
     """A model whose python process has died is Unavailable, although Triton calls it ready."""
-    from vitriton_server import TritonServer
+    from vitriton_server import TritonServer, WatchPolicy
 
     write_model(tmp_path, "tiny_pooled")
-    with TritonServer(tmp_path) as server, Client(server.grpc_address, model="tiny") as client:
+    unwatched = WatchPolicy(canary_interval_s=0)  # whose watch would end the server before the call has ended
+    with TritonServer(tmp_path, watch=unwatched) as server, Client(server.grpc_address, model="tiny") as client:
         with pytest.raises(Unavailable, match=r"the process of model tiny_pooled .* has died") as caught:
             client.embed([b"die:"], timeout_s=3.0)
         assert caught.value.status == "INTERNAL"
