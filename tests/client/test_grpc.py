@@ -64,20 +64,31 @@ def infer_request(**changes):
 # Messages
 
 
+def written(request: InferRequest) -> service_pb2.ModelInferRequest:
+    """The request as the server reads it."""
+    return service_pb2.ModelInferRequest.FromString(write_request(request))
+
+
 @pytest.mark.parametrize(
     ("images", "content"),
-    [([b""], b"\0\0\0\0"), ([b"a", b"bcd"], b"\x01\0\0\0a\x03\0\0\0bcd")],
+    [
+        ([b""], b"\0\0\0\0"),
+        ([b"a", b"bcd"], b"\x01\0\0\0a\x03\0\0\0bcd"),
+        ([bytes(123)], b"\x7b\0\0\0" + bytes(123)),  # 127 bytes, the longest whose length takes one
+        ([bytes(124)], b"\x7c\0\0\0" + bytes(124)),
+        ([bytes(300_000)], b"\xe0\x93\x04\0" + bytes(300_000)),
+    ],
 )
 def test_bytes_tensor(images, content):
     """Each element stands after its length, little-endian."""
-    message = write_request(infer_request(images=images))
+    message = written(infer_request(images=images))
     assert list(message.raw_input_contents) == [content]
 
 
 @pytest.mark.parametrize(("timeout_s", "timeout_us"), [(5.0, 5_000_000), (1.5e-6, 2), (0.0, 1)])
 def test_request(timeout_s, timeout_us):
     """A request has one input of shape (B, 1), one output, and its time in whole microseconds, never 0 (no limit)."""
-    message = write_request(infer_request(timeout_s=timeout_s))
+    message = written(infer_request(timeout_s=timeout_s))
     assert (message.inputs[0].datatype, list(message.inputs[0].shape)) == ("BYTES", [2, 1])
     assert [output.name for output in message.outputs] == ["embedding"]
     assert not message.outputs[0].parameters
@@ -86,19 +97,19 @@ def test_request(timeout_s, timeout_us):
 
 def test_request_without_deadline():
     """Without a deadline the server's own default stands."""
-    assert "timeout" not in write_request(infer_request(timeout_s=None)).parameters
+    assert "timeout" not in written(infer_request(timeout_s=None)).parameters
 
 
 def test_request_with_pixels():
     """Pixels go over as they are, with their own shape."""
-    message = write_request(infer_request(images=[b"abcdef", b"ghijkl"], datatype="UINT8", item_shape=(1, 2, 3)))
+    message = written(infer_request(images=[b"abcdef", b"ghijkl"], datatype="UINT8", item_shape=(1, 2, 3)))
     assert (message.inputs[0].datatype, list(message.inputs[0].shape)) == ("UINT8", [2, 1, 2, 3])
     assert list(message.raw_input_contents) == [b"abcdefghijkl"]
 
 
 def test_request_with_a_region():
     """The output says where in shared memory it is to be written."""
-    parameters = write_request(infer_request(region=Region(name="r", byte_size=4096))).outputs[0].parameters
+    parameters = written(infer_request(region=Region(name="r", byte_size=4096))).outputs[0].parameters
     assert parameters["shared_memory_region"].string_param == "r"
     assert parameters["shared_memory_byte_size"].int64_param == 4096
     assert parameters["shared_memory_offset"].int64_param == 0

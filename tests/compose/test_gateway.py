@@ -168,7 +168,7 @@ def padded(size: int) -> bytes:
     return PHOTO + bytes(size - len(PHOTO))
 
 
-def infer_message(image: bytes):
+def infer_message(image: bytes) -> bytes:
     """A request for one image's embedding."""
     return write_request(
         InferRequest(model=POOLED, input_name="image", images=[image], output_name="embedding", timeout_s=None)

@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2_grpc
 
 from vitriton._errors import without_frames
 from vitriton._wire.address import Address
@@ -21,6 +20,7 @@ from vitriton._wire.grpc import (
     channel_credentials,
     channel_options,
     channel_target,
+    infer_method,
     read_response,
     to_error,
     write_request,
@@ -47,14 +47,14 @@ class AioGrpcTransport(GrpcTransport):
         """See `Transport`."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
-        infer = self._stub_of(asyncio.get_running_loop()).ModelInfer
+        infer = self._infer_in(asyncio.get_running_loop())
         return _AioPending(lambda: infer(message, timeout=timeout_s, metadata=metadata))
 
     async def infer_async(self, request: InferRequest, timeout_s: float | None) -> InferReply:
         """See `Awaitable`."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
-        infer = self._stub_of(asyncio.get_running_loop()).ModelInfer
+        infer = self._infer_in(asyncio.get_running_loop())
         try:
             return read_response(await infer(message, timeout=timeout_s, metadata=metadata))
         except asyncio.CancelledError:
@@ -76,7 +76,7 @@ class AioGrpcTransport(GrpcTransport):
                     closing.result(_CLOSE_S)
         super().close()
 
-    def _stub_of(self, loop: asyncio.AbstractEventLoop) -> Any:
+    def _infer_in(self, loop: asyncio.AbstractEventLoop) -> Any:
         with self._lock:
             if self._closed:
                 raise CallError(Code.CANCELLED, "the client is closed")
@@ -84,7 +84,7 @@ class AioGrpcTransport(GrpcTransport):
                 for ended in [known for known in self._channels if known.is_closed()]:
                     del self._channels[ended]
                 channel = self._open_channel()
-                self._channels[loop] = channel, service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                self._channels[loop] = channel, infer_method(channel)
             return self._channels[loop][1]
 
     def _open_channel(self) -> Any:

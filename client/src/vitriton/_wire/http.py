@@ -275,7 +275,7 @@ class _HttpPending:
 def _body(request: InferRequest, deadline: Deadline) -> tuple[bytes, bytes]:
     """The JSON and the tensor."""
     try:
-        content = request.content()
+        content = b"".join(request.content())
     except MemoryError as exc:
         raise CallError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for the request") from exc
     timeout_us, left_s = request.timeout_us(), deadline.remaining_s()

@@ -118,14 +118,14 @@ class InferRequest:
         """Of the tensor that is sent, with the batch."""
         return (len(self.images), *self.item_shape)
 
-    def content(self) -> bytes:
-        """The tensor as it goes over the wire: row-major, each element of BYTES after its length (4 bytes, LE)."""
+    def content(self) -> Sequence[bytes]:
+        """The tensor as it goes over the wire, in pieces: row-major, each element of BYTES after its length (uint32)."""
         if self.datatype != "BYTES":
-            return b"".join(self.images)
-        parts: list[bytes] = []
+            return self.images
+        pieces: list[bytes] = []
         for image in self.images:
-            parts += (struct.pack("<I", len(image)), image)
-        return b"".join(parts)
+            pieces += (struct.pack("<I", len(image)), image)
+        return pieces
 
     def timeout_us(self) -> int | None:
         """`timeout_s` as Triton's request parameter `timeout` wants it; at least 1, as 0 would mean no timeout."""
