@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -219,6 +220,21 @@ def test_the_deadline_is_told_with_its_cause(client_on):
     options = Options(initial_backoff_s=30.0, max_backoff_s=30.0)
     with pytest.raises(ServerBusy, match="Exceeds maximum queue size"):
         client_on(transport, options=options).embed([b"busy", b"slow"], timeout_s=60.0)
+
+
+def test_the_deadline_ends_in_a_queue(client_on):
+    """A request that was turned away, and then waits in a queue until its time is over: the server is busy."""
+
+    def answer(request):
+        if len(transport.requests) == 1:
+            raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
+        time.sleep(0.3)
+        raise CallError(Code.UNAVAILABLE, "Request timeout expired")
+
+    transport = FakeTransport(answer)
+    options = Options(initial_backoff_s=1e-6, max_backoff_s=1e-6)
+    with pytest.raises(ServerBusy, match=r"Exceeds maximum queue size.*tried 2 times"):
+        client_on(transport, options=options).embed(images(1), timeout_s=0.3)
 
 
 def test_a_wrong_reply_is_a_mismatch(client_on):

@@ -6,7 +6,16 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -136,11 +145,16 @@ class AsyncClient:
             returns_errors=on_error == "return",
             inline=False,
             eager=total is None,
-            awaited=isinstance(items, AsyncIterable),
+            awaited=_is_async(items),
         )
-        async with contextlib.aclosing(self._run(flow, mailbox, _Puller(items, flow, mailbox), lambda: ())) as run:
-            async for _ in run:
-                pass
+        puller = _Puller(items, flow, mailbox)
+        try:
+            has_more = True
+            while not flow.finished:
+                has_more = await self._turn(flow, mailbox, puller, wait=not has_more)
+        finally:
+            flow.close()
+            await puller.close()
         return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
 
     async def stream(
@@ -180,48 +194,44 @@ class AsyncClient:
             returns_errors=on_error == "return",
             inline=False,
             eager=total is None,
-            awaited=isinstance(items, AsyncIterable),
+            awaited=_is_async(items),
         )
         puller = _Puller(items, flow, mailbox, patient=True)
-        async with contextlib.aclosing(self._run(flow, mailbox, puller, sink.take)) as run:
-            async for result in run:
-                yield result
+        try:
+            has_more = True
+            while not flow.finished:
+                has_more = await self._turn(flow, mailbox, puller, wait=not has_more)
+                for result in sink.take():
+                    yield result
+        finally:
+            flow.close()
+            await puller.close()
         if puller.error is not None:  # after the results of the images before it
             raise puller.error
 
-    async def _run(
-        self,
-        flow: Flow,
-        mailbox: _Mailbox,
-        puller: _Puller,
-        take: Callable[[], Iterable[Result]],
-    ) -> AsyncGenerator[Result, None]:
-        """Runs a flow to its end; whatever ends it, no request of it is left running."""
+    async def _turn(self, flow: Flow, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
+        """Does what can be done now, or with `wait` as soon as there is something; see `Flow.fill` for what it returns.
+
+        The caller closes the flow, so that whatever ends the call, no request of it is left running.
+        """
         try:
-            while True:
-                for event in mailbox.waiting():
-                    event()
-                wants_more = flow.fill(puller.take)
-                flow.step()
-                if flow.has_last:
-                    await flow.finish_last()
-                for result in take():
-                    yield result
-                if flow.finished:
-                    return
-                if not wants_more:
-                    self._core.wake_on_close(mailbox)
-                    self._core.check_usable()  # closed before that
-                    await mailbox.wait(flow.wait_s())
-                    self._core.check_usable()
+            if wait:
+                self._core.wake_on_close(mailbox)
+                self._core.check_usable()  # closed before that
+                await mailbox.wait(flow.wait_s())
+                self._core.check_usable()
+            for event in mailbox.waiting():
+                event()
+            has_more = flow.fill(puller.take)
+            flow.step()
+            if flow.has_last:
+                await flow.finish_last()
+            return has_more
         except VitritonError as exc:
             self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()
             raise without_frames(exc) from exc.__cause__
-        finally:
-            flow.close()
-            await puller.close()
 
     async def fingerprint(self) -> str:
         """See `Client.fingerprint`."""
@@ -326,8 +336,12 @@ class _Puller:
         self._flow = flow
         self._mailbox = mailbox
         self._task: asyncio.Future[Any] | None = None
-        self._async = aiter(images) if isinstance(images, AsyncIterable) else None
-        self._sync = None if isinstance(images, AsyncIterable) else iter(images)
+        self._async: AsyncIterator[Any] | None = None
+        self._sync: Iterator[Any] | None = None
+        if isinstance(images, list) or not isinstance(images, AsyncIterable):  # as `_is_async`
+            self._sync = iter(images)
+        else:
+            self._async = aiter(images)
 
     def take(self, give: Callable[[Any], None]) -> bool:
         """Passes the next image to `give`; False: it will come as an event. Raises StopIteration when there is none."""
@@ -376,4 +390,9 @@ class _Puller:
 
 
 def _as_images(images: Any) -> tuple[AsyncIterable[Any] | Iterable[Any], int | None]:
-    return (images, None) if isinstance(images, AsyncIterable) else as_images(images)
+    return (images, None) if _is_async(images) else as_images(images)
+
+
+def _is_async(images: AsyncIterable[Any] | Iterable[Any]) -> bool:
+    # A list, the usual case, is not asked: that takes time.
+    return not isinstance(images, list) and isinstance(images, AsyncIterable)

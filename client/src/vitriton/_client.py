@@ -180,8 +180,14 @@ class Client:
             eager=total is None,
             awaited=False,
         )
-        for _ in self._run(flow, mailbox, _Source(items), lambda: ()):
-            pass
+        source = _Source(items)
+        try:
+            has_more = True
+            while not flow.finished:
+                has_more = self._turn(flow, mailbox, source, wait=not has_more)
+        finally:
+            flow.close()
+            source.close()
         return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
 
     def stream(
@@ -255,40 +261,39 @@ class Client:
             if may_block
             else _Source(images, patient=True)
         )
-        yield from self._run(flow, mailbox, source, sink.take)
+        try:
+            has_more = True
+            while not flow.finished:
+                self._core.check_usable()  # also in a fork that goes on with a stream
+                has_more = self._turn(flow, mailbox, source, wait=not has_more)
+                yield from sink.take()
+        finally:
+            flow.close()
+            source.close()
         if source.error is not None:  # after the results of the images before it
             raise source.error
 
-    def _run(
-        self,
-        flow: Flow,
-        mailbox: _Mailbox,
-        source: _Source | SourceThread,
-        take: Callable[[], Iterable[Result]],
-    ) -> Iterator[Result]:
-        """Runs a flow to its end; whatever ends it, no request of it is left running."""
+    def _turn(self, flow: Flow, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
+        """Does what can be done now, or with `wait` as soon as there is something; see `Flow.fill` for what it returns.
+
+        The caller closes the flow, so that whatever ends the call, no request of it is left running.
+        """
         try:
-            while True:
-                self._core.check_usable()  # also in a fork that goes on with a stream
-                for event in mailbox.waiting():
-                    event()
-                wants_more = flow.fill(source.take)
-                flow.step()
-                yield from take()
-                if flow.finished:
-                    return
-                if not wants_more:
-                    self._core.wake_on_close(mailbox)
-                    self._core.check_usable()  # closed before that
-                    mailbox.wait(flow.wait_s())
+            if wait:
+                self._core.wake_on_close(mailbox)
+                self._core.check_usable()  # closed before that
+                mailbox.wait(flow.wait_s())
+                self._core.check_usable()
+            for event in mailbox.waiting():
+                event()
+            has_more = flow.fill(source.take)
+            flow.step()
+            return has_more
         except VitritonError as exc:
             self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()
             raise without_frames(exc) from exc.__cause__
-        finally:
-            flow.close()
-            source.close()
 
     @property
     def fingerprint(self) -> str:

@@ -140,7 +140,7 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int, data: Any
             f"{list(wanted)}; was it exported again? The next call reads its configuration anew"
         )
     needed = math.prod(reply.shape) * contract.dtype.itemsize
-    content = memoryview(reply.data if data is None else data)[: needed if data is not None else None]
+    content = reply.data if data is None else memoryview(data)[:needed]
     if len(content) != needed:
         raise contract.mismatch(
             f"returned {len(content)} bytes for {reply.datatype} {list(reply.shape)}, which needs {needed}; is there a "

@@ -30,7 +30,7 @@ from vitriton._reading import Encode, Reader
 from vitriton._retry import SERVER_DOWN, Backoff
 from vitriton._stats import Counters
 from vitriton._status import Failure, classify
-from vitriton._tracing import NoTracer, OpenTelemetryTracer, Tracer
+from vitriton._tracing import OpenTelemetryTracer
 from vitriton._wire.address import Address, parse_addresses
 from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
 from vitriton._wire.transport import CallError, Code, ModelStatus, Transport
@@ -130,7 +130,7 @@ class Core:
         self.options = settings.options
         self.clock = clock
         self.counters = Counters()
-        self.tracer: Tracer = OpenTelemetryTracer() if settings.tracing else NoTracer()
+        self.tracer = OpenTelemetryTracer() if settings.tracing else None
         self.backoff = Backoff(
             initial_s=self.options.initial_backoff_s,
             max_s=self.options.max_backoff_s,
@@ -145,7 +145,8 @@ class Core:
         self._lock = threading.Lock()
         self._kind = kind
         self._pid = os.getpid()
-        self._closed = threading.Event()
+        self._is_closed = False
+        self._closing = threading.Event()
         self._wakers: weakref.WeakSet[Waker] = weakref.WeakSet()
 
     @property
@@ -154,7 +155,7 @@ class Core:
         return ", ".join(server.transport.address for server in self.balancer.servers)
 
     def __repr__(self) -> str:
-        closed = ", closed" if self._closed.is_set() else ""
+        closed = ", closed" if self._is_closed else ""
         return f"{self._kind}({self.address!r}, model={self.settings.model!r}{closed})"
 
     # Lifetime
@@ -166,15 +167,16 @@ class Core:
                 f"this {self._kind} was made in process {self._pid}, and this is its fork {os.getpid()}: connections "
                 f"do not survive a fork. Make the {self._kind} after the fork, in the process that uses it"
             )
-        if self._closed.is_set():
+        if self._is_closed:
             raise RuntimeError(f"this {self._kind} is closed; make a new one")
 
     def close(self) -> None:
         """Ends what is running and closes the connections. May be called again."""
         with self._lock:
-            if self._closed.is_set():
+            if self._is_closed:
                 return
-            self._closed.set()
+            self._is_closed = True
+        self._closing.set()
         if os.getpid() != self._pid:  # the connections belong to the process that made them
             return
         for regions in list(self._regions.values()):
@@ -258,8 +260,10 @@ class Core:
     def attempt(self, deadline: Deadline) -> tuple[Deadline, bool]:
         """The deadline of one attempt of a call, and whether it is before the call's."""
         limit_s = self.options.attempt_timeout_s
+        if limit_s is None:
+            return deadline, False
         remaining_s = deadline.remaining_s()
-        if limit_s is None or (remaining_s is not None and remaining_s <= limit_s):
+        if remaining_s is not None and remaining_s <= limit_s:
             return deadline, False
         return Deadline.after(limit_s), True
 
@@ -344,7 +348,7 @@ class Core:
                 problem = latest
             if deadline.expired:
                 raise problem
-            self._closed.wait(deadline.bounded_s(_POLL_S))
+            self._closing.wait(deadline.bounded_s(_POLL_S))
 
     def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
         try:
@@ -396,7 +400,7 @@ class Core:
         if wait_s is None:
             raise error from failed
         _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
-        self._closed.wait(deadline.bounded_s(wait_s))
+        self._closing.wait(deadline.bounded_s(wait_s))
         if deadline.expired:
             raise after_attempts(error, attempts, deadline.timeout_s) from failed
         return error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 _LONGEST_S = 365 * 24 * 3600.0
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Deadline:
     """A point in time; made with `Deadline.after`.
 
@@ -34,7 +34,8 @@ class Deadline:
         """Seconds that are left, 0 when it is over; None is no limit."""
         if self.timeout_s is None:
             return None
-        return min(max(0.0, self.ends_at - self.clock()), _LONGEST_S)
+        left_s = self.ends_at - self.clock()
+        return 0.0 if left_s < 0.0 else left_s if left_s < _LONGEST_S else _LONGEST_S
 
     def bounded_s(self, limit_s: float) -> float:
         """Seconds that are left, at most `limit_s`."""

@@ -11,7 +11,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any
 from vitriton._balance import Server
 from vitriton._contract import Contract, read_reply
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, ImageProblem, InvalidImage, VitritonError, without_frames
+from vitriton._errors import (
+    ContractMismatch,
+    DeadlineExceeded,
+    ImageProblem,
+    InvalidImage,
+    VitritonError,
+    without_frames,
+)
 from vitriton._failures import Call, after_attempts, deadline_exceeded, to_error
 from vitriton._reading import Encode, Unreadable, encoded, is_slow
 from vitriton._results import Item, Sink
@@ -37,6 +44,7 @@ _LOG = logging.getLogger("vitriton")
 
 Event = Callable[[], None]
 
+_NO_HEADERS: Mapping[str, str] = {}
 _NO_DEADLINE = Deadline.after(None)
 _GIVEN_UP = CallError(Code.CANCELLED, "given up by this client")
 
@@ -47,6 +55,7 @@ class _Batch:
 
     Attributes:
         items: that are still to be answered.
+        byte_size: of their images.
         deadline: of the request with all its attempts.
         attempts: so far.
         failed_on: servers that are not worth asking again as long as there are others.
@@ -61,6 +70,7 @@ class _Batch:
     """
 
     items: list[Item]
+    byte_size: int
     deadline: Deadline
     attempts: int = 0
     failed_on: set[Server] = field(default_factory=set)
@@ -72,11 +82,6 @@ class _Batch:
     lease: Lease | None = None
     shares: bool = True
     span: Any = None
-
-    @property
-    def byte_size(self) -> int:
-        """Of its images."""
-        return sum(len(item.data) for item in self.items)
 
 
 _Last = tuple[_Batch, Server, Coroutine[Any, Any, InferReply]]
@@ -131,7 +136,7 @@ class Flow:
         self._inline = inline
         self._eager = eager
         self._awaited = awaited
-        self._trace_context = core.tracer.context()
+        self._trace_context = core.tracer.context() if core.tracer is not None else None
         self._count = 0  # images taken from the caller
         self._settled = 0  # of them, answered or rejected
         self._reading: dict[int, str] = {}  # index → source
@@ -169,11 +174,12 @@ class Flow:
 
     def give(self, image: Any) -> None:
         """Takes the next image."""
-        index, source = self._count, source_name(image)
+        index = self._count
         self._count += 1
-        if isinstance(image, bytes) and self._encode is None:
-            self._read(index, source, self._core.reader.read(image, None, _NO_DEADLINE))
+        if type(image) is bytes and self._encode is None and len(image) <= self._options.max_image_bytes:
+            self._add(Item(index, "bytes", image))
             return
+        source = source_name(image)
         self._reading[index] = source
         if not is_slow(image) and self._inline:
             data = self._core.reader.read(image, None, self._read_deadline())
@@ -219,13 +225,14 @@ class Flow:
         if not (self._ready or self._waiting):
             return
         now_s = self._core.clock()
-        for batch in [batch for batch in self._waiting if batch.due_s <= now_s]:
-            if len(self._running) == self._options.max_in_flight:
-                return
-            self._waiting.remove(batch)
-            self._send(batch)
+        if self._waiting:
+            for batch in [batch for batch in self._waiting if batch.due_s <= now_s]:
+                if len(self._running) == self._options.max_in_flight:
+                    return
+                self._waiting.remove(batch)
+                self._send(batch)
         while self._ready and self._has_room() and self._is_due(now_s):
-            self._send(_Batch(items=self._cut(), deadline=self._deadline or Deadline.after(self._timeout_s)))
+            self._send(self._cut())
 
     def _has_room(self) -> bool:
         return len(self._running) + len(self._waiting) < self._options.max_in_flight
@@ -300,11 +307,14 @@ class Flow:
             self._check_deadlines()  # that may be why
             self._reject(index, source, data.reason, data.cause)
             return
+        self._add(Item(index, source, data))
+
+    def _add(self, item: Item) -> None:
         if not self._ready:
             self._ready_since_s = self._core.clock()
-        self._ready.append(Item(index, source, data))
-        self._ready_bytes += len(data)
-        self._held_bytes += len(data)
+        self._ready.append(item)
+        self._ready_bytes += len(item.data)
+        self._held_bytes += len(item.data)
 
     def _reject(self, index: int, source: str, reason: str, cause: BaseException | None, **context: Any) -> None:
         self._settled += 1
@@ -329,7 +339,7 @@ class Flow:
             return True
         return now_s >= self._ready_since_s + self._options.max_linger_s
 
-    def _cut(self) -> list[Item]:
+    def _cut(self) -> _Batch:
         """As many images as fit into one request; at least one."""
         items: list[Item] = []
         used = 0
@@ -340,14 +350,15 @@ class Flow:
             used += size
             items.append(self._ready.popleft())
         self._ready_bytes -= used
-        return items
+        return _Batch(items=items, byte_size=used, deadline=self._deadline or Deadline.after(self._timeout_s))
 
     def _send(self, batch: _Batch) -> None:
+        now_s = self._core.clock()
         self._running.add(batch)
-        batch.server = self._core.balancer.pick(self._core.clock(), batch.failed_on)
+        batch.server = self._core.balancer.pick(now_s, batch.failed_on)
         batch.attempts += 1
-        promised = batch.server.promise(self._contract.model, self._core.clock())
-        if promised is not None and self._contract.accepts(promised):
+        promised = batch.server.promise(self._contract.model, now_s)
+        if promised is self._contract or (promised is not None and self._contract.accepts(promised)):
             self._send_to(batch, batch.server)
         else:
             attempt, batch.cut_short = self._core.attempt(batch.deadline)
@@ -377,9 +388,11 @@ class Flow:
         timeout_s = attempt.remaining_s()
         if batch.shares:
             batch.lease = self._core.lease(server, self._contract.reply_bytes(len(batch.items)))
-        batch.span, headers = self._core.tracer.start(
-            self._contract.model, server.transport.address, len(batch.items), batch.attempts, self._trace_context
-        )
+        headers: Mapping[str, str] = _NO_HEADERS
+        if self._core.tracer is not None:
+            batch.span, headers = self._core.tracer.start(
+                self._contract.model, server.transport.address, len(batch.items), batch.attempts, self._trace_context
+            )
         request = InferRequest(
             model=self._contract.model,
             input_name=self._contract.input,
@@ -433,10 +446,12 @@ class Flow:
             raise
         self._sink.add(batch.items, rows)
         server.heard_s = self._core.clock()
-        self._core.balancer.succeeded(server)
+        if server.failures:
+            self._core.balancer.succeeded(server)
         self._core.counters.answered(len(batch.items))
         self._end_attempt(batch, None)
-        self._settle(batch, batch.items)
+        self._settled += len(batch.items)
+        self._held_bytes -= batch.byte_size
         self._running.discard(batch)
 
     def _end_attempt(self, batch: _Batch, error: Exception | None, *, drop: bool = False) -> None:
@@ -446,12 +461,9 @@ class Flow:
                 batch.lease.drop()
             else:
                 batch.lease.release()
-        self._core.tracer.end(batch.span, error)
+        if batch.span is not None and self._core.tracer is not None:
+            self._core.tracer.end(batch.span, error)
         batch.lease = batch.span = batch.pending = None
-
-    def _settle(self, batch: _Batch, items: Sequence[Item]) -> None:
-        self._settled += len(items)
-        self._held_bytes -= sum(len(item.data) for item in items)
 
     def _failed(self, batch: _Batch, failed: CallError) -> None:
         failure = classify(failed.code, failed.message)
@@ -477,7 +489,9 @@ class Flow:
         reasons = {problem.index: problem.reason for problem in error.errors}
         bad = [item for item in batch.items if item.index in reasons]
         batch.items = [item for item in batch.items if item.index not in reasons]
-        self._held_bytes -= sum(len(item.data) for item in bad)
+        bad_bytes = sum(len(item.data) for item in bad)
+        batch.byte_size -= bad_bytes
+        self._held_bytes -= bad_bytes
         for item in bad:
             self._reject(
                 item.index,
@@ -506,12 +520,11 @@ class Flow:
         wait_s = self._core.backoff.wait_s(failure, batch.attempts, random.random())
         if failure is Failure.UNKNOWN_MODEL and untried:  # a server that lacks the model does not stop the others
             wait_s = 0.0
-        if failure is Failure.DEADLINE:
+        if isinstance(error, DeadlineExceeded):  # perhaps the server was the first to notice, in its queue
             tells = self._that_tells(
                 [b for b in (batch, *self._running, *self._waiting) if b.deadline is batch.deadline]
             )
-            if tells.error is not None:
-                raise self._too_late(tells)
+            raise error if tells.error is None else self._too_late(tells)
         if wait_s is None:
             raise error
         if untried and failure in SERVER_DOWN:

@@ -32,7 +32,7 @@ class Result:
     error: InvalidImage | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Item:
     """An image that was read.
 
@@ -70,6 +70,8 @@ class ArraySink:
         total: images in the call, None where it is not known.
     """
 
+    held = 0  # all are wanted at the end
+
     def __init__(self, contract: Contract, dtype: np.dtype[Any], total: int | None) -> None:
         self._contract = contract
         self._dtype = dtype
@@ -77,11 +79,6 @@ class ArraySink:
         self._whole: Floats | None = None
         self._parts: list[tuple[list[int], Floats]] = []
         self._shape: tuple[int, ...] | None = None
-
-    @property
-    def held(self) -> int:
-        """See `Sink`: all are wanted at the end."""
-        return 0
 
     def add(self, items: Sequence[Item], rows: Floats) -> None:
         """See `Sink`."""

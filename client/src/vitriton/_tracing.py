@@ -7,44 +7,12 @@ protocol, so they are described in the same way, and not as HTTP requests.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from vitriton._wire.address import parse_address
 from vitriton._wire.transport import CallError
 
-_NOTHING: Mapping[str, str] = {}
 _MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of images
-
-
-class Tracer(Protocol):
-    """Is told of each attempt of a request."""
-
-    def context(self) -> Any:
-        """Of the caller, in whose thread or task this is called; for `start`."""
-
-    def start(
-        self, model: str, address: str, images: int, attempt: int, context: Any = None
-    ) -> tuple[Any, Mapping[str, str]]:
-        """A request goes out; returns a handle for `end`, and the headers to send. Without a context: the current."""
-
-    def end(self, span: Any, error: Exception | None) -> None:
-        """It has ended; None as a handle is nothing to end."""
-
-
-class NoTracer:
-    """Tracing is off."""
-
-    def context(self) -> None:
-        """See `Tracer`."""
-
-    def start(
-        self, model: str, address: str, images: int, attempt: int, context: None = None
-    ) -> tuple[None, Mapping[str, str]]:
-        """See `Tracer`."""
-        return None, _NOTHING
-
-    def end(self, span: None, error: Exception | None) -> None:
-        """See `Tracer`."""
 
 
 class OpenTelemetryTracer:
@@ -67,13 +35,13 @@ class OpenTelemetryTracer:
         self._tracer = trace.get_tracer("vitriton", __version__)
 
     def context(self) -> Any:
-        """See `Tracer`. What is in it: the current span, which requests have as their parent, and the baggage."""
+        """Of the caller, in whose thread or task this is called: the current span and the baggage."""
         return self._context.get_current()
 
     def start(
         self, model: str, address: str, images: int, attempt: int, context: Any = None
     ) -> tuple[Any, Mapping[str, str]]:
-        """See `Tracer`."""
+        """A request goes out; returns a handle for `end`, and the headers to send. Without a context: the current."""
         call = _describe(address)
         span = self._tracer.start_span(
             str(call["rpc.method"]),
@@ -86,9 +54,7 @@ class OpenTelemetryTracer:
         return span, {name.lower(): value for name, value in headers.items()}
 
     def end(self, span: Any, error: Exception | None) -> None:
-        """See `Tracer`."""
-        if span is None:
-            return
+        """It has ended."""
         if error is None:
             span.set_attribute("rpc.response.status_code", "OK")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import ssl
@@ -22,6 +23,7 @@ from vitriton._wire.transport import (
     ModelConfig,
     ModelStatus,
     Pending,
+    Region,
     ServerMetadata,
     TensorSpec,
 )
@@ -49,6 +51,7 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+_RAISED = (grpc.FutureCancelledError, grpc.RpcError, ValueError)
 _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
 # What stands before the content: the number of the field, and that its length follows.
@@ -114,15 +117,17 @@ class GrpcTransport:
         """See `Transport`."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
-        return _GrpcPending(
-            _translated(lambda: self._infer.future(message, timeout=timeout_s, metadata=metadata))
-        )
+        return _GrpcPending(_translated(lambda: self._infer.future(message, timeout=timeout_s, metadata=metadata)))
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
         """See `Transport`. It saves the two changes of threads that `send` costs."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
-        return read_response(_translated(lambda: self._infer(message, timeout=timeout_s, metadata=metadata)))
+        try:
+            reply = self._infer(message, timeout=timeout_s, metadata=metadata)
+        except _RAISED as exc:
+            raise to_error(exc) from exc
+        return read_response(reply)
 
     def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
         """See `Transport`."""
@@ -151,6 +156,8 @@ class GrpcTransport:
 
     def _metadata(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """What goes with a call. A token that cannot be had is a failed call, and never in a message."""
+        if not (headers or self._connection.token or self._connection.headers):
+            return []
         try:
             metadata = self._connection.request_headers(headers)
         except Exception as exc:  # the user's function
@@ -255,19 +262,33 @@ def write_request(request: InferRequest) -> bytes:
     protobuf writes all of it but the images: they would be copied once into the content, once into the message and once
     out of it. The fields of a message may come in any order, so they are put behind the others.
     """
-    message = service_pb2.ModelInferRequest(model_name=request.model)
-    message.inputs.add(name=request.input_name, datatype=request.datatype, shape=request.shape)
-    output = message.outputs.add(name=request.output_name)
-    if request.region is not None:
-        output.parameters["shared_memory_region"].string_param = request.region.name
-        output.parameters["shared_memory_byte_size"].int64_param = request.region.byte_size
-        output.parameters["shared_memory_offset"].int64_param = 0
+    head = _head(
+        request.model, request.input_name, request.datatype, request.shape, request.output_name, request.region
+    )
     timeout_us = request.timeout_us()
+    timeout = b""
     if timeout_us is not None:
+        message = service_pb2.ModelInferRequest()
         message.parameters["timeout"].int64_param = timeout_us
+        timeout = message.SerializeToString()
     content = request.content()
     byte_size = sum(map(len, content))
-    return b"".join((message.SerializeToString(), _RAW_INPUT_CONTENTS, _varint(byte_size), *content))
+    return b"".join((head, timeout, _RAW_INPUT_CONTENTS, _varint(byte_size), *content))
+
+
+@functools.lru_cache(maxsize=256)
+def _head(
+    model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str, region: Region | None
+) -> bytes:
+    """What is the same in many requests."""
+    message = service_pb2.ModelInferRequest(model_name=model)
+    message.inputs.add(name=input_name, datatype=datatype, shape=shape)
+    output = message.outputs.add(name=output_name)
+    if region is not None:
+        output.parameters["shared_memory_region"].string_param = region.name
+        output.parameters["shared_memory_byte_size"].int64_param = region.byte_size
+        output.parameters["shared_memory_offset"].int64_param = 0
+    return bytes(message.SerializeToString())
 
 
 def _varint(number: int) -> bytes:
@@ -331,7 +352,7 @@ def _translated(call: Callable[[], T]) -> T:
     """Runs `call`, with everything that gRPC raises turned into CallError."""
     try:
         return call()
-    except (grpc.FutureCancelledError, grpc.RpcError, ValueError) as exc:
+    except _RAISED as exc:
         raise to_error(exc) from exc
 
 

@@ -87,7 +87,7 @@ class Region:
     byte_size: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class InferRequest:
     """One batch for one model.
 
@@ -119,7 +119,7 @@ class InferRequest:
         return (len(self.images), *self.item_shape)
 
     def content(self) -> Sequence[bytes]:
-        """The tensor as it goes over the wire, in pieces: row-major, each element of BYTES after its length (uint32)."""
+        """The tensor as it goes over the wire, in pieces: row-major, an element of BYTES after its length (uint32)."""
         if self.datatype != "BYTES":
             return self.images
         pieces: list[bytes] = []
@@ -132,7 +132,7 @@ class InferRequest:
         return None if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1e6))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class InferReply:
     """One tensor, as it came.
 
