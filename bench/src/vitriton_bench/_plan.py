@@ -49,9 +49,9 @@ class Plan:
     look_s: float = 2.0
     looks: int = 1
     sweep_s: float = 6.0
-    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant")
+    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant", "constant")
     steady_s: float = 20.0
-    after_s: float = 205.0
+    after_s: float = 260.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
     all_ways: bool = True
@@ -70,7 +70,7 @@ def quick(**settings: object) -> Plan:
         "sweep_s": 1.0,
         "steady": ("constant",),
         "steady_s": 2.0,
-        "after_s": 32.0,
+        "after_s": 35.0,
         "callers": (names.MANY,),
         "batches": (8,),
         "all_ways": False,

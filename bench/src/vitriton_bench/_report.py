@@ -34,7 +34,7 @@ from vitriton_bench._reference import flop, worst_cosine
 from vitriton_bench._rounds import Measurement
 
 _STEADY_LOAD = 0.7
-_PREPROCESSING_ROUNDS = 3
+_PREPROCESSING_ROUNDS = 5
 _LARGE_ROUNDS = 15
 _CLOSE = 0.9  # of the best speed: within what two measurements of the same thing differ by
 _SWEEP_BATCH = 8
@@ -304,16 +304,15 @@ class Report:
         return found
 
     def _steady(self) -> None:
-        """p99 at 70 % of the peak load, beside decoding and inference alone, in turns."""
+        """p99 at 70 % of the peak load, with decoding and inference alone and the peak itself just before."""
         own, rows = self._served["fp32", "pooled"], self.document.setdefault("steady", [])
-        best = names.ours("fp32", self.document["settings"]["callers"]["fp32"])
-        peak = statistics.median(entry[best]["images_per_s"] for entry in self.document["rounds"] if best in entry)
         for arrivals in self._plan.steady:
             self._clock.say(f"requests at 70 % of the peak, {arrivals}")
             alone = self._bares["fp32"].from_bytes(1, self._plan.seconds)
-            point = at_rate(Point(), _STEADY_LOAD * peak, arrivals)
+            peak = own.sample(self.document["settings"]["callers"]["fp32"], self._plan.seconds)
+            point = at_rate(Point(), _STEADY_LOAD * peak.images_per_s, arrivals)
             row = measure(self._analyzer, own.name, point, own.target(self._payload), self._plan.steady_s)
-            rows.append({**row, "alone_p50_ms": alone.p50_ms})
+            rows.append({**row, "alone_p50_ms": alone.p50_ms, "peak_images_per_s": peak.images_per_s})
 
     def _preprocessing(self) -> None:
         self._clock.say("the preprocessing step without an encoder")
@@ -321,11 +320,14 @@ class Report:
         # one caller: while the step works, perf_analyzer has nothing to do, and takes no core from it
         load = Point(batch=_STEP_BATCH, concurrency=1)
         for _ in range(_PREPROCESSING_ROUNDS):
-            pillow = _limits.decoding(self._images, self._bares["fp32"].spec, self._plan.look_s, self._cores)
+            pillow = _limits.decoding(
+                self._images, self._bares["fp32"].spec, self._plan.look_s, self._cores, of=statistics.median
+            )
             found = preprocessing_alone(
                 self._analyzer, own.name, load, own.target(self._payload), self._plan.look_s * 2
             )
-            rows.append({**found, "one_core_images_per_s": pillow["one_core"]})
+            alone = {f"{cores}_images_per_s": speed for cores, speed in pillow.items()}
+            rows.append({**found, **alone})
 
     def _large(self) -> None:
         self._clock.say("photos of 12 megapixels, decoded exactly and at a part of their size")

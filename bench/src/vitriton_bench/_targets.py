@@ -223,11 +223,12 @@ def _jitter(document: Document) -> str:
 
 def _threads(document: Document) -> str:
     """What the same threads reach without Triton."""
-    known = document.get("limits", {}).get("decoding")
-    if not known:
-        return ""
-    reached = known["all_cores"] / known["one_core"] / document["machine"]["cores"]
-    return f"; as many threads without Triton reach {reached:.2f}"
+    cores = document["machine"]["cores"]
+    reached = [
+        entry["all_cores_images_per_s"] / (cores * entry["one_core_images_per_s"])
+        for entry in document.get("preprocessing", [])
+    ]
+    return f"; as many threads without Triton reach {statistics.median(reached):.2f}" if reached else ""
 
 
 def _preprocessing(document: Document) -> list[float]:

@@ -6,6 +6,7 @@
 from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
 
 import contextlib
+import ctypes
 import io
 import json
 import os
@@ -66,6 +67,17 @@ def _limit_memory(spec: PreprocessSpec, threads: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # mallopt(3)
+
+
+def _keep_memory() -> None:
+    """Has malloc keep what an image gives back, in bounds: else the kernel is asked for its pages anew each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's
+        mallopt(_M_MMAP_THRESHOLD, 16 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+
+
 class TritonPythonModel:
     """Decodes on threads: Pillow lets go of the interpreter lock while it decodes and resizes."""
 
@@ -76,6 +88,7 @@ class TritonPythonModel:
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         self._memory = Memory(self._spec.limits.max_decode_bytes)
+        _keep_memory()
         _warm_up(self._spec)
         _limit_memory(self._spec, threads)
 
