@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from vitriton import AsyncClient, Client
+from vitriton_bench._median import confidence
 from vitriton_server import TritonServer
 
 T = TypeVar("T")
@@ -107,14 +107,6 @@ async def tasks(call: Callable[[], Awaitable[object]], callers: int, seconds: fl
 def in_turns(turn: int, first: T, second: T) -> tuple[T, T]:
     """Both, in the other order every other time."""
     return (first, second) if turn % 2 else (second, first)
-
-
-def confidence(values: list[float]) -> tuple[float, float]:
-    """The 95 % interval of the median, whatever the distribution: by ranks, from the binomial one's normal limit."""
-    ordered = sorted(values)
-    reach = 0.98 * math.sqrt(len(ordered))  # 1.96 standard deviations of the number of values below the median
-    low = max(0, math.floor((len(ordered) - 1) / 2 - reach))
-    return ordered[low], ordered[len(ordered) - 1 - low]
 
 
 def request(batch: int) -> dict[str, Any]:

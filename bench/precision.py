@@ -1,10 +1,10 @@
 """What precision and graph bring end to end: JPEG bytes to embedding, through one real Triton.
 
-    python bench/precision.py [--model out/vit-base-random] [--images examples/photos] [--rounds 7] [--batch 32]
+    python bench/precision.py [--model out/vit-base-random] [--images examples/photos] [--rounds 41] [--batch 8]
 
 Exports the model as plain float32 (`--optimize none`), float32, int8 and int8-fast, all of them pooled, into a
 repository of its own unless they are there already, serves that repository, and lets the four take turns. What is
-printed is the median over the rounds of their throughput relative to the plain one, with the lowest and the highest.
+printed is the median over the rounds of their throughput relative to the plain one, with its 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitriton import Client
+from vitriton_bench._median import confidence
 from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 
@@ -61,8 +62,8 @@ def main() -> None:
     parser.add_argument("--model", default="out/vit-base-random", help="written by bench/random_vit.py")
     parser.add_argument("--repository", type=Path, default=Path("out/precision"))
     parser.add_argument("--images", type=Path, default=Path("examples/photos"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--batch", type=int, default=8)
     arguments = parser.parse_args()
     export(arguments.model, arguments.repository)
     photos = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))]
@@ -71,8 +72,9 @@ def main() -> None:
         speeds = measure(server.grpc_address, images, arguments.rounds)
     for name, own in speeds.items():
         ratios = [speed / plain for speed, plain in zip(own, speeds["plain"], strict=True)]
+        low, high = confidence(ratios)
         print(
-            f"{name:<10} {statistics.median(ratios):5.2f} x  ({min(ratios):.2f} to {max(ratios):.2f})  "
+            f"{name:<10} {statistics.median(ratios):5.2f} x  ({low:.2f} to {high:.2f})  "
             f"{statistics.median(own):6.1f} images/s"
         )
 

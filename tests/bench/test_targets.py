@@ -1,7 +1,11 @@
 """The targets, decided from a report's file."""
 
+import statistics
+from random import Random
+
 import pytest
 from vitriton_bench import _names as names
+from vitriton_bench._median import confidence
 from vitriton_bench._tables import limit_images_per_s, tables
 from vitriton_bench._targets import Target, judge, verdicts
 
@@ -128,3 +132,12 @@ def test_a_gpu_has_targets_of_its_own(document):
     """Half of the matrix peak for the encoder alone, and three times the pipeline."""
     document["settings"] |= {"device": "gpu", "fast": "fp16", "peer_fast": "fp16"}
     assert [verdict.bound for verdict in verdicts(document)] == [0.5, 3.0]
+
+
+def test_confidence():
+    """The interval of a median has so many values on each side that it misses it once in twenty times; few give all."""
+    assert confidence([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    assert confidence(range(101)) == (40, 60)
+    random = Random(0)
+    found = [confidence([random.gauss(0, 1) for _ in range(41)]) for _ in range(1000)]
+    assert 0.93 < statistics.mean(low <= 0 <= high for low, high in found) < 0.98
