@@ -34,7 +34,6 @@ from vitriton_bench._reference import flop, worst_cosine
 from vitriton_bench._rounds import Measurement
 
 _STEADY_LOAD = 0.7
-_PREPROCESSING_ROUNDS = 5
 _LARGE_ROUNDS = 15
 _CLOSE = 0.9  # of the best speed: within what two measurements of the same thing differ by
 _SWEEP_BATCH = 8
@@ -319,7 +318,7 @@ class Report:
         own, rows = self._served["fp32", "pooled"], self.document.setdefault("preprocessing", [])
         # one caller: while the step works, perf_analyzer has nothing to do, and takes no core from it
         load = Point(batch=_STEP_BATCH, concurrency=1)
-        for _ in range(_PREPROCESSING_ROUNDS):
+        for _ in range(self._plan.steps):
             pillow = _limits.decoding(
                 self._images, self._bares["fp32"].spec, self._plan.look_s, self._cores, of=statistics.median
             )
