@@ -29,7 +29,7 @@ class Plan:
         sweep_s: of a point of the sweep.
         steady: how requests at a steady rate come, for one measurement after the other.
         steady_s: of each of these.
-        steps: looks at the preprocessing step alone.
+        looks_after: rounds of those that follow: the preprocessing step alone, a ViT-Tiny.
         after_s: what all that follows the rounds needs.
         callers: those that the sweep tries.
         batches: those that are tried in one process.
@@ -52,7 +52,7 @@ class Plan:
     sweep_s: float = 6.0
     steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant", "constant")
     steady_s: float = 20.0
-    steps: int = 5
+    looks_after: int = 5
     after_s: float = 260.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
@@ -72,7 +72,7 @@ def quick(**settings: object) -> Plan:
         "sweep_s": 1.0,
         "steady": ("constant",),
         "steady_s": 2.0,
-        "steps": 2,
+        "looks_after": 2,
         "after_s": 35.0,
         "callers": (names.MANY,),
         "batches": (8,),

@@ -318,7 +318,7 @@ class Report:
         own, rows = self._served["fp32", "pooled"], self.document.setdefault("preprocessing", [])
         # one caller: while the step works, perf_analyzer has nothing to do, and takes no core from it
         load = Point(batch=_STEP_BATCH, concurrency=1)
-        for _ in range(self._plan.steps):
+        for _ in range(self._plan.looks_after):
             pillow = _limits.decoding(
                 self._images, self._bares["fp32"].spec, self._plan.look_s, self._cores, of=statistics.median
             )
@@ -345,7 +345,7 @@ class Report:
         self._clock.say("a ViT-Tiny, where the way through the server shows")
         with measure_small(self._plan, self._exports, self._images, self._scratch, self._cores, gpu=self._gpu) as small:
             self.document["small"] = {"batch": small.batch, "callers": small.callers, "rounds": []}
-            for _ in range(max(self._plan.rounds, 3)):
+            for _ in range(self._plan.looks_after):
                 self.document["small"]["rounds"].append(small.round(self._analyzer, self._payload, self._plan))
 
     def _memory(self) -> None:
