@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, Resize, is_scaled
 from vitriton_bench import _machine
+from vitriton_bench._exports import made_with
 from vitriton_bench._large import Large
 from vitriton_bench._litserve import LitServe
 from vitriton_bench._markdown import page
@@ -122,3 +123,15 @@ def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
     assert "not measured" not in written.read_text()
     assert page(document, {}) == written.read_text()
     assert document["accuracy"]["Vitriton fp32"] > 0.9999
+
+
+def test_an_export_is_reused_where_it_was_made_in_the_same_way(tmp_path):
+    """One for another device is not; neither is what is no export."""
+    manifest = tmp_path / "manifest.json"
+    wanted = {"precision": "int8", "device": "cpu", "accelerator": None}
+    assert not made_with(manifest, wanted)
+    manifest.write_text("{}")
+    assert not made_with(manifest, wanted)
+    manifest.write_text(json.dumps({"options": {**wanted, "max_batch_size": 32}}))
+    assert made_with(manifest, wanted)
+    assert not made_with(manifest, {**wanted, "device": "gpu"})

@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def export_one(
     *,
     gpu: bool,
 ) -> str:
-    """Exports one precision unless it is there and may be reused; returns its pooling.
+    """Exports one precision unless it is there, made in the same way, and may be reused; returns its pooling.
 
     Raises:
         BenchError: the export fails.
@@ -92,23 +92,31 @@ def export_one(
         raise BenchError("the comparison needs vitriton-export; `pip install 'vitriton-bench[report]'`") from exc
 
     manifest = repository / f"{name}_pooled" / "1" / "manifest.json"
-    if not (plan.reuse and manifest.is_file()):
+    options: dict[str, Any] = {
+        "precision": precision,
+        "outputs": outputs,
+        "accelerator": plan.accelerator,
+        "device": "auto" if plan.accelerator else "gpu" if gpu else "cpu",
+    }
+    if not (plan.reuse and made_with(manifest, options)):
         say(f"exporting {name}")
         for old in repository.glob(f"{name}_*"):
             shutil.rmtree(old)
-        options: dict[str, Any] = {
-            "model": model,
-            "repository": repository,
-            "name": name,
-            "accelerator": plan.accelerator,
-            "device": "auto" if plan.accelerator else "gpu" if gpu else "cpu",
-        }
         try:
-            export_model(ExportOptions(**options, precision=precision, outputs=outputs))  # type: ignore[arg-type]  # kinds are text
+            export_model(ExportOptions(model=model, repository=repository, name=name, **options))
         except ExportError as exc:
             raise BenchError(f"{model} cannot be exported: {exc}") from exc
     pooling = json.loads(manifest.read_text())["pooling"]
     return str(pooling)
+
+
+def made_with(manifest: Path, options: Mapping[str, Any]) -> bool:
+    """Whether there is an export that was made with these options."""
+    try:
+        known = json.loads(manifest.read_text())["options"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(known.get(name) == value for name, value in options.items())
 
 
 def describe_images(images: Sequence[bytes]) -> dict[str, Any]:

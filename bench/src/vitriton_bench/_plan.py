@@ -23,7 +23,7 @@ class Plan:
         perf_analyzer: the program; None to look for it.
         budget_s: of the whole run: rounds end when it does.
         rounds: at most.
-        seconds: of each measurement; of a loaded server longer, until its callers had three answers each.
+        seconds: of each measurement; of a loaded server longer, until its callers had two answers each.
         look_s: of a short look for the best setting.
         looks: at each.
         sweep_s: of a point of the sweep.
@@ -44,16 +44,16 @@ class Plan:
     work: Path
     reuse: bool = False
     perf_analyzer: Path | None = None
-    budget_s: float = 1140.0
+    budget_s: float = 1230.0
     rounds: int = 5
     seconds: float = 4.0
     look_s: float = 2.0
     looks: int = 1
     sweep_s: float = 6.0
-    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant", "constant")
-    steady_s: float = 20.0
+    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant")
+    steady_s: float = 15.0
     looks_after: int = 5
-    after_s: float = 260.0
+    after_s: float = 255.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
     all_ways: bool = True
