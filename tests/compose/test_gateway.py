@@ -168,11 +168,10 @@ def padded(size: int) -> bytes:
     return PHOTO + bytes(size - len(PHOTO))
 
 
-def infer_message(image: bytes) -> bytes:
+def infer_message(image: bytes) -> service_pb2.ModelInferRequest:
     """A request for one image's embedding."""
-    return write_request(
-        InferRequest(model=POOLED, input_name="image", images=[image], output_name="embedding", timeout_s=None)
-    )
+    request = InferRequest(model=POOLED, input_name="image", images=[image], output_name="embedding", timeout_s=None)
+    return service_pb2.ModelInferRequest.FromString(write_request(request))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
