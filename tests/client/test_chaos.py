@@ -178,7 +178,8 @@ def test_queue_full(way, server):
         try:
             assert client.embed([b"sleep:0.02"], timeout_s=1.5).shape == (1, 4)
         except ServerBusy as exc:
-            assert 1.5 <= time.monotonic() - start < longest_s(1.5)
+            # gRPC and Triton keep the deadline by clocks of their own, and may be the first to notice it
+            assert 1.45 <= time.monotonic() - start < longest_s(1.5)
             return exc
         return None
 

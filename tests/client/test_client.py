@@ -228,7 +228,7 @@ def test_the_deadline_ends_in_a_queue(client_on):
     def answer(request):
         if len(transport.requests) == 1:
             raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
-        time.sleep(0.3)
+        time.sleep(0.3)  # as in the server's queue: until the call's deadline is over
         raise CallError(Code.UNAVAILABLE, "Request timeout expired")
 
     transport = FakeTransport(answer)

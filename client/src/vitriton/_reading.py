@@ -50,8 +50,6 @@ class Reader:
             encode: makes pixels of an encoded image, or says why not (text); None sends it as it is.
             deadline: for URLs.
         """
-        if type(image) is bytes and encode is None and len(image) <= self._options.max_image_bytes:
-            return image
         try:
             data = read_image(
                 image,
