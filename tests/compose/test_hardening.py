@@ -42,7 +42,7 @@ def grpc(stack):
 
 @pytest.mark.parametrize("service", ["triton"])
 def test_inside(stack, service):
-    """Not root, no capabilities, no way to get any, and nothing that can be written to but /tmp and shared memory."""
+    """Not root, no capabilities, no way to get any, and nothing to write to but temporary folders and shared memory."""
     status = stack.execute(service, "cat", "/proc/self/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert set(fields["Uid"].split()) == {"1000"}
@@ -54,6 +54,7 @@ def test_inside(stack, service):
         assert refused.returncode, folder
         assert "Read-only file system" in refused.stderr or "Permission denied" in refused.stderr
     stack.execute(service, "touch", "/tmp/mine")
+    assert stack.execute(service, "ls", "-A", "/var/tmp").stdout == ""  # what loading has left
 
 
 def test_the_environment_has_no_secret(stack):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import resource
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import helper, numpy_helper
+from server.tiny_models import value, write_graph
 from vitriton_server import _runtime
 from vitriton_server._locate import Host, locate
 
@@ -58,7 +64,8 @@ def test_cpu_instances_share_the_cores(
     backend: ModuleType, groups: list[dict[str, Any]], parameters: dict[str, str], threads: int
 ) -> None:
     """Eight cores are divided by the CPU instances, unless the config counts threads itself."""
-    options = backend.session_options(config(backend, parameters, instance_group=groups), 8)
+    settings = config(backend, parameters, instance_group=groups)
+    options = backend.session_options(settings, backend.instance_cores(settings, 8))
     assert options.intra_op_num_threads == threads
 
 
@@ -184,6 +191,194 @@ def test_a_batch_in_slices(backend: ModuleType) -> None:
     graph = Graph()
     backend.sliced(graph, 4)(["double"], rows(1, 2, 3, 4))
     assert [size for _, size in graph.runs] == [4]
+
+
+@pytest.mark.parametrize(
+    ("size", "cores", "sizes"),
+    [
+        (8, 2, [2, 2, 2, 2]),
+        (7, 2, [2, 2, 1, 1]),
+        (2, 2, [1, 1]),
+        (9, 3, [2, 2, 2, 1, 1, 1]),
+        (17, 4, [2, 2, 2, 2, 2, 2, 2, 2]),
+        (1, 2, []),
+    ],
+)
+def test_each_core_gets_as_many_rows(backend: ModuleType, size: int, cores: int, sizes: list[int]) -> None:
+    """Two at a time, one after the other through the batch; fewer than there are cores are left over."""
+    slices = sys.modules[backend.side_by_side.__module__].even_slices(size, cores, 2)
+    assert [part.stop - part.start for part in slices] == sizes
+    assert [part.start for part in slices] == [sum(sizes[:k]) for k in range(len(sizes))]
+    assert size - sum(sizes) < cores
+
+
+def test_cores_compute_side_by_side(backend: ModuleType) -> None:
+    """At the same time, and what they cannot share evenly they compute together; the answers are in order."""
+    together, sizes = Graph(), []
+    both = threading.Barrier(2, timeout=10)
+
+    def alone(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        both.wait()
+        sizes.append(len(feed["x"]))
+        return [feed["x"] * feed["x"]]
+
+    run = backend.side_by_side(alone, together, 2, 2)
+    assert run(["square"], rows(*range(7)))[0].tolist() == [x * x for x in range(7)]
+    assert sorted(sizes) == [1, 1, 2, 2]
+    assert [size for _, size in together.runs] == [1]
+    assert run(["square"], rows(3))[0].tolist() == [9]
+    assert [size for _, size in together.runs] == [1, 1]
+
+
+def test_an_error_of_one_core_is_that_of_the_run(backend: ModuleType) -> None:
+    """And the next run is as good as any."""
+    run = backend.side_by_side(Graph(), Graph(), 2, 2)
+    with pytest.raises(ValueError, match="13"):
+        run(["double"], rows(1, 2, 13, 4, 5))
+    assert run(["double"], rows(1, 2, 3, 4, 5))[0].tolist() == [2, 4, 6, 8, 10]
+    answers = backend.run_batch(run, [rows(1, 2), rows(13), rows(3)], [["double"]] * 3, batched=True)
+    assert isinstance(answers[1], ValueError)
+    assert [answers[0]["double"].tolist(), answers[2]["double"].tolist()] == [[2, 4], [6]]
+
+
+def test_an_output_without_a_row_for_each_is_made_together(backend: ModuleType) -> None:
+    """Such as a sum over the batch."""
+
+    def run(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return [feed["x"].sum(keepdims=True)]
+
+    assert backend.side_by_side(run, run, 2, 2)(["sum"], rows(1, 2, 3, 4))[0].tolist() == [10]
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """`x` (B, 256) → `y` (B, 256) through a matrix that ONNX Runtime prepares for its kernels."""
+    weight = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]
+    ends = [[value(name, "TYPE_FP32", ["b", 256])] for name in "xy"]
+    folder = tmp_path / "model" / "1"
+    folder.mkdir(parents=True)
+    write_graph(
+        folder / "model.onnx", helper.make_graph(nodes, "product", *ends, [numpy_helper.from_array(weight, "weight")])
+    )
+    return folder / "model.onnx"
+
+
+@pytest.fixture
+def warnings(backend: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the backend logs, as Triton would show it; its temporary folder is the test's, on a disk."""
+    seen: list[str] = []
+    monkeypatch.setattr(backend.pb_utils, "Logger", SimpleNamespace(log_warn=seen.append), raising=False)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(backend.tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(backend, "LARGE_TEMPORARY", tmp_path / "nothing")
+    monkeypatch.setattr(backend, "file_system", lambda folder: "ext4")
+    return seen
+
+
+def mapped() -> list[str]:
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if "prepared.bin" in line]
+
+
+def test_two_sessions_with_the_weights_of_one(
+    backend: ModuleType, graph: Path, warnings: list[str], tmp_path: Path
+) -> None:
+    """They map the same file, which no folder has any more, and compute what a session of the graph itself does."""
+    together, alone = backend.load(graph, config(backend, max_batch_size=8), 2, CPU)
+    assert [session.get_session_options().intra_op_num_threads for session in (together, alone)] == [2, 1]
+    assert len(mapped()) >= 2
+    assert len({line.split()[4] for line in mapped()}) == 1  # the inode
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert warnings == []
+    x = np.random.default_rng(1).normal(size=(5, 256)).astype(np.float32)
+    plain = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    for session in (together, alone):
+        np.testing.assert_array_equal(session.run(None, {"x": x})[0], plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cores"),
+    [
+        ({"max_batch_size": 8}, 1),
+        ({"max_batch_size": 0}, 2),
+        ({"max_batch_size": 8, "parameters": {"intra_op_thread_count": "2"}}, 2),
+        ({"max_batch_size": 8, "parameters": {"execution_mode": "1"}}, 2),
+    ],
+)
+def test_where_one_session_is_what_is_wanted(
+    backend: ModuleType, graph: Path, warnings: list[str], settings: dict[str, Any], cores: int
+) -> None:
+    """On one core, without a batch, and where the config says how threads are used; nothing is written for it."""
+    _, alone = backend.load(graph, config(backend, **settings), cores, CPU)
+    assert alone is None
+    assert warnings == []
+
+
+@pytest.mark.parametrize("fault", ["memory", "full", "limit", "gone"])
+def test_without_a_place_for_the_prepared_graph(
+    backend: ModuleType, graph: Path, warnings: list[str], fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one session that works, a warning with the reason and what to do, and nothing is left behind."""
+    if fault == "memory":
+        monkeypatch.setattr(backend, "file_system", lambda folder: "tmpfs")
+    if fault == "full":
+        monkeypatch.setattr(backend.shutil, "disk_usage", lambda folder: SimpleNamespace(free=300_000))
+    if fault == "gone":
+        (tmp_path / "tmp").rmdir()
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if fault == "limit":  # fails in the middle of writing, as a disk that others fill
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, most[1]))
+        together, alone = backend.load(graph, config(backend, max_batch_size=8), 2, CPU)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert alone is None
+    assert together.run(None, {"x": np.zeros((3, 256), np.float32)})[0].shape == (3, 256)
+    assert "all cores compute each image together" in warnings[0]
+    if fault != "limit":
+        assert "set TMPDIR" in warnings[0]
+    assert list(tmp_path.glob("tmp/*")) == []
+
+
+def test_a_folder_for_large_files_where_the_first_is_in_memory(
+    backend: ModuleType, graph: Path, warnings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /tmp often is, and always in a container with a read-only root."""
+    large = tmp_path / "large"
+    large.mkdir()
+    monkeypatch.setattr(backend, "LARGE_TEMPORARY", large)
+    monkeypatch.setattr(backend, "file_system", lambda folder: "ext4" if folder == large else "tmpfs")
+    with backend.prepared_folder(graph.parent) as folder:
+        assert folder.parent == large
+    assert list(large.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes(backend: ModuleType, graph: Path, warnings: list[str], tmp_path: Path) -> None:
+    """And what another is still loading stays."""
+    left = tmp_path / "tmp" / f"{backend.PREPARED_PREFIX}left"
+    left.mkdir()
+    (left / backend.PREPARED_LOCK).touch()
+    (left / "prepared.bin").touch()
+    with backend.prepared_folder(graph.parent) as first, backend.prepared_folder(graph.parent) as second:
+        assert {*(tmp_path / "tmp").iterdir()} == {first, second}
+
+
+def test_a_graph_that_cannot_be_loaded_says_so_itself(backend: ModuleType, graph: Path, warnings: list[str]) -> None:
+    """The error is that of the graph, and there is no word of its preparation."""
+    graph.write_bytes(b"no graph")
+    with pytest.raises(Exception, match=r"model\.onnx"):
+        backend.load(graph, config(backend, max_batch_size=8), 2, CPU)
+    assert warnings == []
+
+
+def test_the_file_system_of_a_folder(backend: ModuleType, tmp_path: Path) -> None:
+    """As the kernel's table of mounts has it; no name where it has none."""
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"36 35 {os.major(device)}:{os.minor(device)} / / rw,noatime shared:1 - tmpfs none rw\n")
+    assert backend.file_system(tmp_path, mounts) == "tmpfs"
+    mounts.write_text("36 35 999:9 / / rw - ext4 /dev/sda rw\n")
+    assert backend.file_system(tmp_path, mounts) == ""
 
 
 @pytest.mark.parametrize(

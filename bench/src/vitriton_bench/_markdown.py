@@ -8,15 +8,17 @@ from typing import Any
 from vitriton_bench._tables import Table, left_out, machine, photos, tables
 
 _HOW = """\
-Everything that is compared takes its turn in each round, every second round backwards, so that whatever else the
-machine does hits all alike; a ratio is taken within a round, and its median counts. So read the ratios, and take
-the images/s for this machine in that quarter of an hour. Rates of a loaded server are taken over whole waves of
-answers. All sides get the same encoded images, and each its own best batch size or number of callers. LitServe gets
-the image as the body of a request and answers with raw float32, decodes on all cores, and batches up to 16; it is
-stopped while others are measured. The worst cosine is that of the image that is farthest from transformers in
-float32. A limit is the number of images/s if nothing but the model's matrix products were computed, at the fastest
-rate that was seen on this machine, and images only decoded by Pillow on all cores; the exported graph needs fewer
-of these than the model has, as its last block computes the CLS token alone."""
+Everything that is compared takes its turn in each round, the two sides of a ratio one after the other, every second
+round backwards, so that whatever else the machine does hits all alike; a ratio is taken within a round, and its
+median counts. So read the ratios, and take the images/s for this machine in that quarter of an hour. Rates of a
+loaded server are taken over whole waves of answers. All sides get the same encoded images, and each its own best
+batch size or number of callers. LitServe gets the image as the body of a request and answers with raw float32,
+decodes on all cores, and batches up to 16; it is stopped while others are measured. ONNX Runtime alone has all
+cores compute each image, as it does by itself; served, each core computes images of its own, which is why that can
+be the faster one. The worst cosine is that of the image that is farthest from transformers in float32. A limit is
+the number of images/s if nothing but the model's matrix products were computed, at the fastest rate that was seen
+on this machine, and images only decoded by Pillow on all cores; the exported graph needs fewer of these than the
+model has, as its last block computes the CLS token alone."""
 
 
 def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:

@@ -65,7 +65,7 @@ def quick(**settings: object) -> Plan:
     """Two minutes: a ViT-Tiny, short looks, few rounds. It shows that all of it works, and how roughly."""
     short = {
         "size": "tiny",
-        "budget_s": 110.0,
+        "budget_s": 104.0,
         "rounds": 3,
         "seconds": 0.5,
         "look_s": 0.4,

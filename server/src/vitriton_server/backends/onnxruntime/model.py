@@ -4,14 +4,19 @@ It reads the same config.pbtxt as the native backend and refuses what that refus
 loads there. Source of the parameters and the checks: triton-inference-server/onnxruntime_backend (README.md,
 onnxruntime.cc).
 
-It imports only the standard library, numpy, onnxruntime and what the python backend brings.
+It imports only the standard library, numpy, onnxruntime, what the python backend brings, and the module beside it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,10 @@ import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+sys.path.insert(0, str(Path(__file__).parent))  # Triton has it there for a model's own file alone
+
+from vitriton_onnxruntime_runs import Arrays, Run, run_batch, side_by_side, sliced
 
 # The cores that this process may really use; the launcher counts them (affinity and cgroup), ONNX Runtime would take
 # all of the host's.
@@ -58,10 +67,27 @@ CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream")
 # Rows of one run on a CPU: more bring no speed there, leave the caches, and take memory for their activations.
 CPU_ROWS = 4
 
+# The same of a run on one core, beside which each other core has such a run of its own.
+CORE_ROWS = 2
+
 # How long a thread looks for work before it sleeps: longer than an operator waits for the one before it. By its default
 # it goes on for tens of milliseconds after a run, on a core that preprocessing needs then.
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 SPIN_US = 1000
+
+# A graph as ONNX Runtime has prepared it for this machine: its weights, ordered as its CPU kernels read them, lie in a
+# file beside it, and all sessions that load it map that file.
+PREPARED_GRAPH = "prepared.onnx"
+PREPARED_PREFIX = "vitriton-onnxruntime-"
+PREPARED_LOCK = "lock"
+SAVE_PREPARED = {
+    "session.optimized_model_external_initializers_file_name": "prepared.bin",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+    "session.save_external_prepacked_constant_initializers": "1",
+}
+PREPARED_SIZES = 2.5  # of the model's files: the weights as they were lie in it too
+IN_MEMORY = ("tmpfs", "ramfs")
+LARGE_TEMPORARY = Path("/var/tmp")  # by the file system hierarchy's standard
 
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
@@ -125,7 +151,7 @@ def session_options(config: Config, cores: int) -> ort.SessionOptions:
 
     Args:
         config: of the model.
-        cores: that this process may use; the model's CPU instances divide them unless the config counts threads itself.
+        cores: that a run may use, unless the config counts threads itself.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about the graph, which the export has checked
@@ -136,9 +162,8 @@ def session_options(config: Config, cores: int) -> ort.SessionOptions:
     if mode not in (0, 1):
         raise LoadError(f"parameter execution_mode is {mode}; it must be 0 (sequential) or 1 (parallel)")
     options.execution_mode = ort.ExecutionMode.ORT_PARALLEL if mode else ort.ExecutionMode.ORT_SEQUENTIAL
-    share = max(1, cores // max(1, config.cpu_instances))
-    options.intra_op_num_threads = max(0, config.number("intra_op_thread_count")) or share
-    options.inter_op_num_threads = max(0, config.number("inter_op_thread_count")) or share
+    options.intra_op_num_threads = max(0, config.number("intra_op_thread_count")) or cores
+    options.inter_op_num_threads = max(0, config.number("inter_op_thread_count")) or cores
     options.add_session_config_entry(SPIN_DURATION, str(SPIN_US))
     arena, pattern = config.flag("enable_mem_arena"), config.flag("enable_mem_pattern")
     if arena is not None:
@@ -276,84 +301,117 @@ def usable_cores() -> int:
     return int(text) if text.isdigit() and int(text) > 0 else len(os.sched_getaffinity(0))
 
 
-Arrays = dict[str, np.ndarray]
-Run = Callable[[list[str], Arrays], list[np.ndarray]]
+def instance_cores(config: Config, cores: int) -> int:
+    """The cores that an instance may use, of those that this process may: the model's CPU instances divide them."""
+    return max(1, cores // max(1, config.cpu_instances))
 
 
-def run_batch(
-    run: Run, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]], batched: bool
-) -> list[Arrays | Exception]:
-    """One answer or error for each request, with as few runs as possible.
+def load(
+    path: Path, config: Config, cores: int, wanted: Sequence[tuple[str, dict[str, str]]]
+) -> tuple[ort.InferenceSession, ort.InferenceSession | None]:
+    """A session of all cores, and one of a single core where the cores are to compute each for itself.
+
+    The two hold their weights once: both map the graph that ONNX Runtime has prepared, from a file that is removed at
+    once. Where there is no room for it, or the config counts threads itself, there is only the first.
 
     Args:
-        run: (output names, name → array) → the arrays of those outputs.
-        feeds: for each request its inputs, (B_i, …) if `batched`.
-        wanted: for each request the names of the outputs that it asked for.
-        batched: whether the first axis is the batch, along which requests are joined.
-
-    Returns:
-        For each request its outputs, views of the joint result, (B_i, …) if `batched`; or the error that it alone made.
-    """
-    if batched and len(feeds) > 1 and _joinable(feeds):
-        try:
-            return _run_joint(run, feeds, wanted)
-        except Exception:  # whose fault it is shows when each request runs alone, below
-            pass
-    answers: list[Arrays | Exception] = []
-    for feed, names in zip(feeds, wanted, strict=True):
-        try:
-            answers.append(dict(zip(names, run(list(names), feed), strict=True)))
-        except Exception as exc:  # whatever a request makes of the graph is that request's answer
-            # with its traceback it would hold this frame, and the frame it: tensors until the garbage collector comes
-            answers.append(exc.with_traceback(None))
-    return answers
-
-
-def sliced(run: Run, rows: int) -> Run:
-    """The same run, some rows of the batch at a time; whole where an output turns out to have no row for each.
-
-    For outputs whose other axes are fixed: where they depend on the batch, slices cannot be put together.
+        path: of the graph.
+        config: of the model.
+        cores: of the instance.
+        wanted: the execution providers.
     """
 
-    def run_slices(names: list[str], feed: Arrays) -> list[np.ndarray]:
-        size = max((len(array) for array in feed.values()), default=0)
-        if size <= rows:
-            return run(names, feed)
-        parts = []
-        for start in range(0, size, rows):
-            part = run(names, {name: array[start : start + rows] for name, array in feed.items()})
-            if any(array.shape[:1] != (min(rows, size - start),) for array in part):
-                return run(names, feed)
-            parts.append(part)
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    def opened(graph: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+        return ort.InferenceSession(str(graph), sess_options=options, providers=wanted)
 
-    return run_slices
+    whole = session_options(config, cores)
+    if wanted[0][0] != "CPUExecutionProvider" or not _cores_may_part(config, cores):
+        return opened(path, whole), None
+    try:
+        with prepared_folder(path.parent) as folder:
+            saving = session_options(config, cores)
+            saving.optimized_model_filepath = str(folder / PREPARED_GRAPH)
+            for entry, value in SAVE_PREPARED.items():
+                saving.add_session_config_entry(entry, value)
+            session = opened(path, saving)
+            if not rows_are_fixed(session.get_outputs()):
+                return session, None
+            del session  # and its own copy of the weights
+            return opened(folder / PREPARED_GRAPH, whole), opened(folder / PREPARED_GRAPH, session_options(config, 1))
+    except Exception as exc:  # if it is the graph's own fault, it shows again
+        session = opened(path, whole)
+        pb_utils.Logger.log_warn(f"{path}: all cores compute each image together, which is slower for batches: {exc}")
+        return session, None
+
+
+def _cores_may_part(config: Config, cores: int) -> bool:
+    return (
+        cores > 1
+        and config.max_batch_size > 0
+        and config.number("intra_op_thread_count") <= 0
+        and config.number("execution_mode") == 0
+    )
+
+
+@contextlib.contextmanager
+def prepared_folder(model: Path) -> Iterator[Path]:
+    """A folder on a disk with room for a model as ONNX Runtime prepares it; it is removed in the end.
+
+    Args:
+        model: the folder of its files.
+
+    Raises:
+        OSError: there is none; the text says what to do.
+    """
+    needed = PREPARED_SIZES * sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
+    temporary = _place_for(needed)
+    _remove_abandoned(temporary)
+    folder = Path(tempfile.mkdtemp(prefix=PREPARED_PREFIX, dir=temporary))
+    try:
+        with (folder / PREPARED_LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # for as long as the process lives, whatever ends it
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _place_for(needed: float) -> Path:
+    """The first of the usual folders for temporary files that is on a disk with so many bytes free."""
+    reasons = []
+    for place in dict.fromkeys((Path(tempfile.gettempdir()), LARGE_TEMPORARY)):
+        if not os.access(place, os.W_OK | os.X_OK):
+            reasons.append(f"{place} cannot be written to")
+        elif (kind := file_system(place)) in IN_MEMORY:
+            reasons.append(f"{place} is in memory ({kind})")
+        elif (free := shutil.disk_usage(place).free) < needed:
+            reasons.append(f"{place} has {free / 1e6:.0f} MB free of {needed / 1e6:.0f}")
+        else:
+            return place
+    raise OSError(f"{', '.join(reasons)}; set TMPDIR to a folder on a disk, with room")
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Removes what processes that were killed while they loaded a model have left."""
+    for folder in temporary.glob(f"{PREPARED_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / PREPARED_LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The type of the file system that a folder is on, as the kernel names it; empty where it does not tell."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.read_text().splitlines():
+        mount, _, kind = line.partition(" - ")
+        if mount.split()[2] == number:
+            return kind.split()[0]
+    return ""
 
 
 def rows_are_fixed(outputs: Iterable[Any]) -> bool:
     """Whether all axes but the batch are fixed, for each of the graph's outputs."""
     return all(node.shape and all(isinstance(dim, int) for dim in node.shape[1:]) for node in outputs)
-
-
-def _joinable(feeds: Sequence[Arrays]) -> bool:
-    first = {name: array.shape[1:] for name, array in feeds[0].items()}
-    return all({name: array.shape[1:] for name, array in feed.items()} == first for feed in feeds[1:])
-
-
-def _run_joint(run: Run, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]]) -> list[Arrays | Exception]:
-    names = list(dict.fromkeys(name for names in wanted for name in names))
-    joint = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
-    sizes = [len(next(iter(feed.values()))) for feed in feeds]
-    results = dict(zip(names, run(names, joint), strict=True))
-    for name, array in results.items():
-        if len(array) != sum(sizes):
-            raise ValueError(f"output {name!r} has {len(array)} rows for a batch of {sum(sizes)}")
-    answers: list[Arrays | Exception] = []
-    start = 0
-    for size, asked in zip(sizes, wanted, strict=True):
-        answers.append({name: results[name][start : start + size] for name in asked})
-        start += size
-    return answers
 
 
 class TritonPythonModel:
@@ -371,27 +429,30 @@ class TritonPythonModel:
         wanted = providers(config, kind, device_id, ort.get_available_providers())
         if wanted[0][0] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's own wheels are on no library path
-        options = session_options(config, usable_cores())
+        cores = instance_cores(config, usable_cores())
         try:
-            self._session = ort.InferenceSession(str(path), sess_options=options, providers=wanted)
+            session, single = load(path, config, cores, wanted)
         except Exception as exc:
             raise LoadError(f"onnxruntime {ort.__version__} cannot load {path}: {exc}") from exc
-        if kind == "GPU" and self._session.get_providers()[0] != "CUDAExecutionProvider":
+        if kind == "GPU" and session.get_providers()[0] != "CUDAExecutionProvider":
             raise LoadError(
                 "instance_group asks for a GPU (KIND_GPU), but onnxruntime could not start its CUDA provider; its "
                 "own error above names the library or the driver that is missing"
             )
-        check_tensors(config, self._session.get_inputs(), self._session.get_outputs())
-        self._scalars = {node.name for node in self._session.get_inputs() if not node.shape}
-        on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
-        slices = on_cpu and config.max_batch_size > 0 and rows_are_fixed(self._session.get_outputs())
-        self._run = sliced(self._run_whole, CPU_ROWS) if slices else self._run_whole
+        check_tensors(config, session.get_inputs(), session.get_outputs())
+        self._scalars = {node.name for node in session.get_inputs() if not node.shape}
         self._run_options = ort.RunOptions()
         if (shrink := config.text(SHRINK_ARENA)) is not None:
             self._run_options.add_run_config_entry(SHRINK_ARENA, shrink)
+        self._run = self._runs(session)
+        on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
+        if on_cpu and config.max_batch_size > 0 and rows_are_fixed(session.get_outputs()):
+            self._run = sliced(self._run, CPU_ROWS)
+        if single is not None:
+            self._run = side_by_side(self._runs(single), self._run, cores, CORE_ROWS)
 
-    def _run_whole(self, names: list[str], feed: Arrays) -> list[np.ndarray]:
-        return self._session.run(names, feed, self._run_options)
+    def _runs(self, session: ort.InferenceSession) -> Run:
+        return lambda names, feed: session.run(names, feed, self._run_options)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answers a batch of requests, each with its own tensors or its own error."""
