@@ -25,7 +25,8 @@ class Plan:
         rounds: at most.
         seconds: of each measurement; of a loaded server longer, until its callers had two answers each.
         look_s: of a short look for the best setting.
-        looks: at each.
+        looks: at each setting of our own side.
+        peer_looks: at each setting of the pipelines, which are not to lose by a look in a slow moment.
         sweep_s: of a point of the sweep.
         steady: how requests at a steady rate come, for one measurement after the other.
         steady_s: of each of these.
@@ -44,16 +45,17 @@ class Plan:
     work: Path
     reuse: bool = False
     perf_analyzer: Path | None = None
-    budget_s: float = 1230.0
+    budget_s: float = 1290.0
     rounds: int = 5
     seconds: float = 4.0
     look_s: float = 2.0
     looks: int = 1
+    peer_looks: int = 3
     sweep_s: float = 6.0
-    steady: tuple[Arrivals, ...] = ("constant", "poisson", "constant")
-    steady_s: float = 15.0
+    steady: tuple[Arrivals, ...] = ("constant", "constant", "poisson", "constant", "constant")
+    steady_s: float = 10.0
     looks_after: int = 5
-    after_s: float = 255.0
+    after_s: float = 300.0
     callers: tuple[int, ...] = (1, 16, names.MANY)
     batches: tuple[int, ...] = (1, 8, 16)
     all_ways: bool = True
@@ -69,6 +71,7 @@ def quick(**settings: object) -> Plan:
         "rounds": 3,
         "seconds": 0.5,
         "look_s": 0.4,
+        "peer_looks": 1,
         "sweep_s": 1.0,
         "steady": ("constant",),
         "steady_s": 2.0,

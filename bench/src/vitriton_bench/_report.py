@@ -255,12 +255,16 @@ class Report:
             precision: best_callers(self.document["sweep"], precision) for precision in ("fp32", self._fast)
         }
         self._clock.say(f"which of the batch sizes {', '.join(map(str, self._plan.batches))} is best for each")
-        looks: dict[str, Any] = {names.pipeline(dtype): own.sample for dtype, own in self._pipelines.items()}
+        peers = {names.pipeline(dtype): own.sample for dtype, own in self._pipelines.items()}
+        graphs: dict[str, Any] = {}
         for precision, own in self._bares.items():
-            looks[names.bare(precision, "ready pixels")] = own.ready_pixels
-            looks[names.bare(precision, "from JPEG")] = own.from_bytes
+            graphs[names.bare(precision, "ready pixels")] = own.ready_pixels
+            graphs[names.bare(precision, "from JPEG")] = own.from_bytes
+        plan = self._plan
         speeds = {
-            name: best_of(look, self._plan.batches, self._plan.look_s, self._plan.looks) for name, look in looks.items()
+            name: best_of(sample, plan.batches, plan.look_s, looks)
+            for samples, looks in ((peers, plan.peer_looks), (graphs, plan.looks))
+            for name, sample in samples.items()
         }
         self.document["looks"] = {name: {str(b): speed for b, speed in own.items()} for name, own in speeds.items()}
         settings["batch"] = {name: max(own, key=lambda batch: own[batch]) for name, own in speeds.items()}
