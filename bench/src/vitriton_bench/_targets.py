@@ -138,7 +138,8 @@ def targets(document: Document) -> list[Target]:
             bound=2.5,
             at_least=False,
             ratios=lambda known: _steady(known, "constant"),
-            note=f"requests come at equal intervals{_jitter(document)}",
+            note=f"requests come at equal intervals{_jitter(document)}. A queue that a slow moment has left goes "
+            "slowly, because Triton's batcher does not wake up when an instance gets free (bench/queue_policy.py)",
         ),
         Target(
             what="preprocessing inside of the step / cores × Pillow on one core",
