@@ -49,6 +49,12 @@ def test_from_nothing(stack, reference):
     embeds_as(reference, stack)
 
 
+def test_each_core_computes_images_of_its_own(stack):
+    """The volume of the CPU file has room for the prepared graph, and nothing stays in it."""
+    assert "all cores compute each image together" not in stack.logs("triton")
+    assert stack.execute("triton", "ls", "-A", "/var/tmp").stdout == ""
+
+
 def test_healthy_means_every_model(stack):
     """The health check asks for each of the export's models, and says no where one is missing."""
     said = stack.execute("triton", "vitriton-health", "--repository", "/data/models").stdout
