@@ -11,6 +11,7 @@ core, with so many images at a time. What is printed is the median of the ratios
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import time
@@ -58,7 +59,7 @@ def main() -> None:
     together, alone = session(arguments.graph, cores), session(arguments.graph, 1)
     ways: dict[str, Callable[[], Embeddings]] = {f"together, {TOGETHER}": lambda: way(together, pixels, TOGETHER, 1)}
     for rows in ALONE:
-        ways[f"each alone, {rows}"] = lambda rows=rows: way(alone, pixels, rows, cores)  # type: ignore[misc]
+        ways[f"each alone, {rows}"] = functools.partial(way, alone, pixels, rows, cores)
     made = {name: run() for name, run in ways.items()}
     first = next(iter(ways))
     took: dict[str, list[float]] = {name: [] for name in ways}

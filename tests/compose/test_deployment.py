@@ -55,6 +55,17 @@ def test_each_core_computes_images_of_its_own(stack):
     assert stack.execute("triton", "ls", "-A", "/var/tmp").stdout == ""
 
 
+def test_the_kernel_schedules_triton_as_batch_work(stack):
+    """The container, without capabilities and under Docker's seccomp profile, may ask for it."""
+    policies = """
+import os, pathlib
+for path in pathlib.Path("/proc").glob("[0-9]*/comm"):
+    if path.read_text().strip() == "tritonserver":
+        print(os.sched_getscheduler(int(path.parent.name)) == os.SCHED_BATCH)
+"""
+    assert stack.execute("triton", "python3", "-c", policies).stdout.split() == ["True"]
+
+
 def test_healthy_means_every_model(stack):
     """The health check asks for each of the export's models, and says no where one is missing."""
     said = stack.execute("triton", "vitriton-health", "--repository", "/data/models").stdout

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from server.processes import children, is_running, is_zombie, shared_memory, wait_until
-from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
+from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy, _guard
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
@@ -51,6 +51,35 @@ def test_a_with_block_leaves_nothing(python_repository: Path, work_folder: Path)
     assert not any(region.exists() for region in memory)
     assert not list(work_folder.iterdir())
     assert set(threading.enumerate()) <= threads
+
+
+def test_the_kernel_lets_a_thread_finish_what_wakes_another(python_repository: Path) -> None:
+    """All of tritonserver's threads, and its stubs, are SCHED_BATCH; the launcher is what it was."""
+    with TritonServer(python_repository) as server:
+        threads = [int(thread.name) for thread in Path(f"/proc/{server.pid}/task").iterdir()]
+        assert {os.sched_getscheduler(pid) for pid in (*threads, *children(server.pid))} == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_a_policy_of_the_kernel_that_someone_chose_stays(python_repository: Path) -> None:
+    """A launcher that runs as SCHED_IDLE starts a tritonserver that does."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    try:
+        with TritonServer(python_repository) as server:
+            assert os.sched_getscheduler(server.pid) == os.SCHED_IDLE
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def test_a_sandbox_without_policies_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel refuses, tritonserver runs as it would have."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.sched_setscheduler", refuse)
+    _guard.schedule_as_batch()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_a_server_starts_once(python_repository: Path) -> None:

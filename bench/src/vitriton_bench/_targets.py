@@ -138,8 +138,7 @@ def targets(document: Document) -> list[Target]:
             bound=2.5,
             at_least=False,
             ratios=lambda known: _steady(known, "constant"),
-            note=f"requests come at equal intervals{_jitter(document)}. A queue that a slow moment has left goes "
-            "slowly, because Triton's batcher does not wake up when an instance gets free (bench/queue_policy.py)",
+            note=f"requests come at equal intervals{_jitter(document)}; see bench/wake_ups.py",
         ),
         Target(
             what="preprocessing inside of the step / cores × Pillow on one core",

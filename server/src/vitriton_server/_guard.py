@@ -60,6 +60,19 @@ def clean_up(runtime_folder: str, shm_prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
+def schedule_as_batch() -> None:
+    """Lets this process, and all that it starts, finish what it is at before a thread that it has woken up runs.
+
+    Triton's batcher must not run before the thread that wakes it up has said that its instance is free: with a queue
+    policy it would then leave a waiting request alone until the next one comes, or for half a second
+    (`DynamicBatchScheduler::WaitForPayloadSlotAvailable` and `Payload::Execute` in triton-inference-server/core). The
+    kernel prefers the woken thread; not so SCHED_BATCH, see sched(7).
+    """
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else someone has chosen
+        with contextlib.suppress(OSError):  # a sandbox that does not know it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _wake_on_child() -> int:
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
@@ -82,6 +95,7 @@ def _start(libc: ctypes.CDLL, command: Sequence[str]) -> int:
         for number in (*_IGNORED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        schedule_as_batch()
         os.execv(command[0], list(command))
     except OSError as exc:
         os.write(2, f"cannot start {command[0]}: {exc}\n".encode())
