@@ -22,7 +22,15 @@ def significant(value: Any) -> Any:
 
 def write(document: dict[str, Any], target: Path) -> None:
     """All of it or none."""
+    write_text(json.dumps(document, indent=1) + "\n", target)
+
+
+def write_text(text: str, target: Path) -> None:
+    """All of it or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
-    draft.write_text(json.dumps(document, indent=1) + "\n")
-    draft.replace(target)
+    try:
+        draft.write_text(text)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

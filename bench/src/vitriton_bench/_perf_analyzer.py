@@ -22,6 +22,10 @@ _SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52"
 _MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
 # What the program is linked to and few systems have → what nvidia-pytriton's copy of it is called.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
+_LAUNCHER = """#!/bin/sh
+folder=$(dirname "$(dirname "$(readlink -f "$0")")")
+LD_LIBRARY_PATH="$folder/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "$folder/perf_analyzer" "$@"
+"""
 _PIP_S = 600.0
 _ERROR_LINES = 5
 
@@ -88,6 +92,7 @@ def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
             unpacked.chmod(0o755)
             unpacked.replace(executable)
     _link_libraries(folder / "lib")
+    _write_launcher(folder)
     return _checked(executable, folder / "lib")
 
 
@@ -137,6 +142,19 @@ def _link_libraries(folder: Path) -> None:
                 link = Path(temporary) / name
                 link.symlink_to(library)
                 link.replace(folder / name)
+
+
+def _write_launcher(folder: Path) -> None:
+    """`bin/perf_analyzer`, for a shell's PATH: it finds the libraries by itself."""
+    launcher = folder / "bin" / "perf_analyzer"
+    if launcher.is_file() and launcher.read_text() == _LAUNCHER:
+        return
+    launcher.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:  # another process may be starting it
+        draft = Path(temporary) / launcher.name
+        draft.write_text(_LAUNCHER)
+        draft.chmod(0o755)
+        draft.replace(launcher)
 
 
 def _checked(executable: Path, libraries: Path | None) -> PerfAnalyzer:

@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from vitriton_bench import _names as names
 from vitriton_bench._errors import BenchError
 from vitriton_bench._perf_analyzer import PerfAnalyzer
 from vitriton_bench._statistics import Source, Split, bottleneck, split
@@ -64,6 +65,12 @@ class Point:
     rate: float | None = None
     arrivals: Arrivals = "constant"
     shared_memory: SharedMemory = "none"
+
+    def __str__(self) -> str:
+        """As the tables name it."""
+        load = names.callers(self.concurrency) if self.rate is None else f"{self.rate:.3g}/s {self.arrivals}"
+        shared = ", shared memory" if self.shared_memory == "system" else ""
+        return f"{self.kind}, {self.protocol}, batch {self.batch}, {load}{shared}"
 
 
 def grid(

@@ -86,7 +86,8 @@ class Report:
         """Measures; returns the document, also after an interruption.
 
         Raises:
-            BenchError: something that everything else needs is missing.
+            BenchError: something that everything else needs is missing, or there was no time for any load.
+            KeyboardInterrupt: it was interrupted before anything was measured.
         """
         needed = (self._prepare, self._limits, self._start)
         others = (
@@ -109,10 +110,20 @@ class Report:
                     self._attempt(phase)
                     self._save()
             except KeyboardInterrupt:
+                if not self._has_measured():
+                    self._clock.say("interrupted before anything was measured")
+                    raise
                 self.document["interrupted"] = True
                 self._clock.say("interrupted: what was measured so far is kept")
+        if not self._has_measured():
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.document["failed"].items())
+            raise BenchError(f"nothing was measured: {reasons}")
         self.document["took_s"] = self._clock.elapsed_s
         return self._save()
+
+    def _has_measured(self) -> bool:
+        """Whether there is more than the machine's limits; until then a file of before stays."""
+        return any(self.document.get(phase) for phase in ("sweep", "rounds"))
 
     def _attempt(self, phase: Callable[[], None]) -> None:
         """A phase that fails, or for which no time is left, costs its own figures only."""
@@ -128,7 +139,7 @@ class Report:
 
     def _save(self) -> dict[str, Any]:
         known: dict[str, Any] = _document.significant(self.document)
-        if self._target is not None:
+        if self._target is not None and self._has_measured():
             _document.write(known, self._target)
         return known
 

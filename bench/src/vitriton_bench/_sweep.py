@@ -51,6 +51,7 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Callable[[str], No
 
     Raises:
         BenchError: no point can be measured.
+        KeyboardInterrupt: it was interrupted before the first point was over.
     """
     paths = find_images(sweep.images)
     document: dict[str, Any] = {
@@ -81,14 +82,16 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Callable[[str], No
                         point,
                         say,
                     )
-                    if target is not None:
+                    if target is not None and document["sweep"]:  # else what is there stays
                         _document.write(document, target)
     except KeyboardInterrupt:
+        if not document["sweep"]:
+            say("interrupted before anything was measured")
+            raise
         document["interrupted"] = True
         say("interrupted: what was measured so far is kept")
     if not document["sweep"]:
-        reasons = list(document["failed"].values())
-        raise BenchError(reasons[0] if reasons else "interrupted before the first point was over")
+        raise BenchError(next(iter(document["failed"].values())))
     if target is not None:
         _document.write(document, target)
     return document
@@ -101,8 +104,8 @@ def _add(
     try:
         document["sweep"].append(_document.significant(measured()))
     except BenchError as exc:
-        document["failed"][repr(point)] = str(exc)
-        say(str(exc))
+        document["failed"][str(point)] = str(exc)
+        say(f"{point}: {exc}" if document["sweep"] else f"{point} failed")
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def photos(document: Document) -> str:
 
 def left_out(document: Document) -> list[str]:
     """What could not be measured, a line each."""
-    lines = [f"{name} was left out: {reason.splitlines()[0]}" for name, reason in document.get("failed", {}).items()]
+    lines = [f"left out: {name} ({reason.splitlines()[0]})" for name, reason in document.get("failed", {}).items()]
     if document.get("interrupted"):
         lines.append("The run was interrupted; what is missing was not measured.")
     return lines

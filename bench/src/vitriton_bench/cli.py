@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _CALLERS = "1,2,4,8,16,32"
 _QUICK_CALLERS = "1,8"
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    context: typer.Context,
     name: Annotated[str | None, typer.Argument(help="An export, to sweep over; without it, the whole report.")] = None,
     images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")] = Path("examples/photos"),
     quick: Annotated[bool, typer.Option("--quick", help="Two minutes: short, and with a small model.")] = False,
@@ -80,6 +81,7 @@ def bench(
     """Measure an export under load (NAME), or everything beside the alternatives (no NAME), with perf_analyzer."""
     from rich.console import Console
     from vitriton.cli import fail
+    from vitriton.commands._signals import Signals
 
     from vitriton_bench._errors import BenchError
     from vitriton_bench._payload import NoImageError
@@ -87,21 +89,26 @@ def bench(
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         if again is not None:
+            _check_outputs({"--markdown": markdown, "--plots": plots})
             document = _read(again)
+        elif payload is not None:
+            _write_payload(name, images, payload)
+            return
         else:
+            _check_options(context, name)
+            _check_outputs({"--json": output, "--markdown": markdown, "--plots": plots})
             _check_images(images)
-            if payload is not None:
-                _write_payload(name, images, payload)
-                return
-            if name is None:
-                settings = {"model": model, "images": images, "work": work, "reuse": reuse, "accelerator": accelerator}
-                document = _report(settings, quick, minutes, perf_analyzer, output, progress.print)
-            else:
-                callers = _QUICK_CALLERS if quick and concurrency == _CALLERS else concurrency
-                length = _QUICK_SECONDS if quick and seconds == _SECONDS else seconds
-                lists = (kinds, protocol, batch_size, callers, shared_memory)
-                where = {"name": name, "repository": repository, "images": images, "perf_analyzer": perf_analyzer}
-                document = _sweep(where, url or [], lists, length, output, progress.print)
+            with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does: in order, with what was measured
+                if name is None:
+                    settings = {"model": model, "images": images, "work": work, "reuse": reuse}
+                    settings["accelerator"] = accelerator
+                    document = _report(settings, quick, minutes, perf_analyzer, output, progress.print)
+                else:
+                    callers = _QUICK_CALLERS if quick and concurrency == _CALLERS else concurrency
+                    length = _QUICK_SECONDS if quick and seconds == _SECONDS else seconds
+                    lists = (kinds, protocol, batch_size, callers, shared_memory)
+                    where = {"name": name, "repository": repository, "images": images, "perf_analyzer": perf_analyzer}
+                    document = _sweep(where, url or [], lists, length, output, progress.print)
         _show(document, markdown, plots)
         if document.get("interrupted") and again is None:
             raise typer.Exit(_INTERRUPTED)
@@ -219,22 +226,66 @@ def _numbers(text: str, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _check_images(images: Path) -> None:
+def _check_options(context: typer.Context, name: str | None) -> None:
+    """Refuses options of the other mode: without its NAME a sweep would be a report, which takes twenty minutes."""
+    other = _SWEEP if name is None else _REPORT
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        is_given = source is not None and source.name == "COMMANDLINE"
+        if getattr(option, "rich_help_panel", None) == other and is_given:
+            does = "name an export to sweep over" if name is None else "leave NAME out for the report"
+            raise typer.BadParameter(f"belongs to the {other[0].lower()}{other[1:]}; {does}", param_hint=option.opts[0])
+
+
+def _check_outputs(targets: Mapping[str, Path | None]) -> None:
+    """Finds out what cannot be written before anything is measured."""
+    import tempfile
+
+    for option, path in targets.items():
+        if path is None:
+            continue
+        is_folder = option == "--plots"
+        if path.exists() and path.is_dir() != is_folder:
+            found, wanted = ("a file", "folder") if is_folder else ("a folder", "file")
+            raise typer.BadParameter(f"{path} is {found}; name a {wanted}", param_hint=option)
+        folder = path if is_folder else path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as exc:
+            raise typer.BadParameter(f"{folder} cannot be written to: {exc.strerror}", param_hint=option) from exc
+
+
+def _check_images(images: Path) -> list[Path]:
+    """The files, once each has been decoded: an image that cannot be would be an error in the middle of a run."""
+    from PIL import Image, UnidentifiedImageError
+
     from vitriton_bench._errors import BenchError
     from vitriton_bench._payload import SUFFIXES, find_images
 
-    if not find_images(images):
+    files = find_images(images)
+    if not files:
         raise BenchError(
             f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
         )
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.load()
+        except Exception as exc:  # decoders raise what they like
+            reason = "is no image" if isinstance(exc, UnidentifiedImageError) else f"cannot be decoded: {exc}"
+            raise BenchError(f"{file} {reason}; take it out of the folder, or name another with --images") from exc
+    return files
 
 
 def _write_payload(name: str | None, images: Path, target: Path) -> None:
-    from vitriton_bench._payload import find_images, write_payload
+    from vitriton_bench._payload import write_payload
 
     if name is not None:
         raise typer.BadParameter("measures nothing, so it takes no NAME", param_hint="--write-payload")
-    files = find_images(images)
+    _check_outputs({"--write-payload": target})
+    files = _check_images(images)
     write_payload(files, target)
     print(f"{target}: {len(files)} images")
 
@@ -254,6 +305,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -> None:
+    from vitriton_bench._document import write_text
     from vitriton_bench._markdown import page
     from vitriton_bench._terminal import show
 
@@ -265,5 +317,4 @@ def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -
         base = markdown.parent if markdown is not None else plots
         pictures = {TITLES[path.name]: os.path.relpath(path, base) for path in draw(document, plots)}
     if markdown is not None:
-        markdown.parent.mkdir(parents=True, exist_ok=True)
-        markdown.write_text(page(document, pictures))
+        write_text(page(document, pictures), markdown)
