@@ -59,6 +59,19 @@ def test_each_flag_has_its_place() -> None:
         assert step.dynamic_batching.default_queue_policy.default_timeout_microseconds == 250_000
 
 
+def test_queues_without_limits() -> None:
+    """Each limit can be left out; with neither there is no policy, but dynamic batching, in both steps."""
+    configs = _deployment.configs(marked.deployment("m", serving=Serving(max_queue_size=0, queue_timeout_ms=0)), 1)
+    for step in (configs["m_pooled_encoder"], configs["m_preprocess"]):
+        assert step.HasField("dynamic_batching")
+        assert not step.dynamic_batching.HasField("default_queue_policy")
+    timeout = encoder(max_queue_size=0).dynamic_batching.default_queue_policy
+    assert (timeout.max_queue_size, timeout.default_timeout_microseconds) == (0, 60_000_000)
+    assert timeout.allow_timeout_override
+    size = encoder(queue_timeout_ms=0).dynamic_batching.default_queue_policy
+    assert (size.max_queue_size, size.default_timeout_microseconds, size.allow_timeout_override) == (256, 0, False)
+
+
 @pytest.mark.parametrize(
     ("options", "preferred"),
     [
@@ -130,8 +143,8 @@ def test_openvino() -> None:
         ({"device": "cpu", "accelerator": "tensorrt"}, "tensorrt runs on a GPU, and device is cpu; leave out one"),
         ({"instances": 0}, "instances is 0; it must be from 1 to 64"),
         ({"max_queue_delay_us": -1}, "max_queue_delay_us is -1; it must be from 0"),
-        ({"max_queue_size": 0}, "max_queue_size is 0; it must be from 1"),
-        ({"queue_timeout_ms": 0}, "queue_timeout_ms is 0; it must be from 1"),
+        ({"max_queue_size": -1}, "max_queue_size is -1; it must be from 0"),
+        ({"queue_timeout_ms": -1}, "queue_timeout_ms is -1; it must be from 0"),
         ({"max_batch_size": 8, "warmup": (1, 16)}, "warmup has the batch size 16; it must be from 1 to 8"),
         ({"accelerator": "tensorrt", "tensorrt_cache": ""}, "tensorrt_cache is empty"),
     ],

@@ -78,8 +78,8 @@ class ExportOptions:
         device: see `Serving`, as for all that follow.
         instances: of each encoder.
         max_queue_delay_us: how long a request may wait for others to share its batch.
-        max_queue_size: requests that wait, in each step.
-        queue_timeout_ms: the longest that a request waits in a step.
+        max_queue_size: requests that wait, in each step; 0: any number.
+        queue_timeout_ms: the longest that a request waits in a step; 0: any time.
         accelerator: an execution accelerator of Triton's native onnxruntime backend.
         tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it.
         warmup: batch sizes that an encoder runs before it is ready; None chooses them.

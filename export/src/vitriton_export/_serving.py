@@ -37,8 +37,9 @@ class Serving:
         instances: of each encoder, on each GPU or on the CPU, where they share the cores.
         max_queue_delay_us: how long a request may wait for others to share its batch. 0: what waits anyway, since all
             instances are busy, goes together.
-        max_queue_size: requests that wait, in each step; one more is refused.
-        queue_timeout_ms: the longest that a request waits in a step; its own timeout may be shorter.
+        max_queue_size: requests that wait, in each step; one more is refused. 0: any number.
+        queue_timeout_ms: the longest that a request waits in a step; its own timeout may be shorter. 0: any time. With
+            both 0 Triton gives an instance its next batch ahead of time.
         accelerator: an execution accelerator of Triton's native onnxruntime backend.
         tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it; relative to the folder in
             which the server was started, or absolute.
@@ -63,8 +64,8 @@ class Serving:
         for field, least, most in (
             ("instances", 1, MAX_INSTANCES),
             ("max_queue_delay_us", 0, MAX_QUEUE_DELAY_US),
-            ("max_queue_size", 1, MAX_QUEUE_SIZE),
-            ("queue_timeout_ms", 1, MAX_QUEUE_TIMEOUT_MS),
+            ("max_queue_size", 0, MAX_QUEUE_SIZE),
+            ("queue_timeout_ms", 0, MAX_QUEUE_TIMEOUT_MS),
         ):
             value = getattr(self, field)
             if not least <= value <= most:
@@ -126,7 +127,7 @@ def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
 
 
 def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, preferred: int | None = None) -> None:
-    """Dynamic batching with a bounded queue.
+    """Dynamic batching, with a bounded queue unless neither bound is asked for.
 
     Args:
         config: of a step.
@@ -134,16 +135,19 @@ def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, prefe
         delay: whether requests wait for others here; one step is enough.
         preferred: images of a batch where more wait; None: as many as there are.
     """
+    config.dynamic_batching.SetInParent()  # it may be empty
     if preferred is not None:
         config.dynamic_batching.preferred_batch_size.append(preferred)
     if delay and serving.max_queue_delay_us:
         config.dynamic_batching.max_queue_delay_microseconds = serving.max_queue_delay_us
-    policy = config.dynamic_batching.default_queue_policy
-    policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    # a request's own timeout counts only where the model has one as well
-    policy.default_timeout_microseconds = serving.queue_timeout_ms * 1000
-    policy.allow_timeout_override = True
-    policy.max_queue_size = serving.max_queue_size
+    if serving.max_queue_size:
+        config.dynamic_batching.default_queue_policy.max_queue_size = serving.max_queue_size
+    if serving.queue_timeout_ms:
+        policy = config.dynamic_batching.default_queue_policy
+        policy.timeout_action = pb.ModelQueuePolicy.REJECT
+        # a request's own timeout counts only where the model has one as well
+        policy.default_timeout_microseconds = serving.queue_timeout_ms * 1000
+        policy.allow_timeout_override = True
 
 
 def add_warmup(config: pb.ModelConfig, serving: Serving) -> None:

@@ -137,12 +137,20 @@ def export(
     ] = 0,
     max_queue_size: Annotated[
         int,
-        typer.Option(min=1, max=MAX_QUEUE_SIZE, rich_help_panel=_SERVING, help="Requests that wait, in each step."),
+        typer.Option(
+            min=0,
+            max=MAX_QUEUE_SIZE,
+            rich_help_panel=_SERVING,
+            help="Requests that wait, in each step; 0: any number.",
+        ),
     ] = 256,
     queue_timeout_ms: Annotated[
         int,
         typer.Option(
-            min=1, max=MAX_QUEUE_TIMEOUT_MS, rich_help_panel=_SERVING, help="Longest wait of a request, in each step."
+            min=0,
+            max=MAX_QUEUE_TIMEOUT_MS,
+            rich_help_panel=_SERVING,
+            help="Longest wait of a request, in each step; 0: any time.",
         ),
     ] = 60_000,
     accelerator: Annotated[
