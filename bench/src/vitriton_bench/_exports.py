@@ -17,7 +17,7 @@ from vitriton_bench._checkpoint import random_vit
 from vitriton_bench._errors import BenchError
 from vitriton_bench._plan import Plan
 
-PEER_BATCH = 16  # most images in a batch of LitServe's; more bring nothing on a CPU, and cost latency
+PEER_BATCH = 16  # most images in a batch of LitServe's: bench/litserve_batches.py
 _LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}
 
 
