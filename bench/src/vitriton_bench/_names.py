@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 MANY = 32  # callers of a loaded server
 
@@ -37,3 +38,11 @@ def one_by_one(precision: str) -> str:
 def callers(number: int) -> str:
     """So many of them."""
     return "1 caller" if number == 1 else f"{number} callers"
+
+
+def load(way: Mapping[str, Any]) -> str:
+    """A way to load a server, by the attributes of a `Point`."""
+    rate = way.get("rate")
+    comes = callers(way["concurrency"]) if rate is None else f"{rate:.3g}/s {way['arrivals']}"
+    shared = ", shared memory" if way["shared_memory"] == "system" else ""
+    return f"{way['kind']}, {way['protocol']}, batch {way['batch']}, {comes}{shared}"

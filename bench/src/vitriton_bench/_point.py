@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -68,9 +68,7 @@ class Point:
 
     def __str__(self) -> str:
         """As the tables name it."""
-        load = names.callers(self.concurrency) if self.rate is None else f"{self.rate:.3g}/s {self.arrivals}"
-        shared = ", shared memory" if self.shared_memory == "system" else ""
-        return f"{self.kind}, {self.protocol}, batch {self.batch}, {load}{shared}"
+        return names.load(asdict(self))
 
 
 def grid(

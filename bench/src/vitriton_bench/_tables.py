@@ -162,11 +162,7 @@ def _limits(document: Document) -> Table:
 
 
 def _load(row: Document) -> str:
-    callers = row.get("concurrency")
-    load = f"{row['rate']:.3g}/s {row['arrivals']}" if callers is None else names.callers(callers)
-    parts = [row["precision"]] if "precision" in row else []
-    parts += [row["kind"], row["protocol"], f"batch {row['batch']}", load]
-    return ", ".join(parts) + (", shared memory" if row["shared_memory"] == "system" else "")
+    return ", ".join([*([row["precision"]] if "precision" in row else []), names.load(row)])
 
 
 def _sweep(document: Document) -> Table:
