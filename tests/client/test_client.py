@@ -181,6 +181,58 @@ def test_one_deadline_for_all(client_on):
     assert transport.timeouts_s == [request.timeout_s for request in transport.requests]
 
 
+def test_a_request_may_wait_for_those_before_it(client_on):
+    """Without a total time, a request has the client's time for itself and for each one that is before it."""
+
+    def after_send(sent):
+        if len(sent) == 3:
+            for pending in sent:
+                pending.finish()
+
+    transport = FakeTransport(max_batch_size=1, after_send=after_send)
+    client_on(transport, timeout_s=5.0, options=Options(max_in_flight=3)).embed(images(3))
+    np.testing.assert_allclose(transport.timeouts_s, [5.0, 10.0, 15.0], atol=1.0)
+
+
+def test_a_call_without_answers_ends(client_on):
+    """When nothing is answered any more, the call ends, and says how long that was."""
+    transport = FakeTransport(max_batch_size=1, after_send=lambda sent: sent[-1].finish() if len(sent) == 1 else None)
+    with pytest.raises(DeadlineExceeded, match=r"the time of 0\.2 s for the call .* is over since the last answer"):
+        client_on(transport, timeout_s=0.2).embed(images(3))
+    assert all(pending.cancelled for pending in transport.sent[1:])
+
+
+def test_an_overtaken_request_is_missed(client_on):
+    """A request that is never answered ends a stream in its time, also when all those after it are answered."""
+
+    def after_send(sent):
+        if len(sent) > 1:
+            threading.Timer(0.01, sent[-1].finish).start()
+
+    transport = FakeTransport(max_batch_size=1, after_send=after_send)
+    with pytest.raises(DeadlineExceeded):
+        for _ in client_on(transport, timeout_s=0.3).stream(iter(lambda: b"a", None), ordered=False):
+            pass
+    assert len(transport.sent) > 5
+
+
+def test_a_request_that_is_turned_away_goes_to_the_end_of_the_line(client_on):
+    """A busy server ends no call as long as it answers: what it turned away waits behind the others."""
+    begin = time.monotonic()
+
+    def answer(request):
+        if request.images == [b"busy"] and time.monotonic() < begin + 0.8:
+            raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
+        return first_bytes(request)
+
+    transport = FakeTransport(
+        answer, max_batch_size=1, after_send=lambda sent: threading.Timer(0.02, sent[-1].finish).start()
+    )
+    options = Options(initial_backoff_s=0.01, max_backoff_s=0.01)
+    client = client_on(transport, timeout_s=0.3, options=options)
+    assert len(client.embed([b"busy", *[b"a"] * 200])) == 201
+
+
 def test_no_deadline(client_on):
     """None is no limit, and is not replaced by the client's own."""
     transport = FakeTransport()

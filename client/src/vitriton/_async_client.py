@@ -128,7 +128,9 @@ class AsyncClient:
         core = self._core
         core.check_usable()
         check_choices(pool, on_error, dtype)
-        deadline = Deadline.after(core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s))
+        waits = isinstance(timeout_s, Unset)  # as long as answers come
+        limit_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
+        deadline = Deadline.after(limit_s)
         items, total = _as_images(images)
         service = await self._service(pool, deadline)
         sink = make_sink(service, dtype, total, on_error)
@@ -140,7 +142,7 @@ class AsyncClient:
             sink,
             mailbox.put,
             deadline=deadline,
-            timeout_s=None,
+            timeout_s=limit_s if waits else None,
             total=total,
             returns_errors=on_error == "return",
             inline=False,

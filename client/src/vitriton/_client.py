@@ -45,7 +45,8 @@ class Client:
             without a port Triton's own, 8001 for gRPC and 8000 for HTTP. Several, in a sequence or with commas between
             them, take turns, and stand in for each other. So do the addresses behind one name.
         model: the name that the model was exported under, without `_pooled` or `_unpooled`.
-        timeout_s: total time of each call that is not given its own, in seconds; None is no limit.
+        timeout_s: the longest that a call waits for its first answer, and from each answer for the next, in seconds;
+            None is no limit. A call can be given a total time in its place.
         options: what the client may spend.
         tls: for grpcs:// and https://: whom to trust, and who the client is.
         token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
@@ -140,7 +141,8 @@ class Client:
                 object, PIL image, uint8 array (H, W, 3) RGB. One of these alone is a list of one. Paths, URLs, bytes
                 and file objects hold an encoded file (JPEG, PNG, WebP, ...).
             pool: one vector an image, or all its tokens.
-            timeout_s: total time of this call, in seconds, all included; None is no limit; not given, the client's.
+            timeout_s: total time of this call, in seconds, all included; None is no limit. Not given, the call has no
+                total: the client's `timeout_s` starts anew with each answer.
             on_error: "raise": an image that cannot be used ends the call. "return": it costs only itself.
             dtype: "float32", or "served" for what the model returns (float16 where it was exported so).
 
@@ -161,7 +163,9 @@ class Client:
         core = self._core
         core.check_usable()
         check_choices(pool, on_error, dtype)
-        deadline = Deadline.after(core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s))
+        waits = isinstance(timeout_s, Unset)  # as long as answers come
+        limit_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
+        deadline = Deadline.after(limit_s)
         items, total = as_images(images)
         service = core.service(pool, deadline)
         sink = make_sink(service, dtype, total, on_error)
@@ -173,7 +177,7 @@ class Client:
             sink,
             mailbox.put,
             deadline=deadline,
-            timeout_s=None,
+            timeout_s=limit_s if waits else None,
             total=total,
             returns_errors=on_error == "return",
             inline=True,
@@ -209,8 +213,8 @@ class Client:
         Args:
             images: as for `embed`.
             pool: as for `embed`.
-            timeout_s: total time of each request with its retries, in seconds; None is no limit; not given, the
-                client's. The whole has no limit.
+            timeout_s: time of each request with its retries, in seconds, which starts anew with each answer to a
+                request before it; None is no limit; not given, the client's. The whole has no limit.
             on_error: "return": an image that cannot be used gives a result with `error`. "raise": it ends the stream.
                 What fails on the side of the server is always raised; it can be gone on with from the last index.
             ordered: results in input order, or as soon as they are there.

@@ -248,7 +248,7 @@ class Core:
                 if cut_short and exc.code is Code.DEADLINE_EXCEEDED and not deadline.expired:
                     exc = self.no_answer(exc)
                 if error is not None and exc.code is Code.DEADLINE_EXCEEDED:
-                    raise after_attempts(error, attempts, deadline.timeout_s) from exc
+                    raise after_attempts(error, attempts, deadline) from exc
                 failed_on.add(server)
                 error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
                 continue
@@ -402,7 +402,7 @@ class Core:
         _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
         self._closing.wait(deadline.bounded_s(wait_s))
         if deadline.expired:
-            raise after_attempts(error, attempts, deadline.timeout_s) from failed
+            raise after_attempts(error, attempts, deadline) from failed
         return error
 
     def _look(self, deadline: Deadline) -> VitritonError | None:

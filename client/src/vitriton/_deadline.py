@@ -1,4 +1,4 @@
-"""One total time for a call, shared by everything that the call does."""
+"""The time that a call, or one request of it, may take."""
 
 from __future__ import annotations
 
@@ -16,19 +16,30 @@ class Deadline:
     """A point in time; made with `Deadline.after`.
 
     Attributes:
-        timeout_s: the total time at the start, in seconds; None is no limit.
-        ends_at: on the clock, in seconds.
-        clock: monotonic, in seconds.
+        timeout_s: the time from the start, or from the last renewal, in seconds; None is no limit.
+        ends_at: the end on the clock, in seconds.
+        clock: a monotonic clock, in seconds.
+        renewed: whether the time has started anew.
     """
 
     timeout_s: float | None
     ends_at: float
     clock: Callable[[], float]
+    renewed: bool = False
 
     @classmethod
     def after(cls, timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
         """A deadline `timeout_s` seconds from now; None is no limit."""
         return cls(timeout_s, math.inf if timeout_s is None else clock() + timeout_s, clock)
+
+    def renew(self) -> None:
+        """Starts the time anew."""
+        if self.timeout_s is not None:
+            self.ends_at, self.renewed = self.clock() + self.timeout_s, True
+
+    def later(self, by_s: float) -> Deadline:
+        """Another deadline, which ends `by_s` seconds after this one."""
+        return Deadline(self.timeout_s, self.ends_at + by_s, self.clock, self.renewed)
 
     def remaining_s(self) -> float | None:
         """Seconds that are left, 0 when it is over; None is no limit."""

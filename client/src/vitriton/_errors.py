@@ -123,10 +123,10 @@ class Unavailable(TransportError):
 
 
 class DeadlineExceeded(TransportError):
-    """The call's total time is over; what was still running has been cancelled.
+    """The call's time is over; what was still running has been cancelled.
 
     Attributes:
-        timeout_s: the total time that the call had, in seconds.
+        timeout_s: the time that the call had in all, or without an answer, in seconds.
     """
 
     def __init__(self, message: str = "", *, timeout_s: float | None = None, **context: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitriton._deadline import Deadline
 from vitriton._errors import (
     ContractMismatch,
     DeadlineExceeded,
@@ -28,8 +29,9 @@ class Call:
     Attributes:
         address: of the server.
         model: as the server knows it.
-        timeout_s: the call's total time.
+        timeout_s: the call's time, in seconds; None is no limit.
         expired: whether that time is over.
+        renewed: whether that time had started anew, with an answer.
         attempts: how many times it was tried.
         indices: of the request's images, in the caller's list.
         sources: of the request's images.
@@ -40,6 +42,7 @@ class Call:
     model: str
     timeout_s: float | None
     expired: bool
+    renewed: bool = False
     attempts: int = 1
     indices: Sequence[int] = ()
     sources: Sequence[str] = ()
@@ -129,20 +132,23 @@ def port_hint(address: str) -> str:
     return "gRPC port (8001 unless it was told otherwise; 8000 is HTTP)"
 
 
-def after_attempts(error: VitritonError, attempts: int, timeout_s: float | None) -> VitritonError:
+def after_attempts(error: VitritonError, attempts: int, deadline: Deadline) -> VitritonError:
     """The error of the last attempt, when the time for others is over: the same, and its text says so."""
-    within = "" if timeout_s is None else f" in {timeout_s:g} s (timeout_s)"
+    within = "" if deadline.timeout_s is None else f" in {deadline.timeout_s:g} s (timeout_s)"
+    if deadline.renewed:
+        within = f"; no other request was answered in the last {deadline.timeout_s:g} s (timeout_s)"
     error.args = (f"{error}; tried {attempts} {'time' if attempts == 1 else 'times'}{within}",)
     error.attempts = attempts
     return error
 
 
 def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded:
-    """The error for a call whose total time is over."""
+    """The error for a call whose time is over."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
+    since = " since the last answer" if call.renewed else ""
     return DeadlineExceeded(
-        f"the time{given} for the call to model {call.model} at {call.address} is over; give it more (timeout_s, None "
-        "for no limit), or fewer images",
+        f"the time{given} for the call to model {call.model} at {call.address} is over{since}; give it more "
+        "(timeout_s, None for no limit), or fewer images",
         timeout_s=call.timeout_s,
         address=call.address,
         model=call.model,

@@ -7,6 +7,7 @@ only `post`, which the shell gives, is called from others.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
@@ -24,6 +25,7 @@ from vitriton._errors import (
     DeadlineExceeded,
     ImageProblem,
     InvalidImage,
+    ServerBusy,
     VitritonError,
     without_frames,
 )
@@ -57,6 +59,7 @@ class _Batch:
         items: that are still to be answered.
         byte_size: of their images.
         deadline: of the request with all its attempts.
+        turn: its place in the line of requests; a server that is busy sends it to the end.
         attempts: so far.
         failed_on: servers that are not worth asking again as long as there are others.
         due_s: when it is sent again.
@@ -72,6 +75,7 @@ class _Batch:
     items: list[Item]
     byte_size: int
     deadline: Deadline
+    turn: int
     attempts: int = 0
     failed_on: set[Server] = field(default_factory=set)
     due_s: float = 0.0
@@ -96,8 +100,10 @@ class Flow:
         encode: makes pixels on this side; None leaves that to the server.
         sink: takes the results.
         post: puts an event, to be called by the shell's thread, in the shell's queue.
-        deadline: of the whole call, or None if each request has `timeout_s` for itself.
-        timeout_s: of each request, in seconds, where there is no `deadline`; None is no limit.
+        deadline: of the whole call; with `timeout_s` it starts anew with each answer. None: the call has no end of its
+            own.
+        timeout_s: of each request, in seconds, counted anew from each answer to a request before it; None: a request
+            has what the call has.
         total: images in the call, None where it is not known.
         returns_errors: whether an image that cannot be used costs only itself.
         inline: whether the shell's thread may wait for what it alone has to wait for: the caller's own objects (files,
@@ -145,6 +151,7 @@ class Flow:
         self._ready_since_s = 0.0
         self._ready_bytes = 0
         self._held_bytes = 0  # ready, or with a server
+        self._turns = itertools.count()
         self._running: set[_Batch] = set()
         self._waiting: list[_Batch] = []  # to be sent again
         self._ended = False
@@ -350,7 +357,12 @@ class Flow:
             used += size
             items.append(self._ready.popleft())
         self._ready_bytes -= used
-        return _Batch(items=items, byte_size=used, deadline=self._deadline or Deadline.after(self._timeout_s))
+        return _Batch(items=items, byte_size=used, deadline=self._request_deadline(), turn=next(self._turns))
+
+    def _request_deadline(self) -> Deadline:
+        if self._deadline is None:
+            return Deadline.after(self._timeout_s)
+        return self._deadline if self._timeout_s is None else self._deadline.later(0.0)
 
     def _send(self, batch: _Batch) -> None:
         now_s = self._core.clock()
@@ -361,7 +373,7 @@ class Flow:
         if promised is self._contract or (promised is not None and self._contract.accepts(promised)):
             self._send_to(batch, batch.server)
         else:
-            attempt, batch.cut_short = self._core.attempt(batch.deadline)
+            attempt, batch.cut_short = self._core.attempt(self._latest_end(batch))
             self._core.submit_control(partial(self._verify, batch, batch.server, attempt, batch.attempts))
 
     def _verify(self, batch: _Batch, server: Server, attempt: Deadline, attempts: int) -> None:
@@ -384,7 +396,7 @@ class Flow:
             raise error
 
     def _send_to(self, batch: _Batch, server: Server) -> None:
-        attempt, batch.cut_short = self._core.attempt(batch.deadline)
+        attempt, batch.cut_short = self._core.attempt(self._latest_end(batch))
         timeout_s = attempt.remaining_s()
         if batch.shares:
             batch.lease = self._core.lease(server, self._contract.reply_bytes(len(batch.items)))
@@ -418,6 +430,13 @@ class Flow:
             self._failed(batch, exc)
             return
         pending.add_done_callback(lambda: self._post(partial(self._done, batch, pending)))
+
+    def _latest_end(self, batch: _Batch) -> Deadline:
+        """When the request's time is over if each request before it takes all of its own."""
+        if self._timeout_s is None:
+            return batch.deadline
+        before = sum(other.turn < batch.turn for other in (*self._running, *self._waiting))
+        return batch.deadline.later(before * self._timeout_s) if before else batch.deadline
 
     def _is_last(self) -> bool:
         """Whether nothing else can be done until the running request is answered."""
@@ -453,6 +472,19 @@ class Flow:
         self._settled += len(batch.items)
         self._held_bytes -= batch.byte_size
         self._running.discard(batch)
+        if self._timeout_s is not None:
+            self._renew(batch)
+
+    def _renew(self, answered: _Batch) -> None:
+        """An answer shows that the server works: the requests behind it have their time anew, and so has the call.
+
+        Not those before it: one that is overtaken again and again would otherwise never be missed.
+        """
+        if self._deadline is not None:
+            self._deadline.renew()
+        for batch in (*self._running, *self._waiting):
+            if batch.turn > answered.turn:
+                batch.deadline.renew()
 
     def _end_attempt(self, batch: _Batch, error: Exception | None, *, drop: bool = False) -> None:
         """Gives back what the running attempt holds. `drop`: the server may still write into the shared memory."""
@@ -529,6 +561,8 @@ class Flow:
             raise error
         if untried and failure in SERVER_DOWN:
             wait_s = 0.0
+        if isinstance(error, ServerBusy):
+            batch.turn = next(self._turns)
         batch.error = error
         batch.due_s = now_s + wait_s
         self._running.discard(batch)
@@ -537,12 +571,12 @@ class Flow:
         _LOG.debug("request of %d images to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
 
     def _check_deadlines(self) -> None:
-        if self._deadline is not None and not self._deadline.expired:
+        if self._timeout_s is None and self._deadline is not None and not self._deadline.expired:
             return  # which all of its requests share
         late = [batch for batch in (*self._running, *self._waiting) if batch.deadline.expired]
         if late:
             raise self._too_late(self._that_tells(late))
-        if self._deadline is not None and not self.finished:
+        if self._deadline is not None and self._deadline.expired and not self.finished:
             raise deadline_exceeded(self._context(None, None))
 
     def _that_tells(self, late: list[_Batch]) -> _Batch:
@@ -554,7 +588,7 @@ class Flow:
 
     def _too_late(self, batch: _Batch) -> VitritonError:
         if batch.error is not None:
-            return after_attempts(batch.error, batch.attempts, batch.deadline.timeout_s)
+            return after_attempts(batch.error, batch.attempts, batch.deadline)
         return deadline_exceeded(self._context(batch, batch.server))
 
     def _context(self, batch: _Batch | None, server: Server | None) -> Call:
@@ -565,6 +599,7 @@ class Flow:
             model=self._contract.model,
             timeout_s=deadline.timeout_s,
             expired=deadline.expired,
+            renewed=deadline.renewed,
             attempts=batch.attempts if batch is not None else 0,
             indices=[item.index for item in items],
             sources=[item.source for item in items],
