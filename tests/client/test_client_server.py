@@ -128,10 +128,11 @@ def test_deadline(client):
 
 def test_a_call_goes_on_as_long_as_answers_come(connect):
     """Without a total time of its own, a call has the client's time anew with each answer; a total time is the end."""
-    images = [b"sleep:0.3"] * 5
-    with connect("tiny", timeout_s=1.0, options=Options(max_request_bytes=1, max_in_flight=1)) as client:
-        assert client.embed(images).shape == (5, 4)
-        assert [result.error for result in client.stream(images)] == [None] * 5
+    images = [b"sleep:0.3"] * 6
+    with connect("tiny", timeout_s=1.5, options=Options(max_request_bytes=1, max_in_flight=1)) as client:
+        client.wait_ready(timeout_s=10)
+        assert client.embed(images).shape == (6, 4)
+        assert [result.error for result in client.stream(images)] == [None] * 6
         with pytest.raises(DeadlineExceeded, match=r"the time of 1 s for the call to model tiny_pooled .* is over;"):
             client.embed(images, timeout_s=1.0)
 
