@@ -101,15 +101,25 @@ class UrlFetcher:
 
     @contextlib.contextmanager
     def _open(self, url: str) -> Iterator[httpx.Response]:
-        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read."""
+        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read.
+
+        What they set as cookies goes with the rest of this fetch, to the hosts that it is for, and with nothing else.
+        """
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        import httpx
+
         client = self._client()
+        cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
         request = client.build_request("GET", url)
         if request.url.port is not None and request.url.port > _LAST_PORT:
             raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
         for _ in range(self._options.url_max_redirects + 1):
             _hide_secrets(request)
+            cookies.set_cookie_header(request)
             response = client.send(request, stream=True)
             try:
+                cookies.extract_cookies(response)
                 if response.next_request is None:
                     yield response
                     return
@@ -137,7 +147,7 @@ class UrlFetcher:
                     timeout=None,  # the operation's deadline is in its place
                     # identity: images are compressed already
                     headers={"User-Agent": f"vitriton/{__version__}", "Accept-Encoding": "identity"},
-                    # one URL's cookies are no business of the next one's
+                    # one URL's cookies are no business of the next one's: see _open
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             return self._http
