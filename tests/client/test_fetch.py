@@ -280,6 +280,24 @@ def test_proxies(fetch, monkeypatch):
     assert asked == [b"GET http://far.invalid/a.jpg HTTP/1.1"]
 
 
+def test_netrc_is_not_read(fetch, monkeypatch, tmp_path):
+    """A login of the user's goes to nobody who only gives a URL."""
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login user password word\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = []
+
+    def script(peer):
+        asked.append(peer.request())
+        peer.send(http("200 OK", b"image"))
+
+    with ScriptedServer(script) as server:
+        assert fetch(f"http://127.0.0.1:{server.port}/a.jpg") == b"image"
+    assert b"authorization" not in asked[0].lower()
+
+
 def test_threads_share_a_fetcher(site):
     """Twelve threads with one fetcher each get their own body, also where some fail."""
     fetcher = UrlFetcher(Options(**OPTIONS))
