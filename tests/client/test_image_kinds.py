@@ -262,6 +262,27 @@ def test_the_client_imports_no_tensor_library():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_are_one_picture(kind, address, pictures, files, embeddings):
+    """A real server gives every form of a picture the same embedding, from `embed` and from `stream`."""
+    picture, file = pictures[0], files[0]
+    forms = [
+        {"bytes": file, "path": None},
+        io.BytesIO(file),
+        picture,
+        picture.transpose(2, 0, 1),
+        to_tensor(picture),
+        to_tensor(picture.transpose(2, 0, 1)),
+        Foreign(picture),
+        np.frombuffer(file, np.uint8),
+    ]
+    with make_client(kind)(address, model="tiny") as client:
+        np.testing.assert_allclose(client.embed(forms), np.repeat(embeddings[:1], len(forms), axis=0), rtol=1e-6)
+        forms[1].seek(0)
+        rows = [result.embedding for result in client.stream(iter(forms))]
+        np.testing.assert_allclose(rows, np.repeat(embeddings[:1], len(forms), axis=0), rtol=1e-6)
+
+
 def test_file_objects_as_before(sent, tmp_path):
     """An ordinary file that has a `file` of its own is read itself."""
 
