@@ -27,6 +27,7 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
 from vitriton import AsyncClient, Client
+from vitriton._wire.channel import CHANNEL_OPTIONS
 from vitriton_bench._median import confidence
 from vitriton_server import TritonServer
 
@@ -119,7 +120,7 @@ def request(batch: int) -> dict[str, Any]:
 def measure_threads(running: TritonServer, batch: int, callers: int, rounds: int, seconds: float) -> list[float]:
     """Ours / hand-written, for each round."""
     ratios = []
-    by_hand = tritonclient.grpc.InferenceServerClient(running.grpc_address)
+    by_hand = tritonclient.grpc.InferenceServerClient(running.grpc_address, channel_args=list(CHANNEL_OPTIONS))
     with Client(running.grpc_address, model="noop") as client:
 
         def hand() -> object:
@@ -138,7 +139,7 @@ def measure_threads(running: TritonServer, batch: int, callers: int, rounds: int
 async def measure_tasks(running: TritonServer, batch: int, callers: int, rounds: int, seconds: float) -> list[float]:
     """Ours / hand-written, for each round."""
     ratios = []
-    by_hand = tritonclient.grpc.aio.InferenceServerClient(running.grpc_address)
+    by_hand = tritonclient.grpc.aio.InferenceServerClient(running.grpc_address, channel_args=list(CHANNEL_OPTIONS))
     async with AsyncClient(running.grpc_address, model="noop") as client:
 
         async def hand() -> object:

@@ -29,6 +29,7 @@ import numpy.typing as npt
 import onnx
 import tritonclient.grpc as triton
 from onnx import TensorProto, helper, numpy_helper
+from vitriton._wire.channel import CHANNEL_OPTIONS
 from vitriton_server import TritonServer
 
 SHAPE = (256, 1024)  # of a request
@@ -119,7 +120,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for (load, policy), name in models.items():
             write_model(Path(folder), name, "onnxruntime" if load == "computes" else "python", POLICIES[policy])
-        with TritonServer(folder) as server, triton.InferenceServerClient(server.grpc_address) as client:
+        with (
+            TritonServer(folder) as server,
+            triton.InferenceServerClient(server.grpc_address, channel_args=list(CHANNEL_OPTIONS)) as client,
+        ):
             alone_s = {
                 name: float(np.median([times_s(client, name, 1, 0.0) for _ in range(5)])) for name in models.values()
             }

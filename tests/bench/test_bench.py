@@ -50,6 +50,20 @@ def test_a_sweep_of_a_running_server(server, tmp_path):
     assert "](plots/throughput.svg)" in page.read_text()
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_proxies_of_the_environment_are_not_measured(scheme, server, tmp_path, monkeypatch):
+    """Neither the load nor the questions about it go through one."""
+    _perf_analyzer.get(None, lambda text: None)  # what pip may need a proxy for
+    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    target = tmp_path / "bench.json"
+    address = server.grpc_address if scheme == "grpc" else server.http_address
+    done = run(app, ["bench", "tiny-vit", "--url", f"{scheme}://{address}", *SHORT, "--json", str(target)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(target.read_text())["sweep"]
+
+
 def test_a_sweep_of_a_server_of_its_own(repository, tmp_path):
     """Without --url it serves the export, and with several images in a request it counts images."""
     target = tmp_path / "bench.json"

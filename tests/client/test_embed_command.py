@@ -289,6 +289,29 @@ def test_parquet_without_pyarrow(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_parquet_with_a_pyarrow_that_does_not_fit_numpy(tmp_path):
+    """A pyarrow that refuses the numpy beside it is an error with both versions and the pip command."""
+    refused = "pyarrow requires NumPy 2.0 or newer, found 1.26.4"
+    module = tmp_path / "modules" / "pyarrow"
+    described = module.with_name("pyarrow-26.0.0.dist-info") / "METADATA"
+    for folder in (module, described.parent):
+        folder.mkdir(parents=True)
+    (module / "__init__.py").write_text(f"raise ImportError({refused!r})")
+    described.write_text("Metadata-Version: 2.1\nName: pyarrow\nVersion: 26.0.0\n")
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, "embed", str(tmp_path), "-o", str(tmp_path / "out.parquet")],
+        env={**os.environ, "PYTHONPATH": str(module.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1
+    said = " ".join(result.stderr.split())
+    assert f"pyarrow 26.0.0 (beside numpy {np.__version__}) cannot be used: {refused}" in said
+    assert "pip install 'vitriton[parquet]'" in said
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_progress_lines():
     """Elsewhere than on a terminal progress is a line now and then: rate, time left, errors."""
     now_s, written = 0.0, []

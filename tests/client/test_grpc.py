@@ -11,15 +11,9 @@ from client.tls import Authority
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from vitriton import TLS, Client, Unavailable
 from vitriton._wire.address import Address, parse_address
+from vitriton._wire.channel import CHANNEL_OPTIONS, channel_options
 from vitriton._wire.connection import Connection
-from vitriton._wire.grpc import (
-    CHANNEL_OPTIONS,
-    GrpcTransport,
-    channel_options,
-    read_config,
-    read_response,
-    write_request,
-)
+from vitriton._wire.grpc import GrpcTransport, read_config, read_response, write_request
 from vitriton._wire.transport import CallError, Code, InferRequest, Region, TensorSpec
 
 PATIENCE_S = 60.0

@@ -137,7 +137,7 @@ class File:
         ("data:," + "a" * 4000, "over the limit of"),
         (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000"),
         (io.StringIO("text"), "open it in binary mode"),
-        (np.zeros((2, 2, 3)), "dtype float64; it must be (H, W, 3) uint8"),
+        (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)"),
         (np.zeros((2, 2), np.uint8), "shape (2, 2)"),
         (np.zeros((0, 2, 3), np.uint8), "at least one pixel"),
         (Image.new("RGB", (0, 5)), "no pixels"),

@@ -50,6 +50,18 @@ def test_what_runs_inside_triton_stands_alone(file):
     assert not _imported(ROOT / file) & OURS
 
 
+def test_every_grpc_channel_has_the_same_options():
+    """A channel without them goes through the proxies of the environment, and takes messages of 4 MB."""
+    makers = {"InferenceServerClient", "insecure_channel", "secure_channel"}
+    found = 0
+    for path in (path for name in (*DISTRIBUTIONS, "examples") for path in (ROOT / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in makers:
+                found += 1
+                assert {keyword.arg for keyword in node.keywords} & {"channel_args", "options"}, (path, node.lineno)
+    assert found >= 6
+
+
 def test_one_version():
     """The four distributions have one version, and want one another in it."""
     texts = [(ROOT / name / "pyproject.toml").read_text() for name in DISTRIBUTIONS]

@@ -76,6 +76,16 @@ def test_the_client_alone(wheels, environment, server):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("numpy", ["numpy<2", "numpy>=2"])
+def test_the_extra_parquet(numpy, wheels, tmp_path):
+    """It brings a pyarrow that works with either numpy: below 2, as an embedded Triton wants it, and newer."""
+    _run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "--quiet", f"{wheels['client']}[parquet]", numpy)
+    _run(python, "-c", "import pyarrow.parquet, numpy; pyarrow.array(numpy.zeros(3, numpy.float32))")
+
+
+@pytest.mark.long
 def test_the_server_serves_from_its_wheel(wheels, environment, repository):
     """In an environment without torch, the server's wheel serves an exported repository."""
     _install(environment, wheels["client"], wheels["server"])

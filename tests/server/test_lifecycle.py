@@ -53,6 +53,15 @@ def test_a_with_block_leaves_nothing(python_repository: Path, work_folder: Path)
     assert set(threading.enumerate()) <= threads
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_a_proxy_of_the_environment_is_not_asked(name: str, python_repository: Path, monkeypatch) -> None:
+    """A container gets its proxy from outside; the launcher's own questions stay on this host."""
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with TritonServer(python_repository, ready_timeout_s=30) as server:
+        assert server.models == ("tiny_pooled", "tiny_preprocess")
+
+
 def test_the_kernel_lets_a_thread_finish_what_wakes_another(python_repository: Path) -> None:
     """All of tritonserver's threads, and its stubs, are SCHED_BATCH; the launcher is what it was."""
     with TritonServer(python_repository) as server:

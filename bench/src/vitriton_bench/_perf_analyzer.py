@@ -46,11 +46,12 @@ class PerfAnalyzer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What it is to be run with."""
+        """What it is to be run with: as this process, without proxies, through which it would measure the server."""
+        own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         if self.libraries is None:
-            return dict(os.environ)
-        parts = [str(self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
-        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(part for part in parts if part)}
+            return own
+        parts = [str(self.libraries), own.get("LD_LIBRARY_PATH", "")]
+        return {**own, "LD_LIBRARY_PATH": os.pathsep.join(part for part in parts if part)}
 
 
 def get(given: Path | None, progress: Callable[[str], None]) -> PerfAnalyzer:

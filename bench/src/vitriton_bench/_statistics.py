@@ -8,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from vitriton._wire.channel import CHANNEL_OPTIONS
+
 from vitriton_bench._errors import BenchError
 
 _CALL_S = 30.0
+# Without the proxies of the environment: the server is near, and the loads do not use them either.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 BUSY = 0.85  # of the time: a step that computes more than that has no room left
 
 
@@ -239,12 +243,12 @@ class Source:
     def _ask(self, path: str, method: str, model: str) -> dict[str, Any]:
         try:
             if self._scheme == "http":
-                with urllib.request.urlopen(f"http://{self._target}/{path}", timeout=_CALL_S) as response:
+                with _DIRECT.open(f"http://{self._target}/{path}", timeout=_CALL_S) as response:
                     answer: dict[str, Any] = json.load(response)
                     return answer
             import tritonclient.grpc
 
-            with tritonclient.grpc.InferenceServerClient(self._target) as client:
+            with tritonclient.grpc.InferenceServerClient(self._target, channel_args=list(CHANNEL_OPTIONS)) as client:
                 return dict(getattr(client, method)(model, as_json=True, client_timeout=_CALL_S))
         except Exception as exc:  # urllib's, tritonclient's and gRPC's own have no base in common
             raise BenchError(

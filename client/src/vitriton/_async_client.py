@@ -27,7 +27,7 @@ from vitriton._errors import InvalidImage, VitritonError, without_frames
 from vitriton._flow import Event, Flow
 from vitriton._options import UNSET, Options, Unset
 from vitriton._results import Floats, Result, ResultSink
-from vitriton._sources import as_images
+from vitriton._sources import as_images, is_one
 from vitriton._stats import Stats
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
@@ -392,7 +392,8 @@ class _Puller:
 
 
 def _as_images(images: Any) -> tuple[AsyncIterable[Any] | Iterable[Any], int | None]:
-    return (images, None) if _is_async(images) else as_images(images)
+    # A file that is to be awaited gives its lines to who iterates over it.
+    return (images, None) if _is_async(images) and not is_one(images) else as_images(images)
 
 
 def _is_async(images: AsyncIterable[Any] | Iterable[Any]) -> bool:

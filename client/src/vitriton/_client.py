@@ -18,7 +18,7 @@ from vitriton._flow import Event, Flow
 from vitriton._options import UNSET, Options, Unset, check_seconds
 from vitriton._results import ArraySink, Floats, Result, ResultSink
 from vitriton._source_thread import SourceThread
-from vitriton._sources import as_images
+from vitriton._sources import Tensor, Upload, as_images
 from vitriton._stats import Stats
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
@@ -26,7 +26,19 @@ from vitriton._wire.transport import Transport
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImageLike = Union[str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryIO, "Image", NDArray[np.uint8]]
+ImageLike = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    Upload,
+    "Image",
+    NDArray[np.uint8],
+    Tensor,
+    Mapping[str, Any],
+]
 OnError = Literal["raise", "return"]
 DType = Literal["float32", "served"]
 
@@ -138,8 +150,9 @@ class Client:
 
         Args:
             images: an iterable of, mixed freely: path (str or Path), http(s) URL, `data:` URI, bytes, binary file
-                object, PIL image, uint8 array (H, W, 3) RGB. One of these alone is a list of one. Paths, URLs, bytes
-                and file objects hold an encoded file (JPEG, PNG, WebP, ...).
+                object or upload, PIL image, uint8 array or tensor (H, W, 3) or (3, H, W) RGB, dict with `bytes` or a
+                `path`. One of these alone is a list of one. Paths, URLs, bytes and file objects hold an encoded file
+                (JPEG, PNG, WebP, ...).
             pool: one vector an image, or all its tokens.
             timeout_s: total time of this call, in seconds, all included; None is no limit. Not given, the call has no
                 total: the client's `timeout_s` starts anew with each answer.

@@ -47,15 +47,32 @@ def encode_pil(image: Image.Image) -> bytes:
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
-    """A (H, W, 3) uint8 array.
+    """A uint8 array: (H, W, 3) or (3, H, W), or (N,), which is an encoded file.
 
     Raises:
-        SourceError: it is another array.
+        SourceError: it is another array, or may be both of the first two.
     """
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
-        raise SourceError(
-            f"the array has shape {array.shape} and dtype {array.dtype}; it must be (H, W, 3) uint8, RGB, with at "
-            "least one pixel"
-        )
+    if array.ndim == 1 and array.dtype == np.uint8:
+        return array.tobytes()
+    array = _colours_last(array)
     height, width, _ = array.shape
     return b"P6\n%d %d\n255\n" % (width, height) + array.tobytes()
+
+
+def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
+    """(H, W, 3)."""
+    if array.ndim == 3 and array.dtype == np.uint8 and 0 not in array.shape:
+        if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of grey or RGBA, or a narrow image
+            raise SourceError(
+                f"the array has shape {array.shape}, and its colours may be the first axis or the last; give "
+                "PIL.Image.fromarray(array) if they are the last, and if they are the first "
+                "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()"
+            )
+        if array.shape[2] == 3:
+            return array
+        if array.shape[0] == 3:
+            return array.transpose(1, 2, 0)
+    raise SourceError(
+        f"the array has shape {array.shape} and dtype {array.dtype}; it must be uint8, (H, W, 3) or (3, H, W), RGB, "
+        "with at least one pixel"
+    )

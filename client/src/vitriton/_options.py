@@ -44,7 +44,7 @@ class Options:
         max_connections: of an HTTP client to one server, which is also its requests at a time.
         shared_memory: whether large results come back through shared memory where the server is on this host and allows
             it.
-        grpc_options: of the gRPC channel, over the client's own.
+        grpc_options: of the gRPC channel, over the client's own; proxies are used only where it says so.
         url_timeout_s: for fetching one URL, redirects and body included, in seconds.
         url_max_bytes: the body of one URL, in bytes; None is max_image_bytes, at most 64 MiB.
         url_max_redirects: that one URL may lead through.

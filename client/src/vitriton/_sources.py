@@ -1,19 +1,23 @@
 """What the user may give as an image, and its encoded bytes.
 
-Paths, URLs and bytes travel as they are: nothing is decoded here. PIL images and arrays travel without loss.
+Paths, URLs and bytes travel as they are: nothing is decoded here. PIL images and arrays travel without loss. What other
+libraries hand out (tensors, uploads, items of data sets) is known by what it can do: none of them is imported here.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import inspect
+import math
 import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
@@ -21,6 +25,28 @@ import numpy as np
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
+_ITEM = {"bytes", "path"}  # of an undecoded image in Hugging Face's data sets; one of them may be None
+_NAMED_KEYS = 3
+_OF_A_DICT = "give what is under one of its keys; only a dict of nothing but 'bytes' and 'path' is an image"
+
+
+class Tensor(Protocol):
+    """What numpy can make an array of."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+
+    def __array__(self) -> Any:
+        """An array of numpy."""
+
+
+class Upload(Protocol):
+    """An upload of FastAPI or Starlette."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Its content."""
 
 
 class SourceError(Exception):
@@ -35,14 +61,27 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
     """
     if isinstance(images, (list, tuple)):  # first, as it is the usual case and the next test takes time
         return images, len(images)
-    if _is_one(images):
+    if is_one(images):
         return [images], 1
+    if isinstance(images, Mapping):  # whose keys could be taken for paths
+        raise TypeError(f"images is {_keys(images)}; {_OF_A_DICT}")
     if isinstance(images, Iterable):
         return images, len(images) if isinstance(images, Sized) else None
     raise TypeError(
         f"images is a {type(images).__name__}; give a list (or any iterable) of paths, URLs, bytes, file objects, "
         "PIL images or uint8 arrays, or one of these"
     )
+
+
+def is_one(images: Any) -> bool:
+    """Whether it is an image, and no iterable of images."""
+    single = (str, os.PathLike, bytes, bytearray, memoryview)
+    if isinstance(images, single) or _is_pil(images) or _is_item(images):
+        return True
+    if _is_array(images):
+        is_file = images.ndim == 1 and _is_uint8(images)  # else a list of paths
+        return images.ndim in (0, 2, 3) or is_file  # 4: a list of images
+    return _is_file(images)
 
 
 def source_name(image: Any) -> str:
@@ -62,9 +101,12 @@ def _source_name(image: Any) -> str:
         return _printable(_without_secrets(image))
     if isinstance(image, (str, os.PathLike)):
         return _printable(os.fsdecode(image))
-    if isinstance(image, np.ndarray):
-        return f"array {image.shape} {image.dtype}"
-    name = getattr(image, "filename" if _is_pil(image) else "name", None)
+    if _is_item(image):
+        path = image.get("path")
+        return _source_name(path) if isinstance(path, (str, os.PathLike)) else "bytes"
+    if _is_array(image):
+        return f"{_array_name(image)} {tuple(image.shape)} {_dtype(image)}"
+    name = getattr(image, "filename", None) or getattr(image, "name", None)
     kind = "PIL image" if _is_pil(image) else "file object" if _is_file(image) else type(image).__name__
     return _printable(f"{kind} {name}") if name and isinstance(name, str) else kind
 
@@ -73,8 +115,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     """The encoded bytes of `image`.
 
     Args:
-        image: path, URL, data URI, bytes, binary file object (read from where it stands), PIL image, uint8
-            array (H, W, 3).
+        image: path, URL, data URI, bytes, binary file object (read from where it stands; also one that has it as its
+            `file`), PIL image, uint8 array or tensor (see `encode_array`), or a dict with `bytes` or a `path`.
         max_bytes: of the result.
         fetch: gets an http(s) URL; raises SourceError.
 
@@ -99,7 +141,11 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         _check_size(image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height, max_bytes)
         data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
     elif _is_file(image):
-        data = _read_stream(image, max_bytes)
+        data = _read_stream(_without_await(image), max_bytes)
+    elif _is_array(image):
+        data = read_image(_to_numpy(image, max_bytes), max_bytes=max_bytes, fetch=fetch)
+    elif isinstance(image, Mapping):
+        data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch)
     else:
         raise SourceError(
             f"a {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file object, a PIL image "
@@ -107,13 +153,6 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         )
     _check_size(len(data), max_bytes)
     return data
-
-
-def _is_one(images: Any) -> bool:
-    if isinstance(images, np.ndarray):
-        return images.ndim in (2, 3)  # 1: a list of paths; 4: a list of images
-    single = (str, os.PathLike, bytes, bytearray, memoryview)
-    return isinstance(images, single) or _is_pil(images) or _is_file(images)
 
 
 def _is_pil(image: Any) -> bool:
@@ -124,6 +163,69 @@ def _is_pil(image: Any) -> bool:
 
 def _is_file(image: Any) -> bool:
     return callable(getattr(image, "read", None))
+
+
+def _is_array(image: Any) -> bool:
+    """Whether numpy can make an array of it: one of its own, or a tensor of torch, jax, TensorFlow, ..."""
+    return isinstance(getattr(image, "ndim", None), int) and hasattr(image, "__array__")
+
+
+def _is_uint8(array: Any) -> bool:
+    return str(_dtype(array)) in ("uint8", "torch.uint8", "<dtype: 'uint8'>")
+
+
+def _dtype(array: Any) -> Any:
+    return getattr(array, "dtype", None)  # a table of pandas has several
+
+
+def _is_item(image: Any) -> bool:
+    return isinstance(image, Mapping) and bool(image) and image.keys() <= _ITEM
+
+
+def _array_name(array: Any) -> str:
+    return "array" if isinstance(array, np.ndarray) else type(array).__name__
+
+
+def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
+    """A tensor's own memory, where it is in this process."""
+    name, shape = _array_name(array), tuple(array.shape)
+    if not _is_uint8(array):  # some of other types cannot even become an array
+        raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB")
+    _check_size(math.prod(shape), max_bytes)
+    try:
+        return np.asarray(array)
+    # The library's code, which can fail in any way.
+    except Exception as exc:
+        text = " ".join(str(exc).split())
+        raise SourceError(f"the {name} cannot be read ({text}); give tensor.cpu() of one on another device") from exc
+
+
+def _of_item(item: Mapping[Any, Any]) -> Any:
+    """The image of a data set's undecoded item. The path beside bytes is often one of another machine."""
+    if not _is_item(item):
+        raise SourceError(f"{_keys(item)} is not an image; {_OF_A_DICT}")
+    data, path = item.get("bytes"), item.get("path")
+    if data is None and path is None:
+        raise SourceError("the dict has neither bytes nor a path")
+    if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
+        raise SourceError(f"what is under 'bytes' in the dict has the type {type(data).__name__}")
+    if data is None and not isinstance(path, (str, os.PathLike)):
+        raise SourceError(f"what is under 'path' in the dict has the type {type(path).__name__}")
+    return path if data is None else data
+
+
+def _keys(mapping: Mapping[Any, Any]) -> str:
+    """What a dict holds, for a message."""
+    kind = type(mapping).__name__
+    names = [_printable(str(key)) for key in islice(mapping, _NAMED_KEYS)]
+    more = ", ..." if len(mapping) > len(names) else ""
+    return f"a {kind} with the keys {', '.join(names)}{more}" if names else f"an empty {kind}"
+
+
+def _without_await(file: Any) -> Any:
+    """An upload of FastAPI and Starlette is to be awaited, and has an ordinary file beside."""
+    inner = getattr(file, "file", None)
+    return inner if inspect.iscoroutinefunction(file.read) and _is_file(inner) else file
 
 
 def _printable(name: str) -> str:
@@ -189,6 +291,10 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
         # A file object is the caller's code, and can fail in any way.
         except Exception as exc:
             raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}") from exc
+        if inspect.isawaitable(part):
+            if inspect.iscoroutine(part):
+                part.close()
+            raise SourceError("the file object's read() is asynchronous; await it and give the bytes")
         if isinstance(part, str):
             raise SourceError("the file object gives text; open it in binary mode ('rb')")
         if part is None or (isinstance(part, (bytes, bytearray)) and not part):

@@ -6,22 +6,15 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
+from vitriton._wire.channel import CHANNEL_OPTIONS
 
 from vitriton_server._admin import GRPC_HEADER
 from vitriton_server._canary import IMAGE, Answer, classify
 
 _QUESTION_S = 5.0
 _BATCHED, _SINGLE = (1, 1), (1,)  # the shape of one image, with and without a batch axis
-_CHANNEL = [
-    # Setting any of these drops tritonclient's own, and gRPC's limit of 4 MB is less than one unpooled answer of a
-    # large model.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # gRPC waits up to two minutes before it tries again; here the server is about to come up.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-]
+# Where any is given, tritonclient drops its own. The server is about to come up: it is tried sooner than by a client.
+_CHANNEL = {**dict(CHANNEL_OPTIONS), "grpc.max_reconnect_backoff_ms": 500}
 
 
 class Probe:
@@ -34,7 +27,7 @@ class Probe:
 
     def __init__(self, address: str, admin_key: str | None = None) -> None:
         self._admin = None if admin_key is None else {GRPC_HEADER: admin_key}
-        self._client = triton.InferenceServerClient(address, channel_args=_CHANNEL)
+        self._client = triton.InferenceServerClient(address, channel_args=list(_CHANNEL.items()))
 
     def close(self) -> None:
         """Closes the connection."""

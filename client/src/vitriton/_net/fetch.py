@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vitriton._deadline import Deadline
+from vitriton._net.coding import decode
 from vitriton._net.network import Network
 from vitriton._net.operation import Operation, OperationCancelled
 from vitriton._options import Options
@@ -100,15 +101,25 @@ class UrlFetcher:
 
     @contextlib.contextmanager
     def _open(self, url: str) -> Iterator[httpx.Response]:
-        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read."""
+        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read.
+
+        What they set as cookies goes with the rest of this fetch, to the hosts that it is for, and with nothing else.
+        """
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        import httpx
+
         client = self._client()
+        cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
         request = client.build_request("GET", url)
         if request.url.port is not None and request.url.port > _LAST_PORT:
             raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
         for _ in range(self._options.url_max_redirects + 1):
             _hide_secrets(request)
+            cookies.set_cookie_header(request)
             response = client.send(request, stream=True)
             try:
+                cookies.extract_cookies(response)
                 if response.next_request is None:
                     yield response
                     return
@@ -134,31 +145,42 @@ class UrlFetcher:
                     transport=NetworkTransport(Network(refuse_private=refuse), proxies=not refuse),
                     follow_redirects=False,  # see _open
                     timeout=None,  # the operation's deadline is in its place
-                    # identity: a compressed body could grow without bound, and images are compressed already
+                    # identity: images are compressed already
                     headers={"User-Agent": f"vitriton/{__version__}", "Accept-Encoding": "identity"},
-                    # one URL's cookies are no business of the next one's
+                    # one URL's cookies are no business of the next one's: see _open
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             return self._http
 
     def _read(self, response: httpx.Response) -> bytes:
-        if response.status_code != 200:
-            raise SourceError(f"the server answered {response.status_code} {response.reason_phrase}".rstrip())
+        status = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        if response.status_code not in (200, 203, 206):
+            raise SourceError(status)
         length = response.headers.get("Content-Length", "")
         if length.isdecimal():
             self._check_size(int(length))
         body = bytearray()
-        coding = response.headers.get("Content-Encoding", "identity")
-        if coding.strip().lower() not in ("", "identity"):  # which could make much of little
-            raise SourceError(f"the server sent it with Content-Encoding {coding!r}, which was not asked for")
         for piece in response.iter_raw():
             body += piece
             self._check_size(len(body))
-        return bytes(body)
+        if response.status_code == 206 and not _is_whole(response, len(body)):
+            part = response.headers.get("Content-Range") or response.headers["Content-Type"]
+            raise SourceError(f"{status} with a part only ({part}), which was not asked for")
+        image = decode(bytes(body), response.headers.get("Content-Encoding", ""), self._options.url_bytes)
+        self._check_size(len(image))
+        return image
 
     def _check_size(self, size: int) -> None:
         if size > self._options.url_bytes:
             raise SourceError(f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)")
+
+
+def _is_whole(response: httpx.Response, size: int) -> bool:
+    """Whether a "partial" body of so many bytes is all there is. Nothing else was asked for."""
+    if response.headers.get("Content-Type", "").lower().startswith("multipart/"):
+        return False
+    span = response.headers.get("Content-Range")
+    return span is None or span.lower().split() == ["bytes", f"0-{size - 1}/{size}"]
 
 
 def _hide_secrets(request: httpx.Request) -> None:

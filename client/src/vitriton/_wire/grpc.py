@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
-import json
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,8 +10,8 @@ from typing import Any, TypeVar
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._wire.address import Address
+from vitriton._wire.channel import channel_options, channel_target
 from vitriton._wire.connection import TLS, Connection
 from vitriton._wire.transport import (
     CallError,
@@ -30,27 +28,6 @@ from vitriton._wire.transport import (
 
 T = TypeVar("T")
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    # gRPC's own default is 4 MB
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # An error that names many images is longer than the default of 8 KiB, above which gRPC throws it away (at random up
-    # to 16 KiB) and reports RESOURCE_EXHAUSTED in its place.
-    ("grpc.max_metadata_size", 256 * 1024),
-    # All attempts are the client's, which counts them. gRPC's own, for what never reached a server's application, have
-    # no limit and no wait: after a GOAWAY they can spin on the dying connection, and starve the thread that would end
-    # it, until the deadline (seen with grpcio 1.85).
-    ("grpc.enable_retries", 0),
-    # The default backs off to 2 minutes, so that a server long back would still be called unavailable.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # The default is 30 s, for which a server that has moved to another address would not be found.
-    ("grpc.dns_min_time_between_resolutions_ms", 5000),
-    # Connections of its own: closing a client closes them, and no other client's backoff counts here.
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
 _RAISED = (grpc.FutureCancelledError, grpc.RpcError, ValueError)
 _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
@@ -58,8 +35,6 @@ _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsin
 _RAW_INPUT_CONTENTS = bytes(
     [service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2]
 )
-
-_ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
 class GrpcTransport:
@@ -182,29 +157,12 @@ class _GrpcPending:
         self._future.cancel()
 
 
-def channel_options(address: Address, connection: Connection) -> dict[str, Any]:
-    """The channel's options: the client's, what the address and TLS ask for, and the user's over both."""
-    options: dict[str, Any] = dict(CHANNEL_OPTIONS)
-    if not _is_literal(address.host) and address.host != "localhost":  # whose two addresses are one server
-        options["grpc.service_config"] = _ROUND_ROBIN
-    server_name = connection.tls.server_name
-    if address.is_secure and server_name is not None:
-        options["grpc.ssl_target_name_override"] = server_name
-        options["grpc.default_authority"] = server_name
-    return {**options, **connection.grpc_options}
-
-
 def _open(address: Address, connection: Connection) -> Any:
     target = channel_target(address)
     options = list(channel_options(address, connection).items())
     if not address.is_secure:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, channel_credentials(connection.tls), options=options)
-
-
-def channel_target(address: Address) -> str:
-    """As gRPC wants it. The scheme keeps a host called "unix" from being one."""
-    return address.target if _is_literal(address.host) else f"dns:///{address.target}"
 
 
 def channel_credentials(tls: TLS) -> Any:
@@ -237,14 +195,6 @@ def _check_content(tls: TLS) -> None:
             f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} must be a certificate and its private key in "
             f"PEM, without a password: {exc}"
         ) from exc
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def infer_method(channel: Any) -> Any:

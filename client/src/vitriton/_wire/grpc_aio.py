@@ -14,17 +14,9 @@ import grpc.aio
 
 from vitriton._errors import without_frames
 from vitriton._wire.address import Address
+from vitriton._wire.channel import channel_options, channel_target
 from vitriton._wire.connection import Connection
-from vitriton._wire.grpc import (
-    GrpcTransport,
-    channel_credentials,
-    channel_options,
-    channel_target,
-    infer_method,
-    read_response,
-    to_error,
-    write_request,
-)
+from vitriton._wire.grpc import GrpcTransport, channel_credentials, infer_method, read_response, to_error, write_request
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 _CLOSE_S = 2.0

@@ -5,12 +5,14 @@ All are made from a work folder, in blocks, and in its own place; only whole and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
@@ -217,8 +219,16 @@ def _import_pyarrow() -> tuple[Any, Any]:
         raise CommandFailed(
             "writing .parquet needs pyarrow; install it with: pip install 'vitriton[parquet]' (or write .npy or .jsonl)"
         ) from exc
-    except ImportError as exc:  # recent versions say here, and only here, that they need a newer numpy
+    except ImportError as exc:  # its metadata says nothing of the numpy that it needs; it does so here, and only here
         raise CommandFailed(
-            f"pyarrow cannot be used: {exc}; install a version that fits, or write .npy or .jsonl"
+            f"{_installed('pyarrow')} (beside {_installed('numpy')}) cannot be used: {exc}; install one that works "
+            "here: pip install 'vitriton[parquet]' (or write .npy or .jsonl)"
         ) from exc
     return pyarrow, pyarrow.parquet
+
+
+def _installed(distribution: str) -> str:
+    """Its name and version."""
+    with contextlib.suppress(PackageNotFoundError):  # not installed by pip
+        return f"{distribution} {version(distribution)}"
+    return distribution
