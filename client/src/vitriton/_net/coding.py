@@ -14,6 +14,7 @@ from typing import Any
 from vitriton._sources import SourceError
 
 _MOST_CODINGS = 5
+_MOST_MEMBERS = 10_000  # of one gzip body: those of bgzip hold 64 KiB each, and empty ones take time and no limit
 _PIECE_BYTES = 4096  # what follows the end of a stream is copied, so it is little
 _GZIP = b"\x1f\x8b"
 _GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15  # zlib's wbits
@@ -74,7 +75,7 @@ def _deflate(body: bytes, most: int) -> bytes:
 def _inflate(body: bytes, wbits: int, most: int) -> bytes:
     """What zlib makes of it, up to `most` bytes; gzip's members one after another. What follows them is left out."""
     pieces: list[bytes] = []
-    size = start = 0
+    size = start = members = 0
     inflate = zlib.decompressobj(wbits)
     while start < len(body):
         piece = body[start : start + _PIECE_BYTES]
@@ -85,6 +86,9 @@ def _inflate(body: bytes, wbits: int, most: int) -> bytes:
             return b"".join(pieces)
         if inflate.eof:
             inflate = zlib.decompressobj(wbits)
+            members += 1
+            if members == _MOST_MEMBERS:
+                raise SourceError(f"the server sent a gzip body of over {_MOST_MEMBERS} members")
     raise _TooEarly
 
 
