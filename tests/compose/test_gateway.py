@@ -29,7 +29,7 @@ PHOTO = PHOTOS[0].read_bytes()
 MIB = 2**20
 POOLED = f"{TINY}_pooled"
 PROTOCOLS = ("grpcs", "https")
-FOLLOWS_S = 60.0  # it looks every 5 s
+FOLLOWS_S = 60.0  # it looks every 2 s
 
 # Triton's HTTP paths, and the methods of its gRPC service with their messages.
 PASSES = [
@@ -68,6 +68,15 @@ REFUSED = [
     ("GET", "//v2/logging"),
     ("GET", "/v2/models/%2e%2e/logging"),
     ("GET", "/v2/models/stats?x=/v2/logging"),
+    ("GET", "/v2/models/.."),
+    ("GET", "/v2/models/."),
+    ("GET", "/v2/models/../stats"),
+    ("GET", "/v2/models/.hidden/config"),
+    ("GET", "/v2/models/_x"),
+    ("POST", "/v2/models/../infer"),
+    # Places of the gateway's own
+    ("GET", "/json"),
+    ("GET", "/error"),
 ]
 GRPC_PASSES = {
     "ServerLive": service_pb2.ServerLiveRequest(),
