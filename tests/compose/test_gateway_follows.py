@@ -183,12 +183,16 @@ def test_its_metrics_are_not_published(front: Project) -> None:
         (lambda folder: half(folder / "server.pem"), 'cannot load certificate "'),
         (lambda folder: half(folder / "server.key"), 'cannot load certificate key "'),
         (another_key, "key values mismatch"),
+        (lambda folder: (folder / "server.key").unlink(), "/run/gateway/server.key is not there, or uid"),
+        (lambda folder: (folder / "tokens").chmod(0), "/run/gateway/tokens is not there, or uid"),
+        (lambda folder: (folder / "tokens").write_text("# none\n"), "/run/gateway/tokens holds no token"),
+        (lambda folder: (folder / "tokens").write_text("search short\n"), "line 1: a token has 24 to 4000 characters"),
     ],
 )
 def test_what_it_does_not_start_with(
     front: Project, tmp_path: Path, change: Callable[[Path], object], says: str
 ) -> None:
-    """A certificate that is of no use is named, and the gateway ends."""
+    """A file that is missing, closed or of no use is named, without a token, and the gateway ends."""
     folder = tmp_path / "files"
     make_files(folder)
     change(folder)
@@ -196,6 +200,7 @@ def test_what_it_does_not_start_with(
     project = Project(front.name, tmp_path, env, profiles=("gateway",))
     done = project.compose("run", "--rm", "--no-deps", "gateway", check=False)
     assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+    assert (folder / "token").read_text() not in done.stdout + done.stderr
 
 
 def test_it_does_not_start_without_triton(front: Project) -> None:
