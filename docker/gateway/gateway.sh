@@ -140,7 +140,7 @@ check() {
     for input in $followed; do
         if [ -e "/tmp/why.$input" ]; then echo "$input: an older state is used: $(cat "/tmp/why.$input")"; fi
     done
-    if [ -n "$(find /tmp/metrics -mmin +1)" ]; then echo "nobody has followed tokens, certificate and address for a minute"; exit 1; fi
+    if [ -n "$(find /tmp/metrics -mmin +1)" ]; then echo "nobody has followed tokens, certificate and address for more than a minute"; exit 1; fi
 }
 
 case ${1:-} in

@@ -305,6 +305,18 @@ def test_nested_json_is_refused(front, way, headers, path, where):
     unharmed(watch)
 
 
+@curl
+@pytest.mark.parametrize("protocol", ["--http1.1", "--http2"])
+def test_nested_json_of_no_known_length(way, protocol):
+    """What does not say how long it is, is counted as it comes, whatever it says of its JSON; in HTTP/2 too."""
+    command = ["curl", "--silent", protocol, "--cacert", str(way.ca), "--upload-file", "-", "--request", "POST"]
+    for header in (f"Authorization: Bearer {way.token}", "Inference-Header-Content-Length: 100", "Expect:"):
+        command += ["--header", header]
+    command += ["--max-time", "60", f"https://{way.address}{INFER}"]
+    answer = subprocess.run(command, input=nested(1_000_000, "data"), capture_output=True).stdout
+    assert "of JSON" in json.loads(answer)["error"]
+
+
 @pytest.mark.parametrize("where", ["data", "parameters"])
 def test_json_within_its_limit(front, way, where):
     """As deep as that limit allows, in data or parameters, Triton reads it; and small JSON needs no length."""
