@@ -1,76 +1,146 @@
 #!/bin/sh
 # nginx as the gateway. Runs in the image of nginx, with its root file system read-only and without root.
 #
-#   gateway.sh run      writes the configuration and the tokens to /tmp, starts nginx, and follows what changes
-#   gateway.sh check    whether nginx answers; for the container's health
+#   gateway.sh run      writes the configuration to /tmp, starts nginx, and follows what changes
+#   gateway.sh check    whether nginx answers, and what is followed; for the container's health
 #
-# Read from the folder $GATEWAY_MOUNT (default /run/gateway):
-#   server.pem  the certificate and those that lead to its authority     server.key  its private key
-#   tokens      lines of `name token`; the name goes to the log, the token never does. One name may have several
+# Three things are followed, each for itself: the last good state of each is kept, whatever becomes of the others.
+#   tokens        $GATEWAY_MOUNT/tokens: lines of `name token`; the name goes to the log, the token never does. One name
+#                 may have several
+#   certificate   $GATEWAY_MOUNT/server.pem, the certificate and those that lead to its authority, and server.key
+#   address       what $TRITON_HOST resolves to
+# nginx reads them from files in /tmp alone, so that a reload for one of them depends on none of the others.
 set -eu
 umask 077
 
 mount=${GATEWAY_MOUNT:-/run/gateway}
 here=$(dirname "$0")
-export TRITON_HOST="${TRITON_HOST:-triton}" TRITON_HTTP_PORT="${TRITON_HTTP_PORT:-8000}" TRITON_GRPC_PORT="${TRITON_GRPC_PORT:-8001}"
-export GATEWAY_WORKERS="${GATEWAY_WORKERS:-2}" GATEWAY_MAX_BODY="${GATEWAY_MAX_BODY:-72m}"
+live=/tmp/live # what nginx runs with: its configuration, and a folder for each of the three
+next=/tmp/next # the same with one of them as it is now, to be tried
+followed="tokens certificate address"
+export GATEWAY_WORKERS="${GATEWAY_WORKERS:-2}" GATEWAY_MAX_BODY="${GATEWAY_MAX_BODY:-72m}" GATEWAY_MAX_JSON="${GATEWAY_MAX_JSON:-32k}"
 export GATEWAY_RATE="${GATEWAY_RATE:-500}" GATEWAY_BURST="${GATEWAY_BURST:-1000}" GATEWAY_CONCURRENT="${GATEWAY_CONCURRENT:-256}"
-settings='${TRITON_HOST} ${TRITON_HTTP_PORT} ${TRITON_GRPC_PORT} ${GATEWAY_WORKERS} ${GATEWAY_MAX_BODY}
-${GATEWAY_RATE} ${GATEWAY_BURST} ${GATEWAY_CONCURRENT} ${GATEWAY_MOUNT}'
-export GATEWAY_MOUNT="$mount"
+settings='${GATEWAY_WORKERS} ${GATEWAY_MAX_BODY} ${GATEWAY_MAX_JSON} ${GATEWAY_RATE} ${GATEWAY_BURST} ${GATEWAY_CONCURRENT}'
+triton=${TRITON_HOST:-triton}
 
 say() { echo "gateway: $*" >&2; }
 
-# The tokens as nginx's map, whose plain texts would be compared without regard to case; \Q...\E takes them literally.
-write_tokens() {
-    awk '
+# --- What is followed: each writes its files to a folder, or says on standard output why it cannot. ---
+
+# nginx's map, whose plain texts would be compared without regard to case; \Q...\E takes them literally.
+make_tokens() {
+    readable tokens || return 1
+    awk -v map="$1/map" '
         { sub(/\r$/, "") }
         /^[ \t]*(#|$)/ { next }
-        NF != 2 || $1 !~ /^[A-Za-z0-9_.-]+$/ { print "gateway: tokens: line " NR " is not `name token`" > "/dev/stderr"; exit 1 }
-        $2 !~ /^[A-Za-z0-9._~+\/=-]+$/ || length($2) < 24 || length($2) > 4096 {
-            print "gateway: tokens: line " NR ": a token has 24 to 4096 characters of A-Z a-z 0-9 . _ ~ + / = -" > "/dev/stderr"; exit 1
+        NF != 2 || $1 !~ /^[A-Za-z0-9_.-]+$/ { print "line " NR " is not `name token`"; bad = 1; exit }
+        $2 !~ /^[A-Za-z0-9._~+\/=-]+$/ || length($2) < 24 || length($2) > 4000 {
+            print "line " NR ": a token has 24 to 4000 characters of A-Z a-z 0-9 . _ ~ + / = -"; bad = 1; exit
         }
-        { printf "\"~^(?i:bearer) \\Q%s\\E$\" \"%s\";\n", $2, $1; lines++ }
-        END { if (!lines) exit 1 }
-    ' "$mount/tokens" > /tmp/tokens.next && mv /tmp/tokens.next /tmp/tokens.map
+        { printf "\"~^(?i:bearer) \\Q%s\\E$\" \"%s\";\n", $2, $1 > map; lines++ }
+        END {
+            if (!bad && !lines) print FILENAME " holds no token"
+            if (!lines || bad) exit 1
+        }
+    ' "$mount/tokens"
 }
 
-# What nginx has read at its last start or reload: it resolves names then, and no more after that.
-inputs() {
-    { cat "$mount/tokens" "$mount/server.pem" "$mount/server.key"; getent hosts "$TRITON_HOST"; } 2>/dev/null | sha256sum
-}
-
-follow() {
-    known=$1
-    while sleep 5; do
-        now=$(inputs)
-        if [ "$now" = "$known" ] || ! getent hosts "$TRITON_HOST" > /dev/null; then continue; fi
-        known=$now
-        if write_tokens; then
-            say "certificate, tokens or Triton's address have changed: reloading"
-            nginx -c /tmp/nginx.conf -e stderr -s reload || true
-        else
-            say "the tokens cannot be used; those from before stay"
-        fi
+make_certificate() {
+    for file in server.pem server.key; do
+        readable "$file" && cat "$mount/$file" > "$1/$file" || return 1
     done
+}
+
+make_address() {
+    # The first form is not in every image; the second leaves IPv4 out where there is IPv6.
+    addresses=$({ getent ahostsv4 "$triton" || getent hosts "$triton"; } 2> /dev/null | awk '{ print $1 }' | sort -u)
+    if [ -z "$addresses" ]; then echo "the name $triton does not resolve"; return 1; fi
+    for address in $addresses; do
+        case $address in *:*) address="[$address]" ;; esac
+        echo "server $address:${TRITON_HTTP_PORT:-8000} max_fails=0;" >> "$1/http"
+        echo "server $address:${TRITON_GRPC_PORT:-8001} max_fails=0;" >> "$1/grpc"
+    done
+}
+
+readable() {
+    if [ -f "$mount/$1" ] && [ -r "$mount/$1" ]; then return; fi
+    echo "$mount/$1 is not there, or uid $(id -u) may not read it; docs/operations.md says how to make it"
+    return 1
+}
+
+# --- How it is followed ---
+
+# Puts one of them, as it is now, into the configuration to be tried; fails with the reason on standard output.
+make() { rm -rf "$next/$1" && mkdir "$next/$1" && "make_$1" "$next/$1"; }
+
+# Whether nginx takes the configuration to be tried; fails with its reason on standard output.
+try() {
+    if problems=$(nginx -t -q -c $next/nginx.conf -e stderr 2>&1); then return; fi
+    echo "$problems" | sed -n 's/.*\[emerg\] [0-9#]*: //p' | grep . || echo "nginx -t fails"
+    return 1
+}
+
+# Takes over one of them, if it has changed and nginx can use it with the others as they were. Fails where it cannot be
+# used, and says so once for each reason.
+take() {
+    rm -rf $next && cp -R $live $next || return 1
+    if ! why=$(make "$1" && { same "$1" || try; }); then
+        if [ "$why" = "$(cat "/tmp/why.$1" 2> /dev/null)" ]; then return 1; fi
+        echo "$why" > "/tmp/why.$1"
+        say "$1: what there is now cannot be used, and what was good before stays: $why"
+        return 1
+    fi
+    if ! same "$1"; then
+        rm -rf "${live:?}/$1" && mv "$next/$1" "$live/$1" && touch /tmp/changed || return 1
+        say "$1: changed, and taken over"
+    elif [ -e "/tmp/why.$1" ]; then
+        say "$1: as before again"
+    fi
+    rm -f "/tmp/why.$1"
+}
+
+same() { diff -r "$live/$1" "$next/$1" > /dev/null 2>&1; }
+
+# One look at all three. What is measured is also when this has happened last.
+look() {
+    report=
+    for input in $followed; do
+        if take "$input"; then good=1; else good=0; fi
+        report="${report}vitriton_gateway_input_good{input=\"$input\"} $good
+"
+    done
+    if [ -e /tmp/changed ]; then
+        rm /tmp/changed
+        nginx -c $live/nginx.conf -e stderr -s reload || say "nginx could not be told to reload"
+    fi
+    {
+        echo "# HELP vitriton_gateway_input_good Whether this can be used as it is now; 0: an older state of it is used."
+        echo "# TYPE vitriton_gateway_input_good gauge"
+        printf %s "$report"
+    } > /tmp/metrics.next && mv /tmp/metrics.next /tmp/metrics
 }
 
 run() {
-    for file in server.pem server.key tokens; do
-        if [ ! -r "$mount/$file" ]; then
-            say "$mount/$file is not there, or uid $(id -u) may not read it; docs/operations.md says how to make it"
-            exit 1
-        fi
+    mkdir -p $next
+    for input in $followed; do
+        why=$(make "$input") || { say "$input: $why"; exit 1; }
     done
-    write_tokens || { say "$mount/tokens holds no token that can be used"; exit 1; }
-    envsubst "$settings" < "$here/nginx.conf.template" > /tmp/nginx.conf
-    follow "$(inputs)" &
-    exec nginx -c /tmp/nginx.conf -e stderr -g 'daemon off;'
+    envsubst "$settings" < "$here/nginx.conf.template" > $next/nginx.conf
+    why=$(try) || { say "nginx does not start with this: $why"; exit 1; }
+    rm -rf $live && mv $next $live
+    look
+    # Each look is a process of its own, so that the next one comes whatever happens to it.
+    while sleep 2; do (look) || say "a look at tokens, certificate and address has failed; the next one is in 2 s"; done &
+    exec nginx -c $live/nginx.conf -e stderr -g 'daemon off;'
 }
 
 check() {
     url=http://127.0.0.1:8081/
     if command -v curl > /dev/null; then curl -fsS -m 3 -o /dev/null "$url"; else wget -q -T 3 -O /dev/null "$url"; fi
+    for input in $followed; do
+        if [ -e "/tmp/why.$input" ]; then echo "$input: an older state is used: $(cat "/tmp/why.$input")"; fi
+    done
+    if [ -n "$(find /tmp/metrics -mmin +1)" ]; then echo "nobody has followed tokens, certificate and address for more than a minute"; exit 1; fi
 }
 
 case ${1:-} in

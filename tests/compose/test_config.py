@@ -53,6 +53,17 @@ def test_the_cpu_file_needs_no_image_of_nvidia(tmp_path):
     assert pinned in str(Project("config", tmp_path, {"TRITON_IMAGE": pinned}, BASE).config())
 
 
+def test_an_image_is_pinned_by_its_digest(tmp_path):
+    """Each tag may have a digest behind it, as .env.example says."""
+    digest = f"sha256:{'0' * 64}"
+    for name, tag in _EXPLAINED.findall((ROOT / ".env.example").read_text()):
+        if name.endswith(("_TAG", "_IMAGE")) and name not in ("VITRITON_TAG", "PYTHON_IMAGE"):
+            pinned = f"{tag}@{digest}"
+            assert pinned in str(Project("config", tmp_path, {name: pinned}, BASE, profiles()).config()), name
+    pinned = f"python:3.11-slim-bookworm@{digest}"
+    assert pinned in str(Project("config", tmp_path, {"PYTHON_IMAGE": pinned}, CPU).config())
+
+
 @pytest.mark.parametrize("files", COMBINATIONS, ids="+".join)
 def test_every_service_is_closed(tmp_path, files):
     """No writable root, no capabilities, no new privileges, bounded memory, processes and logs; ports on loopback."""

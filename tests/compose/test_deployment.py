@@ -120,12 +120,29 @@ def is_served(project: Project, name: str) -> bool:
     return said.returncode == 0 and f"{name}_pooled" in said.stdout
 
 
+UPDATE = ("up", "--exit-code-from", "export", "export")
+
+
+def test_an_update_that_fails(small):
+    """The command for updates fails with the export, and Triton goes on with what it has, without a restart."""
+    before, model = small.inspect("triton")["State"]["StartedAt"], small.env["MODEL"]
+    small.env["MODEL"] = "/checkpoints/not-there"
+    try:
+        failed = small.compose(*UPDATE, check=False)
+        assert failed.returncode == 1
+        assert "/checkpoints/not-there" in failed.stdout + failed.stderr
+    finally:
+        small.env["MODEL"] = model
+    assert small.compose(*UPDATE).returncode == 0
+    assert (small.inspect("triton")["State"]["StartedAt"], small.health("triton")) == (before, "healthy")
+
+
 @pytest.mark.long
 def test_another_model(changing):
-    """Another MODEL in .env is exported and served by `up export`, while the one before goes on, without a restart."""
+    """Another MODEL in .env is exported and served by an update, while the one before goes on, without a restart."""
     started = changing.inspect("triton")["State"]["StartedAt"]
     changing.env["MODEL"] = f"/checkpoints/{TINY_TOO}"
-    changing.compose("up", "export")
+    changing.compose(*UPDATE)
     wait_until(lambda: is_served(changing, TINY_TOO), LOADS_S, "both models are served")
     for name in (TINY, TINY_TOO):
         with Client(changing.address("grpc"), model=name) as client:

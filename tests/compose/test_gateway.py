@@ -16,8 +16,8 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from compose.conftest import TINY, gateway_user, make_files
-from compose.project import ROOT, Project
+from compose.conftest import TINY, gateway_user
+from compose.project import ROOT
 from server.processes import wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vitriton import TLS, Client, InferenceFailed, InvalidImage, Options, ServerBusy, Unavailable
@@ -29,7 +29,7 @@ PHOTO = PHOTOS[0].read_bytes()
 MIB = 2**20
 POOLED = f"{TINY}_pooled"
 PROTOCOLS = ("grpcs", "https")
-FOLLOWS_S = 60.0  # it looks every 5 s
+FOLLOWS_S = 60.0  # it looks every 2 s
 
 # Triton's HTTP paths, and the methods of its gRPC service with their messages.
 PASSES = [
@@ -68,7 +68,14 @@ REFUSED = [
     ("GET", "//v2/logging"),
     ("GET", "/v2/models/%2e%2e/logging"),
     ("GET", "/v2/models/stats?x=/v2/logging"),
+    ("GET", "/v2/models/.."),
+    ("GET", "/v2/models/."),
+    ("GET", "/v2/models/../stats"),
+    ("GET", "/v2/models/.hidden/config"),
+    ("GET", "/v2/models/_x"),
+    ("POST", "/v2/models/../infer"),
 ]
+OWN = [("GET", "/json"), ("GET", "/error")]  # places of the gateway's configuration
 GRPC_PASSES = {
     "ServerLive": service_pb2.ServerLiveRequest(),
     "ServerReady": service_pb2.ServerReadyRequest(),
@@ -241,7 +248,7 @@ def test_what_passes(http, stub, channel, metadata):
     assert health(b"", timeout=30, metadata=metadata) == b"\x08\x01"  # SERVING
 
 
-@pytest.mark.parametrize(("method", "path"), REFUSED)
+@pytest.mark.parametrize(("method", "path"), REFUSED + OWN)
 def test_what_does_not_pass(gateway, http, method, path):
     """Administration, and a path that could be read in two ways, is refused by the gateway itself."""
     host, port = gateway.address.split(":")
@@ -326,55 +333,6 @@ def test_tokens_are_followed(front, gateway, connect):
     assert results
     assert [one.error for one in results if one.error is not None] == []
     assert '"client":"batch-job"' in front.logs("gateway")
-
-
-def test_certificates_are_followed(front, gateway, gateway_files, tmp_path):
-    """A certificate that takes the place of another is shown to whoever comes then."""
-    make_files(tmp_path / "next")
-    names = ("server.pem", "server.key")
-    before = {name: (gateway_files / name).read_bytes() for name in names}
-    context = ssl.create_default_context(cafile=str(tmp_path / "next" / "ca.pem"))
-
-    def is_shown() -> bool:
-        with httpx.Client(verify=context) as client:
-            try:
-                return client.get(f"https://{gateway.address}/v2").status_code == 401
-            except httpx.ConnectError:
-                return False
-
-    assert not is_shown()
-    try:
-        for name in names:
-            (gateway_files / name).write_bytes((tmp_path / "next" / name).read_bytes())
-        wait_until(is_shown, FOLLOWS_S, "the new certificate is shown")
-    finally:
-        for name, content in before.items():
-            (gateway_files / name).write_bytes(content)
-    wait_until(lambda: not is_shown(), FOLLOWS_S, "the one before is shown again")
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (
-            lambda folder: (folder / "server.key").unlink(),
-            "/run/gateway/server.key is not there, or uid",
-        ),
-        (lambda folder: (folder / "tokens").chmod(0o000), "/run/gateway/tokens is not there, or uid"),
-        (lambda folder: (folder / "tokens").write_text("# none\n"), "/run/gateway/tokens holds no token"),
-        (lambda folder: (folder / "tokens").write_text("search short\n"), "line 1: a token has 24 to 4096 characters"),
-    ],
-)
-def test_what_it_does_not_start_with(front, tmp_path, change, says):
-    """A file that is missing, closed or of no use is named, and the gateway ends."""
-    folder = tmp_path / "files"
-    make_files(folder)
-    change(folder)
-    project = Project(front.name, tmp_path, {**front.env, "GATEWAY_FILES": str(folder)}, profiles=("gateway",))
-    done = project.compose("run", "--rm", "--no-deps", "gateway", check=False)
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert (tmp_path / "files" / "token").read_text() not in done.stdout + done.stderr
 
 
 def test_no_token_is_written_down(front, gateway, http):

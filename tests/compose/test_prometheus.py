@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from compose.conftest import TINY
 from compose.project import ROOT
+from compose.test_gateway_follows import INPUTS
 from server.processes import wait_until
 from support import monitoring
 from vitriton import Client, InvalidImage, Unavailable
@@ -92,6 +93,23 @@ def test_triton_is_scraped(prometheus):
     models = {entry["metric"]["model"] for entry in value(prometheus, "nv_inference_count > 0")}
     kinds = ("pooled", "unpooled", "preprocess", "pooled_encoder", "unpooled_encoder")
     assert models == {f"{TINY}_{kind}" for kind in kinds}
+
+
+def test_the_gateway_is_scraped_where_there_is_one(prometheus):
+    """With its profile it is a target that answers; without it there is none, and so nothing that is down."""
+    wait_until(lambda: value(prometheus, 'up{job="gateway"} == 1'), SCRAPED_S, "the gateway is up")
+    good = value(prometheus, "vitriton_gateway_input_good")
+    assert {entry["metric"]["input"]: entry["value"][1] for entry in good} == dict.fromkeys(INPUTS, "1")
+    assert {(entry["metric"]["service"], entry["metric"]["instance"]) for entry in good} == {
+        ("gateway", "gateway:8082")
+    }
+    prometheus.compose("stop", "gateway")
+    try:
+        wait_until(lambda: not value(prometheus, 'up{job="gateway"}'), SCRAPED_S, "it is no target any more")
+        targets = ask(prometheus, "targets", state="active")["activeTargets"]
+        assert {target["health"] for target in targets} == {"up"}
+    finally:
+        prometheus.up("gateway")
 
 
 def test_the_rules_are_evaluated(prometheus):
