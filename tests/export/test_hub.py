@@ -115,3 +115,49 @@ def test_no_network(find):
 def test_no_hub_id_at_all(find):
     """A name that the hub cannot have is not asked for."""
     assert "is neither a folder nor a hub id" in find("org/mo del")
+
+
+PROXIES = [
+    ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ["ALL_PROXY", "pip install socksio"]),
+    ({"all_proxy": "socks5h://127.0.0.1:9"}, ["all_proxy", "pip install socksio"]),
+    ({"HTTPS_PROXY": ":::bad"}, ["HTTPS_PROXY"]),
+    ({"HTTPS_PROXY": "http://[::1"}, ["HTTPS_PROXY"]),
+    ({"HTTP_PROXY": "ftp://proxy:21"}, ["HTTP_PROXY"]),
+    ({"HTTPS_PROXY": "http://user:pass:word@[::1]:none"}, ["HTTPS_PROXY"]),
+    ({"HTTPS_PROXY": "http://user:pass:word@127.0.0.1:9"}, ["HTTPS_PROXY", "check the network"]),
+    ({"HF_ENDPOINT": "nonsense"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://127.0.0.1:99999"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_é"}, ["HF_TOKEN"]),
+    ({"SSL_CERT_FILE": "/no/such/file"}, ["SSL_CERT_FILE"]),
+    ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, ["HF_HUB_DOWNLOAD_TIMEOUT"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), PROXIES, ids=lambda each: next(iter(each)))
+def test_settings_that_the_download_library_cannot_use(find, settings, named):
+    """One line names the settings to look at, says what to do, and shows neither a password nor a token."""
+    error = find("org/model", **settings)
+    assert all(text in error for text in named)
+    assert not any(text in error for text in ("Error:", "word@"))
+
+
+@pytest.mark.parametrize("settings", [{"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}])
+def test_the_command_with_such_a_setting(settings, tmp_path):
+    """It ends with that line and with exit code 1: whether a download meets the setting, or the import before it."""
+    command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
+    variables = os.environ | {"HF_HOME": str(tmp_path / "hf")} | settings
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert next(iter(settings)) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("settings", [settings for settings, _ in PROXIES[:6]], ids=range(6))
+def test_offline_no_proxy_is_looked_at(find, tiny_vit_checkpoint, settings):
+    """With HF_HUB_OFFLINE what is in the cache is found, whatever the proxy's setting."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+        online = find("org/model", HF_ENDPOINT=server.url)
+    assert find("org/model", HF_HUB_OFFLINE="1", **settings) == online
+    assert "HF_HUB_OFFLINE is set" in find("org/other", HF_HUB_OFFLINE="1", **settings)
