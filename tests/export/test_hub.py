@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from support import hub
 
 # In a process of its own: huggingface_hub reads its environment when it is imported.
@@ -65,12 +67,53 @@ def test_safetensors_are_preferred(find, tiny_vit_checkpoint, tmp_path):
     model.mkdir()
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         (model / name).write_bytes((tiny_vit_checkpoint / name).read_bytes())
-    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    (model / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     with hub.serve(hub.Hub(model)) as server:
         assert "pytorch_model.bin" not in names(find("org/model", HF_ENDPOINT=server.url)[0])
         (model / "model.safetensors").unlink()
         found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
         assert "pytorch_model.bin" in names(found[0])
+
+
+def test_an_adapter_is_refused_as_in_a_folder(find, tiny_vit_checkpoint, tmp_path):
+    """Its configuration is downloaded for that; no weights are."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (model / "adapter_model.safetensors").write_bytes(b"")
+    with hub.serve(hub.Hub(model)) as server:
+        assert "org/model holds an adapter" in find("org/model", HF_ENDPOINT=server.url)
+        assert not any("safetensors" in path for path in server.requests)
+        (model / "config.json").unlink()
+        found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
+        assert "org/model holds an adapter" in found
+
+
+def test_shards_are_those_that_the_index_names(find, tiny_vit_checkpoint, tmp_path):
+    """Whatever their names are; a stale shard and a single file of another format are not downloaded."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").rename(model / "second.safetensors")
+    save_file({"first": tensors["embeddings.cls_token"]}, model / "first.safetensors")
+    mapping = dict.fromkeys(tensors, "second.safetensors") | {"first": "first.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
+    (model / "model-00009-of-00009.safetensors").write_bytes(b"stale")
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    with hub.serve(hub.Hub(model)) as server:
+        found = names(find("org/model", HF_ENDPOINT=server.url)[0])
+    assert [name for name in found if name.endswith((".safetensors", ".bin"))] == [
+        "first.safetensors",
+        "second.safetensors",
+    ]
+
+
+def test_a_variant_alone_is_named(find, tiny_vit_checkpoint, tmp_path):
+    """Of weights that are not read the error says what the hub has, and what to do."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    (model / "model.safetensors").rename(model / "model.fp16.safetensors")
+    with hub.serve(hub.Hub(model)) as server:
+        error = find("org/model", HF_ENDPOINT=server.url)
+    assert "org/model has no weights" in error
+    assert "it has model.fp16.safetensors, a variant: rename it" in error
 
 
 def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path):

@@ -32,6 +32,7 @@ from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import Encoder, pool
 from vitriton_export._errors import ExportError
 from vitriton_export._families import Family
+from vitriton_export._loading import quiet
 from vitriton_export._options import ExportOptions, Kind, Pooling
 from vitriton_export._reference_pixels import tolerance
 from vitriton_export._runner import RepositoryRunner
@@ -191,7 +192,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         expected = [(batch, reference.run([data for _, data in batch])) for batch in _parity.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        warnings = _write_graphs(options, plan, staging)
+        warnings = [*checkpoint.warnings, *_write_graphs(options, plan, staging)]
     with step("Verify against the reference"):
         demanded = _gates.gates(
             deployment.precision,
@@ -213,7 +214,7 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
     deployment = plan.deployment
     spec = deployment.spec
     dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
-    with _checkpoint.quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
+    with quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
         exported = _graph.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
     warnings = [_precision.doubt(options.precision, options.device, has_gpu=_precision.has_gpu())]
     for kind in deployment.shapes:

@@ -11,7 +11,8 @@ from vitriton_export import _documents, _hub, _weights
 from vitriton_export._errors import ExportError
 from vitriton_export._weights import Weights
 
-_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_CONFIGS = ("config.json", *PROCESSORS)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def check_image_processor(source: Source) -> None:
     Raises:
         ExportError: they are not.
     """
-    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]) and not has_timm_config(source.folder):
+    if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
         raise ExportError(
             f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"

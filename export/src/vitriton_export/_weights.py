@@ -28,6 +28,8 @@ _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 # Types of tensors that are numbers of a quantisation: to be read with scales that stand elsewhere
 _QUANTISED = re.compile(r"[IU][48]|F[48]_.*|F[468]")
 
+_TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive, or (before torch 1.6) a pickle
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -137,6 +139,9 @@ def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) 
     """Looks at the head of one file; `owners` says what file had a tensor first."""
     _documents.check_downloaded(path, where)
     if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            if not file.read(4).startswith(_TORCH):
+                raise ExportError(f"{path.name} of {where} is no file of torch; download it again")
         return
     try:
         with safe_open(path, framework="np") as tensors:
