@@ -19,6 +19,8 @@ from vitriton_export._normalization import Normalization
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._source import PROCESSORS, Source, check_image_processor
 
+_SIZES = {"size", "crop_size", "pad_size"}  # settings of image processors
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -116,7 +118,23 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
         network,
         small.spec,
         small.normalization,
-        loaded.warnings,
+        (*loaded.warnings, *_interpolation(source.model_id, network, small.spec, options)),
+    )
+
+
+def _interpolation(
+    model_id: str, network: Network, spec: PreprocessSpec, options: ExportOptions | None
+) -> tuple[str, ...]:
+    """What to know of images that have another size than the model was trained with, where nobody has asked for it."""
+    asked = options is not None and (options.image_size or options.image_processor_settings.keys() & _SIZES)
+    if asked or network.size in (None, (spec.height, spec.width)):
+        return ()
+    height, width = network.size or (0, 0)
+    keep = f" (--image-size {height} keeps that size)" if height == width else ""
+    return (
+        f"the image processor of {model_id} gives images of {spec.height} x {spec.width} pixels, and the model was "
+        f"trained with {height} x {width}{keep}: its position embeddings are interpolated, where transformers' "
+        "pipeline stops",
     )
 
 

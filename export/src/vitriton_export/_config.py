@@ -73,8 +73,8 @@ def _check(document: dict[str, Any], name: str) -> None:
             )
         for key, value in part.items():
             most = next((most for pattern, most in _COUNTS.items() if pattern.search(key)), None)
-            if most is not None and any(number > most for number in _numbers(value)):
-                raise ExportError(f"config.json of {name} has {_shown(value)} for {key}, and no model has over {most}")
+            if most is not None and any(not 0 <= number <= most for number in _numbers(value)):
+                raise ExportError(f"config.json of {name} has {_shown(value)} for {key}; it must be from 0 to {most}")
     file = document.get("transformers_weights")
     if file is not None and file not in ENTRIES:
         raise ExportError(

@@ -40,7 +40,8 @@ class ParityError(ExportError):
 
 def one_line(exc: BaseException) -> str:
     """The text of a foreign error, short enough for the line that a person reads, and without control characters."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(exc))
+    said = f"it knows no {exc}" if isinstance(exc, KeyError) else str(exc)  # whose text is the key alone
+    text = "".join(letter if letter.isprintable() else " " for letter in said)
     return " ".join(text.split())[:300].rstrip(".") or type(exc).__name__
 
 
