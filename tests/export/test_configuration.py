@@ -234,6 +234,9 @@ def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):
     assert manifest["source"]["weights_files"] == ["model.safetensors"]
 
 
-def test_images_of_another_size_are_nothing_to_tell_where_the_reference_interpolates(tmp_path):
-    """DINOv2 does it by itself, and its checkpoints count on it."""
+def test_images_of_another_size_are_nothing_to_tell_where_the_reference_takes_them(family, tmp_path):
+    """DINOv2 interpolates by itself, and its checkpoints count on it; the windows of a Swin have one size anyway."""
     assert plan(checkpoints.tiny_dinov2(tmp_path / "dinov2")).checkpoint.warnings == ()
+    swin = shutil.copytree(family("swin"), tmp_path / "swin")
+    edit(swin, PROCESSOR, size={"height": 96, "width": 96})
+    assert plan(swin).checkpoint.warnings == ()

@@ -1,6 +1,7 @@
 """What is decided before any work is done: options, source, architecture, pooling, fingerprint."""
 
 import dataclasses
+import importlib.util
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 
@@ -80,6 +81,9 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path):
         ExportOptions(repository=tmp_path / "file")
 
 
+WITHOUT_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -120,7 +124,9 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ('{"model_type": "detr"}', "m is of type detr, a detector: what it returns stands for the objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
         ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
-        ('{"model_type": "timm_wrapper"}', "which needs timm, and it is not installed: pip install timm"),
+        pytest.param('{"model_type": "timm_wrapper"}', "'vitriton-export[timm]'", marks=WITHOUT_TIMM),
+        pytest.param('{"architecture": "a", "pretrained_cfg": {}}', "which needs timm, which is", marks=WITHOUT_TIMM),
+        pytest.param('{"architecture": "a", "pretrained_cfg": null}', "which needs timm, which is", marks=WITHOUT_TIMM),
         ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
         ('{"model_type": "no-such-type"}', "is of type 'no-such-type', which transformers"),
     ],

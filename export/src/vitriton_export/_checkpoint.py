@@ -127,9 +127,9 @@ def _interpolation(
 ) -> tuple[str, ...]:
     """What to know of images that have another size than the model was trained with, where nobody has asked for it."""
     asked = options is not None and (options.image_size or options.image_processor_settings.keys() & _SIZES)
-    if asked or network.size in (None, (spec.height, spec.width)):
+    if asked or network.size is None or not network.needs_interpolation(spec.height, spec.width):
         return ()
-    height, width = network.size or (0, 0)
+    height, width = network.size
     keep = f" (--image-size {height} keeps that size)" if height == width else ""
     return (
         f"the image processor of {model_id} gives images of {spec.height} x {spec.width} pixels, and the model was "

@@ -17,8 +17,17 @@ from vitriton_export._weights import ENTRIES
 
 TIMM = "timm_wrapper"
 
-# In what form a model hands its outputs over: not what they are, and not for a file to decide
-_FORMS = ("return_dict", "use_return_dict", "torchscript", "output_hidden_states", "output_attentions")
+# In what form a model is held and hands its outputs over: not what they are, and not for a file to decide
+_FORMS = (
+    "dtype",
+    "torch_dtype",
+    "return_dict",
+    "use_return_dict",
+    "torchscript",
+    "output_hidden_states",
+    "output_attentions",
+)
+MEND = "; mend that entry, or take the file that save_pretrained writes"
 # What a model is made of one by one, and what has a name each: the making would not end before the memory does.
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
@@ -34,6 +43,11 @@ def load_config(source: Source) -> tuple[Any, Family]:
     model_type = _model_type(document, name)
     check_installed(model_type, name)
     _check(document, name)
+    if model_type == TIMM and ":" in str(document.get("architecture")):  # hf-hub:… and local-dir:…
+        raise ExportError(
+            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would fetch "
+            "from elsewhere; name timm's own"
+        )
     if model_type not in CONFIG_MAPPING and "auto_map" in document:
         raise ExportError(
             f"{name} brings code of its own ({model_type}), which is not run; export a model that transformers itself "
@@ -44,7 +58,7 @@ def load_config(source: Source) -> tuple[Any, Family]:
             f"{name} is of type {model_type!r}, which transformers {transformers_version} does not know; "
             "`vitriton export --list` shows what can be exported"
         )
-    with explained(f"transformers cannot read config.json of {name}"):
+    with explained(f"transformers cannot read config.json of {name}", MEND):
         config = CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
     return config, family(config, name)
 

@@ -46,11 +46,12 @@ def one_line(exc: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, advice: str = "") -> Iterator[None]:
     """Makes one line of whatever a library raises for a checkpoint that it can do nothing with.
 
     Args:
         what: what could not be done; the error's own text follows after a colon.
+        advice: what to do, after that.
 
     Raises:
         ExportError: as it came, or with that text.
@@ -60,7 +61,7 @@ def explained(what: str) -> Iterator[None]:
     except ExportError:
         raise
     except Exception as exc:
-        raise ExportError(f"{what}: {one_line(exc)}") from exc
+        raise ExportError(f"{what}: {one_line(exc)}{advice}") from exc
 
 
 @contextlib.contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from rich.console import Console
 from rich.table import Column, Table
 
 from vitriton_export._architectures import FAMILIES
-from vitriton_export._families import Family
+from vitriton_export._families import Family, lacking
 
 
 def show(console: Console) -> None:
@@ -26,6 +24,4 @@ def show(console: Console) -> None:
 
 
 def _note(known: Family) -> str:
-    if known.requires and importlib.util.find_spec(known.requires) is None:
-        return f"needs {known.requires}, which is not installed: pip install {known.requires}"
-    return known.note
+    return lacking(known) or known.note

@@ -15,7 +15,7 @@ import transformers
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from vitriton_export._config import load_config
+from vitriton_export._config import MEND, load_config
 from vitriton_export._errors import ExportError, explained, one_line
 from vitriton_export._families import Family
 from vitriton_export._source import Source, fetch_weights
@@ -60,7 +60,7 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
         source = fetch_weights(source)
     weights = source.weights or Weights(())
     name, model_class = source.model_id, _class(known)
-    with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}"):
+    with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}", MEND):
         config = _config(source, known)
         _check_size(model_class, config, weights, name)
     with quiet():
