@@ -94,7 +94,7 @@ def test_the_list_shows_what_can_be_exported():
     assert done.exit_code == 0, done.output
     for model_type in FAMILIES:
         assert f" {model_type} " in done.stdout
-    missing = "needs timm, which is not installed: pip install timm" in done.stdout
+    missing = "'vitriton-export[timm]'" in done.stdout
     assert missing == (importlib.util.find_spec("timm") is None)
     line = next(line for line in done.stdout.splitlines() if " clip " in line)
     assert "auto pooler cls mean projection" in line
