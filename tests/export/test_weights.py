@@ -167,6 +167,12 @@ def _bin(text: str):
     return write
 
 
+def _quantised_bin(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    (folder / FILE).unlink()
+    torch.save(tensors | {"pooler.dense.weight": torch.zeros(32, 32, dtype=torch.int8)}, folder / "pytorch_model.bin")
+
+
 class _Code:
     def __reduce__(self):
         return (print, ("ran",))
@@ -226,6 +232,7 @@ REFUSED = {
         "distributed checkpoint",
     ),
     "quantised": (_quantised, "is quantised", "U8", "encoder.layer.0.x"),
+    "quantised-bin": (_quantised_bin, "is quantised", "int8 (pooler.dense.weight)"),
     "bitsandbytes": (
         _config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
         "is quantised",

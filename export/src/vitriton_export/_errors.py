@@ -61,6 +61,8 @@ def explained(what: str, advice: str = "") -> Iterator[None]:
     except ExportError:
         raise
     except Exception as exc:
+        if _interrupted(exc):
+            raise
         raise ExportError(f"{what}: {one_line(exc)}{advice}") from exc
 
 
@@ -74,12 +76,21 @@ def importing() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, ImportError) as exc:
+        if _interrupted(exc):
+            raise
         cause: BaseException = exc
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(exc, ImportError) and not isinstance(cause, (ValueError, RuntimeError)):
             raise
         raise ExportError(f"the libraries do not start: {one_line(cause)}{_suspects(cause)}") from exc
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C or a signal is behind an error: an extension module that is being imported makes another of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _suspects(cause: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from vitriton_export._weights import Weights
 _SEED = 0
 
 # Tensors that change others when they are read: adapters that were not merged, and scales of quantised weights
-_UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_|adapters?\.)")
+_UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_)|\.adapters\.")
 _SCALES = re.compile(r"\.(SCB|absmax|quant_map|quant_state|qweight|qzeros|weight_scale|weight_format)\b")
+_QUANTISED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
 _COUNTED = ".num_batches_tracked"  # of a batch norm, whose statistics do not need it
 
 
@@ -63,6 +65,7 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
     with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}", MEND):
         config = _config(source, known)
         _check_size(model_class, config, weights, name)
+    _check_types(weights, name)
     with quiet():
         model, report = _read(model_class, config, source, weights)
     _check_fit(report, name)
@@ -106,6 +109,24 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
             f"config.json of {name} describes a model of {parameters:,} parameters, and its weights have "
             f"{weights.nbytes:,} bytes; they are not of one model"
         )
+
+
+def _check_types(weights: Weights, name: str) -> None:
+    """As `_weights.find` does for safetensors: numbers of a quantisation would be taken for weights."""
+    for path in weights.files:
+        if path.suffix == ".safetensors":
+            continue
+        try:
+            tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception:  # transformers reads it next, and `_read` says what is wrong
+            return
+        quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
+        if quantised:
+            raise ExportError(
+                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors are "
+                f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
+                "weights (--precision int8 quantises them)"
+            )
 
 
 def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:

@@ -26,7 +26,7 @@ _NAMED = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin)(\.index\.json
 _ELSEWHERE = re.compile(r".+\.(safetensors|bin|h5|msgpack|gguf|onnx|pt|pth|ckpt|npz)")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 # Types of tensors that are numbers of a quantisation: to be read with scales that stand elsewhere
-_QUANTISED = re.compile(r"[IU][48]|F[48]_.*|F[468]")
+_QUANTISED = re.compile(r"[IU][48]|F[468](_.*)?")
 
 _TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive, or (before torch 1.6) a pickle
 
