@@ -9,9 +9,10 @@ import onnxruntime as ort
 import pytest
 import torch
 import transformers
+from PIL import Image
 from support import architectures, catalogue
 from support.architectures import SMALL
-from transformers import AutoModel
+from transformers import AutoImageProcessor, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
 from typer.testing import CliRunner
 from vitriton.cli import app
@@ -93,7 +94,7 @@ def test_the_list_shows_what_can_be_exported():
     assert done.exit_code == 0, done.output
     for model_type in FAMILIES:
         assert f" {model_type} " in done.stdout
-    missing = "needs timm, which is not installed: pip install timm" in done.stdout
+    missing = "'vitriton-export[timm]'" in done.stdout
     assert missing == (importlib.util.find_spec("timm") is None)
     line = next(line for line in done.stdout.splitlines() if " clip " in line)
     assert "auto pooler cls mean projection" in line
@@ -248,6 +249,26 @@ def test_another_image_size_is_another_embedding_space(written):
     """Vectors of one size may not be mixed with those of another: the specification says the size."""
     specs = {outline(find(str(written("vit")), None), ExportOptions(image_size=size)).spec for size in (None, 32, 48)}
     assert len(specs) == 2
+
+
+def test_a_checkpoint_as_timm_writes_it(tmp_path):
+    """Its config.json has no model_type, and its weights no prefix; it is what transformers makes of it."""
+    timm = pytest.importorskip("timm")
+    from timm.models._hub import save_for_hf
+
+    torch.manual_seed(1)
+    folder = tmp_path / "native"
+    save_for_hf(timm.create_model("test_vit"), folder, safe_serialization=True)
+    document = json.loads((folder / "config.json").read_text())
+    document.pop("model_args", None)  # with num_classes in it transformers cannot build the model
+    (folder / "config.json").write_text(json.dumps(document))
+    assert "model_type" not in document
+    result = _export(folder, tmp_path / "r")
+    model = AutoModel.from_pretrained(folder).eval()
+    inputs = AutoImageProcessor.from_pretrained(folder)(Image.open(PHOTO), return_tensors="pt")
+    with torch.no_grad():
+        expected = model(inputs["pixel_values"]).last_hidden_state[0].numpy()
+    assert np.abs(_served(result, "unpooled", PHOTO.read_bytes()) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 4), (2, 9), (7, 3), (1, 20), (20, 1), (4, 1), (16, 16)])

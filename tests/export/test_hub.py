@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from support import hub
 
 # In a process of its own: huggingface_hub reads its environment when it is imported.
@@ -65,12 +67,53 @@ def test_safetensors_are_preferred(find, tiny_vit_checkpoint, tmp_path):
     model.mkdir()
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         (model / name).write_bytes((tiny_vit_checkpoint / name).read_bytes())
-    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    (model / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     with hub.serve(hub.Hub(model)) as server:
         assert "pytorch_model.bin" not in names(find("org/model", HF_ENDPOINT=server.url)[0])
         (model / "model.safetensors").unlink()
         found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
         assert "pytorch_model.bin" in names(found[0])
+
+
+def test_an_adapter_is_refused_as_in_a_folder(find, tiny_vit_checkpoint, tmp_path):
+    """Its configuration is downloaded for that; no weights are."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (model / "adapter_model.safetensors").write_bytes(b"")
+    with hub.serve(hub.Hub(model)) as server:
+        assert "org/model holds an adapter" in find("org/model", HF_ENDPOINT=server.url)
+        assert not any("safetensors" in path for path in server.requests)
+        (model / "config.json").unlink()
+        found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
+        assert "org/model holds an adapter" in found
+
+
+def test_shards_are_those_that_the_index_names(find, tiny_vit_checkpoint, tmp_path):
+    """Whatever their names are; a stale shard and a single file of another format are not downloaded."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").rename(model / "second.safetensors")
+    save_file({"first": tensors["embeddings.cls_token"]}, model / "first.safetensors")
+    mapping = dict.fromkeys(tensors, "second.safetensors") | {"first": "first.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
+    (model / "model-00009-of-00009.safetensors").write_bytes(b"stale")
+    (model / "pytorch_model.bin").write_bytes(b"pickle")
+    with hub.serve(hub.Hub(model)) as server:
+        found = names(find("org/model", HF_ENDPOINT=server.url)[0])
+    assert [name for name in found if name.endswith((".safetensors", ".bin"))] == [
+        "first.safetensors",
+        "second.safetensors",
+    ]
+
+
+def test_a_variant_alone_is_named(find, tiny_vit_checkpoint, tmp_path):
+    """Of weights that are not read the error says what the hub has, and what to do."""
+    model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
+    (model / "model.safetensors").rename(model / "model.fp16.safetensors")
+    with hub.serve(hub.Hub(model)) as server:
+        error = find("org/model", HF_ENDPOINT=server.url)
+    assert "org/model has no weights" in error
+    assert "it has model.fp16.safetensors, a variant: rename it" in error
 
 
 def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path):
@@ -115,3 +158,49 @@ def test_no_network(find):
 def test_no_hub_id_at_all(find):
     """A name that the hub cannot have is not asked for."""
     assert "is neither a folder nor a hub id" in find("org/mo del")
+
+
+PROXIES = [
+    ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ["ALL_PROXY", "pip install socksio"]),
+    ({"all_proxy": "socks5h://127.0.0.1:9"}, ["all_proxy", "pip install socksio"]),
+    ({"HTTPS_PROXY": ":::bad"}, ["HTTPS_PROXY"]),
+    ({"HTTPS_PROXY": "http://[::1"}, ["HTTPS_PROXY"]),
+    ({"HTTP_PROXY": "ftp://proxy:21"}, ["HTTP_PROXY"]),
+    ({"HTTPS_PROXY": "http://user:pass:word@[::1]:none"}, ["HTTPS_PROXY"]),
+    ({"HTTPS_PROXY": "http://user:pass:word@127.0.0.1:9"}, ["HTTPS_PROXY", "check the network"]),
+    ({"HF_ENDPOINT": "nonsense"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://[::1"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://127.0.0.1:99999"}, ["HF_ENDPOINT"]),
+    ({"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_é"}, ["HF_TOKEN"]),
+    ({"SSL_CERT_FILE": "/no/such/file"}, ["SSL_CERT_FILE"]),
+    ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, ["HF_HUB_DOWNLOAD_TIMEOUT"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "named"), PROXIES, ids=lambda each: next(iter(each)))
+def test_settings_that_the_download_library_cannot_use(find, settings, named):
+    """One line names the settings to look at, says what to do, and shows neither a password nor a token."""
+    error = find("org/model", **settings)
+    assert all(text in error for text in named)
+    assert not any(text in error for text in ("Error:", "word@"))
+
+
+@pytest.mark.parametrize("settings", [{"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}])
+def test_the_command_with_such_a_setting(settings, tmp_path):
+    """It ends with that line and with exit code 1: whether a download meets the setting, or the import before it."""
+    command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
+    variables = os.environ | {"HF_HOME": str(tmp_path / "hf")} | settings
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert next(iter(settings)) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("settings", [settings for settings, _ in PROXIES[:5:2]], ids=range(3))
+def test_offline_no_proxy_is_looked_at(find, tiny_vit_checkpoint, settings):
+    """With HF_HUB_OFFLINE what is in the cache is found, whatever the proxy's setting."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+        online = find("org/model", HF_ENDPOINT=server.url)
+    assert find("org/model", HF_HUB_OFFLINE="1", **settings) == online
+    assert "HF_HUB_OFFLINE is set" in find("org/other", HF_HUB_OFFLINE="1", **settings)

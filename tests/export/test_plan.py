@@ -1,6 +1,7 @@
 """What is decided before any work is done: options, source, architecture, pooling, fingerprint."""
 
 import dataclasses
+import importlib.util
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
 from vitriton_export._architectures import FAMILIES
-from vitriton_export._checkpoint import load, load_config, resolve_pooling
+from vitriton_export._checkpoint import load, resolve_pooling
+from vitriton_export._config import load_config
 from vitriton_export._export import plan_export
 from vitriton_export._families import Family
 from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
@@ -79,6 +81,9 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path):
         ExportOptions(repository=tmp_path / "file")
 
 
+WITHOUT_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -112,15 +117,18 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
     ("config", "message"),
     [
         ("not json", "is not JSON"),
-        ("[]", "has no model_type"),
+        ("[]", "is no JSON object"),
+        ("{}", "has no model_type"),
         ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
         ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames and no single image"),
         ('{"model_type": "detr"}', "m is of type detr, a detector: what it returns stands for the objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
         ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
-        ('{"model_type": "timm_wrapper"}', "which needs timm, and it is not installed: pip install timm"),
+        pytest.param('{"model_type": "timm_wrapper"}', "'vitriton-export[timm]'", marks=WITHOUT_TIMM),
+        pytest.param('{"architecture": "a", "pretrained_cfg": {}}', "which needs timm, which is", marks=WITHOUT_TIMM),
+        pytest.param('{"architecture": "a", "pretrained_cfg": null}', "which needs timm, which is", marks=WITHOUT_TIMM),
         ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
-        ('{"model_type": "no-such-type"}', "transformers cannot read config.json of m"),
+        ('{"model_type": "no-such-type"}', "is of type 'no-such-type', which transformers"),
     ],
 )
 def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_path, config, message):

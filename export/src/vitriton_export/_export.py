@@ -30,8 +30,9 @@ from vitriton_export._attention import attention
 from vitriton_export._checkpoint import Checkpoint
 from vitriton_export._deployment import TENSOR, VERSION, Deployment
 from vitriton_export._encoder import Encoder, pool
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, explained
 from vitriton_export._families import Family
+from vitriton_export._loading import quiet
 from vitriton_export._options import ExportOptions, Kind, Pooling
 from vitriton_export._reference_pixels import tolerance
 from vitriton_export._runner import RepositoryRunner
@@ -131,6 +132,11 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     Raises:
         ExportError: it cannot be, or the pooling makes no sense for the model.
     """
+    with explained(f"{checkpoint.source.model_id} cannot be exported as its config.json describes it"):
+        return _plan(options, checkpoint)
+
+
+def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     spec, normalization = checkpoint.spec, checkpoint.normalization
     blank = [Image.new("RGB", (spec.width, spec.height))]
     outputs = _parity.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
@@ -141,6 +147,11 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         allow_untrained=options.allow_untrained_pooler,
     )
     embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
+    if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
+        raise ExportError(
+            f"{checkpoint.source.model_id} gives values that are no numbers for a black image; its weights or its "
+            "config.json are damaged"
+        )
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),
         "unpooled": tuple(outputs.last_hidden_state.shape[1:]),
@@ -191,7 +202,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         expected = [(batch, reference.run([data for _, data in batch])) for batch in _parity.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        warnings = _write_graphs(options, plan, staging)
+        warnings = [*checkpoint.warnings, *_write_graphs(options, plan, staging)]
     with step("Verify against the reference"):
         demanded = _gates.gates(
             deployment.precision,
@@ -203,7 +214,9 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         # Limits move no pixel, and formats that are not allowed must not make the gate smaller.
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
         stages = _parity.check(_parity.compare(expected, runner, demanded, checkpoint.spec))
-        manifest = _manifest.build(deployment, checkpoint.source, plan.weights, stages, demanded, staging, options)
+        manifest = _manifest.build(
+            deployment, checkpoint.source, plan.weights, stages, demanded, staging, options, warnings
+        )
         _manifest.write(manifest, deployment, staging)
     return _Staged(stages, manifest, warnings)
 
@@ -213,7 +226,7 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
     deployment = plan.deployment
     spec = deployment.spec
     dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
-    with _checkpoint.quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
+    with quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
         exported = _graph.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
     warnings = [_precision.doubt(options.precision, options.device, has_gpu=_precision.has_gpu())]
     for kind in deployment.shapes:

@@ -137,6 +137,16 @@ def _counts(key: str) -> bool:
     return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)
 
 
+def lacking(known: Family) -> str | None:
+    """What an architecture needs beside transformers and is not installed, and the command that installs it."""
+    if not known.requires or importlib.util.find_spec(known.requires) is not None:
+        return None
+    return (
+        f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
+        f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
+    )
+
+
 def check_installed(model_type: str, model_id: str) -> None:
     """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
 
@@ -145,12 +155,9 @@ def check_installed(model_type: str, model_id: str) -> None:
     """
     from vitriton_export._architectures import FAMILIES
 
-    known = FAMILIES.get(model_type)
-    if known is not None and known.requires and importlib.util.find_spec(known.requires) is None:
-        raise ExportError(
-            f"{model_id} is of type {model_type}, which needs {known.requires}, and it is not installed: pip install "
-            f"{known.requires}"
-        )
+    reason = lacking(FAMILIES[model_type]) if model_type in FAMILIES else None
+    if reason is not None:
+        raise ExportError(f"{model_id} is of type {model_type}, which {reason}")
 
 
 def family(config: Any, model_id: str) -> Family:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from vitriton_export._architectures import FAMILIES
-from vitriton_export._families import Family
+from vitriton_export._families import Family, lacking
 
 
 def show(console: Console) -> None:
@@ -16,7 +15,7 @@ def show(console: Console) -> None:
     names = Column("model_type", no_wrap=True, min_width=max(map(len, FAMILIES)))
     table = Table(names, "--pooling", "note", title="What `vitriton export` takes", title_justify="left")
     for model_type, known in sorted(FAMILIES.items()):
-        table.add_row(model_type, " ".join(known.poolings), _note(known))
+        table.add_row(model_type, " ".join(known.poolings), escape(_note(known)))
     console.print(table)
     console.print(
         "--pooling pooler needs a pooler that the checkpoint has trained, or one without parameters. What is not in "
@@ -26,6 +25,4 @@ def show(console: Console) -> None:
 
 
 def _note(known: Family) -> str:
-    if known.requires and importlib.util.find_spec(known.requires) is None:
-        return f"needs {known.requires}, which is not installed: pip install {known.requires}"
-    return known.note
+    return lacking(known) or known.note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
@@ -41,6 +41,7 @@ def build(
     demanded: Mapping[str, Gate],
     staging: Path,
     options: ExportOptions,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The manifest of a staged export, whose graphs are written and verified.
 
@@ -52,6 +53,7 @@ def build(
         demanded: the gates, by stage.
         staging: the folder.
         options: of the export.
+        warnings: what the user was told.
     """
     # without the version folder, which has its number only once it is installed
     graphs = {
@@ -68,6 +70,7 @@ def build(
             "model": source.model_id,
             "revision": source.revision,
             "weights_sha256": weights,
+            "weights_files": [path.name for path in source.weights.files] if source.weights else [],
             # on the hub the revision names them
             "files_sha256": sources.files_sha256(source.folder) if source.revision is None else None,
         },
@@ -94,6 +97,7 @@ def build(
             "gates": _gates.to_document(demanded),
             "stages": [stage.to_dict() for stage in parity],
         },
+        "warnings": list(warnings),
         "versions": {
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in _LIBRARIES},

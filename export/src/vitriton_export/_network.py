@@ -31,6 +31,17 @@ class Network(nn.Module):
             fixed["noise"] = self._ascending(pixel_values)
         return self.model(pixel_values=pixel_values, **inputs, **fixed)
 
+    def needs_interpolation(self, height: int, width: int) -> bool:
+        """Whether the model stops at images of this size, unless it is told to interpolate."""
+        if self.size in (None, (height, width)):
+            return False
+        try:
+            with torch.no_grad():
+                self.model(pixel_values=torch.zeros(1, 3, height, width))
+        except (ValueError, RuntimeError):
+            return True
+        return False
+
     def _ascending(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(B, L): ViT-MAE sorts the patches by it, and so leaves them where they are."""
         config: Any = self.model.config  # of every architecture; this one has a patch_size

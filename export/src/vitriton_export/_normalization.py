@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ class Normalization:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be divided by."""
+        """Refuses what cannot be divided by, and what is no number."""
+        if not all(math.isfinite(value) for value in (self.rescale_factor, *self.mean, *self.std)):
+            raise ValueError(f"the normalisation has a value that is no number: {self}")
         if not all(std > 0 for std in self.std):
             raise ValueError(f"image_std is {self.std}; it must be above 0")
 

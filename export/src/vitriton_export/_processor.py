@@ -19,9 +19,10 @@ from vitriton.preprocessing import (
     Thumbnail,
 )
 
-from vitriton_export._errors import ExportError, one_line
+from vitriton_export._errors import ExportError, explained
 from vitriton_export._float_processor import FloatImageProcessor
 from vitriton_export._normalization import IDENTITY, Normalization
+from vitriton_export._options import MAX_IMAGE_SIZE
 from vitriton_export._recipes import PLAIN, RECIPES, Recipe
 from vitriton_export._timm_processor import TimmImageProcessor
 
@@ -45,6 +46,8 @@ _BEHAVIOUR = (
     "pad",
 )
 
+_MAX_SIDE = 4 * MAX_IMAGE_SIZE  # before a crop
+
 
 def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
     """What `processor` does, as data.
@@ -52,20 +55,29 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
     Raises:
         ExportError: it does something that the spec cannot express; the text names the processor and the reason.
     """
-    if isinstance(processor, TimmImageProcessor):
-        return processor.describe()
     name = type(processor).__name__
+    with explained(f"image processor {name} has settings that make no sense"):
+        timm = isinstance(processor, TimmImageProcessor)
+        spec, normalization = processor.describe() if timm else _describe(processor, name)
+        sizes = [value for step in spec.steps for value in vars(step).values() if type(value) is int]
+        # more, and an image of the model's size would be more than the memory has
+        if any(size > _MAX_SIDE for size in sizes) or spec.height * spec.width > MAX_IMAGE_SIZE**2:
+            raise ExportError(
+                f"image processor {name} makes images of {max([*sizes, spec.height, spec.width])} pixels a side; the "
+                f"most are {MAX_IMAGE_SIZE}"
+            )
+    return spec, normalization
+
+
+def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:
     recipe = _recipe(processor, name)
-    try:
-        steps = [step for build in recipe.steps for step in build(processor, name)]
-        normalization = recipe.normalization(processor, name)
-        if processor.do_pad and recipe is PLAIN:
-            steps += _padding(processor, normalization, steps, name)
-            normalization = IDENTITY
-        height, width = _output_size(steps, name)
-        return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
-    except (TypeError, ValueError, KeyError, ZeroDivisionError, OverflowError) as exc:
-        raise ExportError(f"image processor {name} has settings that make no sense: {one_line(exc)}") from exc
+    steps = [step for build in recipe.steps for step in build(processor, name)]
+    normalization = recipe.normalization(processor, name)
+    if processor.do_pad and recipe is PLAIN:
+        steps += _padding(processor, normalization, steps, name)
+        normalization = IDENTITY
+    height, width = _output_size(steps, name)
+    return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
 
 
 _SMOOTH = ("bilinear", "bicubic", "lanczos")  # filters that see all that they shrink, and weigh it smoothly

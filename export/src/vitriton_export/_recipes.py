@@ -168,9 +168,14 @@ def _shortest_edge(processor: Any, name: str) -> int:
 
 def _filter(processor: Any, name: str) -> str:
     filters = {filter.value: key for key, filter in RESAMPLE.items()}
-    if processor.resample is None or int(processor.resample) not in filters:
-        raise ExportError(f"image processor {name} resamples with {processor.resample!r}, which Pillow does not have")
-    return filters[int(processor.resample)]
+    resample = processor.resample
+    if not isinstance(resample, (int, float)) or resample not in filters:
+        known = ", ".join(f"{value} ({key})" for value, key in sorted(filters.items()))
+        raise ExportError(
+            f"image processor {name} resamples with {resample!r}, which Pillow does not have; `resample` is a number: "
+            f"{known}"
+        )
+    return filters[int(resample)]
 
 
 PLAIN = Recipe(steps=(_convert, _resize, _crop))

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitriton_export._errors import ExportError, HubError, one_line
+from vitriton_export import _documents, _hub, _weights
+from vitriton_export._errors import ExportError
+from vitriton_export._weights import Weights
 
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
-_SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
-_PICKLES = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_CONFIGS = ("config.json", *PROCESSORS)
 
 
 @dataclass(frozen=True)
@@ -29,11 +23,18 @@ class Source:
         folder: where its files are.
         model_id: how a person names it: the hub id, or the folder's own name.
         revision: the commit on the hub; None for a folder.
+        weights: the files of weights; None before they are looked for.
     """
 
     folder: Path
     model_id: str
     revision: str | None
+    weights: Weights | None = None
+
+    @property
+    def where(self) -> str:
+        """How an error names it."""
+        return str(self.folder) if self.revision is None else self.model_id
 
 
 def find(model: str, revision: str | None) -> Source:
@@ -54,10 +55,11 @@ def find(model: str, revision: str | None) -> Source:
     elif model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise ExportError(f"there is no folder {model}")
     else:
-        folder = _download(model, revision, _CONFIGS)
+        folder = _hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
         source = Source(folder, model, folder.name)
+    _weights.check_adapter(source.folder, source.where)
     if not (source.folder / "config.json").is_file():
-        raise ExportError(f"{_where(source)} is no checkpoint: it has no config.json; write one with save_pretrained")
+        raise ExportError(f"{source.where} is no checkpoint: it has no config.json; write one with save_pretrained")
     return source
 
 
@@ -66,17 +68,28 @@ def fetch_weights(source: Source) -> Source:
 
     Raises:
         HubError: the hub cannot be reached.
-        ExportError: the checkpoint has none.
+        ExportError: the checkpoint has none, or they are not what they seem.
     """
     check_image_processor(source)
+    others = None
     if source.revision is not None:
-        folder = _download(source.model_id, source.revision, _CONFIGS + _SAFETENSORS)
-        if not _has_weights(folder):
-            folder = _download(source.model_id, source.revision, _CONFIGS + _PICKLES)
-        source = Source(folder, source.model_id, source.revision)
-    if not _has_weights(source.folder):
-        raise ExportError(f"{_where(source)} has no weights: none of {', '.join(_WEIGHTS)}")
-    return source
+        source = replace(source, folder=_download_weights(source))
+        if _weights.entry(source.folder) is None:
+            others = _hub.file_names(source.model_id, source.revision or "main")
+    return replace(source, weights=_weights.find(source.folder, source.where, others))
+
+
+def _download_weights(source: Source) -> Path:
+    """Downloads what transformers would read, and no other copy of it."""
+    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    for name in _weights.ENTRIES:
+        folder = _hub.download(source.model_id, source.revision, [*small, name])
+        if (folder / name).is_file():
+            if not name.endswith(".index.json"):
+                return folder
+            parts = sorted(_weights.shards(folder / name, source.where))
+            return _hub.download(source.model_id, source.revision, [*small, name, *parts])
+    return folder
 
 
 def check_image_processor(source: Source) -> None:
@@ -85,9 +98,9 @@ def check_image_processor(source: Source) -> None:
     Raises:
         ExportError: they are not.
     """
-    if not any((source.folder / name).is_file() for name in _CONFIGS[1:]) and not has_timm_config(source.folder):
+    if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
         raise ExportError(
-            f"{_where(source)} has no preprocessor_config.json, so nothing says how its images are prepared; "
+            f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"
         )
 
@@ -99,8 +112,9 @@ def files_sha256(folder: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    patterns = _CONFIGS + _SAFETENSORS + _PICKLES
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return sorted(
+        path for path in (*(folder / name for name in _CONFIGS), *_weights.read_files(folder)) if path.is_file()
+    )
 
 
 def _check_readable(folder: Path) -> None:
@@ -122,52 +136,7 @@ def has_timm_config(folder: Path) -> bool:
     if (folder / "preprocessor_config.json").is_file():
         return False
     try:
-        document = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        document = _documents.read(folder / "config.json", folder.name)
+    except ExportError:
         return False
-    return isinstance(document, dict) and isinstance(document.get("pretrained_cfg"), dict)
-
-
-def _has_weights(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _WEIGHTS)
-
-
-def _where(source: Source) -> str:
-    return str(source.folder) if source.revision is None else source.model_id
-
-
-def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import constants, errors, snapshot_download
-
-    at = f" at revision {revision}" if revision else ""
-    endpoint = constants.ENDPOINT
-    try:
-        # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
-    except errors.GatedRepoError as exc:
-        raise ExportError(f"{model} is gated: accept its terms on its page, then set HF_TOKEN to your token") from exc
-    except errors.RepositoryNotFoundError as exc:
-        raise ExportError(
-            f"{endpoint} has no model {model}, or it is private; check the name, or set HF_TOKEN to a token that "
-            "may read it"
-        ) from exc
-    except errors.RevisionNotFoundError as exc:
-        raise ExportError(f"{model} has no revision {revision}") from exc
-    except errors.HFValidationError as exc:
-        raise ExportError(f"{model!r} is neither a folder nor a hub id (namespace/name)") from exc
-    except errors.LocalEntryNotFoundError as exc:
-        offline = isinstance(exc.__cause__, errors.OfflineModeIsEnabled)
-        reason = (
-            "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({one_line(exc.__cause__ or exc)})"
-        )
-        raise HubError(
-            f"{model}{at} is not in the local cache and {reason}; check the network, point HF_ENDPOINT at a mirror, "
-            "or give a checkpoint's folder"
-        ) from exc
-    except (errors.HfHubHTTPError, OSError) as exc:
-        status = getattr(getattr(exc, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise ExportError(
-                f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
-            ) from exc
-        raise HubError(f"{model}{at} could not be downloaded from {endpoint}: {one_line(exc)}") from exc
+    return isinstance(document.get("pretrained_cfg"), dict)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from vitriton.preprocessing import DEFAULT_FORMATS, DEFAULT_MAX_BYTES, DEFAULT_MAX_DECODE_BYTES, DEFAULT_MAX_PIXELS
 
-from vitriton_export._errors import ExportError, OptionError
+from vitriton_export._errors import ExportError, OptionError, importing
 from vitriton_export._options import (
     DEFAULT_MODEL,
     MAX_DECODE_BYTES,
@@ -269,7 +269,7 @@ def export(
         if skip_existing and _is_there(options, progress):
             return
         with Signals():  # SIGTERM, too, ends it by way of what tidies up
-            with show_step(progress, "Import torch and transformers"):
+            with show_step(progress, "Import torch and transformers"), importing():
                 from vitriton_export._export import export_model
             result = export_model(options, lambda title: show_step(progress, title))
     except OptionError as exc:

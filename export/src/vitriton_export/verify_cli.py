@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from vitriton.commands import _server
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, importing
 from vitriton_export.cli import results_console, show_parity, show_step
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def verify(
         )
     console = Console(stderr=True, quiet=quiet)
     try:
-        with show_step(console, "Import torch and transformers"):
+        with show_step(console, "Import torch and transformers"), importing():
             from vitriton_export._verify import VerifyOptions, verify_model
         options = VerifyOptions(
             name=name or model,

@@ -1,0 +1,65 @@
+"""The JSON files of a checkpoint, and what lies in the place of a file that was not really downloaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vitriton_export._errors import ExportError
+
+_MAX_BYTES = 64_000_000  # a vocabulary of labels has 2 MB
+_HEAD = 512
+_POINTER = b"version https://git-lfs"
+_PAGES = (b"<!doctype", b"<html", b"<?xml")
+
+
+def read(path: Path, model_id: str) -> dict[str, Any]:
+    """Reads a JSON file as transformers does: UTF-8, one object.
+
+    Args:
+        path: the file.
+        model_id: for the error's text.
+
+    Raises:
+        ExportError: it cannot be read, or is something else.
+    """
+    name = f"{path.name} of {model_id}"
+    check_downloaded(path, model_id)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ExportError(f"{name} has {path.stat().st_size} bytes, and no such file has more than {_MAX_BYTES}")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise ExportError(f"{name} cannot be read: {exc.strerror}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise ExportError(f"{name} is not JSON: {exc}") from exc
+    if not isinstance(document, dict):
+        raise ExportError(f"{name} is no JSON object (a list of names and values in braces)")
+    return document
+
+
+def check_downloaded(path: Path, model_id: str) -> None:
+    """Looks at the beginning of a file for what a failed download leaves in its place.
+
+    Raises:
+        ExportError: it is empty, a git-lfs pointer, or a web page.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as exc:
+        raise ExportError(f"{path.name} of {model_id} cannot be read: {exc.strerror}") from exc
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(_POINTER):
+        raise ExportError(
+            f"{path.name} of {model_id} is a git-lfs pointer, a text that stands for the file; run `git lfs pull` in "
+            f"{path.parent}"
+        )
+    if start.startswith(_PAGES):
+        raise ExportError(
+            f"{path.name} of {model_id} is a web page, and not the file; download it again (a page that asks to log in "
+            "is often saved in its place)"
+        )
+    if not start:
+        raise ExportError(f"{path.name} of {model_id} is empty; download it again")

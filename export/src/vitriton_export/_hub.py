@@ -1,0 +1,104 @@
+"""Downloads from the Hugging Face hub, and every way in which one fails, each as one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitriton_export._errors import ExportError, HubError, importing, one_line
+
+# What the download library reads of the environment; it stops at a value that it cannot use.
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
+    """The folder in the local cache that holds those files of a model, of these names, that the hub has.
+
+    With HF_HUB_OFFLINE nobody is asked, and the cache answers.
+
+    Raises:
+        HubError: the hub cannot be reached, or the environment's settings keep it from being asked.
+        ExportError: the hub has no such model or revision, or does not give it away.
+    """
+    with importing():
+        from huggingface_hub import constants, errors, snapshot_download
+    at = f" at revision {revision}" if revision else ""
+    endpoint, offline = constants.ENDPOINT, constants.is_offline_mode()
+    try:
+        return Path(
+            snapshot_download(
+                model,
+                revision=revision,
+                allow_patterns=list(names),
+                # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
+                ignore_patterns=["*/*"],
+                local_files_only=offline,  # else a client is made first, and stops at a proxy that nobody needs
+            )
+        )
+    except errors.GatedRepoError as exc:
+        raise ExportError(f"{model} is gated: accept its terms on its page, then set HF_TOKEN to your token") from exc
+    except errors.RepositoryNotFoundError as exc:
+        raise ExportError(
+            f"{endpoint} has no model {model}, or it is private; check the name, or set HF_TOKEN to a token that "
+            "may read it"
+        ) from exc
+    except errors.RevisionNotFoundError as exc:
+        raise ExportError(f"{model} has no revision {revision}") from exc
+    except errors.HFValidationError as exc:
+        raise ExportError(f"{model!r} is neither a folder nor a hub id (namespace/name)") from exc
+    except errors.LocalEntryNotFoundError as exc:
+        reason = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({_text(exc.__cause__ or exc)})"
+        raise HubError(
+            f"{model}{at} is not in the local cache and {reason}; check "
+            f"{', '.join(['the network', *_proxies()])}, point HF_ENDPOINT at a mirror, or give a checkpoint's folder"
+        ) from exc
+    except (errors.HfHubHTTPError, OSError) as exc:
+        status = getattr(getattr(exc, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise ExportError(
+                f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
+            ) from exc
+        raise HubError(f"{model}{at} could not be downloaded from {endpoint}: {_text(exc)}{_advice()}") from exc
+    # The library makes its client and its requests from the environment, and hands on whatever that raises.
+    except Exception as exc:
+        if isinstance(exc, ImportError) and "socks" in str(exc):
+            socks = [name for name in _proxies() if os.environ[name].startswith("socks")]
+            raise HubError(
+                f"{', '.join(socks)} names a SOCKS proxy, and downloads need the package socksio for one: `pip install "
+                "socksio`, or unset it"
+            ) from exc
+        raise HubError(f"{model}{at} could not be asked for at {endpoint}: {_text(exc)}{_advice()}") from exc
+
+
+def file_names(model: str, revision: str) -> list[str]:
+    """What the hub has of a model, for an error's text: nothing where it cannot be asked."""
+    try:
+        from huggingface_hub import list_repo_files
+
+        return sorted(list_repo_files(model, revision=revision))
+    except Exception:  # the error that is being written matters, and not this one
+        return []
+
+
+def _advice() -> str:
+    """What to look at: the settings that are there."""
+    given = _proxies() + [name for name in (*_CERTIFICATES, "HF_ENDPOINT", "HF_TOKEN") if os.environ.get(name)]
+    return f"; check {', '.join(given)}, or give a checkpoint's folder" if given else ""
+
+
+def _proxies() -> list[str]:
+    return sorted(name for name in os.environ if name.upper() in _PROXIES and os.environ[name])
+
+
+def _text(exc: BaseException) -> str:
+    """What a foreign error says, unless it quotes a token or a proxy's password."""
+    text = one_line(exc)
+    given = [(name.upper(), value) for name, value in os.environ.items()]
+    secret = [value for name, value in given if name in _TOKENS and value]
+    secret += [value.rpartition("@")[0] for name, value in given if name in _PROXIES and "@" in value]
+    # the error may quote the middle of such a value, and that says as much
+    parts = {value[at : at + 6] for value in secret for at in range(max(1, len(value) - 5))}
+    return type(exc).__name__ if any(part in text for part in parts) else text
