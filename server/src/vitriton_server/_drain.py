@@ -22,7 +22,7 @@ from vitriton_server._steps import has_steps
 
 _LOG = logging.getLogger("vitriton_server")
 
-IDLE_S = 0.25  # longer than a client takes from its connection, or from "100 Continue", to its first byte
+IDLE_S = 0.5  # longer than a client takes from its connection, or from "100 Continue", to its first byte
 UNCLEAR_S = 1.0  # answered within one tick of the kernel, or perhaps the first bytes of an upload right after that
 STALLED_S = 5.0  # half a request, of which nothing more comes
 FLUSH_S = 1.0  # for answers that gRPC has taken and not yet written

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vitriton_server._cgroup import folders, read
 
-_NEEDED_BYTES = 512 << 20  # for a Triton with a small model: launcher, tritonserver, and a Python step
+_LITTLE_BYTES = 256 << 20  # launcher, tritonserver and the steps of one small export take about that
 _OWN_BYTES = 192 << 20  # more than launcher and guard take
 _MOST = 1000  # of oom_score_adj
 _REMEDY = (
@@ -50,12 +50,11 @@ class Memory:
 
 
 def too_little(limit: int | None) -> str | None:
-    """What to tell before a start under this limit in bytes, which would end the launcher itself; None for enough."""
-    if limit is None or limit >= _NEEDED_BYTES:
+    """What to tell before a start under a limit in bytes that may end the launcher itself; None where it is enough."""
+    if limit is None or limit >= _LITTLE_BYTES:
         return None
-    return (
-        f"the memory limit is {size(limit)}, and Triton needs some {size(_NEEDED_BYTES)} with a small model. {_REMEDY}"
-    )
+    least = size(_LITTLE_BYTES)
+    return f"the memory limit is {size(limit)}, and a server with one small model takes about {least}. {_REMEDY}"
 
 
 def limit_bytes(root: Path = Path("/")) -> int | None:
