@@ -18,6 +18,7 @@ from pathlib import Path
 from vitriton_server._connections import Connection, connections
 from vitriton_server._debugger import sockets, stop_reading
 from vitriton_server._ports import Endpoints
+from vitriton_server._process import TritonProcess
 from vitriton_server._steps import has_steps
 
 _LOG = logging.getLogger("vitriton_server")
@@ -52,6 +53,22 @@ def _patience_s(connection: Connection) -> float:
     return STALLED_S
 
 
+def drain(process: TritonProcess, endpoints: Endpoints, timeout_s: float, *, traces: bool) -> bool:
+    """Tells a Triton to end, and waits until it has.
+
+    Args:
+        process: that runs it.
+        endpoints: where it listens.
+        timeout_s: what it has for requests in flight.
+        traces: whether it has traces to send, which it does at its very end.
+
+    Returns:
+        Whether every request that it had taken has been answered.
+    """
+    ending = Drain(process.pid, endpoints, process.has_stopped.is_set)
+    return process.terminate(timeout_s, lambda: ending.look() and not traces)
+
+
 class Drain:
     """One Triton on its way to its end.
 
@@ -68,41 +85,45 @@ class Drain:
 
     def look(self) -> bool:
         """Ends idle connections; returns whether nothing is left to answer, and no Python step to end."""
-        if not self._may_look:
-            return False
         try:
-            has_stopped = self._has_stopped()  # asked first: what is written after that is seen below
-            http, grpc = self._open(self._endpoints.http_port), self._open(self._endpoints.grpc_port)
-            read = _read_sockets(self._pid)
-            idle = {each.inode for each in http if may_be_shut(each, is_read=each.inode in read)}
-            if has_stopped:
-                idle |= {each.inode for each in grpc if each.quiet_s >= FLUSH_S}
-            self._end(idle - self._shut)
-            return has_stopped and not has_steps(self._pid) and all(each.quiet_s >= FLUSH_S for each in http + grpc)
+            return self._may_look and self._look()
         except (FileNotFoundError, ProcessLookupError):  # Triton has ended
             return False
         except OSError as exc:
             self._may_look = False
-            _LOG.debug("the kernel does not tell of connections: %s", exc)
+            self._warn("", exc)
             return False
+
+    def _look(self) -> bool:
+        has_stopped = self._has_stopped()  # asked first: what is written after that is seen below
+        http, grpc = self._open(self._endpoints.http_port), self._open(self._endpoints.grpc_port)
+        read = _read_sockets(self._pid)
+        idle = {each.inode for each in http if may_be_shut(each, is_read=each.inode in read)}
+        if has_stopped:
+            idle |= {each.inode for each in grpc if each.quiet_s >= FLUSH_S}
+        if self._may_shut and idle - self._shut:
+            self._end(idle - self._shut)
+        return has_stopped and not has_steps(self._pid) and all(each.quiet_s >= FLUSH_S for each in http + grpc)
 
     def _open(self, port: int) -> list[Connection]:
         own = sockets(self._pid)
         return [each for each in connections(port) if each.inode in own]
 
     def _end(self, idle: Collection[int]) -> None:
-        if not idle or not self._may_shut:
-            return
         try:
             self._shut |= stop_reading(self._pid, idle)
         except OSError as exc:
             self._may_shut = False
-            _LOG.warning(
-                "%d idle connections cannot be closed from here (%s), and Triton waits for its clients to do so; "
-                "see docs/operations.md, Stopping",
-                len(idle),
-                exc,
-            )
+            if not self._has_stopped():  # else nobody waits for them
+                self._warn(f"{len(idle)} ", exc)
+
+    def _warn(self, count: str, exc: OSError) -> None:
+        _LOG.warning(
+            "%sidle connections cannot be closed from here (%s): Triton waits for its clients to do so "
+            "(docs/operations.md, Stopping)",
+            count,
+            exc,
+        )
 
 
 def _read_sockets(pid: int) -> set[int]:

@@ -21,7 +21,7 @@ _KILLED = 128 + signal.SIGKILL
 
 
 class Memory:
-    """What has happened since this was made.
+    """What has happened since this was made, or last told.
 
     Args:
         root: where /proc and /sys are looked for; tests give their own.
@@ -44,6 +44,7 @@ class Memory:
             return f"it was killed, probably by the kernel for want of memory (`dmesg | grep -i oom` tells). {_REMEDY}"
         if count <= self._kills_before:
             return None
+        self._kills_before = count
         limit = limit_bytes(self._root)
         whose = "the machine has no more" if limit is None else f"the limit is {size(limit)}"
         return f"the kernel has ended a process of the server for want of memory: {whose}. {_REMEDY}"

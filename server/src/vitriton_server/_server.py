@@ -15,13 +15,8 @@ from vitriton import _repository as disk
 from vitriton_server import _repository
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._cores import usable_cores
-from vitriton_server._drain import Drain
-from vitriton_server._errors import (
-    AddressError,
-    ServerDied,
-    ServerError,
-    ServerStopped,
-)
+from vitriton_server._drain import drain
+from vitriton_server._errors import AddressError, ServerDied, ServerError, ServerStopped
 from vitriton_server._failure import ERROR_LINES, StartCrashed, status_text, with_memory
 from vitriton_server._guard import clean_up
 from vitriton_server._locate import Host, locate
@@ -100,14 +95,14 @@ class TritonServer:
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
-        self._rollout = Rollout(self._config.repository, ready_timeout_s) if watch_repository else None
+        self._memory = memory = Memory()
+        self._rollout = Rollout(self._config.repository, ready_timeout_s, memory=memory) if watch_repository else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
         self._endpoints: Endpoints | None = None
         self._models: tuple[str, ...] = ()
         self._version = ""
         self._watched: dict[str, tuple[int, ...]] = {}
-        self._memory = Memory()
         self._was_clean = True
         self._supervisor: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -229,12 +224,8 @@ class TritonServer:
         with self._lock:
             process, endpoints = self._process, self._endpoints
         if process is not None and endpoints is not None and not process.ended.is_set():
-            drain = Drain(process.pid, endpoints, process.has_stopped.is_set)
             traces = any(argument.startswith("--trace") for argument in self._config.triton_arguments)
-            finished = process.terminate(
-                self._config.exit_timeout_s + _EXIT_MARGIN_S,
-                lambda: drain.look() and not traces,  # Triton sends its last traces at its very end
-            )
+            finished = drain(process, endpoints, self._config.exit_timeout_s + _EXIT_MARGIN_S, traces=traces)
             self._was_clean = finished or not process.serves
         self._join()
         return self._was_clean
@@ -400,10 +391,6 @@ class TritonServer:
             _LOG.warning("restarted; every model is ready again")
             return probe
         limit = self._config.watch
-        what = (
-            f"{reason}; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
-            if limit.restart
-            else reason
-        )
-        self._failure = ServerDied(what, log)
+        times = f"; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s" if limit.restart else ""
+        self._failure = ServerDied(reason + times, log)
         return None
