@@ -55,10 +55,13 @@ class TritonPythonModel:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A model that takes as long, and answers as much, as it is told; `executed` gets a dot for each request."""
+    """A step that takes as long, and answers as much, as it is told, and an ensemble; `executed` counts requests."""
     tensors = [("question", "TYPE_INT32", [-1])], [("answer", "TYPE_FP32", [-1])]
     folder = write_config(tmp_path / "models", "slow", "python", *tensors, batch=1)
     (folder / "model.py").write_text(SLOW)
+    step = 'step { model_name: "slow" model_version: -1 input_map { key: "question" value: "question" } '
+    step += 'output_map { key: "answer" value: "answer" } }'
+    write_config(tmp_path / "models", "whole", "", *tensors, batch=1, more=f"ensemble_scheduling {{ {step} }}")
     return tmp_path / "models"
 
 
@@ -159,7 +162,7 @@ def grpc_stream(served: Served) -> list[triton.InferenceServerClient]:
     client.start_stream(lambda result, error: answered.set())
     question = triton.InferInput("question", [1, 2], "INT32")
     question.set_data_from_numpy(np.array([[0, 1]], dtype=np.int32))
-    client.async_stream_infer("slow", [question])
+    client.async_stream_infer("whole", [question])
     assert answered.wait(PATIENCE_S)
     return [client]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -26,7 +27,8 @@ _LOG = logging.getLogger("vitriton_server")
 IDLE_S = 0.5  # longer than a client takes from its connection, or from "100 Continue", to its first byte
 UNCLEAR_S = 1.0  # answered within one tick of the kernel, or perhaps the first bytes of an upload right after that
 STALLED_S = 5.0  # half a request, of which nothing more comes
-FLUSH_S = 1.0  # for answers that gRPC has taken and not yet written
+FLUSH_S = 0.5  # for answers that Triton has and gRPC has not yet begun to write
+QUIET_S = 1.0  # no part of an answer is written any more
 _EPOLLIN = 0x001
 
 
@@ -53,20 +55,37 @@ def _patience_s(connection: Connection) -> float:
     return STALLED_S
 
 
-def drain(process: TritonProcess, endpoints: Endpoints, timeout_s: float, *, traces: bool) -> bool:
+def drain(
+    process: TritonProcess, endpoints: Endpoints, timeout_s: float, kind: tuple[str, bool], *, traces: bool
+) -> bool:
     """Tells a Triton to end, and waits until it has.
 
     Args:
         process: that runs it.
         endpoints: where it listens.
         timeout_s: what it has for requests in flight.
+        kind: Triton's version, and whether all of its backends compute in processes of their own.
         traces: whether it has traces to send, which it does at its very end.
 
     Returns:
         Whether every request that it had taken has been answered.
     """
-    ending = Drain(process.pid, endpoints, process.has_stopped.is_set)
+    version, only_python = kind
+
+    def has_answered() -> bool:
+        # By then its queues are empty. A request that is computed holds its model, and so does a stream that is idle;
+        # a newer Triton has waited for gRPC's requests before, and in others Python steps end only after their last.
+        if not process.has_stopped.is_set():
+            return False
+        return _waits_for_grpc(version) or (only_python and not has_steps(process.pid))
+
+    ending = Drain(process.pid, endpoints, has_answered)
     return process.terminate(timeout_s, lambda: ending.look() and not traces)
+
+
+def _waits_for_grpc(version: str) -> bool:
+    parts = version.split(".")
+    return len(parts) > 1 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) >= (2, 59)
 
 
 class Drain:
@@ -75,11 +94,12 @@ class Drain:
     Args:
         pid: of tritonserver.
         endpoints: where it listens.
-        has_stopped: whether its inference requests are all answered, and new ones refused.
+        has_answered: whether all inferences have been computed, and new ones are refused.
     """
 
-    def __init__(self, pid: int, endpoints: Endpoints, has_stopped: Callable[[], bool]) -> None:
-        self._pid, self._endpoints, self._has_stopped = pid, endpoints, has_stopped
+    def __init__(self, pid: int, endpoints: Endpoints, has_answered: Callable[[], bool]) -> None:
+        self._pid, self._endpoints, self._has_answered = pid, endpoints, has_answered
+        self._answered_s: float | None = None
         self._shut: set[int] = set()
         self._may_look = self._may_shut = True
 
@@ -95,15 +115,21 @@ class Drain:
             return False
 
     def _look(self) -> bool:
-        has_stopped = self._has_stopped()  # asked first: what is written after that is seen below
+        is_done = self._is_done()  # asked first: what is written after that is seen below
         http, grpc = self._open(self._endpoints.http_port), self._open(self._endpoints.grpc_port)
         read = _read_sockets(self._pid)
         idle = {each.inode for each in http if may_be_shut(each, is_read=each.inode in read)}
-        if has_stopped:
-            idle |= {each.inode for each in grpc if each.quiet_s >= FLUSH_S}
+        if is_done:
+            idle |= {each.inode for each in grpc if each.quiet_s >= QUIET_S}
         if self._may_shut and idle - self._shut:
             self._end(idle - self._shut)
-        return has_stopped and not has_steps(self._pid) and all(each.quiet_s >= FLUSH_S for each in http + grpc)
+        return is_done and not has_steps(self._pid) and all(each.quiet_s >= QUIET_S for each in http + grpc)
+
+    def _is_done(self) -> bool:
+        """Whether the last inference was computed so long ago that its answer is on its way to the client."""
+        if self._answered_s is None and self._has_answered():
+            self._answered_s = time.monotonic()
+        return self._answered_s is not None and time.monotonic() - self._answered_s >= FLUSH_S
 
     def _open(self, port: int) -> list[Connection]:
         own = sockets(self._pid)
@@ -114,7 +140,7 @@ class Drain:
             self._shut |= stop_reading(self._pid, idle)
         except OSError as exc:
             self._may_shut = False
-            if not self._has_stopped():  # else nobody waits for them
+            if self._answered_s is None:  # else nobody waits for them
                 self._warn(f"{len(idle)} ", exc)
 
     def _warn(self, count: str, exc: OSError) -> None:

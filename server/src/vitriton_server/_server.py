@@ -103,6 +103,7 @@ class TritonServer:
         self._models: tuple[str, ...] = ()
         self._version = ""
         self._watched: dict[str, tuple[int, ...]] = {}
+        self._only_python = False
         self._was_clean = True
         self._supervisor: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -224,8 +225,9 @@ class TritonServer:
         with self._lock:
             process, endpoints = self._process, self._endpoints
         if process is not None and endpoints is not None and not process.ended.is_set():
+            timeout_s, kind = self._config.exit_timeout_s + _EXIT_MARGIN_S, (self._version, self._only_python)
             traces = any(argument.startswith("--trace") for argument in self._config.triton_arguments)
-            finished = drain(process, endpoints, self._config.exit_timeout_s + _EXIT_MARGIN_S, traces=traces)
+            finished = drain(process, endpoints, timeout_s, kind, traces=traces)
             self._was_clean = finished or not process.serves
         self._join()
         return self._was_clean
@@ -284,7 +286,7 @@ class TritonServer:
         with self._lock:
             if self._stopping.is_set():
                 raise ServerStopped("the server was stopped before it was ready")
-            self._endpoints = endpoints
+            self._endpoints, self._only_python = endpoints, installation.stub is not None  # the wheel has no others
             self._process = process = TritonProcess(
                 command(config, endpoints, installation, runtime),
                 environment(installation, usable_cores(), os.environ),
