@@ -17,8 +17,8 @@ _PATIENCE_S = 60.0
 class Launcher:
     """A running `vitriton serve`; killed when the block ends, if it is still there."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        command = [sys.executable, "-c", "from vitriton.cli import main; main()", "serve", *arguments]
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
+        command = [*prefix, sys.executable, "-c", "from vitriton.cli import main; main()", "serve", *arguments]
         self.process = subprocess.Popen(
             command,
             env={**environment, "PYTHONFAULTHANDLER": "1"},

@@ -6,17 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from vitriton_server._cores import (
-    CgroupMount,
-    combine,
-    folders_upwards,
-    parse_cfs,
-    parse_cgroup,
-    parse_cpu_max,
-    parse_mountinfo,
-    read_quota,
-    usable_cores,
-)
+from vitriton_server._cgroup import CgroupMount, folders_upwards, parse_cgroup, parse_mountinfo
+from vitriton_server._cores import combine, parse_cfs, parse_cpu_max, read_quota, usable_cores
 
 V2_MOUNT = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNT = "33 32 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -73,12 +64,12 @@ def test_cfs_quota_of_v1(quota: str, period: str, cores: float | None) -> None:
 )
 def test_the_cgroups_of_this_process(text: str, groups: dict[bool, str]) -> None:
     """Only v2 and v1's cpu controller count; cpuset and cpuacct are other things."""
-    assert parse_cgroup(text) == groups
+    assert parse_cgroup(text, "cpu") == groups
 
 
 def test_the_mounted_hierarchies() -> None:
     """A cgroup of another controller and a broken line are left out."""
-    assert parse_mountinfo(V2_MOUNT + V1_MOUNT + V1_OTHER + "broken\n") == [
+    assert parse_mountinfo(V2_MOUNT + V1_MOUNT + V1_OTHER + "broken\n", "cpu") == [
         CgroupMount("/", "/sys/fs/cgroup", True),
         CgroupMount("/", "/sys/fs/cgroup/cpu,cpuacct", False),
     ]

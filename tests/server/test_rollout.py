@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from server.processes import wait_until
+from server.test_cores import write
+from server.test_memory import V2
 from support import marked
+from vitriton_server._memory import Memory
 from vitriton_server._plan import at_rest, next_view, without
 from vitriton_server._rollout import INTERVAL_S, Rollout
 from vitriton_server._view import Model, View, ViewFolder
@@ -150,3 +155,29 @@ def test_an_export_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytes
     assert caplog.text.count("m_pooled cannot be loaded: it was not ready within 30 s") == 1
     assert shown(tmp_path / "run" / "models") == {}
     assert rollout.delay_s() == INTERVAL_S
+
+
+def test_an_export_for_which_memory_does_not_suffice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When the kernel has ended a step of it meanwhile, the refusal says so; the next one's reason is its own."""
+    write(tmp_path / "kernel", V2)
+    rollout = Rollout(tmp_path / "repository", 30.0, memory=Memory(tmp_path / "kernel"))
+    for name in ("run", "repository"):
+        (tmp_path / name).mkdir()
+    rollout.begin(tmp_path / "run" / "models")
+
+    class Refusing:
+        def versions(self) -> dict[tuple[str, int], tuple[str, str]]:
+            return {(f"{name}_preprocess", 1): ("UNAVAILABLE", "Stub process is not healthy") for name in ("m", "n")}
+
+    for name in ("m", "n"):
+        marked.export(tmp_path / "repository", name, 1)
+        if name == "m":
+            write(tmp_path / "kernel", {"sys/fs/cgroup/a/b/memory.events": "oom_kill 3\n"})
+        with caplog.at_level(logging.WARNING):
+            wait_until(lambda: not rollout.delay_s(), 10, "the next look")
+            rollout.look(Refusing())
+    why = "Stub process is not healthy"
+    for name in ("m_pooled", "m_unpooled"):
+        assert f"{name} cannot be loaded: {why}: the kernel has ended a process of the server for want" in caplog.text
+    for name in ("n_pooled", "n_unpooled"):
+        assert f"{name} cannot be loaded: {why}" in caplog.messages

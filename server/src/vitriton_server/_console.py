@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +19,7 @@ from vitriton_server._log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_S = 1.0  # a terminal and what runs in it may both send one
 _END = b"\0"  # no signal has this number
 
 
@@ -60,19 +61,37 @@ class Reporter:
 
     def _serve(self, server: TritonServer, repository: Path, events: _Events) -> int:
         self._messages.print(f"Loading the models in {escape(str(repository))}")
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             work = pool.submit(self._start_and_wait, server)
             work.add_done_callback(lambda _: events.end())
             by_signal = events.wait()
-            server.stop()
+            if by_signal:
+                self._messages.print("Stopping: requests in flight are answered first; one more signal ends it at once")
+            stopping = pool.submit(server.stop)
+            stopping.add_done_callback(lambda _: events.end())
+            at_once = self._wait_for_the_end(server, stopping, events)
             error = work.exception()
         if error is not None and not isinstance(error, ServerError):
             raise error
         if error is not None and not by_signal:
             self._show(error)
             return 1
+        if not stopping.result():
+            why = "another signal came" if at_once else "the exit timeout is over (--exit-timeout)"
+            self._messages.print(f"[bold red]Stopped[/] before every request in flight was answered: {why}")
+            return 1
         self._messages.print("Stopped")
         return 0
+
+    def _wait_for_the_end(self, server: TritonServer, stopping: Future[bool], events: _Events) -> bool:
+        """Returns whether a second signal has ended the server."""
+        begun_s = time.monotonic()
+        at_once = False
+        while not stopping.done():
+            if events.wait() and time.monotonic() - begun_s > _SAME_S and not at_once:
+                at_once = True
+                server.kill()
+        return at_once
 
     def _start_and_wait(self, server: TritonServer) -> None:
         server.start()

@@ -19,6 +19,7 @@ _FAILED = re.compile(
 )
 _USAGE = "Usage: tritonserver"
 _UNKNOWN_OPTION = re.compile(r"unrecognized option '(?P<option>[^']+)'")
+_STOPPED = "All models are stopped, unloading models"
 _IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
 
 # What 2.51.0 logs on a machine without a GPU, where it means nothing.
@@ -70,6 +71,11 @@ def loaded_model(line: str) -> str | None:
     """The model that this line says is loaded."""
     match = _LOADED.search(line)
     return match["name"] if match else None
+
+
+def has_stopped(line: str) -> bool:
+    """Whether this line says that every inference has been answered, after Triton was told to end."""
+    return _STOPPED in line
 
 
 def port_was_taken(lines: Iterable[str]) -> bool:

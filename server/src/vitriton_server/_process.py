@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vitriton_server import _guard
 from vitriton_server._errors import InstallationError
-from vitriton_server._log import MAX_LINE_LENGTH, LogTail
+from vitriton_server._log import MAX_LINE_LENGTH, LogTail, has_stopped
 from vitriton_server._runtime import Runtime
 
 _GUARD_START_S = 30.0
 _CHUNK = 65536
+_LOOK_S = 0.1
 _KILL_S = 10.0  # the guard itself takes up to 5 s to end everything
 
 
@@ -30,7 +32,9 @@ class TritonProcess:
 
     Attributes:
         pid: of tritonserver.
+        serves: whether its models have been ready; whoever has started it says so.
         log: the last lines that it and its models wrote.
+        has_stopped: set once it has been told to end and its inference requests are answered.
         ended: set once it, everything that it started, and what it left on disk are gone.
     """
 
@@ -41,7 +45,9 @@ class TritonProcess:
         runtime: Runtime,
         on_line: Callable[[str], None],
     ) -> None:
+        self.serves = False
         self.log = LogTail()
+        self.has_stopped = threading.Event()
         self.ended = threading.Event()
         self._on_line = on_line
         self._runtime = runtime
@@ -122,6 +128,8 @@ class TritonProcess:
 
     def _take(self, line: str) -> None:
         self.log.add(line)
+        if has_stopped(line):
+            self.has_stopped.set()
         with contextlib.suppress(Exception):  # a caller's broken callback must not stop the reading
             self._on_line(line)
 
@@ -130,18 +138,26 @@ class TritonProcess:
         """tritonserver's, 128 + N for a signal N; None while it runs."""
         return self._guard.returncode if self.ended.is_set() else None
 
-    def terminate(self, timeout_s: float) -> bool:
+    def terminate(self, timeout_s: float, has_finished: Callable[[], bool] = lambda: False) -> bool:
         """Asks tritonserver to end after its requests in flight, and kills it when `timeout_s` is over.
 
+        Args:
+            timeout_s: the longest wait.
+            has_finished: asked again and again meanwhile; once it is true, tritonserver need not be waited for.
+
         Returns:
-            Whether it ended by itself.
+            Whether nothing was cut off.
         """
         self._send(_guard.TERMINATE)
-        if self.ended.wait(timeout_s):
-            self._reader.join(_KILL_S)
-            return True
-        self.kill()
-        return False
+        deadline = time.monotonic() + timeout_s
+        finished = False
+        while not self.ended.wait(_LOOK_S) and time.monotonic() < deadline and not finished:
+            finished = has_finished()
+        if not self.ended.is_set():
+            self.kill()
+            return finished
+        self._reader.join(_KILL_S)
+        return self.exit_status == 0
 
     def kill(self) -> None:
         """Ends tritonserver and everything that it started, at once."""

@@ -13,7 +13,9 @@ from typing import Protocol
 from vitriton import _repository as disk
 
 from vitriton_server._errors import RepositoryError
+from vitriton_server._failure import with_memory
 from vitriton_server._log import readable
+from vitriton_server._memory import Memory
 from vitriton_server._plan import Version, at_rest, next_view, scan, without
 from vitriton_server._view import Model, View, ViewFolder, version_folders
 
@@ -41,12 +43,20 @@ class Rollout:
         repository: to follow.
         patience_s: how long new models may take to load before the old ones are taken back.
         clock: seconds that only grow.
+        memory: what the kernel has done for want of memory.
     """
 
-    def __init__(self, repository: Path, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Memory | None = None,
+    ) -> None:
         self._repository = repository
         self._patience_s = patience_s
         self._clock = clock
+        self._memory = memory or Memory()
         self._folder: ViewFolder | None = None
         self._view: View = {}
         self._wanted: View = {}
@@ -121,6 +131,7 @@ class Rollout:
 
     def _reject(self, states: Mapping[Version, State]) -> None:
         """Gives up ensembles that Triton cannot load, or a step of them; what it had before stays."""
+        failed: dict[str, str] = {}
         for name, model in self._wanted.items():
             if not model.steps or model.config is None or name in self._rejected:
                 continue
@@ -131,9 +142,12 @@ class Rollout:
             if reason is None and self._clock() - self._wanted_since_s[name] > self._patience_s:
                 reason = f"it was not ready within {self._patience_s:g} s"
             if reason is not None:
-                old = "; the one that is loaded goes on" if name in self._served else ""
-                _LOG.warning("%s cannot be loaded: %s%s", name, readable(reason), old)
-                self._rejected[name] = model
+                failed[name] = readable(reason)
+        memory = self._memory.verdict(None) if failed else None
+        for name, reason in failed.items():
+            old = "; the one that is loaded goes on" if name in self._served else ""
+            _LOG.warning("%s cannot be loaded: %s%s", name, with_memory(reason, memory), old)
+            self._rejected[name] = self._wanted[name]
 
     def _show(self, view: View) -> None:
         if view == self._view or self._folder is None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,19 +15,15 @@ from vitriton import _repository as disk
 from vitriton_server import _repository
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._cores import usable_cores
-from vitriton_server._errors import (
-    AddressError,
-    ModelLoadError,
-    NotReadyInTime,
-    ServerDied,
-    ServerError,
-    ServerStopped,
-)
+from vitriton_server._drain import drain
+from vitriton_server._errors import AddressError, ServerDied, ServerError, ServerStopped
+from vitriton_server._failure import ERROR_LINES, StartCrashed, status_text, with_memory
 from vitriton_server._guard import clean_up
 from vitriton_server._locate import Host, locate
-from vitriton_server._log import failed_models, port_was_taken, refused_options
+from vitriton_server._memory import Memory, limit_bytes, offer_first, too_little
 from vitriton_server._ports import Endpoints, keep_ports, reserve
 from vitriton_server._process import TritonProcess
+from vitriton_server._ready import wait_until_ready
 from vitriton_server._regions import Sweep
 from vitriton_server._rollout import Rollout
 from vitriton_server._runtime import Runtime, command, environment, prepare
@@ -41,11 +35,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("vitriton_server")
 
-_POLL_S = 0.1
-_CONNECT_S = 1.0
 _PORT_ATTEMPTS = 5  # a free port can be taken by somebody else before Triton binds it
 _EXIT_MARGIN_S = 5.0  # beyond the exit timeout, which Triton counts from when it has stopped its endpoints
-_ERROR_LINES = 20
 
 
 class TritonServer:
@@ -104,13 +95,16 @@ class TritonServer:
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
-        self._rollout = Rollout(self._config.repository, ready_timeout_s) if watch_repository else None
+        self._memory = memory = Memory()
+        self._rollout = Rollout(self._config.repository, ready_timeout_s, memory=memory) if watch_repository else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
         self._endpoints: Endpoints | None = None
         self._models: tuple[str, ...] = ()
         self._version = ""
         self._watched: dict[str, tuple[int, ...]] = {}
+        self._only_python = False
+        self._was_clean = True
         self._supervisor: threading.Thread | None = None
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -191,6 +185,8 @@ class TritonServer:
         """
         if self._process is not None or self._stopping.is_set():
             raise ServerError("a TritonServer starts once; make a new one")
+        if (warning := too_little(limit_bytes())) is not None:
+            _LOG.warning("%s", warning)
         try:
             probe = self._start_on_free_ports()
         except BaseException:
@@ -219,13 +215,33 @@ class TritonServer:
             raise self._failure
         return True
 
-    def stop(self) -> None:
-        """Ends Triton: requests in flight have `exit_timeout_s`, then all is killed. May be called more than once."""
+    def stop(self) -> bool:
+        """Ends Triton: requests in flight have `exit_timeout_s`, then all is killed. May be called more than once.
+
+        Returns:
+            Whether every request that Triton had taken has been answered.
+        """
+        self._stopping.set()
+        with self._lock:
+            process, endpoints = self._process, self._endpoints
+        if process is not None and endpoints is not None and not process.ended.is_set():
+            timeout_s, kind = self._config.exit_timeout_s + _EXIT_MARGIN_S, (self._version, self._only_python)
+            traces = any(argument.startswith("--trace") for argument in self._config.triton_arguments)
+            finished = drain(process, endpoints, timeout_s, kind, traces=traces)
+            self._was_clean = finished or not process.serves
+        self._join()
+        return self._was_clean
+
+    def kill(self) -> None:
+        """Ends Triton at once, and with it requests in flight; also while `stop()` waits for these."""
         self._stopping.set()
         with self._lock:
             process = self._process
-        if process is not None and not process.ended.is_set():
-            process.terminate(self._config.exit_timeout_s + _EXIT_MARGIN_S)
+        if process is not None:
+            process.kill()
+        self._join()
+
+    def _join(self) -> None:
         supervisor = self._supervisor
         if supervisor is not None and supervisor is not threading.current_thread():
             supervisor.join()
@@ -240,12 +256,22 @@ class TritonServer:
         chooses = 0 in (self._config.http_port, self._config.grpc_port, self._config.metrics_port)
         for _ in range(_PORT_ATTEMPTS if chooses else 1):
             try:
-                return self._start_once(self._config)
+                return self._start_twice(self._config)
             except AddressError as exc:
                 lost_race = exc
                 if self._process is None:  # found before Triton was started: no race
                     raise
         raise lost_race
+
+    def _start_twice(self, config: ServerConfig) -> Probe:
+        """Starts Triton, and once more when it crashes before it is ready, as it does once in a while."""
+        try:
+            return self._start_once(config)
+        except StartCrashed as exc:
+            if self._stopping.is_set():
+                raise ServerStopped("the server was stopped before it was ready") from exc
+            _LOG.warning("%s; it is started once more", exc.message)
+        return self._start_once(config)
 
     def _start_once(self, config: ServerConfig) -> Probe:
         """Starts Triton, waits until it is ready, and leaves nothing behind when that fails."""
@@ -260,24 +286,26 @@ class TritonServer:
         with self._lock:
             if self._stopping.is_set():
                 raise ServerStopped("the server was stopped before it was ready")
-            self._endpoints = endpoints
+            self._endpoints, self._only_python = endpoints, installation.stub is not None  # the wheel has no others
             self._process = process = TritonProcess(
                 command(config, endpoints, installation, runtime),
                 environment(installation, usable_cores(), os.environ),
                 runtime,
                 self._on_log_line,
             )
+        offer_first(process.pid, limit_bytes())
         # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
         from vitriton_server._probe import Probe
 
         probe = Probe(endpoints.address(endpoints.grpc_port), config.admin_key)
         try:
             with disk.in_use(config.repository):
-                self._wait_until_ready(process, probe)
+                wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
             served = probe.served()
             if served is None:
-                raise ServerError("Triton was ready and no longer answers", process.log.last(_ERROR_LINES))
+                raise ServerError("Triton was ready and no longer answers", process.log.last(ERROR_LINES))
             (self._models, self._watched), self._version = served, probe.version()
+            process.serves = True
         except BaseException:
             probe.close()
             process.kill()
@@ -290,53 +318,6 @@ class TritonServer:
         except BaseException:
             clean_up(str(runtime.folder), runtime.shm_prefix)
             raise
-
-    def _wait_until_ready(self, process: TritonProcess, probe: Probe) -> None:
-        deadline = time.monotonic() + self._config.ready_timeout_s
-        while not (probe.is_ready() and self._listens()):
-            if process.ended.wait(_POLL_S):
-                raise self._start_failure(process)
-            if self._stopping.is_set():
-                raise ServerStopped("the server was stopped before it was ready")
-            if time.monotonic() > deadline:
-                raise NotReadyInTime(
-                    f"the models in {self._config.repository} were not ready within {self._config.ready_timeout_s:g} "
-                    "s; allow more with --ready-timeout (ready_timeout_s)",
-                    process.log.last(_ERROR_LINES),
-                )
-
-    def _listens(self) -> bool:
-        """Whether HTTP and metrics take connections: Triton opens them after gRPC has said that it is ready."""
-        endpoints = self._known_endpoints()
-        ports = {"http": endpoints.http_port, "metrics": endpoints.metrics_port}
-        switched_off = {name for name in ports if f"--allow-{name}" in " ".join(self._config.triton_arguments)}
-        for name in ports.keys() - switched_off:
-            host = endpoints.address(ports[name]).rpartition(":")[0].strip("[]")
-            try:
-                socket.create_connection((host, ports[name]), _CONNECT_S).close()
-            except OSError:
-                return False
-        return True
-
-    def _start_failure(self, process: TritonProcess) -> ServerError:
-        if self._stopping.is_set():
-            return ServerStopped("the server was stopped before it was ready")
-        lines = process.log.last(10**6)
-        if port_was_taken(lines):
-            return AddressError("another process took one of the ports before Triton could; try again")
-        refused = refused_options(lines)
-        if refused is not None:
-            return ServerError(
-                f"tritonserver does not take its options ({refused}): look at those after the `--` (triton_arguments; "
-                "TRITON_ARGS of the compose files)"
-            )
-        reasons = failed_models(lines)
-        if reasons:
-            text = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
-            return ModelLoadError(f"Triton cannot load {text}", lines[-_ERROR_LINES:])
-        return ServerError(
-            f"tritonserver ended with status {process.exit_status} before the models were ready", lines[-_ERROR_LINES:]
-        )
 
     def _supervise(self, probe: Probe) -> None:
         budget = RestartBudget(self._config.watch)
@@ -351,7 +332,7 @@ class TritonServer:
                 probe = restarted
         except Exception as exc:  # the watch itself is broken: nobody would notice a dead server any more
             _LOG.exception("the watch of the server failed")
-            self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(_ERROR_LINES))
+            self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(ERROR_LINES))
         finally:
             probe.close()
             process = self._process
@@ -367,6 +348,9 @@ class TritonServer:
         steps = Steps(process.pid) if self._config.watch.canary_interval_s else None
         sweep, stale = Sweep(probe), False
         while not process.ended.wait(self._delay_s(sweep, watch, steps)):
+            if self._stopping.is_set():  # no more questions: they would be requests in flight
+                process.ended.wait()
+                return None
             sweep.look()
             stale |= self._rollout is not None and self._rollout.look(probe)
             if stale and (served := probe.served()) is not None:
@@ -378,9 +362,13 @@ class TritonServer:
                 reason = watch.look()
             if reason is not None and not self._stopping.is_set():
                 # Not terminated: with a dead stub Triton waits for its whole exit timeout.
+                memory = self._memory.verdict(None)
                 process.kill()
-                return reason
-        return None if self._stopping.is_set() else f"tritonserver ended by itself with status {process.exit_status}"
+                return with_memory(reason, memory)
+        if self._stopping.is_set():
+            return None
+        status = process.exit_status
+        return with_memory(f"tritonserver ended by itself with {status_text(status)}", self._memory.verdict(status))
 
     def _delay_s(self, sweep: Sweep, watch: Watch, steps: Steps | None) -> float:
         delays = [sweep.delay_s(), watch.delay_s()]
@@ -389,14 +377,14 @@ class TritonServer:
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
-        log = self.log_tail(_ERROR_LINES)
+        log = self.log_tail(ERROR_LINES)
         config = keep_ports(self._config, self._known_endpoints())
         while (backoff_s := budget.take()) is not None:
             _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)
             if self._stopping.wait(backoff_s):
                 return None
             try:
-                probe = self._start_once(config)
+                probe = self._start_twice(config)
             except ServerStopped:
                 return None
             except ServerError as exc:
@@ -405,10 +393,6 @@ class TritonServer:
             _LOG.warning("restarted; every model is ready again")
             return probe
         limit = self._config.watch
-        what = (
-            f"{reason}; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
-            if limit.restart
-            else reason
-        )
-        self._failure = ServerDied(what, log)
+        times = f"; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s" if limit.restart else ""
+        self._failure = ServerDied(reason + times, log)
         return None

@@ -6,15 +6,22 @@ canary of a busy model waits for its turn behind others.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 INTERVAL_S = 1.0
 _DEAD_AFTER_S = 2.0  # Triton collects at once what it has ended itself, as when it unloads a model
 _STUB = "triton_python_b"  # triton_python_backend_stub, as far as the kernel keeps a process's name
 _INSTANCE = re.compile(rb"\0([^\0/]+_\d+_\d+)\0")  # MODEL_0_0 among its arguments
+
+
+def has_steps(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether a tritonserver still has processes of its own; True where the kernel does not list them."""
+    listed = list((proc / str(pid) / "task").glob("*/children"))
+    return not listed or any(_state(child, proc) not in (None, "Z") for child in _children(listed))
 
 
 class Steps:
@@ -57,31 +64,13 @@ class Steps:
     def _find_ended(self, now: float) -> dict[int, float]:
         """Since when each of those that have ended has been seen so; takes note of the names of the others."""
         ended: dict[int, float] = {}
-        for pid in self._children():
-            state = self._state(pid)
+        for pid in _children((self._proc / str(self._pid) / "task").glob("*/children")):
+            state = _state(pid, self._proc, _STUB)
             if state == "Z":
                 ended[pid] = self._ended_s.get(pid, now)
             elif state is not None and pid not in self._names:
                 self._names[pid] = self._name(pid)
         return ended
-
-    def _children(self) -> list[int]:
-        """None where the kernel does not list them, which leaves it to the canary."""
-        found: list[int] = []
-        for path in (self._proc / str(self._pid) / "task").glob("*/children"):
-            try:
-                found += map(int, path.read_text().split())
-            except OSError:  # the thread has ended
-                continue
-        return found
-
-    def _state(self, pid: int) -> str | None:
-        """The letter of a stub's state; None where it is gone, or no stub."""
-        try:
-            before, _, after = (self._proc / str(pid) / "stat").read_text().rpartition(") ")
-        except OSError:
-            return None
-        return after[:1] if before.endswith(f"({_STUB}") else None
 
     def _name(self, pid: int) -> str:
         try:
@@ -89,3 +78,21 @@ class Steps:
         except OSError:
             match = None
         return match[1].decode(errors="replace") if match else str(pid)
+
+
+def _children(lists: Iterable[Path]) -> list[int]:
+    """Those in the files task/*/children of a process; where the kernel has none, the canary finds what has died."""
+    found: list[int] = []
+    for path in lists:
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, path.read_text().split())
+    return found
+
+
+def _state(pid: int, proc: Path, name: str = "") -> str | None:
+    """The letter of a process's state; None where it is gone, or its name does not begin with `name`."""
+    try:
+        before, _, after = (proc / str(pid) / "stat").read_text().rpartition(") ")
+    except OSError:
+        return None
+    return after[:1] if f"({name}" in before else None
