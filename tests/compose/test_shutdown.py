@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from http.client import HTTPConnection
+from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPSConnection
 
 import numpy as np
 import pytest
@@ -82,6 +85,31 @@ def test_every_accepted_request_is_answered(running, ask):
         answers = [future.result() for future in asked]
     assert set(answers) <= ({len(PHOTOS)} if ask is ask_http else {len(PHOTOS), STOPPING})
     assert running.inspect("triton")["State"]["ExitCode"] == 0
+
+
+def test_a_stop_with_gateway_and_prometheus_attached(front, gateway_files):
+    """Connections that are open and idle hold nothing up: the gateway's pool, Prometheus's, and a client's own."""
+    front.up("triton", "gateway", "prometheus")
+    verify = ssl.create_default_context(cafile=gateway_files / "ca.pem")
+    token = {"Authorization": f"Bearer {(gateway_files / 'token').read_text()}"}
+    with ExitStack() as open_until_the_end:
+        through = HTTPSConnection(front.address("gateway"), timeout=ANSWERS_S, context=verify)
+        direct = [HTTPConnection(front.address(port), timeout=ANSWERS_S) for port in ("http", "metrics")]
+        for connection, path in zip((through, *direct), ("/v2", "/v2", "/metrics"), strict=True):
+            open_until_the_end.enter_context(contextlib.closing(connection))
+            connection.request("GET", path, headers=token)
+            assert connection.getresponse().read()
+        begin = time.monotonic()
+        front.compose("stop", "triton")
+        seconds = time.monotonic() - begin
+    try:
+        print(f"docker compose stop triton: {seconds:.1f} s")
+        assert front.inspect("triton")["State"]["ExitCode"] == 0
+        assert "Exit timeout expired" not in front.logs("triton")
+        assert "cannot be closed from here" not in front.logs("triton")
+        assert seconds < 20.0  # it was 31, the whole exit timeout
+    finally:
+        front.up("triton", "gateway")
 
 
 def test_a_restart_under_a_stream(small):
