@@ -21,10 +21,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from transformers import ViTConfig, ViTModel
-from vitriton_export import _graph, _quantize, _rewrites
-from vitriton_export._attention import attention
-from vitriton_export._encoder import Encoder
-from vitriton_export._processor import Normalization
+from vitriton_export._graph import onnx_export, quantize, rewrites
+from vitriton_export._graph.attention import attention
+from vitriton_export._graph.encoder import Encoder
+from vitriton_export._processors.processor import Normalization
 
 
 def graphs(layers: int) -> dict[str, ir.Model]:
@@ -36,10 +36,10 @@ def graphs(layers: int) -> dict[str, ir.Model]:
     exported = {}
     for name, fused in (("plain", False), ("fused attention", True)):
         with attention(model, fused=fused):
-            exported[name] = _graph.with_output(_graph.to_onnx(encoder, 224, 224), "embedding")
+            exported[name] = onnx_export.with_output(onnx_export.to_onnx(encoder, 224, 224), "embedding")
     for name, base in (("slim last block", "plain"), ("both", "fused attention")):
         exported[name] = exported[base].clone()
-        _rewrites.optimize(exported[name])
+        rewrites.optimize(exported[name])
     for name, base, per_token in (
         ("int8", "plain", True),
         ("int8 + both", "both", True),
@@ -47,7 +47,7 @@ def graphs(layers: int) -> dict[str, ir.Model]:
         ("int8-fast + both", "both", False),
     ):
         exported[name] = exported[base].clone()
-        _quantize.quantize(exported[name], per_token=per_token)
+        quantize.quantize(exported[name], per_token=per_token)
     return exported
 
 

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 from vitriton import ContractMismatch
-from vitriton._contract import explain_not_ready, is_ready, read_contract, read_reply, served_models
+from vitriton._served.contract import explain_not_ready, is_ready, read_contract, read_reply, served_models
 from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus, TensorSpec
 
 IMAGE = {"image": TensorSpec(datatype="BYTES", shape=(1,))}

@@ -7,8 +7,8 @@ import pytest
 from client.scripted import ScriptedServer, http
 from vitriton import Options
 from vitriton._deadline import Deadline
-from vitriton._net.fetch import UrlFetcher
-from vitriton._sources import SourceError
+from vitriton._images.fetch import UrlFetcher
+from vitriton._images.sources import SourceError
 
 FOREVER = Deadline.after(None)
 

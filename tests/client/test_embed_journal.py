@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-from vitriton.commands._failure import CommandFailed
-from vitriton.commands._journal import Job, Outcome, WorkFolder
+from vitriton._console.failure import CommandFailed
+from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
 
 JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
 

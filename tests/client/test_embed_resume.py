@@ -12,15 +12,15 @@ import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
 from vitriton import Client, ContractMismatch
+from vitriton._console.signals import Signals, Stopped
 from vitriton.cli import app
-from vitriton.commands._embedding import Embedding
-from vitriton.commands._journal import Job, Outcome, WorkFolder
-from vitriton.commands._signals import Signals, Stopped
+from vitriton.commands.embed.embedding import Embedding
+from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
 from vitriton.testing import FakeTransport
 
 RUN = "from vitriton.cli import main; main()"
 # A commit after each result, so that there are many moments to interrupt.
-RUN_IN_SMALL_COMMITS = f"import vitriton.commands._embedding as e; e._COMMIT_EVERY_S = 0; {RUN}"
+RUN_IN_SMALL_COMMITS = f"import vitriton.commands.embed.embedding as e; e._COMMIT_EVERY_S = 0; {RUN}"
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +169,11 @@ def test_full_disk(server, folder, undisturbed, limit):
 # In each of many children it kills itself at another step of the work that must survive; see below.
 CRASHES = """
 import os, signal, sys, threading
-import numpy, httpx, rich.progress, typer, vitriton._client, vitriton._wire.http, vitriton.commands._run, vitriton.cli
+import numpy, httpx, rich.progress, typer
+import vitriton._client, vitriton._wire.http, vitriton.commands.embed.run, vitriton.cli
 
 STEPS = {"write", "truncate", "fsync", "mkdir", "replace", "unlink", "rmdir", "flock"}
-FILES = ("/_journal.py", "/_outputs.py", "/pathlib.py", "/shutil.py")
+FILES = ("/journal.py", "/outputs.py", "/pathlib.py", "/shutil.py")
 
 def child(arguments, kill_at):
     seen = 0
@@ -186,7 +187,7 @@ def child(arguments, kill_at):
     if pid:
         return os.waitpid(pid, 0)[1]
     sys.argv = ["vitriton", *arguments]
-    import vitriton.commands._embedding as embedding
+    import vitriton.commands.embed.embedding as embedding
     embedding._COMMIT_EVERY_S = 0
     sys.setprofile(count if kill_at is not None else None)
     code = 99

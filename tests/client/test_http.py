@@ -19,9 +19,9 @@ from client.http_tools import (
     wait_until,
 )
 from client.scripted import ScriptedServer
-from vitriton._status import Failure, classify
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
+from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, Region, ServerMetadata, TensorSpec
 
 

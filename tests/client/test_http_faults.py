@@ -16,8 +16,8 @@ from client.http_tools import (
 )
 from client.scripted import ScriptedServer, http
 from vitriton._options import MAX_MESSAGE_BYTES
-from vitriton._status import Failure, classify
 from vitriton._wire.kserve import read_error
+from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code
 
 

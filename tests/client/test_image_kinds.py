@@ -15,8 +15,8 @@ from client.both import KINDS, make_client
 from client.fakes import FakeTransport
 from PIL import Image
 from vitriton import AsyncClient, InvalidImage
+from vitriton._images.sources import SourceError, read_image, source_name
 from vitriton._pipeline.inputs import is_single, items_of
-from vitriton._sources import SourceError, read_image, source_name
 from vitriton.preprocessing import Limits, decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -258,7 +258,8 @@ def test_a_tensor_without_dimensions(made, sent):
 
 def test_the_client_imports_no_tensor_library():
     """Whoever has a tensor has imported its library; the client does not."""
-    code = "import sys, vitriton._sources, vitriton._lossless; print({'torch', 'starlette'} & sys.modules.keys())"
+    rooms = "vitriton._images.sources, vitriton._images.lossless"
+    code = f"import sys, {rooms}; print({{'torch', 'starlette'}} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
 
 

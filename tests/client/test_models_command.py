@@ -11,9 +11,9 @@ import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
 from vitriton import Unavailable
+from vitriton._console.server import Server
 from vitriton.cli import app
-from vitriton.commands._catalogue import list_models
-from vitriton.commands._server import Server
+from vitriton.commands.catalogue import list_models
 
 MAIN = "from vitriton.cli import main; main()"
 

@@ -1,9 +1,9 @@
 import logging
 
 import pytest
-from vitriton._balance import Balancer
-from vitriton._retry import Backoff
-from vitriton._status import Failure
+from vitriton._call.balance import Balancer
+from vitriton._call.retry import Backoff
+from vitriton._wire.status import Failure
 from vitriton.testing import FakeTransport
 
 BACKOFF = Backoff(initial_s=0.1, max_s=1.0, max_attempts=6)

@@ -19,10 +19,10 @@ from vitriton._shm.errors import may_still_write
 from vitriton._shm.host import is_same_host
 from vitriton._shm.names import Owned, dead_regions
 from vitriton._shm.regions import MIN_BYTES, Regions, unregister_dead
-from vitriton._status import Failure, classify
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport
+from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, InferRequest
 
 HERE = Path(__file__).parent

@@ -12,8 +12,8 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
-from vitriton._failures import Call, to_error
-from vitriton._status import Failure, classify
+from vitriton._served.failures import Call, to_error
+from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code
 
 REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host"

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from vitriton import Client, ContractMismatch, DeadlineExceeded, InferenceFailed, InvalidImage, Options
-from vitriton._tracing import OpenTelemetryTracer
+from vitriton._call.tracing import OpenTelemetryTracer
 from vitriton.testing import CallError, Code, FakeTransport, InferReply, busy, invalid_images, unavailable
 from vitriton_server import TritonServer
 

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from vitriton import _contract
-from vitriton_export import _deployment
-from vitriton_server import _runtime
+from vitriton._served import contract
+from vitriton_export._repository import deployment
+from vitriton_server._process import runtime
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = ("client", "export", "server", "bench")
@@ -76,11 +76,11 @@ def test_one_version():
 def test_export_and_client_agree_on_names():
     """The ensembles' suffixes and tensors that one writes and the other calls."""
     for pool, kind in ((True, "pooled"), (False, "unpooled")):
-        assert _contract.ensemble_name("m", pool) == f"m_{kind}"
-        assert _contract.output_name(pool) == _deployment.TENSOR[kind]
+        assert contract.ensemble_name("m", pool) == f"m_{kind}"
+        assert contract.output_name(pool) == deployment.TENSOR[kind]
 
 
 def test_the_launcher_tells_both_python_steps_their_cores():
     """The variable that one sets, the preprocess model and the onnxruntime backend read."""
     for file in INSIDE_TRITON[1:]:
-        assert _runtime.CORES_VARIABLE in (ROOT / file).read_text()
+        assert runtime.CORES_VARIABLE in (ROOT / file).read_text()

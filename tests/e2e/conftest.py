@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from support import checkpoints
 from vitriton_export import ExportOptions, export_model
-from vitriton_export._corpus import corpus
+from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 
 

@@ -12,14 +12,14 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 from vitriton import Client, ContractMismatch, InvalidImage
-from vitriton._contract import ensemble_name, read_contract
-from vitriton._pixels import PillowVersionWarning, encode, encoder_contract, encoder_name, read_preprocess
+from vitriton._images.pixels import PillowVersionWarning, encode, encoder_contract, encoder_name, read_preprocess
+from vitriton._served.contract import ensemble_name, read_contract
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport
 from vitriton._wire.transport import CallError, InferRequest
 from vitriton.preprocessing import parse_image_errors
-from vitriton_export._corpus import corpus
+from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 
 MODELS = ("dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier")

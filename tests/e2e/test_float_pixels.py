@@ -10,9 +10,9 @@ from support import architectures
 from transformers.image_utils import load_image
 from vitriton import Client
 from vitriton_export import ExportOptions, export_model
-from vitriton_export._checkpoint import load
-from vitriton_export._parity import forward
-from vitriton_export._source import find
+from vitriton_export._checkpoint.checkpoint import load
+from vitriton_export._checkpoint.source import find
+from vitriton_export._parity.compare import forward
 from vitriton_server import TritonServer
 
 PHOTO = Path(__file__).parents[2] / "examples/photos/coffee.jpg"

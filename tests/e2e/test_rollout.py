@@ -18,7 +18,7 @@ from server.processes import wait_until
 from support import marked
 from vitriton import Client, Options
 from vitriton import _repository as disk
-from vitriton_export._remove import remove
+from vitriton_export._repository.remove import remove
 from vitriton_server import TritonServer, WatchPolicy
 
 PATIENCE_S = 120.0

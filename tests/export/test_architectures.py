@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, export_model
-from vitriton_export._architectures import FAMILIES
-from vitriton_export._checkpoint import load, outline
+from vitriton_export._checkpoint.architectures import FAMILIES
+from vitriton_export._checkpoint.checkpoint import load, outline
+from vitriton_export._checkpoint.source import find
 from vitriton_export._export import plan_export
-from vitriton_export._naflex import repeats_first_row, resize_position_embeddings
-from vitriton_export._source import find
+from vitriton_export._graph.naflex import repeats_first_row, resize_position_embeddings
 
 # What needs a package that is not there is refused, and named.
 HERE = {name for name in SMALL if not FAMILIES[name].requires or importlib.util.find_spec(FAMILIES[name].requires)}

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from support import checkpoints
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export import _deployment
+from vitriton_export._repository import deployment
 from vitriton_export.placeholder import default_deployment
 
 run = CliRunner().invoke
@@ -30,7 +30,7 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
 
 def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):
     """The committed text files without weights, beside the new export, would keep a server from starting."""
-    _deployment.write(default_deployment(), tmp_path / "r")
+    deployment.write(default_deployment(), tmp_path / "r")
     done = run(app, ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
     assert done.exit_code == 0, done.output
     assert "also holds vit-base-patch16-224, which has no weights yet" in done.stderr
@@ -148,7 +148,7 @@ def test_weights_over_two_gigabytes(tmp_path):
 
 def test_it_warns_of_a_precision_for_another_device(tiny_vit_checkpoint, tmp_path, monkeypatch):
     """fp16 where there is no GPU is exported, with the reason against it on standard error."""
-    monkeypatch.setattr("vitriton_export._precision.has_gpu", lambda: False)
+    monkeypatch.setattr("vitriton_export._graph.precision.has_gpu", lambda: False)
     options = ["--repository", str(tmp_path / "r"), "--outputs", "pooled", "--precision", "fp16"]
     done = run(app, ["export", str(tiny_vit_checkpoint), *options])
     assert done.exit_code == 0, done.output

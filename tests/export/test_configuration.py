@@ -13,8 +13,8 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export import ExportError, ExportOptions
-from vitriton_export import _source as sources
-from vitriton_export._checkpoint import load, outline
+from vitriton_export._checkpoint import source as sources
+from vitriton_export._checkpoint.checkpoint import load, outline
 from vitriton_export._export import plan_export
 
 run = CliRunner().invoke

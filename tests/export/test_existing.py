@@ -10,7 +10,7 @@ from support import checkpoints
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export import ExportOptions, export_model
-from vitriton_export._existing import difference
+from vitriton_export._repository.existing import difference
 
 run = CliRunner().invoke
 

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from vitriton_export import _gates
-from vitriton_export._gates import Gate, gates
-from vitriton_export._tally import WORST_IMAGES, Tally
+from vitriton_export._parity import gates as _gates
+from vitriton_export._parity.gates import Gate, gates
+from vitriton_export._parity.tally import WORST_IMAGES, Tally
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 

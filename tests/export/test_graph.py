@@ -8,10 +8,10 @@ import onnxruntime as ort
 import pytest
 import torch
 from support import small_models
-from vitriton_export import _graph, _rewrites
-from vitriton_export._attention import attention
-from vitriton_export._encoder import Encoder
-from vitriton_export._processor import Normalization
+from vitriton_export._graph import onnx_export, rewrites
+from vitriton_export._graph.attention import attention
+from vitriton_export._graph.encoder import Encoder
+from vitriton_export._processors.processor import Normalization
 
 NORMALIZATION = Normalization(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def _encoder(name):
 
 def _export(encoder, *, fused=True):
     with attention(encoder.model, fused=fused):
-        return _graph.to_onnx(encoder, 32, 32)
+        return onnx_export.to_onnx(encoder, 32, 32)
 
 
 def _run(model, pixels=PIXELS):
@@ -45,9 +45,9 @@ def test_rewrites_change_no_number(name):
     with torch.no_grad():
         expected = [output.numpy() for output in encoder(torch.from_numpy(PIXELS))]
     exported = _export(encoder)
-    for output, target in zip(_graph.OUTPUTS, expected, strict=True):
-        graph = _graph.with_output(exported, output)
-        _rewrites.optimize(graph)
+    for output, target in zip(onnx_export.OUTPUTS, expected, strict=True):
+        graph = onnx_export.with_output(exported, output)
+        rewrites.optimize(graph)
         assert [value.name for value in graph.graph.outputs] == [output]
         assert np.abs(_run(graph) - target).max() <= 1e-5 * max(1.0, np.abs(target).max())
 
@@ -55,7 +55,7 @@ def test_rewrites_change_no_number(name):
 @pytest.mark.parametrize("name", small_models.ARCHITECTURES)
 def test_attention_is_fused_where_it_can_be(name):
     """One node a layer; where there are biases, masks or other attention, the architecture's own stays."""
-    graph = _graph.with_output(_export(_encoder(name)), "last_hidden_state")
+    graph = onnx_export.with_output(_export(_encoder(name)), "last_hidden_state")
     assert _ops(graph)["MultiHeadAttention"] == small_models.ARCHITECTURES[name].attentions
 
 
@@ -63,9 +63,9 @@ def test_attention_is_fused_where_it_can_be(name):
 @pytest.mark.parametrize("name", [name for name, one in small_models.ARCHITECTURES.items() if one.slim])
 def test_the_last_block_works_for_one_token(name, fused):
     """With CLS pooling, the last query, its projection and the MLP have one row; with eager attention too."""
-    graph = _graph.with_output(_export(_encoder(name), fused=fused), "embedding")
+    graph = onnx_export.with_output(_export(_encoder(name), fused=fused), "embedding")
     before = _rows(graph)
-    _rewrites.optimize(graph)
+    rewrites.optimize(graph)
     after = _rows(graph)
     assert min(before) > 1
     # query, output projection, and the MLP's two or three products
@@ -84,16 +84,16 @@ def _rows(graph):
 
 def test_what_all_tokens_need_is_left_alone():
     """With mean pooling every token counts: the graph keeps its products as they are."""
-    graph = _graph.with_output(_export(_encoder("vit-mean")), "embedding")
+    graph = onnx_export.with_output(_export(_encoder("vit-mean")), "embedding")
     before = _rows(graph)
-    _rewrites.narrow(graph)
+    rewrites.narrow(graph)
     assert _rows(graph) == before
 
 
 def test_no_clutter_is_left():
     """Neither checks for masked rows nor masks nor chains of Reshape around the attention."""
-    graph = _graph.with_output(_export(_encoder("vit")), "last_hidden_state")
-    _rewrites.optimize(graph)
+    graph = onnx_export.with_output(_export(_encoder("vit")), "last_hidden_state")
+    rewrites.optimize(graph)
     ops = _ops(graph)
     assert not ops.keys() & {"IsNaN", "Where", "Softmax"}
     assert ops["Reshape"] == 1  # the patches

@@ -15,7 +15,7 @@ from support import hub
 SCRIPT = """
 import json, sys
 from vitriton_export._errors import ExportError
-from vitriton_export._source import fetch_weights, find
+from vitriton_export._checkpoint.source import fetch_weights, find
 try:
     source = fetch_weights(find(*json.loads(sys.argv[1])))
     print(json.dumps([str(source.folder), source.model_id, source.revision]))

@@ -17,16 +17,17 @@ import pytest
 from support import marked
 from vitriton import Client
 from vitriton import _repository as disk
-from vitriton_export import ExportError, _repository
-from vitriton_export._remove import remove
+from vitriton_export import ExportError
+from vitriton_export._repository import install
+from vitriton_export._repository.remove import remove
 from vitriton_server import TritonServer
-from vitriton_server._plan import scan
+from vitriton_server._rollout.plan import scan
 
 PARTS = ("_preprocess", "_pooled_encoder", "_unpooled_encoder", "_pooled", "_unpooled")
 IMAGE = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
 # Children come from a process without threads: what gRPC left in this one does not survive a fork.
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["vitriton_export._processor", "vitriton_export._remove"])
+CHILDREN.set_forkserver_preload(["vitriton_export._processors.processor", "vitriton_export._repository.remove"])
 
 
 def killed_at(change: int, work: Callable[..., object], *arguments: object) -> bool:
@@ -138,7 +139,7 @@ def test_what_a_killed_export_leaves_is_served(repository: Path, change: int) ->
 
 def test_an_export_keeps_its_name_from_being_removed(repository: Path) -> None:
     """As long as it runs; afterwards the name can go, and others could all the time."""
-    with _repository.staging_folder(repository, 0, "other"):
+    with install.staging_folder(repository, 0, "other"):
         with pytest.raises(ExportError, match=r"an export of other to .* is running; wait for its end"):
             remove(repository, "other")
         marked.export(repository, "third", 1)
@@ -156,9 +157,9 @@ def test_what_was_removed_while_it_is_used(repository: Path) -> None:
             remove(repository, "m")
         deployment = marked.deployment("m", fingerprint="v1-another")
         with pytest.raises(ExportError, match=r"m was removed from .*, and a running server still uses m_preprocess, "):
-            _repository.check_target(repository, deployment)
-    _repository.tidy(repository)
-    _repository.check_target(repository, deployment)
+            install.check_target(repository, deployment)
+    install.tidy(repository)
+    install.check_target(repository, deployment)
     assert {folder.name for folder in repository.iterdir()} == {f"other{part}" for part in PARTS}
 
 

@@ -10,14 +10,14 @@ import torch
 from transformers import ViTConfig
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
-from vitriton_export._architectures import FAMILIES
-from vitriton_export._checkpoint import load, resolve_pooling
-from vitriton_export._config import load_config
+from vitriton_export._checkpoint.architectures import FAMILIES
+from vitriton_export._checkpoint.checkpoint import load, resolve_pooling
+from vitriton_export._checkpoint.config import load_config
+from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.source import Source, fetch_weights, find
 from vitriton_export._export import plan_export
-from vitriton_export._families import Family
-from vitriton_export._fingerprint import architecture, fingerprint, weights_sha256
-from vitriton_export._processor import Normalization
-from vitriton_export._source import Source, fetch_weights, find
+from vitriton_export._processors.processor import Normalization
+from vitriton_export._repository.fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export.placeholder import default_deployment
 
 

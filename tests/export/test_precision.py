@@ -8,12 +8,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 from support import small_models
-from vitriton_export import ExportError, ExportOptions, ParityError, _gates, _graph, _precision, export_model
-from vitriton_export._attention import attention
-from vitriton_export._deployment import TENSOR
-from vitriton_export._encoder import Encoder
+from vitriton_export import ExportError, ExportOptions, ParityError, export_model
+from vitriton_export._graph import onnx_export
+from vitriton_export._graph import precision as _precision
+from vitriton_export._graph.attention import attention
+from vitriton_export._graph.encoder import Encoder
 from vitriton_export._options import Precision
-from vitriton_export._processor import Normalization
+from vitriton_export._parity import gates as _gates
+from vitriton_export._processors.processor import Normalization
+from vitriton_export._repository.deployment import TENSOR
 
 NORMALIZATION = Normalization(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -39,10 +42,10 @@ def graphs(tmp_path_factory):
             model, architecture = small_models.make(name)
             encoder = Encoder(model, NORMALIZATION, architecture.pooling, prefix_tokens=1, l2_normalize=False).eval()
             with attention(model, fused=optimize == "default"):
-                exported[name, optimize] = _graph.to_onnx(encoder, 32, 32)
-        graph = _graph.with_output(exported[name, optimize], "embedding")
+                exported[name, optimize] = onnx_export.to_onnx(encoder, 32, 32)
+        graph = onnx_export.with_output(exported[name, optimize], "embedding")
         _precision.finish(graph, precision, optimize)
-        _graph.save(graph, folder, max_single_file_bytes=10**9)
+        onnx_export.save(graph, folder, max_single_file_bytes=10**9)
         return _session(folder / "model.onnx")
 
     return make

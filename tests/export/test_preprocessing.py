@@ -34,10 +34,10 @@ from transformers.image_transforms import center_crop, get_resize_output_image_s
 from transformers.image_utils import load_image
 from vitriton import preprocessing
 from vitriton.preprocessing import CenterCrop, ImageError, Limits, PreprocessSpec, Resize, to_pixels
-from vitriton_export._corpus import EXTREME, corpus
-from vitriton_export._float_processor import DINOv3ViTImageProcessor
-from vitriton_export._processor import describe
-from vitriton_export._reference_pixels import FLOAT_TOLERANCE
+from vitriton_export._parity.corpus import EXTREME, corpus
+from vitriton_export._processors.float_processor import DINOv3ViTImageProcessor
+from vitriton_export._processors.processor import describe
+from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE
 
 PROCESSORS = {
     "vit": ViTImageProcessorPil(),

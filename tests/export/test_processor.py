@@ -16,7 +16,7 @@ from transformers import (
 )
 from vitriton.preprocessing import CenterCrop, ConvertRGB, Resize
 from vitriton_export import ExportError
-from vitriton_export._processor import describe
+from vitriton_export._processors.processor import describe
 
 
 def test_the_steps_of_a_processor_in_its_order():

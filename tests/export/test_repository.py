@@ -14,11 +14,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
-from vitriton_export import ExportError, _deployment, _repository
-from vitriton_export._deployment import read_fingerprint
+from vitriton_export import ExportError
+from vitriton_export._repository import deployment as _deployment
+from vitriton_export._repository import install
+from vitriton_export._repository.deployment import read_fingerprint
 from vitriton_export.placeholder import default_deployment
 from vitriton_server import RepositoryError
-from vitriton_server import _repository as server_repository
+from vitriton_server._rollout import repository as server_repository
 
 ROOT = Path(__file__).parents[2]
 NAME = "vit-base-patch16-224"
@@ -102,13 +104,13 @@ def _as(fingerprint, **changes):
 
 def test_a_target_of_another_embedding_space_is_refused(written):
     """Vectors of two spaces must not mix under one name; the placeholder is no space yet."""
-    _repository.check_target(written, _as("v1-a"))
-    _repository.check_target(written, _as("v1-b", name="other"))
+    install.check_target(written, _as("v1-a"))
+    install.check_target(written, _as("v1-b", name="other"))
     config = written / f"{NAME}_unpooled" / "config.pbtxt"
     config.write_text(config.read_text().replace("not-exported", "v1-a"))
-    _repository.check_target(written, _as("v1-a"))
+    install.check_target(written, _as("v1-a"))
     with pytest.raises(ExportError, match=r"another embedding space as vit-base-patch16-224 .*use another --name"):
-        _repository.check_target(written, _as("v1-b"))
+        install.check_target(written, _as("v1-b"))
 
 
 @pytest.mark.parametrize("config", [None, "backend: 'python'", "no protobuf {"])
@@ -119,18 +121,18 @@ def test_a_target_that_somebody_else_wrote_is_refused(tmp_path, model, config):
     if config is not None:
         (tmp_path / f"m_{model}" / "config.pbtxt").write_text(config)
     with pytest.raises(ExportError, match="was not written by vitriton export"):
-        _repository.check_target(tmp_path, _as("v1-a", name="m", shapes={"pooled": (4,)}))
+        install.check_target(tmp_path, _as("v1-a", name="m", shapes={"pooled": (4,)}))
 
 
 def test_a_target_that_clients_could_not_go_on_with_is_refused(tmp_path):
     """Smaller batches, and other tensors; larger batches are fine."""
     _deployment.write(_as("v1-a"), tmp_path)
-    _repository.check_target(tmp_path, _as("v1-a"))
-    _repository.check_target(tmp_path, _as("v1-a", max_batch_size=64))
+    install.check_target(tmp_path, _as("v1-a"))
+    install.check_target(tmp_path, _as("v1-a", max_batch_size=64))
     with pytest.raises(ExportError, match="--max-batch-size 32, which clients rely on, and 8 is less; use another"):
-        _repository.check_target(tmp_path, _as("v1-a", max_batch_size=8))
+        install.check_target(tmp_path, _as("v1-a", max_batch_size=8))
     with pytest.raises(ExportError, match=r"another output of .*_pooled_encoder \(name: \"embedding\".*dims: 768\)"):
-        _repository.check_target(tmp_path, _as("v1-a", shapes={"pooled": (384,)}))
+        install.check_target(tmp_path, _as("v1-a", shapes={"pooled": (384,)}))
 
 
 def _staged(staging, deployment, mark):
@@ -140,12 +142,12 @@ def _staged(staging, deployment, mark):
 
 
 def _installed(repository, deployment, mark):
-    with _repository.staging_folder(repository, 0) as staging:
+    with install.staging_folder(repository, 0) as staging:
         assert staging.parent == repository.parent
         _staged(staging, deployment, mark)
         for model in deployment.model_names:
             (staging / model / "1" / mark).touch()
-        return _repository.install(staging, repository, deployment)
+        return install.install(staging, repository, deployment)
 
 
 def _pins(repository, model):
@@ -194,7 +196,7 @@ def test_a_version_that_a_server_uses_stays_until_it_does_not(tmp_path):
     assert used.is_dir()
     assert disk.read_journal(repository) == {f"{NAME}_pooled_encoder": {1}}
     uses.keep([])
-    with _repository.staging_folder(repository, 0):
+    with install.staging_folder(repository, 0):
         assert not used.exists()
     assert not (repository / ".vitriton.json").exists()
 
@@ -228,9 +230,9 @@ def test_an_export_of_an_older_version_is_replaced(tmp_path):
         for key in ("preprocess", "pillow_version", "revision"):
             config.parameters.pop(key, None)
         path.write_text(text_format.MessageToString(config))
-    with _repository.staging_folder(repository, 0) as staging:
+    with install.staging_folder(repository, 0) as staging:
         _staged(staging, _as("v1-a"), "new")
-        _repository.install(staging, repository, _as("v1-a"))
+        install.install(staging, repository, _as("v1-a"))
     assert "preprocess" in _parameters(repository, f"{NAME}_unpooled")
     assert not any(name.endswith("/old") for name in _files(repository))
 
@@ -241,27 +243,27 @@ def test_an_install_that_fails_is_undone(tmp_path):
     deployment = _as("v1-a")
     _staged(repository, deployment, "old")
     before = _files(repository)
-    with _repository.staging_folder(repository, 0) as staging:
+    with install.staging_folder(repository, 0) as staging:
         _staged(staging, deployment, "new")
         shutil.rmtree(staging / f"{NAME}_unpooled_encoder")
         with pytest.raises(OSError, match="No such file"):
-            _repository.install(staging, repository, deployment)
+            install.install(staging, repository, deployment)
     assert _files(repository) == before
 
 
 def test_install_looks_at_the_target_once_more(tmp_path):
     """What another export put there since the plan was made is not written over."""
     repository = tmp_path / "repository"
-    with _repository.staging_folder(repository, 0) as staging:
+    with install.staging_folder(repository, 0) as staging:
         _staged(staging, _as("v1-a"), "new")
         _staged(repository, _as("v1-b"), "theirs")
         with pytest.raises(ExportError, match="another embedding space"):
-            _repository.install(staging, repository, _as("v1-a"))
+            install.install(staging, repository, _as("v1-a"))
     assert (repository / f"{NAME}_pooled" / "theirs").exists()
 
 
 def _fail_while_staging(repository):
-    with _repository.staging_folder(repository, 0) as staging:
+    with install.staging_folder(repository, 0) as staging:
         (staging / "file").touch()
         raise RuntimeError("something else")
 
@@ -281,7 +283,7 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path):
         (folder / ".lock").touch()
     with (folders[1] / ".lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with _repository.staging_folder(tmp_path / "repository", 0):
+        with install.staging_folder(tmp_path / "repository", 0):
             assert [folder.exists() for folder in folders] == [False, True]
 
 
@@ -289,13 +291,13 @@ def test_a_disk_that_is_too_full_is_refused_before_any_work(tmp_path):
     """The error says how much there is and how much it takes."""
     with (
         pytest.raises(ExportError, match="MB free and the export needs 1000000000000 MB"),
-        _repository.staging_folder(tmp_path / "repository", 10**18),
+        install.staging_folder(tmp_path / "repository", 10**18),
     ):
         pass
 
 
 def _refusal(repository):
-    with pytest.raises(ExportError) as caught, _repository.staging_folder(repository, 0):
+    with pytest.raises(ExportError) as caught, install.staging_folder(repository, 0):
         pass
     return str(caught.value)
 
@@ -349,7 +351,7 @@ def test_a_repository_that_may_not_be_written_is_refused_before_any_work(shared,
 def test_a_full_disk_names_the_repository(tmp_path):
     """Wherever it was noticed, what helps is room beside the repository, or another one."""
     refused = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / ".r.staging-x" / "model.onnx"))
-    assert str(_repository.not_writable(tmp_path / "r", refused)) == (
+    assert str(install.not_writable(tmp_path / "r", refused)) == (
         f"repository {tmp_path}/r cannot be written to: No space left on device; make room in {tmp_path}, or choose "
         "another --repository"
     )
@@ -366,4 +368,4 @@ def test_a_path_is_servable_where_the_server_takes_it(tmp_path, name):
         served = server_repository.check(repository) == [f"{NAME}_preprocess"]
     except RepositoryError:
         served = False
-    assert _repository.is_servable(repository) == served
+    assert install.is_servable(repository) == served

@@ -27,9 +27,9 @@ from vitriton.preprocessing import (
     preprocess,
 )
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
-from vitriton_export._corpus import corpus
-from vitriton_export._float_processor import DINOv3ViTImageProcessor
-from vitriton_export._processor import describe, with_scaled_decoding
+from vitriton_export._parity.corpus import corpus
+from vitriton_export._processors.float_processor import DINOv3ViTImageProcessor
+from vitriton_export._processors.processor import describe, with_scaled_decoding
 
 PROCESSORS = {
     "to a size": ViTImageProcessorPil(size={"height": 61, "width": 97}),

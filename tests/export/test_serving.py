@@ -16,7 +16,8 @@ from support import marked
 from tritonclient.grpc import model_config_pb2 as pb
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export import ExportError, ExportOptions, _deployment
+from vitriton_export import ExportError, ExportOptions
+from vitriton_export._repository import deployment
 from vitriton_export._serving import Serving
 from vitriton_server import TritonServer
 
@@ -31,7 +32,7 @@ def encoder(**options: Any) -> pb.ModelConfig:
         precision=options.get("precision", "fp32"),
         max_batch_size=options.get("max_batch_size", 8),
     )
-    return _deployment.configs(made, 1)["m_pooled_encoder"]
+    return deployment.configs(made, 1)["m_pooled_encoder"]
 
 
 def test_the_defaults() -> None:
@@ -48,7 +49,7 @@ def test_the_defaults() -> None:
 def test_each_flag_has_its_place() -> None:
     """Instances and the delay are the encoder's; queues are bounded alike in both steps."""
     serving = Serving(device="cpu", instances=3, max_queue_delay_us=500, max_queue_size=7, queue_timeout_ms=250)
-    configs = _deployment.configs(marked.deployment("m", serving=serving), 1)
+    configs = deployment.configs(marked.deployment("m", serving=serving), 1)
     config, preprocess = configs["m_pooled_encoder"], configs["m_preprocess"]
     assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_CPU, 3)]
     assert [(group.kind, group.count) for group in preprocess.instance_group] == [(GROUP.KIND_CPU, 1)]
@@ -61,7 +62,7 @@ def test_each_flag_has_its_place() -> None:
 
 def test_queues_without_limits() -> None:
     """Each limit can be left out; with neither there is no policy, but dynamic batching, in both steps."""
-    configs = _deployment.configs(marked.deployment("m", serving=Serving(max_queue_size=0, queue_timeout_ms=0)), 1)
+    configs = deployment.configs(marked.deployment("m", serving=Serving(max_queue_size=0, queue_timeout_ms=0)), 1)
     for step in (configs["m_pooled_encoder"], configs["m_preprocess"]):
         assert step.HasField("dynamic_batching")
         assert not step.dynamic_batching.HasField("default_queue_policy")

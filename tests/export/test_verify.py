@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from vitriton._repository import locked
 from vitriton.cli import app
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
-from vitriton_export._parity import ALONE_IMAGES
+from vitriton_export._parity.compare import ALONE_IMAGES
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 

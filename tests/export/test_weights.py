@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export import ExportOptions
-from vitriton_export import _source as sources
-from vitriton_export._checkpoint import load
+from vitriton_export._checkpoint import source as sources
+from vitriton_export._checkpoint.checkpoint import load
 from vitriton_export._export import plan_export
 
 run = CliRunner().invoke

@@ -17,8 +17,8 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 from server.tiny_models import value, write_graph
-from vitriton_server import _runtime
-from vitriton_server._locate import Host, locate
+from vitriton_server._process import runtime
+from vitriton_server._process.locate import Host, locate
 
 CPU = [("CPUExecutionProvider", {})]
 BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -27,7 +27,7 @@ BOTH = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 @pytest.fixture(scope="module")
 def backend() -> ModuleType:
     """The file as Triton loads it: by its path, with the python backend's own helpers importable."""
-    source = Path(_runtime.__file__).with_name("backends") / "onnxruntime" / "model.py"
+    source = Path(runtime.__file__).parent.with_name("backends") / "onnxruntime" / "model.py"
     spec = importlib.util.spec_from_file_location("onnxruntime_backend_model", source)
     assert spec is not None
     assert spec.loader is not None
@@ -45,7 +45,7 @@ def config(backend: ModuleType, parameters: dict[str, str] | None = None, **more
 
 def test_both_sides_name_the_cores_alike(backend: ModuleType) -> None:
     """The launcher sets the variable that the backend reads."""
-    assert backend.CORES_VARIABLE == _runtime.CORES_VARIABLE
+    assert backend.CORES_VARIABLE == runtime.CORES_VARIABLE
 
 
 @pytest.mark.parametrize(

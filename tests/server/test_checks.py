@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from server.tiny_models import add_encoder, add_ensemble, copy_repository, make_full_repository
 from vitriton_server import AddressError, InstallationError, InvalidConfiguration, RepositoryError, TritonServer
-from vitriton_server import _repository as repository_checks
 from vitriton_server._config import ServerConfig
-from vitriton_server._locate import STUB, Host, find_libpython, locate, stub_python
-from vitriton_server._log import failed_models, is_problem, loaded_model, port_was_taken, refused_options
-from vitriton_server._ports import reserve
-from vitriton_server._runtime import command, environment, prepare
+from vitriton_server._process.locate import STUB, Host, find_libpython, locate, stub_python
+from vitriton_server._process.log import failed_models, is_problem, loaded_model, port_was_taken, refused_options
+from vitriton_server._process.ports import reserve
+from vitriton_server._process.runtime import command, environment, prepare
+from vitriton_server._rollout import repository as repository_checks
 
 pytestmark = pytest.mark.usefixtures("work_folder")
 

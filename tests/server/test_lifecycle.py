@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from server.processes import children, is_running, is_zombie, shared_memory, wait_until
-from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy, _guard
+from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
+from vitriton_server._process import guard as _guard
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)

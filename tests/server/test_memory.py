@@ -15,7 +15,7 @@ from server.launcher import READY, Launcher
 from server.processes import wait_until
 from server.test_cores import write
 from server.tiny_models import write_config
-from vitriton_server._memory import Memory, kills, limit_bytes, offer_first, too_little
+from vitriton_server._process.memory import Memory, kills, limit_bytes, offer_first, too_little
 
 PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 V2 = {

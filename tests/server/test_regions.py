@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from vitriton._shm.names import Owned
-from vitriton_server import TritonServer, WatchPolicy, _regions
-from vitriton_server._probe import Probe
-from vitriton_server._regions import INTERVAL_S, Sweep
+from vitriton_server import TritonServer, WatchPolicy
+from vitriton_server._watch import regions
+from vitriton_server._watch.probe import Probe
+from vitriton_server._watch.regions import INTERVAL_S, Sweep
 
 _PATIENCE_S = 60.0
 
@@ -91,7 +92,7 @@ def test_a_server_sweeps(
     python_repository: Path, monkeypatch: pytest.MonkeyPatch, canary_interval_s: float, key: str | None
 ) -> None:
     """A running server forgets the region of a client that was killed, with the canary or without, with a key too."""
-    monkeypatch.setattr(_regions, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(regions, "INTERVAL_S", 0.05)
     watch = WatchPolicy(canary_interval_s=canary_interval_s)
     with TritonServer(python_repository, watch=watch, admin_key=key) as server:
         command = [sys.executable, "-c", _CLIENT, server.grpc_address, key or "none"]

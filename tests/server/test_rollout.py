@@ -11,10 +11,10 @@ from server.processes import wait_until
 from server.test_cores import write
 from server.test_memory import V2
 from support import marked
-from vitriton_server._memory import Memory
-from vitriton_server._plan import at_rest, next_view, without
-from vitriton_server._rollout import INTERVAL_S, Rollout
-from vitriton_server._view import Model, View, ViewFolder
+from vitriton_server._process.memory import Memory
+from vitriton_server._rollout.plan import at_rest, next_view, without
+from vitriton_server._rollout.rollout import INTERVAL_S, Rollout
+from vitriton_server._rollout.view import Model, View, ViewFolder
 
 
 def export(name: str, *versions: int, ensemble: int | None = None) -> dict[str, Model]:

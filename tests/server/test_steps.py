@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from server.processes import children
 from vitriton_server import ServerDied, TritonServer
-from vitriton_server._steps import Steps
+from vitriton_server._watch.steps import Steps
 
 SERVER, STEP, OTHER = 100, 101, 102
 

@@ -21,9 +21,10 @@ import tritonclient.grpc as triton
 from server.launcher import READY, Launcher
 from server.processes import wait_until
 from server.tiny_models import write_config
-from vitriton_server import TritonServer, _drain
-from vitriton_server._connections import Connection
-from vitriton_server._drain import may_be_shut
+from vitriton_server import TritonServer
+from vitriton_server._drain import drain
+from vitriton_server._drain.connections import Connection
+from vitriton_server._drain.drain import may_be_shut
 
 TIMEOUT_S = 30.0
 SOON_S = 5.0
@@ -192,7 +193,7 @@ def test_a_request_that_is_never_finished(served: Served) -> None:
     connection.send(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost:")
     clean, seconds = served.begin_stop().result()
     assert clean
-    assert _drain.STALLED_S < seconds < _drain.STALLED_S + SOON_S
+    assert drain.STALLED_S < seconds < drain.STALLED_S + SOON_S
     connection.close()
 
 
@@ -338,7 +339,7 @@ def test_without_the_right_to_close_them(
     def refuse(*_: object) -> set[int]:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(_drain, "stop_reading", refuse)
+    monkeypatch.setattr(drain, "stop_reading", refuse)
     served = Served(repository, exit_timeout_s=3)
     kept = keep_alive(served)
     clean, seconds = served.begin_stop().result()

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image
 from vitriton_server import InvalidConfiguration, WatchPolicy
-from vitriton_server._canary import IMAGE, Answer, Health, classify, death, with_answer, with_successes
-from vitriton_server._watch import RestartBudget, Watch
+from vitriton_server._watch.canary import IMAGE, Answer, Health, classify, death, with_answer, with_successes
+from vitriton_server._watch.watch import RestartBudget, Watch
 
 POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
 

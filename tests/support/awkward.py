@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, TiffImagePlugin
-from vitriton_export._corpus import corpus
+from vitriton_export._parity.corpus import corpus
 
 WIDTH, HEIGHT = 96, 64
 _ORIENTATION = 0x0112  # Exif and TIFF tag

@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from vitriton.preprocessing import PreprocessSpec, Resize
-from vitriton_export import _deployment, _repository
-from vitriton_export._deployment import TENSOR, VERSION, Deployment
-from vitriton_export._processor import Normalization
+from vitriton_export._processors.processor import Normalization
+from vitriton_export._repository import deployment as _deployment
+from vitriton_export._repository import install
+from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment
 
 SIDE = 4
 # A PNG of one grey pixel; what is in it does not matter.
@@ -67,9 +68,9 @@ def stage(staging: Path, made: Deployment, mark: int) -> None:
 def export(repository: Path, name: str, mark: int, **changes: Any) -> int:
     """Exports it; returns the version that it has."""
     made = deployment(name, **changes)
-    with _repository.staging_folder(repository, 0, name) as staging:
+    with install.staging_folder(repository, 0, name) as staging:
         stage(staging, made, mark)
-        return _repository.install(staging, repository, made)
+        return install.install(staging, repository, made)
 
 
 def mark_of(answer: np.ndarray) -> int:

@@ -80,8 +80,8 @@ def bench(
 ) -> None:
     """Measure an export under load (NAME), or everything beside the alternatives (no NAME), with perf_analyzer."""
     from rich.console import Console
+    from vitriton._console.signals import Signals
     from vitriton.cli import fail
-    from vitriton.commands._signals import Signals
 
     from vitriton_bench._errors import BenchError
     from vitriton_bench._payload import NoImageError

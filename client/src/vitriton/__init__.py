@@ -26,11 +26,11 @@ from vitriton._wire.connection import TLS
 
 if TYPE_CHECKING:
     from vitriton._async_client import AsyncClient
+    from vitriton._call.results import Result
+    from vitriton._call.stats import Stats
     from vitriton._client import Client
+    from vitriton._images.pixels import PillowVersionWarning
     from vitriton._pipeline.pipeline import pipeline
-    from vitriton._pixels import PillowVersionWarning
-    from vitriton._results import Result
-    from vitriton._stats import Stats
 
     __version__: str
 
@@ -61,9 +61,9 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "vitriton._async_client",
     "Client": "vitriton._client",
-    "PillowVersionWarning": "vitriton._pixels",
-    "Result": "vitriton._results",
-    "Stats": "vitriton._stats",
+    "PillowVersionWarning": "vitriton._images.pixels",
+    "Result": "vitriton._call.results",
+    "Stats": "vitriton._call.stats",
     "pipeline": "vitriton._pipeline.pipeline",
 }
 

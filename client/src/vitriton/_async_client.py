@@ -20,15 +20,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
+from vitriton._call.flow import Event, Flow
+from vitriton._call.results import Floats, Result, ResultSink
+from vitriton._call.session import Core, Preprocess, Service, Settings
+from vitriton._call.stats import Stats
 from vitriton._client import DType, ImageLike, OnError, check_choices, checked, make_sink, result_dtype
-from vitriton._core import Core, Preprocess, Service, Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import InvalidImage, VitritonError, without_frames
-from vitriton._flow import Event, Flow
+from vitriton._images.sources import as_images, is_one
 from vitriton._options import UNSET, Options, Unset
-from vitriton._results import Floats, Result, ResultSink
-from vitriton._sources import as_images, is_one
-from vitriton._stats import Stats
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 

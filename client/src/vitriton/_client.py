@@ -1,4 +1,4 @@
-"""The blocking client: waits for what `_flow` decides."""
+"""The blocking client: waits for what `_call.flow` decides."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton._core import Core, Preprocess, Service, Settings
+from vitriton._call.flow import Event, Flow
+from vitriton._call.results import ArraySink, Floats, Result, ResultSink
+from vitriton._call.session import Core, Preprocess, Service, Settings
+from vitriton._call.stats import Stats
 from vitriton._deadline import Deadline
 from vitriton._errors import InvalidImage, VitritonError, without_frames
-from vitriton._flow import Event, Flow
+from vitriton._images.source_thread import SourceThread
+from vitriton._images.sources import Tensor, Upload, as_images
 from vitriton._options import UNSET, Options, Unset, check_seconds
-from vitriton._results import ArraySink, Floats, Result, ResultSink
-from vitriton._source_thread import SourceThread
-from vitriton._sources import Tensor, Upload, as_images
-from vitriton._stats import Stats
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 

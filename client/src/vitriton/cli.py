@@ -15,7 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vitriton._errors import VitritonError
-from vitriton.commands import embed, models
+from vitriton.commands import models
+from vitriton.commands.embed import command as embed
 
 GROUP = "vitriton.commands"
 

@@ -7,7 +7,7 @@ from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult, export_model
-    from vitriton_export._verify import VerifyOptions, VerifyReport, verify_model
+    from vitriton_export._verify.report import VerifyOptions, VerifyReport, verify_model
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(_export, name)
     if name in ("VerifyOptions", "VerifyReport", "verify_model"):
-        from vitriton_export import _verify
+        from vitriton_export._verify import report
 
-        return getattr(_verify, name)
+        return getattr(report, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

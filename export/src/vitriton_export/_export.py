@@ -13,30 +13,25 @@ import PIL
 import torch
 from PIL import Image
 
-from vitriton_export import (
-    _checkpoint,
-    _corpus,
-    _deployment,
-    _fingerprint,
-    _gates,
-    _graph,
-    _manifest,
-    _parity,
-    _precision,
-    _repository,
-)
-from vitriton_export import _source as sources
-from vitriton_export._attention import attention
-from vitriton_export._checkpoint import Checkpoint
-from vitriton_export._deployment import TENSOR, VERSION, Deployment
-from vitriton_export._encoder import Encoder, pool
+from vitriton_export._checkpoint import checkpoint as _checkpoint
+from vitriton_export._checkpoint import source as sources
+from vitriton_export._checkpoint.checkpoint import Checkpoint
+from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.loading import quiet
 from vitriton_export._errors import ExportError, explained
-from vitriton_export._families import Family
-from vitriton_export._loading import quiet
+from vitriton_export._graph import onnx_export, precision
+from vitriton_export._graph.attention import attention
+from vitriton_export._graph.encoder import Encoder, pool
 from vitriton_export._options import ExportOptions, Kind, Pooling
-from vitriton_export._reference_pixels import tolerance
-from vitriton_export._runner import RepositoryRunner
-from vitriton_export._tally import Stage
+from vitriton_export._parity import compare, corpus, gates
+from vitriton_export._parity.runner import RepositoryRunner
+from vitriton_export._parity.tally import Stage
+from vitriton_export._processors.reference_pixels import tolerance
+from vitriton_export._repository import deployment as _deployment
+from vitriton_export._repository import fingerprint as _fingerprint
+from vitriton_export._repository import install
+from vitriton_export._repository import manifest as _manifest
+from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
@@ -110,19 +105,19 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
         plan = plan_export(options, _checkpoint.load(source, options))
-        _repository.tidy(options.folder)
-        _repository.check_target(options.folder, plan.deployment)
+        install.tidy(options.folder)
+        install.check_target(options.folder, plan.deployment)
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
     needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
-    with _repository.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
+    with install.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
         try:
             staged = _stage(options, plan, staging, step)
             with step("Install"):
                 sizes = {name: _size(staging / name) for name in plan.deployment.model_names}
-                _repository.install(staging, options.folder, plan.deployment)
+                install.install(staging, options.folder, plan.deployment)
         except OSError as exc:
-            raise _repository.not_writable(options.folder, exc) from exc
+            raise install.not_writable(options.folder, exc) from exc
     return ExportResult(plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings))
 
 
@@ -139,7 +134,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
 def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     spec, normalization = checkpoint.spec, checkpoint.normalization
     blank = [Image.new("RGB", (spec.width, spec.height))]
-    outputs = _parity.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
+    outputs = compare.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
     pooling = _checkpoint.resolve_pooling(
         options.pooling,
         checkpoint,
@@ -195,16 +190,16 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
 def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
-    images = _parity.usable(_corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
+    images = compare.usable(corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
     with step(f"Run the reference on {len(images)} images"):
         # before the export takes the model over
-        reference = _parity.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
-        expected = [(batch, reference.run([data for _, data in batch])) for batch in _parity.batches(images.items())]
+        reference = compare.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
+        expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
         warnings = [*checkpoint.warnings, *_write_graphs(options, plan, staging)]
     with step("Verify against the reference"):
-        demanded = _gates.gates(
+        demanded = gates.gates(
             deployment.precision,
             options.min_cosine,
             output_dtype=deployment.output_dtype,
@@ -213,7 +208,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         )
         # Limits move no pixel, and formats that are not allowed must not make the gate smaller.
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
-        stages = _parity.check(_parity.compare(expected, runner, demanded, checkpoint.spec))
+        stages = compare.check(compare.compare(expected, runner, demanded, checkpoint.spec))
         manifest = _manifest.build(
             deployment, checkpoint.source, plan.weights, stages, demanded, staging, options, warnings
         )
@@ -227,13 +222,13 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
     spec = deployment.spec
     dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
     with quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
-        exported = _graph.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
-    warnings = [_precision.doubt(options.precision, options.device, has_gpu=_precision.has_gpu())]
+        exported = onnx_export.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
+    warnings = [precision.doubt(options.precision, options.device, has_gpu=precision.has_gpu())]
     for kind in deployment.shapes:
-        graph = _graph.with_output(exported, TENSOR[kind])
-        warnings.append(_precision.finish(graph, options.precision, options.optimize))
+        graph = onnx_export.with_output(exported, TENSOR[kind])
+        warnings.append(precision.finish(graph, options.precision, options.optimize))
         folder = staging / deployment.encoder_name(kind) / VERSION
-        _graph.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)
+        onnx_export.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 

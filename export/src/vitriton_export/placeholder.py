@@ -9,15 +9,16 @@ from typing import Any
 from transformers import ViTConfig, ViTImageProcessorPil
 from vitriton._repository import NOT_EXPORTED
 
-from vitriton_export import _deployment, _processor
-from vitriton_export._deployment import Deployment
 from vitriton_export._options import ExportOptions
+from vitriton_export._processors import processor
+from vitriton_export._repository import deployment
+from vitriton_export._repository.deployment import Deployment
 
 
 def default_deployment() -> Deployment:
     """What `vitriton export` writes for the default model, as far as configuration tells."""
     options, config = ExportOptions(), ViTConfig()
-    spec, normalization = _processor.describe(ViTImageProcessorPil())
+    spec, normalization = processor.describe(ViTImageProcessorPil())
     patch: Any = config.patch_size
     patches = (spec.height // patch) * (spec.width // patch)
     return Deployment(
@@ -38,4 +39,4 @@ def default_deployment() -> Deployment:
 
 
 if __name__ == "__main__":
-    _deployment.write(default_deployment(), Path(sys.argv[1]))
+    deployment.write(default_deployment(), Path(sys.argv[1]))

@@ -6,7 +6,6 @@ Example:
 """
 
 from vitriton_server._config import WatchPolicy
-from vitriton_server._cores import usable_cores
 from vitriton_server._errors import (
     AddressError,
     InstallationError,
@@ -18,6 +17,7 @@ from vitriton_server._errors import (
     ServerError,
     ServerStopped,
 )
+from vitriton_server._process.cores import usable_cores
 from vitriton_server._server import TritonServer
 
 __all__ = [

@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from vitriton_server._errors import ServerError
-from vitriton_server._log import is_problem, loaded_model, machine_has_gpu
+from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

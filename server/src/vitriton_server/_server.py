@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 
 from vitriton import _repository as disk
 
-from vitriton_server import _repository
 from vitriton_server._config import ServerConfig, WatchPolicy
-from vitriton_server._cores import usable_cores
-from vitriton_server._drain import drain
+from vitriton_server._drain.drain import drain
 from vitriton_server._errors import AddressError, ServerDied, ServerError, ServerStopped
-from vitriton_server._failure import ERROR_LINES, StartCrashed, status_text, with_memory
-from vitriton_server._guard import clean_up
-from vitriton_server._locate import Host, locate
-from vitriton_server._memory import Memory, limit_bytes, offer_first, too_little
-from vitriton_server._ports import Endpoints, keep_ports, reserve
-from vitriton_server._process import TritonProcess
-from vitriton_server._ready import wait_until_ready
-from vitriton_server._regions import Sweep
-from vitriton_server._rollout import Rollout
-from vitriton_server._runtime import Runtime, command, environment, prepare
-from vitriton_server._steps import Steps
-from vitriton_server._watch import RestartBudget, Watch
+from vitriton_server._process.cores import usable_cores
+from vitriton_server._process.failure import ERROR_LINES, StartCrashed, status_text, with_memory
+from vitriton_server._process.guard import clean_up
+from vitriton_server._process.locate import Host, locate
+from vitriton_server._process.memory import Memory, limit_bytes, offer_first, too_little
+from vitriton_server._process.ports import Endpoints, keep_ports, reserve
+from vitriton_server._process.ready import wait_until_ready
+from vitriton_server._process.runtime import Runtime, command, environment, prepare
+from vitriton_server._process.tritonserver import TritonProcess
+from vitriton_server._rollout import repository as _repository
+from vitriton_server._rollout.rollout import Rollout
+from vitriton_server._watch.regions import Sweep
+from vitriton_server._watch.steps import Steps
+from vitriton_server._watch.watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
-    from vitriton_server._probe import Probe
+    from vitriton_server._watch.probe import Probe
 
 _LOG = logging.getLogger("vitriton_server")
 
@@ -295,7 +295,7 @@ class TritonServer:
             )
         offer_first(process.pid, limit_bytes())
         # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
-        from vitriton_server._probe import Probe
+        from vitriton_server._watch.probe import Probe
 
         probe = Probe(endpoints.address(endpoints.grpc_port), config.admin_key)
         try:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton._sources import as_images
+from vitriton._images.sources import as_images
 
 if TYPE_CHECKING:
-    from vitriton._results import Result
+    from vitriton._call.results import Result
 
 # Shorter ones are rather names of files that are missing: the smallest image there is, a GIF of one pixel, has 48.
 _BASE64 = re.compile(r"(?=.{48})[A-Za-z0-9+/\s]+={0,2}\s*", re.DOTALL)

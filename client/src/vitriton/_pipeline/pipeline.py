@@ -24,8 +24,8 @@ from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, read
 from vitriton._pipeline.served import Access, ServedModel, find
 
 if TYPE_CHECKING:
+    from vitriton._call.results import Result
     from vitriton._client import Client
-    from vitriton._results import Result
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"  # the reference's own
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitriton._status import Failure, classify
+from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code
 
 # The server has answered, and so has ended the work on the request.

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitriton.commands import _server
+from vitriton._console import server as _server
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vitriton.commands._catalogue import Catalogue, Output
+    from vitriton.commands.catalogue import Catalogue, Output
 
 _SHORT_FINGERPRINT = 12  # characters; enough to tell those of one server apart
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
@@ -42,10 +42,10 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
+    from vitriton._console.failure import reason
     from vitriton._errors import VitritonError
     from vitriton.cli import fail
-    from vitriton.commands._catalogue import list_models, to_document
-    from vitriton.commands._failure import reason
+    from vitriton.commands.catalogue import list_models, to_document
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")

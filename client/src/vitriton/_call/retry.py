@@ -1,0 +1,56 @@
+"""When a failed request is tried again: pure decisions, without a clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitriton._wire.status import Failure
+
+# Trying again is safe, as embedding an image changes nothing on the server, and can help.
+RETRIED = frozenset(
+    {
+        Failure.UNREACHABLE,
+        Failure.NOT_SERVING,
+        Failure.MODEL_DIED,
+        Failure.QUEUE_FULL,
+        Failure.QUEUE_TIMEOUT,
+        Failure.RATE_LIMITED,
+        Failure.NOT_READY,
+    }
+)
+
+# It says something about the server rather than about its load or the request: another one is tried first.
+SERVER_DOWN = frozenset({Failure.UNREACHABLE, Failure.NOT_SERVING, Failure.MODEL_DIED, Failure.NOT_READY})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Exponential backoff with full jitter.
+
+    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+
+    Attributes:
+        initial_s: the longest first wait, in seconds.
+        max_s: what the longest wait doubles up to, in seconds.
+        max_attempts: after which there is no other; None is no limit.
+    """
+
+    initial_s: float
+    max_s: float
+    max_attempts: int | None = None
+
+    def longest_s(self, attempts: int) -> float:
+        """The longest wait after `attempts` failed attempts (at least 1), in seconds."""
+        return float(min(self.max_s, self.initial_s * 2.0 ** min(attempts - 1, 60)))
+
+    def wait_s(self, failure: Failure, attempts: int, random: float) -> float | None:
+        """How long to wait before the next attempt, in seconds; None when there must be none.
+
+        Args:
+            failure: of the last attempt.
+            attempts: that have failed.
+            random: from 0 to 1, evenly distributed.
+        """
+        if failure not in RETRIED or (self.max_attempts is not None and attempts >= self.max_attempts):
+            return None
+        return random * self.longest_s(attempts)

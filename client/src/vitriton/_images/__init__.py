@@ -1,0 +1,1 @@
+"""What a caller may give as an image, and how its bytes are had."""

@@ -1,0 +1,134 @@
+"""Content-Encoding: what it names is undone where the bytes show it too, and only up to a limit.
+
+Object stores keep whatever an upload called itself (`aws-chunked`, `utf-8`, `base64`), serve what was stored compressed
+whatever they are asked for, and something on the way may have decoded a body and left the label.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from vitriton._images.sources import SourceError
+
+_MOST_CODINGS = 5
+_MOST_MEMBERS = 10_000  # of one gzip body: those of bgzip hold 64 KiB each, and empty ones take time and no limit
+_PIECE_BYTES = 4096  # what follows the end of a stream is copied, so it is little
+_GZIP = b"\x1f\x8b"
+_GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15  # zlib's wbits
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+
+
+class _TooEarly(Exception):  # noqa: N818 - says what happened
+    """The bytes end before what they encode does."""
+
+
+def decode(body: bytes, codings: str, limit: int) -> bytes:
+    """The body without its encodings. Of one over `limit` only the beginning, which is over it too.
+
+    Args:
+        body: as it came.
+        codings: the header's value; what in it is no encoding says nothing.
+        limit: in bytes, for each step.
+
+    Raises:
+        SourceError: it cannot be decoded.
+    """
+    known = [name for name in (part.strip().lower() for part in codings.split(",")) if name in _DECODERS]
+    if len(known) > _MOST_CODINGS:
+        raise SourceError(f"the server sent it with {len(known)} encodings; at most {_MOST_CODINGS} are undone")
+    for name in reversed(known):
+        said = f"the server sent it with Content-Encoding {name!r}, "
+        try:
+            body = _DECODERS[name](body, limit + 1)
+        except _TooEarly as exc:
+            raise SourceError(f"{said}and these bytes end too early") from exc
+        except zlib.error as exc:
+            raise SourceError(f"{said}and these bytes cannot be decoded: {exc}") from exc
+        except _NoDecoder as exc:
+            raise SourceError(f"{said}which {exc}") from exc
+        if len(body) > limit:
+            break
+    return body
+
+
+class _NoDecoder(Exception):  # noqa: N818 - says what happened
+    """Why not, and what to do."""
+
+
+def _gzip(body: bytes, most: int) -> bytes:
+    return _inflate(body, _GZIP_FORMAT, most) if body.startswith(_GZIP) else body
+
+
+def _deflate(body: bytes, most: int) -> bytes:
+    """By its standard this is zlib's format; some servers leave that out, and then nothing in the bytes shows it."""
+    if len(body) > 1 and body[0] & 0x8F == 8 and int.from_bytes(body[:2], "big") % 31 == 0:
+        return _inflate(body, _ZLIB_FORMAT, most)
+    try:
+        return _inflate(body, _RAW_FORMAT, most)
+    except (zlib.error, _TooEarly):
+        return body
+
+
+def _inflate(body: bytes, wbits: int, most: int) -> bytes:
+    """What zlib makes of it, up to `most` bytes; gzip's members one after another. What follows them is left out."""
+    pieces: list[bytes] = []
+    size = start = members = 0
+    inflate = zlib.decompressobj(wbits)
+    while start < len(body):
+        piece = body[start : start + _PIECE_BYTES]
+        pieces.append(inflate.decompress(piece, most - size))
+        size += len(pieces[-1])
+        start += len(piece) - len(inflate.unused_data)
+        if size == most or (inflate.eof and not (wbits == _GZIP_FORMAT and body.startswith(_GZIP, start))):
+            return b"".join(pieces)
+        if inflate.eof:
+            inflate = zlib.decompressobj(wbits)
+            members += 1
+            if members == _MOST_MEMBERS:
+                raise SourceError(f"the server sent a gzip body of over {_MOST_MEMBERS} members")
+    raise _TooEarly
+
+
+def _brotli(body: bytes, most: int) -> bytes:
+    """Its bytes have no sign of their own."""
+    if body.startswith(_IMAGES):
+        return body
+    try:
+        brotli: Any = importlib.import_module("brotli")
+        decoder = brotli.Decompressor()
+        data: bytes = decoder.process(body, output_buffer_limit=most)
+    except (ImportError, TypeError) as exc:  # TypeError: one that knows no limit
+        raise _NoDecoder("needs a module to decode: pip install 'brotli>=1.2'") from exc
+    except brotli.error:
+        return body
+    pieces = [data]
+    size = len(data)
+    while size < most and not decoder.is_finished():
+        pieces.append(decoder.process(b"", output_buffer_limit=most))
+        size += len(pieces[-1])
+        if not pieces[-1]:
+            raise _TooEarly
+    return b"".join(pieces)
+
+
+def _refused(sign: bytes) -> Callable[[bytes, int], bytes]:
+    def decode(body: bytes, most: int) -> bytes:
+        if body.startswith(sign):
+            raise _NoDecoder("cannot be decoded here; store it without")
+        return body
+
+    return decode
+
+
+_DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "deflate": _deflate,
+    "br": _brotli,
+    "zstd": _refused(b"\x28\xb5\x2f\xfd"),
+    "compress": _refused(b"\x1f\x9d"),
+    "x-compress": _refused(b"\x1f\x9d"),
+}

@@ -1,0 +1,193 @@
+"""Fetches image URLs, within bounds."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from vitriton._deadline import Deadline
+from vitriton._images.coding import decode
+from vitriton._images.sources import SourceError
+from vitriton._net.network import Network
+from vitriton._net.operation import Operation, OperationCancelled
+from vitriton._options import Options
+
+if TYPE_CHECKING:
+    import httpx
+
+_CLOSED = "the client is closed"
+_LAST_PORT = 65535
+
+
+class UrlFetcher:
+    """Keeps connections open between fetches; safe to share between threads.
+
+    Proxies that the environment names (HTTPS_PROXY, ...) are used, unless private addresses are refused: what a proxy
+    connects to cannot be checked here. Certificates are checked against certifi's, or those of SSL_CERT_FILE.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._lock = threading.Lock()
+        self._http: httpx.Client | None = None
+        self._running: set[Operation] = set()
+        self._closed = False
+
+    def fetch(self, url: str, deadline: Deadline) -> bytes:
+        """The body of `url`.
+
+        Args:
+            url: http or https.
+            deadline: of the whole call; the URL's own time is `url_timeout_s`, and the shorter one counts.
+
+        Raises:
+            SourceError: it cannot be had; the text says why.
+        """
+        import httpcore
+        import httpx
+
+        from vitriton._net.backend import AddressRefusedError
+
+        timeout_s = deadline.bounded_s(self._options.url_timeout_s)
+        try:
+            with self._operation(timeout_s), self._open(url) as response:
+                return self._read(response)
+        except httpcore.TimeoutException as exc:
+            raise SourceError(f"no complete answer in {timeout_s:g} s (url_timeout_s)") from exc
+        except OperationCancelled as exc:
+            raise SourceError(_CLOSED) from exc
+        except AddressRefusedError as exc:
+            raise SourceError(str(exc)) from exc
+        except httpcore.UnsupportedProtocol as exc:
+            raise SourceError(f"it leads to a URL that is neither http nor https: {exc}") from exc
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.ProxyError,
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,  # a host name or port that cannot be encoded
+        ) as exc:
+            raise SourceError(f"it cannot be fetched: {type(exc).__name__}: {' '.join(str(exc).split())}") from exc
+
+    def close(self) -> None:
+        """Ends what is being fetched and closes the connections. May be called again."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running)
+            client, self._http = self._http, None
+        for operation in running:
+            operation.cancel()
+        if client is not None:
+            client.close()
+
+    @contextlib.contextmanager
+    def _operation(self, timeout_s: float) -> Iterator[None]:
+        """All that this thread does inside has the time of one URL, and ends when the fetcher is closed."""
+        operation = Operation(Deadline.after(timeout_s))
+        with self._lock:
+            if self._closed:
+                raise SourceError(_CLOSED)
+            self._running.add(operation)
+        try:
+            with operation:
+                yield
+        finally:
+            with self._lock:
+                self._running.discard(operation)
+
+    @contextlib.contextmanager
+    def _open(self, url: str) -> Iterator[httpx.Response]:
+        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read.
+
+        What they set as cookies goes with the rest of this fetch, to the hosts that it is for, and with nothing else.
+        """
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        import httpx
+
+        client = self._client()
+        cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
+        request = client.build_request("GET", url)
+        if request.url.port is not None and request.url.port > _LAST_PORT:
+            raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
+        for _ in range(self._options.url_max_redirects + 1):
+            _hide_secrets(request)
+            cookies.set_cookie_header(request)
+            response = client.send(request, stream=True)
+            try:
+                cookies.extract_cookies(response)
+                if response.next_request is None:
+                    yield response
+                    return
+                request = response.next_request
+            finally:
+                response.close()
+        raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)")
+
+    def _client(self) -> httpx.Client:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+        import httpx
+
+        from vitriton import __version__
+        from vitriton._net.backend import NetworkTransport
+
+        with self._lock:
+            if self._closed:
+                raise SourceError(_CLOSED)
+            if self._http is None:
+                refuse = self._options.refuse_private_addresses
+                self._http = httpx.Client(
+                    transport=NetworkTransport(Network(refuse_private=refuse), proxies=not refuse),
+                    follow_redirects=False,  # see _open
+                    timeout=None,  # the operation's deadline is in its place
+                    # identity: images are compressed already
+                    headers={"User-Agent": f"vitriton/{__version__}", "Accept-Encoding": "identity"},
+                    # one URL's cookies are no business of the next one's: see _open
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                )
+            return self._http
+
+    def _read(self, response: httpx.Response) -> bytes:
+        status = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
+        if response.status_code not in (200, 203, 206):
+            raise SourceError(status)
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal():
+            self._check_size(int(length))
+        body = bytearray()
+        for piece in response.iter_raw():
+            body += piece
+            self._check_size(len(body))
+        if response.status_code == 206 and not _is_whole(response, len(body)):
+            part = response.headers.get("Content-Range") or response.headers["Content-Type"]
+            raise SourceError(f"{status} with a part only ({part}), which was not asked for")
+        image = decode(bytes(body), response.headers.get("Content-Encoding", ""), self._options.url_bytes)
+        self._check_size(len(image))
+        return image
+
+    def _check_size(self, size: int) -> None:
+        if size > self._options.url_bytes:
+            raise SourceError(f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)")
+
+
+def _is_whole(response: httpx.Response, size: int) -> bool:
+    """Whether a "partial" body of so many bytes is all there is. Nothing else was asked for."""
+    if response.headers.get("Content-Type", "").lower().startswith("multipart/"):
+        return False
+    span = response.headers.get("Content-Range")
+    return span is None or span.lower().split() == ["bytes", f"0-{size - 1}/{size}"]
+
+
+def _hide_secrets(request: httpx.Request) -> None:
+    """Takes user, password and query out of the request's URL, which httpx logs; they are sent all the same."""
+    url = request.url
+    if url.userinfo:
+        login = base64.b64encode(f"{url.username}:{url.password}".encode())
+        request.headers["Authorization"] = f"Basic {login.decode()}"
+    request.extensions["target"] = url.raw_path
+    request.url = url.copy_with(username=None, password=None, query=None, fragment=None)

@@ -1,0 +1,306 @@
+"""What the user may give as an image, and its encoded bytes.
+
+Paths, URLs and bytes travel as they are: nothing is decoded here. PIL images and arrays travel without loss. What other
+libraries hand out (tensors, uploads, items of data sets) is known by what it can do: none of them is imported here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import inspect
+import math
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sized
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Protocol
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import numpy as np
+
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_LONGEST_NAME = 120
+_CHUNK = 1024 * 1024
+_ITEM = {"bytes", "path"}  # of an undecoded image in Hugging Face's data sets; one of them may be None
+_NAMED_KEYS = 3
+_OF_A_DICT = "give what is under one of its keys; only a dict of nothing but 'bytes' and 'path' is an image"
+
+
+class Tensor(Protocol):
+    """What numpy can make an array of."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+
+    def __array__(self) -> Any:
+        """An array of numpy."""
+
+
+class Upload(Protocol):
+    """An upload of FastAPI or Starlette."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Its content."""
+
+
+class SourceError(Exception):
+    """An image that cannot be used; the text says why, in one line, without naming the image."""
+
+
+def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
+    """The images to embed, and how many they are (None: an iterator does not tell). A single image is a list of one.
+
+    Raises:
+        TypeError: it is neither an image nor an iterable.
+    """
+    if isinstance(images, (list, tuple)):  # first, as it is the usual case and the next test takes time
+        return images, len(images)
+    if is_one(images):
+        return [images], 1
+    if isinstance(images, Mapping):  # whose keys could be taken for paths
+        raise TypeError(f"images is {_keys(images)}; {_OF_A_DICT}")
+    if isinstance(images, Iterable):
+        return images, len(images) if isinstance(images, Sized) else None
+    raise TypeError(
+        f"images is a {type(images).__name__}; give a list (or any iterable) of paths, URLs, bytes, file objects, "
+        "PIL images or uint8 arrays, or one of these"
+    )
+
+
+def is_one(images: Any) -> bool:
+    """Whether it is an image, and no iterable of images."""
+    single = (str, os.PathLike, bytes, bytearray, memoryview)
+    if isinstance(images, single) or _is_pil(images) or _is_item(images):
+        return True
+    if _is_array(images):
+        is_file = images.ndim == 1 and _is_uint8(images)  # else a list of paths
+        return images.ndim in (0, 2, 3) or is_file  # 4: a list of images
+    return _is_file(images)
+
+
+def source_name(image: Any) -> str:
+    """What `image` is, for a message: short, on one line, and without the secrets that a URL's query may hold."""
+    try:
+        return _source_name(image)
+    except Exception:  # the caller's own object; what is wrong with it is said when it is read
+        return type(image).__name__
+
+
+def _source_name(image: Any) -> str:
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return type(image).__name__
+    if isinstance(image, str) and image[:5].lower() == "data:":
+        return "data URI"
+    if isinstance(image, str) and _URL.match(image):
+        return _printable(_without_secrets(image))
+    if isinstance(image, (str, os.PathLike)):
+        return _printable(os.fsdecode(image))
+    if _is_item(image):
+        path = image.get("path")
+        return _source_name(path) if isinstance(path, (str, os.PathLike)) else "bytes"
+    if _is_array(image):
+        return f"{_array_name(image)} {tuple(image.shape)} {_dtype(image)}"
+    name = getattr(image, "filename", None) or getattr(image, "name", None)
+    kind = "PIL image" if _is_pil(image) else "file object" if _is_file(image) else type(image).__name__
+    return _printable(f"{kind} {name}") if name and isinstance(name, str) else kind
+
+
+def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> bytes:
+    """The encoded bytes of `image`.
+
+    Args:
+        image: path, URL, data URI, bytes, binary file object (read from where it stands; also one that has it as its
+            `file`), PIL image, uint8 array or tensor (see `encode_array`), or a dict with `bytes` or a `path`.
+        max_bytes: of the result.
+        fetch: gets an http(s) URL; raises SourceError.
+
+    Raises:
+        SourceError: it cannot be read; the text says why.
+    """
+    if isinstance(image, str) and image[:5].lower() == "data:":
+        data = _decode_data_uri(image, max_bytes)
+    elif isinstance(image, str) and (scheme := _URL.match(image)):
+        if scheme.group().lower() not in ("http://", "https://"):
+            raise SourceError(f"{scheme.group()} is not supported; http:// and https:// are, or read it and pass bytes")
+        data = fetch(image)
+    elif isinstance(image, (str, os.PathLike)):
+        data = _read_file(image, max_bytes)
+    elif isinstance(image, (bytes, bytearray, memoryview)):
+        _check_size(memoryview(image).nbytes, max_bytes)
+        data = bytes(image)
+    elif _is_pil(image) or isinstance(image, np.ndarray):
+        from vitriton._images.lossless import encode_array, encode_pil
+
+        # before it is copied; a picture of a file may be decoded, and so larger than that
+        _check_size(image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height, max_bytes)
+        data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
+    elif _is_file(image):
+        data = _read_stream(_without_await(image), max_bytes)
+    elif _is_array(image):
+        data = read_image(_to_numpy(image, max_bytes), max_bytes=max_bytes, fetch=fetch)
+    elif isinstance(image, Mapping):
+        data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch)
+    else:
+        raise SourceError(
+            f"a {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file object, a PIL image "
+            "or a uint8 array (H, W, 3)"
+        )
+    _check_size(len(data), max_bytes)
+    return data
+
+
+def _is_pil(image: Any) -> bool:
+    # Whoever has a PIL image has imported PIL; others need not pay for it.
+    pil = sys.modules.get("PIL.Image")
+    return pil is not None and isinstance(image, pil.Image)
+
+
+def _is_file(image: Any) -> bool:
+    return callable(getattr(image, "read", None))
+
+
+def _is_array(image: Any) -> bool:
+    """Whether numpy can make an array of it: one of its own, or a tensor of torch, jax, TensorFlow, ..."""
+    return isinstance(getattr(image, "ndim", None), int) and hasattr(image, "__array__")
+
+
+def _is_uint8(array: Any) -> bool:
+    return str(_dtype(array)) in ("uint8", "torch.uint8", "<dtype: 'uint8'>")
+
+
+def _dtype(array: Any) -> Any:
+    return getattr(array, "dtype", None)  # a table of pandas has several
+
+
+def _is_item(image: Any) -> bool:
+    return isinstance(image, Mapping) and bool(image) and image.keys() <= _ITEM
+
+
+def _array_name(array: Any) -> str:
+    return "array" if isinstance(array, np.ndarray) else type(array).__name__
+
+
+def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
+    """A tensor's own memory, where it is in this process."""
+    name, shape = _array_name(array), tuple(array.shape)
+    if not _is_uint8(array):  # some of other types cannot even become an array
+        raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB")
+    _check_size(math.prod(shape), max_bytes)
+    try:
+        return np.asarray(array)
+    # The library's code, which can fail in any way.
+    except Exception as exc:
+        text = " ".join(str(exc).split())
+        raise SourceError(f"the {name} cannot be read ({text}); give tensor.cpu() of one on another device") from exc
+
+
+def _of_item(item: Mapping[Any, Any]) -> Any:
+    """The image of a data set's undecoded item. The path beside bytes is often one of another machine."""
+    if not _is_item(item):
+        raise SourceError(f"{_keys(item)} is not an image; {_OF_A_DICT}")
+    data, path = item.get("bytes"), item.get("path")
+    if data is None and path is None:
+        raise SourceError("the dict has neither bytes nor a path")
+    if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
+        raise SourceError(f"what is under 'bytes' in the dict has the type {type(data).__name__}")
+    if data is None and not isinstance(path, (str, os.PathLike)):
+        raise SourceError(f"what is under 'path' in the dict has the type {type(path).__name__}")
+    return path if data is None else data
+
+
+def _keys(mapping: Mapping[Any, Any]) -> str:
+    """What a dict holds, for a message."""
+    kind = type(mapping).__name__
+    names = [_printable(str(key)) for key in islice(mapping, _NAMED_KEYS)]
+    more = ", ..." if len(mapping) > len(names) else ""
+    return f"a {kind} with the keys {', '.join(names)}{more}" if names else f"an empty {kind}"
+
+
+def _without_await(file: Any) -> Any:
+    """An upload of FastAPI and Starlette is to be awaited, and has an ordinary file beside."""
+    inner = getattr(file, "file", None)
+    return inner if inspect.iscoroutinefunction(file.read) and _is_file(inner) else file
+
+
+def _printable(name: str) -> str:
+    name = name if name.isprintable() else ascii(name)[1:-1]
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 2]}...{name[-_LONGEST_NAME // 2 :]}"
+
+
+def _without_secrets(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "URL"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise SourceError(f"{size} bytes are over the limit of {max_bytes} (max_image_bytes)")
+
+
+def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
+    _check_size(len(uri) * 3 // 4, 2 * max_bytes)  # before it is copied; the exact check comes after
+    header, comma, payload = uri.partition(",")
+    if not comma:
+        raise SourceError("the data URI has no comma before its data")
+    data = unquote_to_bytes(payload)
+    if not header.lower().endswith(";base64"):
+        return data
+    try:
+        return base64.b64decode(b"".join(data.split()), validate=True)
+    except binascii.Error as exc:
+        raise SourceError(f"the data URI is not valid base64: {exc}") from exc
+
+
+def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
+    if not os.fspath(path):
+        raise SourceError("the path is empty")
+    try:
+        status = Path(os.fsdecode(path)).stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise SourceError("it is a folder; pass the files in it")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
+            raise SourceError("it is not a regular file; open it and pass the file object")
+        _check_size(status.st_size, max_bytes)
+        with open(path, "rb") as file:  # noqa: PTH123 - also takes a path of bytes
+            data = file.read(status.st_size + 1)
+            # more only where it has grown meanwhile
+            return data if len(data) <= status.st_size else data + file.read(max_bytes)
+    except FileNotFoundError as exc:
+        raise SourceError("no such file") from exc
+    except OSError as exc:
+        raise SourceError(f"the file cannot be read: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise SourceError(f"it is not the name of a file: {exc}") from exc
+
+
+def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while size <= max_bytes:  # an unbuffered file may return less than it was asked for
+        try:
+            part = file.read(min(_CHUNK, max_bytes + 1 - size))
+        # A file object is the caller's code, and can fail in any way.
+        except Exception as exc:
+            raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}") from exc
+        if inspect.isawaitable(part):
+            if inspect.iscoroutine(part):
+                part.close()
+            raise SourceError("the file object's read() is asynchronous; await it and give the bytes")
+        if isinstance(part, str):
+            raise SourceError("the file object gives text; open it in binary mode ('rb')")
+        if part is None or (isinstance(part, (bytes, bytearray)) and not part):
+            break
+        if not isinstance(part, (bytes, bytearray, memoryview)):
+            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes")
+        parts.append(bytes(part))
+        size += len(parts[-1])
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""What a model on a server promises, and what its failures mean for a caller."""

@@ -1,0 +1,172 @@
+"""From a transport's failure to the error that the user sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitriton._deadline import Deadline
+from vitriton._errors import (
+    ContractMismatch,
+    DeadlineExceeded,
+    ImageProblem,
+    InferenceFailed,
+    InvalidImage,
+    ModelNotReady,
+    ServerBusy,
+    Unavailable,
+    VitritonError,
+)
+from vitriton._wire.status import Failure, classify
+from vitriton._wire.transport import CallError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What was being done when it failed.
+
+    Attributes:
+        address: of the server.
+        model: as the server knows it.
+        timeout_s: the call's time, in seconds; None is no limit.
+        expired: whether that time is over.
+        renewed: whether that time had started anew, with an answer.
+        attempts: how many times it was tried.
+        indices: of the request's images, in the caller's list.
+        sources: of the request's images.
+        total: images in the call, None where it is not known.
+    """
+
+    address: str
+    model: str
+    timeout_s: float | None
+    expired: bool
+    renewed: bool = False
+    attempts: int = 1
+    indices: Sequence[int] = ()
+    sources: Sequence[str] = ()
+    total: int | None = None
+
+
+def to_error(failed: CallError, call: Call) -> VitritonError:
+    """The most specific error for a failed call; raise it `from failed`."""
+    failure = classify(failed.code, failed.message)
+    context: dict[str, Any] = {
+        "address": call.address,
+        "model": call.model,
+        "status": failed.code.value,
+        "attempts": call.attempts,
+    }
+    if failure is Failure.BAD_REQUEST:
+        return _invalid_image(failed, call) or ContractMismatch(
+            f"model {call.model} on the server at {call.address} does not take the request: {failed.message}",
+            **context,
+        )
+    if failure is Failure.DEADLINE or (failure is Failure.QUEUE_TIMEOUT and call.expired):
+        return deadline_exceeded(call, status=failed.code.value)
+    if failure is Failure.UNREACHABLE:
+        return Unavailable(
+            f"no Triton answers at {call.address} ({failed.message}); {_advice(call.address, failed.message)}",
+            **context,
+        )
+    if failure is Failure.NOT_SERVING:
+        return Unavailable(
+            f"the server at {call.address} is starting or stopping ({failed.message}); try again later", **context
+        )
+    if failure is Failure.MODEL_DIED:
+        return Unavailable(
+            f"the process of model {call.model} on the server at {call.address} has died ({failed.message}); "
+            "restart the server",
+            **context,
+        )
+    if failure in (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT, Failure.RATE_LIMITED):
+        return ServerBusy(
+            f"the server at {call.address} is busy with model {call.model} ({failed.message}); try again later, "
+            "or send less at a time",
+            **context,
+        )
+    if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
+        return ModelNotReady(
+            f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
+        )
+    local = failed.message.startswith(("the token function failed", "the header "))
+    hints = _HINTS if call.model else _SERVER_HINTS
+    hint = (_NOT_SENT if local else hints.get(failure, hints[None])).format(**context)
+    return InferenceFailed(f"{hint}: {failed.message}", **context)
+
+
+_NOT_SENT = "nothing was sent to the server at {address}"
+_HINTS = {
+    None: "the server at {address} could not run model {model} ({status})",
+    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
+    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
+    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
+}
+_SERVER_HINTS = {  # of a question that is about no model
+    None: "the server at {address} could not answer ({status})",
+    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
+    Failure.CANCELLED: "the call to {address} was cancelled",
+}
+
+
+def _advice(address: str, message: str) -> str:
+    """What to look at when nobody answers; a handshake that fails tells more than silence."""
+    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
+        return (
+            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
+            "host as the certificate does"
+        )
+    advice = f"check that it runs, and that this is its {port_hint(address)}"
+    if address.startswith(("grpcs://", "https://")):
+        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
+    if "SETTINGS frame" in message:
+        return f"{advice}; a port with TLS wants grpcs://"
+    return advice
+
+
+def port_hint(address: str) -> str:
+    """Which of Triton's ports the address should have."""
+    if address.startswith("http"):
+        return "HTTP port (8000 unless it was told otherwise; 8001 is gRPC)"
+    return "gRPC port (8001 unless it was told otherwise; 8000 is HTTP)"
+
+
+def after_attempts(error: VitritonError, attempts: int, deadline: Deadline) -> VitritonError:
+    """The error of the last attempt, when the time for others is over: the same, and its text says so."""
+    within = "" if deadline.timeout_s is None else f" in {deadline.timeout_s:g} s (timeout_s)"
+    if deadline.renewed:
+        within = f"; no other request was answered in the last {deadline.timeout_s:g} s (timeout_s)"
+    error.args = (f"{error}; tried {attempts} {'time' if attempts == 1 else 'times'}{within}",)
+    error.attempts = attempts
+    return error
+
+
+def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded:
+    """The error for a call whose time is over."""
+    given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
+    since = " since the last answer" if call.renewed else ""
+    return DeadlineExceeded(
+        f"the time{given} for the call to model {call.model} at {call.address} is over{since}; give it more "
+        "(timeout_s, None for no limit), or fewer images",
+        timeout_s=call.timeout_s,
+        address=call.address,
+        model=call.model,
+        status=status,
+        attempts=call.attempts,
+    )
+
+
+def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
+    from vitriton.preprocessing import parse_image_errors  # imports PIL
+
+    reasons = parse_image_errors(failed.message)
+    if not reasons or not all(0 <= position < len(call.indices) for position in reasons):
+        return None
+    problems = [
+        ImageProblem(call.indices[position], call.sources[position], reason or "cannot be used")
+        for position, reason in sorted(reasons.items())
+    ]
+    return InvalidImage(
+        problems, call.total, address=call.address, model=call.model, status=failed.code.value, attempts=call.attempts
+    )

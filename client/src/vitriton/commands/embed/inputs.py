@@ -1,0 +1,122 @@
+"""Which images a command is to embed, in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitriton._console.failure import CommandFailed
+
+# Files in a folder that are taken: the usual names of the formats that the server decodes
+# (`vitriton.preprocessing.DEFAULT_FORMATS`), and HEIC, so that its files are reported and not passed over.
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("apng", "avif", "bmp", "gif", "heic", "heif", "j2k", "jfif", "jp2", "jpe"),
+        *("jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif", "tiff", "webp"),
+    )
+)
+
+_URL = re.compile(r"(https?://|data:)", re.IGNORECASE)
+_MAX_SUFFIXES = 5  # that a message names
+
+
+@dataclass
+class Inputs:
+    """What a run embeds.
+
+    Attributes:
+        sources: paths and URLs, in order.
+        passed_over: files in folders that are not named like images, by suffix.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    def sha256(self) -> str:
+        """Names the list. Relative paths count with the current folder: elsewhere they are other files."""
+        digest = hashlib.sha256()
+        if any(not (_URL.match(source) or os.path.isabs(source)) for source in self.sources):  # noqa: PTH117 - a million
+            digest.update(os.fsencode(Path.cwd()) + b"\0")
+        for source in self.sources:
+            digest.update(os.fsencode(source) + b"\0")
+        return digest.hexdigest()
+
+    def describe_passed_over(self) -> str:
+        """One line on what was passed over; empty if nothing was."""
+        if not self.passed_over:
+            return ""
+        named = ", ".join(
+            f"{suffix or 'no suffix'}: {count}" for suffix, count in self.passed_over.most_common(_MAX_SUFFIXES)
+        )
+        more = ", ..." if len(self.passed_over) > _MAX_SUFFIXES else ""
+        return f"passed over, as not named like images: {named}{more}"
+
+
+def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: bool) -> Inputs:
+    """Everything that the command line names: its arguments in their order, then the lines of the list.
+
+    Args:
+        arguments: folders (their images, sorted), files, URLs. What is there twice is embedded twice.
+        list_file: a file of paths and URLs, one a line, `-` for standard input; each is one image.
+        recursive: whether folders in folders are looked into; hidden ones, and links to folders, never are.
+
+    Raises:
+        CommandFailed: an argument does not exist, something cannot be read, or there is no image at all.
+    """
+    inputs = Inputs()
+    for argument in arguments:
+        if _URL.match(argument):
+            inputs.sources.append(argument)
+        elif Path(argument).is_dir():
+            inputs.sources += _images_in(argument, recursive, inputs.passed_over)
+        elif os.path.lexists(argument):  # a broken link is an image that cannot be read
+            inputs.sources.append(argument)
+        else:
+            raise CommandFailed(f"{argument}: no such file or folder")
+    if list_file is not None:
+        inputs.sources += _read_list(list_file)
+    if not inputs.sources:
+        where = [*arguments, *([list_file] if list_file is not None else [])]
+        passed_over = inputs.describe_passed_over()
+        raise CommandFailed(f"there is no image in {', '.join(where)}" + (f"; {passed_over}" if passed_over else ""))
+    return inputs
+
+
+def _images_in(folder: str, recursive: bool, passed_over: Counter[str]) -> Iterator[str]:
+    """Paths, each folder's files before its folders, both sorted by name."""
+
+    def cannot_read(error: OSError) -> None:
+        raise CommandFailed(f"the folder {error.filename} cannot be read: {error.strerror}") from error
+
+    for parent, folders, files in os.walk(folder, onerror=cannot_read):
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        for name in sorted(files):
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES and not name.startswith("."):
+                yield os.path.join(parent, name)  # noqa: PTH118 - a million of them
+            elif not name.startswith("."):
+                passed_over[suffix] += 1
+
+
+def _read_list(list_file: str) -> list[str]:
+    try:
+        if list_file == "-":
+            return list(_lines(sys.stdin.buffer))
+        with Path(list_file).open("rb") as file:
+            return list(_lines(file))
+    except OSError as exc:
+        raise CommandFailed(f"the list {list_file} cannot be read: {exc.strerror or exc}") from exc
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(file):
+        content = (line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line).rstrip(b"\r\n")
+        if content.strip():
+            yield os.fsdecode(content)

@@ -1,0 +1,218 @@
+"""What `vitriton embed` does with its options, from the list of images to the exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import typer
+from rich.console import Console
+
+from vitriton._console.failure import CommandFailed, reason
+from vitriton._console.progress import count, duration, progress
+from vitriton._console.server import Server
+from vitriton._console.signals import Signals, Stopped
+from vitriton._errors import VitritonError
+from vitriton.commands.catalogue import only_model
+from vitriton.commands.embed.embedding import Embedding
+from vitriton.commands.embed.inputs import Inputs, find_inputs
+from vitriton.commands.embed.journal import Job, WorkFolder
+from vitriton.commands.embed.outputs import Paths, draft, publish
+
+if TYPE_CHECKING:
+    from vitriton._client import Client
+
+EXIT_SOME_FAILED = 3  # all is done, and some images could not be embedded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `vitriton embed`; see there."""
+
+    images: Sequence[str]
+    list_file: str | None
+    recursive: bool
+    paths: Paths
+    server: Server
+    model: str | None
+    pool: bool
+    timeout_s: float
+    preprocess: Literal["server", "client"]
+    expect_fingerprint: str | None
+    overwrite: bool
+    resume: bool
+    as_json: bool
+    quiet: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a finished run has done.
+
+    Attributes:
+        job: what was to be done.
+        paths: of its files.
+        failed: images that could not be embedded.
+        before: images that an earlier part of the run has dealt with.
+        passed_over: files in folders that are not named like images.
+        seconds: that this part of the run took.
+    """
+
+    job: Job
+    paths: Paths
+    failed: int
+    before: int
+    passed_over: int
+    seconds: float
+
+    def to_json(self) -> str:
+        """For programs, on one line."""
+        document = {
+            "output": str(self.paths.output),
+            "sources": None if self.paths.sources is None else str(self.paths.sources),
+            "errors": str(self.paths.errors) if self.failed else None,
+            "images": self.job.images,
+            "embedded": self.job.images - self.failed,
+            "failed": self.failed,
+            "done_before": self.before,
+            "passed_over": self.passed_over,
+            "model": self.job.model,
+            "fingerprint": self.job.fingerprint,
+            "pool": self.job.pool,
+            "shape": self.job.shape,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self._rate(), 3),
+        }
+        return json.dumps(document)
+
+    def to_text(self) -> str:
+        """For people, on one line."""
+        before = f", {self.before} of them before" if self.before else ""
+        failed = f"; {count(self.failed, 'image')} could not be: see {self.paths.errors}" if self.failed else ""
+        return (
+            f"{count(self.job.images - self.failed, 'image')} embedded into {self.paths.output} in "
+            f"{duration(self.seconds)}, {self._rate():.1f} images/s{before}{failed}"
+        )
+
+    def _rate(self) -> float:
+        return (self.job.images - self.before) / self.seconds
+
+
+def run(request: Request) -> NoReturn:
+    """Does it.
+
+    Raises:
+        typer.Exit: always, with the command's exit code.
+        typer.BadParameter: an option cannot be used.
+    """
+    from vitriton.cli import fail
+
+    try:
+        with Signals() as signals:
+            summary = _run(request, signals)
+    except Stopped as exc:
+        typer.echo(f"interrupted{exc}", err=True)
+        raise typer.Exit(exc.exit_code) from exc
+    except VitritonError as exc:
+        fail(reason(exc))
+    except CommandFailed as exc:
+        fail(str(exc))
+    except OSError as exc:
+        fail(_describe(exc))
+    if request.as_json:
+        typer.echo(summary.to_json())
+    elif not request.quiet:
+        typer.echo(summary.to_text())
+    raise typer.Exit(EXIT_SOME_FAILED if summary.failed else 0)
+
+
+def _run(request: Request, signals: Signals) -> Summary:
+    started_s = time.monotonic()
+    paths = request.paths
+    paths.check()
+    inputs = find_inputs(request.images, request.list_file, recursive=request.recursive)
+    if inputs.passed_over and not request.quiet:
+        typer.echo(f"note: {inputs.describe_passed_over()}", err=True)
+    with WorkFolder(paths.work, resume=request.resume) as work:
+        if not (request.overwrite or work.is_publishing):
+            paths.check_free()
+        before = work.done
+        try:
+            job = _embed(request, inputs, work, signals)
+            _write(request, inputs, work, signals)
+        except Stopped as exc:
+            exc.args = (_safe(work),)
+            raise
+        except (VitritonError, OSError) as exc:
+            text = _describe(exc) if isinstance(exc, OSError) else reason(exc)
+            raise CommandFailed(text + _safe(work)) from exc
+        return Summary(
+            job=job,
+            paths=paths,
+            failed=work.failed,
+            before=before,
+            passed_over=inputs.passed_over.total(),
+            seconds=time.monotonic() - started_s,
+        )
+
+
+def _embed(request: Request, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
+    """Embeds what is not done yet."""
+    with Console(stderr=True, quiet=request.quiet).status(f"Asking {request.server.address}"):
+        model = request.model or only_model(request.server, request.timeout_s)
+
+    def make_client(timeout_s: float) -> Client:
+        return request.server.client(
+            model=model,
+            timeout_s=timeout_s,
+            preprocess=request.preprocess,
+            expect_fingerprint=request.expect_fingerprint,
+        )
+
+    with make_client(request.timeout_s) as client:
+        with Console(stderr=True, quiet=request.quiet).status(f"Asking {request.server.address}"):
+            job = _job(client, model, request.pool, inputs)
+        work.begin(job)
+        if work.done < job.images:
+            with progress(job.images, work.done, work.failed, quiet=request.quiet) as advance:
+                Embedding(work, job, inputs.sources, make_client, signals, advance).run(client)
+    return job
+
+
+def _job(client: Client, model: str, pool: bool, inputs: Inputs) -> Job:
+    shape = client.embed([], pool=pool).shape[1:]
+    if 0 in shape:
+        raise CommandFailed(f"the outputs of model {model} have no fixed shape, so they do not fit in one file")
+    return Job(
+        model=model,
+        fingerprint=client.fingerprint,
+        pool=pool,
+        shape=shape,
+        images=len(inputs.sources),
+        images_sha256=inputs.sha256(),
+    )
+
+
+def _write(request: Request, inputs: Inputs, work: WorkFolder, signals: Signals) -> None:
+    with Console(stderr=True, quiet=request.quiet).status(f"Writing {request.paths.output}"):
+        drafts = draft(work, request.paths, inputs.sources)
+    with signals.held():
+        publish(work, request.paths, drafts)
+
+
+def _safe(work: WorkFolder) -> str:
+    """What is kept of a run that is cut short, and how to go on; empty where none has begun."""
+    if work.job is None:
+        return ""
+    return (
+        f"; {work.done} of {count(work.job.images, 'image')} are done and safe in {work.path}: give the same command "
+        "again to go on"
+    )
+
+
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else "the results cannot be written: "
+    return where + (error.strerror or str(error))

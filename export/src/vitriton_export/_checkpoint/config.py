@@ -1,0 +1,131 @@
+"""config.json: read as transformers reads it, with what it may not decide refused by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+from transformers import __version__ as transformers_version
+
+from vitriton_export._checkpoint import documents
+from vitriton_export._checkpoint.families import Family, check_installed, family
+from vitriton_export._checkpoint.source import Source
+from vitriton_export._checkpoint.weights import ENTRIES
+from vitriton_export._errors import ExportError, explained
+
+TIMM = "timm_wrapper"
+
+# In what form a model is held and hands its outputs over: not what they are, and not for a file to decide
+_FORMS = (
+    "dtype",
+    "torch_dtype",
+    "return_dict",
+    "use_return_dict",
+    "torchscript",
+    "output_hidden_states",
+    "output_attentions",
+)
+MEND = "; mend that entry, or take the file that save_pretrained writes"
+# What a model is made of one by one, and what has a name each: the making would not end before the memory does.
+_COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
+
+
+def load_config(source: Source) -> tuple[Any, Family]:
+    """Reads config.json and finds the family, before any weights are touched.
+
+    Raises:
+        ExportError: it is not readable, needs code from its repository, is of an unsupported type, or names weights
+            that an export would not read.
+    """
+    document, name = documents.read(source.folder / "config.json", source.model_id), source.model_id
+    model_type = _model_type(document, name)
+    check_installed(model_type, name)
+    _check(document, name)
+    if model_type == TIMM and ":" in str(document.get("architecture")):  # hf-hub:… and local-dir:…
+        raise ExportError(
+            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would fetch "
+            "from elsewhere; name timm's own"
+        )
+    if model_type not in CONFIG_MAPPING and "auto_map" in document:
+        raise ExportError(
+            f"{name} brings code of its own ({model_type}), which is not run; export a model that transformers itself "
+            "has"
+        )
+    if model_type not in CONFIG_MAPPING:
+        raise ExportError(
+            f"{name} is of type {model_type!r}, which transformers {transformers_version} does not know; "
+            "`vitriton export --list` shows what can be exported"
+        )
+    with explained(f"transformers cannot read config.json of {name}", MEND):
+        config = CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
+    return config, family(config, name)
+
+
+def _model_type(document: dict[str, Any], name: str) -> str:
+    """The type, which timm's own files have not, and which transformers adds to them (configuration_utils.py)."""
+    if "model_type" not in document and "pretrained_cfg" in document:
+        return TIMM
+    if "model_type" not in document:
+        raise ExportError(f"config.json of {name} has no model_type, so it is not a transformers checkpoint")
+    model_type = document["model_type"]
+    if not isinstance(model_type, str):
+        raise ExportError(f"config.json of {name} has the model_type {_shown(model_type)}, which must be a name")
+    return model_type
+
+
+def _check(document: dict[str, Any], name: str) -> None:
+    for part in _parts(document):
+        quantisation = part.get("quantization_config")
+        if quantisation:
+            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+            raise ExportError(
+                f"{name} is quantised (quantization_config in config.json"
+                f"{f': {_shown(method)}' if method else ''}); export the original weights (--precision "
+                "int8 quantises them)"
+            )
+        for key, value in part.items():
+            most = next((most for pattern, most in _COUNTS.items() if pattern.search(key)), None)
+            if most is not None and any(not 0 <= number <= most for number in _numbers(value)):
+                raise ExportError(f"config.json of {name} has {_shown(value)} for {key}; it must be from 0 to {most}")
+    file = document.get("transformers_weights")
+    if file is not None and file not in ENTRIES:
+        raise ExportError(
+            f"config.json of {name} has its weights in {_shown(file)} (transformers_weights), which an export does not "
+            f"read; name the file {ENTRIES[0]}, and take the entry out"
+        )
+    if "configuration_files" in document:
+        raise ExportError(
+            f"config.json of {name} stands for other files (configuration_files), which an export does not read; put "
+            "the one that counts in its place"
+        )
+
+
+def _parts(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The configuration, and those of its towers."""
+    yield document
+    for key, value in document.items():
+        if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):
+            yield from _parts(value)
+
+
+def _without_forms(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_forms(value) if key.endswith("_config") and isinstance(value, dict) else value
+        for key, value in document.items()
+        if key not in _FORMS
+    }
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, (int, float)):
+        yield value
+    elif isinstance(value, list):
+        for each in value:
+            yield from _numbers(each)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,178 @@
+"""What the export must know of an architecture and cannot read from its checkpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vitriton_export._errors import ExportError
+
+POOLER = "pooler."  # what the names of a pooler's parameters start with
+
+TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
+
+# Entries of a configuration that move no feature: names, notes, training, initial values, heads that are not exported.
+_NOTES = frozenset(
+    (
+        "architectures",
+        "auxiliary_channels",
+        "auxiliary_concat_input",
+        "auxiliary_loss",
+        "auxiliary_num_convs",
+        "bbox_cost",
+        "class_cost",
+        "classifier_activation",
+        "dtype",
+        "finetuning_task",
+        "giou_cost",
+        "id2label",
+        "initializer_factor",
+        "initializer_range",
+        "is_encoder_decoder",
+        "label2id",
+        "norm_pix_loss",
+        "normalize_pixel_loss",
+        "num_labels",
+        "out_features",
+        "out_indices",
+        "pool_scales",
+        "problem_type",
+        "projection_dim",
+        "return_dict",
+        "stage_names",
+        "task_specific_params",
+        "tie_word_embeddings",
+        "torch_dtype",
+        "transformers_version",
+        "use_auxiliary_head",
+        "use_cache",
+    )
+)
+_NOTE_PARTS = ("dropout", "drop_path", "drop_rate", "layerdrop", "_loss", "loss_", "output_attentions", "output_hidden")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """An architecture of transformers.
+
+    Attributes:
+        prefix: the tokens of last_hidden_state that come before the patches, in order.
+        suffix: those that come after them.
+        counts: the entries of the configuration that say how many tokens of a name there are; 1 without an entry.
+        grid: whether each patch has a token, so that prefix and suffix can be checked.
+        computation: the entries of the configuration that change what it computes and do not show in the weights; None:
+            all that differ from the defaults and are no notes.
+        pooler_computation: those that change its pooler alone.
+        pooler: what the names of the pooler's parameters start with; empty where there is no pooler.
+        pooler_is_cls: the pooler has no parameters, and gives the CLS token of last_hidden_state.
+        unused: parameters that inference does not read, so that a checkpoint may lack them.
+        model: the class to load; None: the one of AutoModel.
+        tower: the entry of the full model's configuration that holds the vision tower's.
+        part: the attribute of the full model that is the vision tower, where a class of its own cannot load it.
+        projection: what makes the vector that is compared with text: a class whose image_embeds it is, or "pooler".
+        settings: entries of the configuration that are set before the model is built.
+        inputs: how the model is called: with pixel values, with a fixed order of patches (ViT-MAE), or with packed
+            patches (NaFlex).
+        requires: a package that the architecture needs beside transformers' own.
+        note: what a user should know.
+    """
+
+    prefix: tuple[str, ...] = ()
+    suffix: tuple[str, ...] = ()
+    counts: Mapping[str, str] = field(default_factory=dict)
+    grid: bool = True
+    computation: tuple[str, ...] | None = None
+    pooler_computation: tuple[str, ...] = ()
+    pooler: tuple[str, ...] = (POOLER,)
+    pooler_is_cls: bool = False
+    unused: tuple[str, ...] = ("embeddings.mask_token",)
+    model: str | None = None
+    tower: str | None = None
+    part: str | None = None
+    projection: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Literal["pixels", "ordered", "patches"] = "pixels"
+    requires: str = ""
+    note: str = ""
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether the first token stands for the whole image."""
+        return self.prefix[:1] == ("cls",)
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """What --pooling may be, as far as the architecture tells."""
+        choices = {"pooler": self.pooler, "cls": self.has_cls, "mean": True, "projection": self.projection}
+        return ("auto", *(name for name, there in choices.items() if there))
+
+    def tokens_before(self, config: Any) -> int:
+        """How many tokens come before the patches."""
+        return self._count(self.prefix, config)
+
+    def tokens_after(self, config: Any) -> int:
+        """How many tokens come after the patches."""
+        return self._count(self.suffix, config)
+
+    def _count(self, names: tuple[str, ...], config: Any) -> int:
+        return sum(int(getattr(config, self.counts[name])) if name in self.counts else 1 for name in names)
+
+    def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
+        """The entries of a configuration that change what is computed and do not show in the weights.
+
+        Args:
+            config: of the model.
+            pooler: whether the embedding is the pooler's.
+        """
+        if self.computation is not None:
+            keys = (*self.computation, *(self.pooler_computation if pooler else ()))
+            return {key: getattr(config, key) for key in keys}
+        entries: dict[str, Any] = config.to_diff_dict()
+        return {key: value for key, value in entries.items() if _counts(key)}
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)
+
+
+def lacking(known: Family) -> str | None:
+    """What an architecture needs beside transformers and is not installed, and the command that installs it."""
+    if not known.requires or importlib.util.find_spec(known.requires) is not None:
+        return None
+    return (
+        f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
+        f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
+    )
+
+
+def check_installed(model_type: str, model_id: str) -> None:
+    """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
+
+    Raises:
+        ExportError: it is not; the text says what to install.
+    """
+    from vitriton_export._checkpoint.architectures import FAMILIES
+
+    reason = lacking(FAMILIES[model_type]) if model_type in FAMILIES else None
+    if reason is not None:
+        raise ExportError(f"{model_id} is of type {model_type}, which {reason}")
+
+
+def family(config: Any, model_id: str) -> Family:
+    """The family of a transformers configuration.
+
+    Raises:
+        ExportError: it is none that can be exported; the text says why.
+    """
+    from vitriton_export._checkpoint.architectures import FAMILIES
+
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type]
+    from vitriton_export._checkpoint.refusals import refusal
+
+    raise ExportError(
+        f"{model_id} is of type {config.model_type}, {refusal(config.model_type)}; `vitriton export --list` shows what "
+        "can be exported"
+    )

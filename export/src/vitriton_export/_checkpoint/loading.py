@@ -1,0 +1,235 @@
+"""The model with its weights, and what transformers' loading report says about them: a gate, and not a note."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModel, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from vitriton_export._checkpoint.config import MEND, load_config
+from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.source import Source, fetch_weights
+from vitriton_export._checkpoint.weights import Weights
+from vitriton_export._errors import ExportError, explained, one_line
+
+# A pooler that the checkpoint lacks is random; with a fixed seed it is at least the same noise each time.
+_SEED = 0
+
+# Tensors that change others when they are read: adapters that were not merged, and scales of quantised weights
+_UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_)|\.adapters\.")
+_SCALES = re.compile(r"\.(SCB|absmax|quant_map|quant_state|qweight|qzeros|weight_scale|weight_format)\b")
+_QUANTISED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+_COUNTED = ".num_batches_tracked"  # of a batch norm, whose statistics do not need it
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model.
+
+    Attributes:
+        model: in float32, in evaluation mode.
+        missing: the parameters of the family that the checkpoint does not hold, and that are random; of a pooler alone.
+        warnings: what the user should know.
+    """
+
+    model: PreTrainedModel
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded:
+    """Loads the model that a family names.
+
+    Args:
+        source: with its weights; they are looked for if nobody has yet.
+        known: its family.
+        pooler: what the names of weights start with that may be missing.
+
+    Raises:
+        ExportError: transformers cannot, or the weights are not those of the model.
+    """
+    if source.weights is None:
+        source = fetch_weights(source)
+    weights = source.weights or Weights(())
+    name, model_class = source.model_id, _class(known)
+    with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}", MEND):
+        config = _config(source, known)
+        _check_size(model_class, config, weights, name)
+    _check_types(weights, name)
+    with quiet():
+        model, report = _read(model_class, config, source, weights)
+    _check_fit(report, name)
+    missing = [key for key in report["missing_keys"] if not key.endswith(_COUNTED)]
+    if known.part is not None:
+        start = f"{known.part}."
+        model = getattr(model, known.part)
+        missing = [key.removeprefix(start) for key in missing if key.startswith(start)]
+    missing = sorted(set(missing) - set(known.unused))
+    others = [key for key in missing if not (pooler and key.startswith(pooler))]
+    if others:
+        raise ExportError(
+            f"{name} lacks {len(others)} weights of {type(model).__name__}, which would be random: {_few(others)}"
+            f"{_prefix(others, report['unexpected_keys'])}"
+        )
+    return Loaded(model.eval(), tuple(missing), tuple(_warnings(source, weights, model, report["unexpected_keys"])))
+
+
+def _class(known: Family) -> Any:
+    return AutoModel if known.model is None else getattr(transformers, known.model)
+
+
+def _config(source: Source, known: Family) -> Any:
+    config, _ = load_config(source)
+    if known.tower is not None and known.part is None:
+        full, config = config, getattr(config, known.tower)
+        if hasattr(full, "projection_dim"):  # what its text is projected to; the tower's own entry may be a default
+            config.projection_dim = full.projection_dim
+    for name, value in known.settings.items():
+        setattr(config, name, value)
+    return config
+
+
+def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> None:
+    """A model of more parameters than the files have bytes cannot be theirs, and need not fit into memory."""
+    with torch.device("meta"):
+        model = model_class.from_config(config) if model_class is AutoModel else model_class(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if parameters > weights.nbytes:
+        raise ExportError(
+            f"config.json of {name} describes a model of {parameters:,} parameters, and its weights have "
+            f"{weights.nbytes:,} bytes; they are not of one model"
+        )
+
+
+def _check_types(weights: Weights, name: str) -> None:
+    """As `_weights.find` does for safetensors: numbers of a quantisation would be taken for weights."""
+    for path in weights.files:
+        if path.suffix == ".safetensors":
+            continue
+        try:
+            tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception:  # transformers reads it next, and `_read` says what is wrong
+            return
+        quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
+        if quantised:
+            raise ExportError(
+                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors are "
+                f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
+                "weights (--precision int8 quantises them)"
+            )
+
+
+def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            model, report = model_class.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are in the report, and refused with their names
+                trust_remote_code=False,
+                local_files_only=True,
+            )
+    except Exception as exc:
+        file = weights.files[0] if weights.files else None
+        if file is not None and file.suffix == ".bin":  # torch's own text advises to run the code in it
+            raise ExportError(
+                f"{file.name} of {source.model_id} cannot be read: it is damaged, or it holds more than tensors, and "
+                "code in it is not run; download it again, or write it with save_pretrained where it was made"
+            ) from exc
+        raise ExportError(f"transformers cannot load {source.model_id}: {one_line(exc)}") from exc
+    return model, report
+
+
+def _check_fit(report: dict[str, Any], name: str) -> None:
+    """Refuses weights of other shapes, and weights that others are to be applied to."""
+    mismatched = sorted(report["mismatched_keys"])
+    if mismatched:
+        sizes = [f"{key} is {tuple(file)} in the file and {tuple(own)} by config.json" for key, file, own in mismatched]
+        raise ExportError(
+            f"{len(mismatched)} weights do not fit config.json of {name}: {'; '.join(sizes[:3])}"
+            f"{'; …' if len(sizes) > 3 else ''}"
+        )
+    unexpected = sorted(report["unexpected_keys"])
+    unmerged = [key for key in unexpected if _UNMERGED.search(key)]
+    if unmerged:
+        raise ExportError(
+            f"the weights of {name} hold {len(unmerged)} tensors of an adapter that is not merged: {_few(unmerged)}; "
+            "merge it (merge_and_unload of peft), and export what save_pretrained writes then"
+        )
+    scales = [key for key in unexpected if _SCALES.search(key)]
+    if scales:
+        raise ExportError(
+            f"the weights of {name} are quantised: they have {_few(scales)}; export the original weights (--precision "
+            "int8 quantises them)"
+        )
+
+
+def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
+    """What explains missing weights: they are there, under names that begin with something."""
+    wanted = set(missing)
+    starts: Counter[str] = Counter()
+    for key in unexpected:
+        parts = key.split(".")
+        ends = (".".join(parts[at:]) for at in range(1, len(parts)))
+        end = next((end for end in ends if end in wanted), None)
+        if end is not None:
+            starts[key.removesuffix(end)] += 1
+    if not starts:
+        return ""
+    start, count = starts.most_common(1)[0]
+    return (
+        f"; the file has {count} of them under names that begin with {start!r}: rename them (without it), and save "
+        "the weights again"
+    )
+
+
+def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
+    if weights.passed_over:
+        *others, last = weights.passed_over
+        names = f"{', '.join(others)} and {last}" if others else last
+        yield (
+            f"{source.where} also holds {names}, which {'are' if others else 'is'} not read: as in transformers the "
+            f"weights are those of {weights.files[0].name}{' and its shards' if len(weights.files) > 1 else ''}"
+        )
+    forms = {_form(key) for key in model.state_dict()}
+    layers = sorted(key for key in unexpected if _form(key) != key and _form(key) in forms)
+    if layers:
+        yield (
+            f"config.json of {source.model_id} has fewer layers than the weights: {len(layers)} tensors are not read, "
+            f"as in transformers ({_few(layers)})"
+        )
+
+
+def _form(key: str) -> str:
+    return re.sub(r"\b\d+\b", "#", key)
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' notices and bars off the terminal; what matters in them is in the loading report."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,143 @@
+"""Where a checkpoint comes from: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vitriton_export._checkpoint import documents, hub
+from vitriton_export._checkpoint import weights as _weights
+from vitriton_export._checkpoint.weights import Weights
+from vitriton_export._errors import ExportError
+
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_CONFIGS = ("config.json", *PROCESSORS)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: where its files are.
+        model_id: how a person names it: the hub id, or the folder's own name.
+        revision: the commit on the hub; None for a folder.
+        weights: the files of weights; None before they are looked for.
+    """
+
+    folder: Path
+    model_id: str
+    revision: str | None
+    weights: Weights | None = None
+
+    @property
+    def where(self) -> str:
+        """How an error names it."""
+        return str(self.folder) if self.revision is None else self.model_id
+
+
+def find(model: str, revision: str | None) -> Source:
+    """Finds the checkpoint and its configuration; on the hub, its weights are not downloaded yet.
+
+    Raises:
+        HubError: the hub cannot be reached.
+        ExportError: there is no such checkpoint.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
+        source = Source(path, path.resolve().name, None)
+        _check_readable(path)
+    elif path.exists():
+        raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise ExportError(f"there is no folder {model}")
+    else:
+        folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+        source = Source(folder, model, folder.name)
+    _weights.check_adapter(source.folder, source.where)
+    if not (source.folder / "config.json").is_file():
+        raise ExportError(f"{source.where} is no checkpoint: it has no config.json; write one with save_pretrained")
+    return source
+
+
+def fetch_weights(source: Source) -> Source:
+    """Makes sure that weights and image processor are there, downloading the weights where they are on the hub.
+
+    Raises:
+        HubError: the hub cannot be reached.
+        ExportError: the checkpoint has none, or they are not what they seem.
+    """
+    check_image_processor(source)
+    others = None
+    if source.revision is not None:
+        source = replace(source, folder=_download_weights(source))
+        if _weights.entry(source.folder) is None:
+            others = hub.file_names(source.model_id, source.revision or "main")
+    return replace(source, weights=_weights.find(source.folder, source.where, others))
+
+
+def _download_weights(source: Source) -> Path:
+    """Downloads what transformers would read, and no other copy of it."""
+    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    for name in _weights.ENTRIES:
+        folder = hub.download(source.model_id, source.revision, [*small, name])
+        if (folder / name).is_file():
+            if not name.endswith(".index.json"):
+                return folder
+            parts = sorted(_weights.shards(folder / name, source.where))
+            return hub.download(source.model_id, source.revision, [*small, name, *parts])
+    return folder
+
+
+def check_image_processor(source: Source) -> None:
+    """Makes sure that the image processor's settings are there.
+
+    Raises:
+        ExportError: they are not.
+    """
+    if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
+        raise ExportError(
+            f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "
+            "write one with the image processor's save_pretrained"
+        )
+
+
+def files_sha256(folder: Path) -> str:
+    """One hash over the files of a checkpoint's folder that an export reads."""
+    lines = [f"{sha256(path)}  {path.name}\n" for path in _files(folder)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in (*(folder / name for name in _CONFIGS), *_weights.read_files(folder)) if path.is_file()
+    )
+
+
+def _check_readable(folder: Path) -> None:
+    """Weights are written for their owner alone, and transformers takes one that it may not read for a missing one."""
+    readable = os.access(folder, os.R_OK | os.X_OK)
+    refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
+    if refused:
+        raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` lets everybody")
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_timm_config(folder: Path) -> bool:
+    """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
+    if (folder / "preprocessor_config.json").is_file():
+        return False
+    try:
+        document = documents.read(folder / "config.json", folder.name)
+    except ExportError:
+        return False
+    return isinstance(document.get("pretrained_cfg"), dict)

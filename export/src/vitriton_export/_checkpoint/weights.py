@@ -1,0 +1,181 @@
+"""Which files hold a checkpoint's weights: the ones that transformers would read, found and looked at beforehand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from vitriton_export._checkpoint import documents
+from vitriton_export._errors import ExportError, one_line
+
+# In the order of transformers (modeling_utils.py, _get_resolved_checkpoint_files): the first that is there is read.
+ENTRIES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+ADAPTER = "adapter_config.json"
+
+# Files of weights by their names, and those that transformers' distributed checkpoints have, which it would prefer.
+_NAMED = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin)(\.index\.json)?")
+_ELSEWHERE = re.compile(r".+\.(safetensors|bin|h5|msgpack|gguf|onnx|pt|pth|ckpt|npz)")
+_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+# Types of tensors that are numbers of a quantisation: to be read with scales that stand elsewhere
+_QUANTISED = re.compile(r"[IU][48]|F[468](_.*)?")
+
+_TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive, or (before torch 1.6) a pickle
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a checkpoint on disk.
+
+    Attributes:
+        files: those that hold tensors.
+        passed_over: the names of others beside them, which are not read.
+    """
+
+    files: tuple[Path, ...]
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def check_adapter(folder: Path, where: str) -> None:
+    """Refuses an adapter: with the package peft transformers would apply it, and without peft drop it silently.
+
+    Raises:
+        ExportError: there is one.
+    """
+    if not (folder / ADAPTER).is_file():
+        return
+    base = documents.read(folder / ADAPTER, where).get("base_model_name_or_path")
+    raise ExportError(
+        f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it: "
+        f"PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(merged), where model is "
+        f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'}, and export the folder `merged`"
+    )
+
+
+def entry(folder: Path) -> Path | None:
+    """The file that transformers begins with; None where there is none."""
+    return next((folder / name for name in ENTRIES if (folder / name).is_file()), None)
+
+
+def shards(index: Path, where: str) -> dict[str, list[str]]:
+    """The files that an index names, and the tensors that each one should hold.
+
+    Raises:
+        ExportError: it is no index, or names a file in another folder.
+    """
+    mapping = documents.read(index, where).get("weight_map")
+    if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
+        raise ExportError(f"{index.name} of {where} has no weight_map, which says what file a tensor is in")
+    named: dict[str, list[str]] = {}
+    for tensor, name in mapping.items():
+        if Path(name).name != name:
+            raise ExportError(f"{index.name} of {where} names {name!r}; the shards must be beside the index")
+        named.setdefault(name, []).append(tensor)
+    return named
+
+
+def read_files(folder: Path) -> Iterator[Path]:
+    """The files that `find` would take, as far as they are there: for hashes, of a damaged checkpoint too."""
+    yield folder / ADAPTER
+    start = entry(folder)
+    if start is None:
+        return
+    yield start
+    if start.name.endswith(".index.json"):
+        try:
+            yield from (folder / name for name in sorted(shards(start, folder.name)))
+        except ExportError:  # whoever exports it is told
+            return
+
+
+def find(folder: Path, where: str, others: list[str] | None = None) -> Weights:
+    """The files of weights, once it is clear that they are what they seem.
+
+    Args:
+        folder: of the checkpoint.
+        where: how a person names it.
+        others: the files that the checkpoint has elsewhere, for an error's text; by default those in the folder.
+
+    Raises:
+        ExportError: there are none, some are missing, or they are not what their names say.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    distributed = [name for name in names if _DISTRIBUTED.fullmatch(name)]
+    if distributed:
+        raise ExportError(f"{where} holds a distributed checkpoint ({distributed[0]}); write one with save_pretrained")
+    start = entry(folder)
+    if start is None:
+        raise ExportError(f"{where} has no weights: none of {', '.join(ENTRIES)}{_instead(others or names)}")
+    named = shards(start, where) if start.name.endswith(".index.json") else {start.name: []}
+    files = tuple(folder / name for name in sorted(named))
+    absent = [path.name for path in files if not path.is_file()]
+    if absent:
+        raise ExportError(
+            f"{start.name} of {where} names {len(absent)} {'file' if len(absent) == 1 else 'files'} that "
+            f"{'is' if len(absent) == 1 else 'are'} missing: {_few(absent)}; download the shards that belong to it"
+        )
+    owners: dict[str, str] = {}
+    for path in files:
+        _check(path, where, named[path.name], owners)
+    read = {start.name, *named}
+    passed_over = tuple(name for name in names if _NAMED.fullmatch(name) and name not in read)
+    return Weights(files, passed_over)
+
+
+def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) -> None:
+    """Looks at the head of one file; `owners` says what file had a tensor first."""
+    documents.check_downloaded(path, where)
+    if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            if not file.read(4).startswith(_TORCH):
+                raise ExportError(f"{path.name} of {where} is no file of torch; download it again")
+        return
+    try:
+        with safe_open(path, framework="np") as tensors:
+            types = {name: str(tensors.get_slice(name).get_dtype()) for name in tensors.keys()}  # noqa: SIM118, no dict
+    except (SafetensorError, OSError) as exc:
+        raise ExportError(
+            f"{path.name} of {where} is damaged or only a part of the file ({one_line(exc)}); download it again"
+        ) from exc
+    absent = [name for name in promised if name not in types]
+    twice = [name for name in types if name in owners]
+    if absent or twice:
+        what = f"does not hold {_few(absent)}" if absent else f"holds {_few(twice)}, as {owners[twice[0]]} does"
+        raise ExportError(f"{path.name} of {where} {what}: the shards and their index are not of one save")
+    owners |= dict.fromkeys(types, path.name)
+    quantised = [name for name, dtype in types.items() if _QUANTISED.fullmatch(dtype)]
+    if quantised:
+        raise ExportError(
+            f"{path.name} of {where} is quantised: {len(quantised)} of {len(types)} tensors are {types[quantised[0]]} "
+            f"({_few(quantised)}); export the original weights (--precision int8 quantises them)"
+        )
+
+
+def _instead(names: list[str]) -> str:
+    """What there is in the place of the weights, and what to do with it."""
+    found = [name for name in names if _ELSEWHERE.fullmatch(name)]
+    variants = [name for name in found if _NAMED.fullmatch(name)]
+    if variants:
+        *_, suffix = variants[0].split(".")
+        plain = f"{'model' if suffix == 'safetensors' else 'pytorch_model'}.{suffix}"
+        return f"; it has {_few(variants)}, a variant: rename it to {plain} in a folder of your own, and export that"
+    if found:
+        return f"; it has {_few(found)}, of another format: load that and write it with save_pretrained"
+    return ""
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"

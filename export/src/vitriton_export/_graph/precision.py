@@ -1,0 +1,70 @@
+"""A graph at the precision that was asked for, and what there is to say about the choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vitriton_export._errors import ExportError
+from vitriton_export._graph import quantize, rewrites
+from vitriton_export._options import Optimize, Precision
+from vitriton_export._serving import Device
+
+_FP16_ON_CPU = (
+    "fp16 is for GPUs: ONNX Runtime computes it on a CPU in float32, with conversions around every op, so that it is "
+    "slower there than fp32; use fp32, or int8"
+)
+_INT8_ON_GPU = (
+    "int8 is for CPUs: ONNX Runtime has no such products for a GPU, and runs that part of the graph on the CPU, with "
+    "copies in between; use fp16"
+)
+
+
+def finish(graph: ir.Model, precision: Precision, optimize: Optimize) -> str | None:
+    """Rewrites a graph with a single output, in place.
+
+    Args:
+        graph: as exported, at the precision of its weights.
+        precision: to bring it to; float16 is a matter of the export itself.
+        optimize: whether to leave out work.
+
+    Returns:
+        What the user should know about it, if anything.
+
+    Raises:
+        ExportError: there is nothing that int8 could speed up.
+    """
+    if optimize == "default":
+        rewrites.optimize(graph)
+    if precision not in ("int8", "int8-fast"):
+        return None
+    total = sum(
+        weight.const_value.size for weight in graph.graph.initializers.values() if weight.const_value is not None
+    )
+    share = quantize.quantize(graph, per_token=precision == "int8") / total
+    if share == 0:
+        raise ExportError(
+            f"{precision} speeds up products of matrices, and this model has none (it consists of convolutions); use "
+            "--precision fp32, or fp16 on a GPU"
+        )
+    return f"{precision} covers {share:.0%} of this model's weights; the rest stays float32" if share < 0.5 else None
+
+
+def doubt(precision: Precision, device: Device, *, has_gpu: bool) -> str | None:
+    """Why a precision makes no sense on a device; None where it does.
+
+    Args:
+        precision: of the export.
+        device: that the export is for; "auto" is a GPU where there is one.
+        has_gpu: whether this machine has one, which stands for the one that serves where nobody says.
+    """
+    on_gpu = has_gpu if device == "auto" else device == "gpu"
+    if precision == "fp16" and not on_gpu:
+        return _FP16_ON_CPU
+    return _INT8_ON_GPU if precision.startswith("int8") and on_gpu else None
+
+
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver shows a GPU on this machine."""
+    return Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()  # the latter under WSL

@@ -1,0 +1,172 @@
+"""int8 by rewriting the graph: constant weights in int8, activations quantised as they come, sums in int32.
+
+Weights: symmetric, with a scale for each output channel. Activations: uint8, by one of two ways to find their scale.
+
+- per token: a scale for each row. What becomes of an image does not depend on the others in its batch.
+- per tensor: one scale and one zero point for the whole batch (ONNX's DynamicQuantizeLinear), with fewer passes over
+  the activations. The other images of a batch move them.
+
+MatMulIntegerToFloat (com.microsoft) multiplies, and applies the weights' scales and a bias in one pass. It takes one
+scale for all activations alone, so what the rows are scaled by is applied after it, and the bias after that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from vitriton_export._graph.ir import MICROSOFT, Array, array, constant, dims, graph_of, insert, replace, value
+from vitriton_export._graph.linear import Linear, linear_at
+from vitriton_export._graph.patches import PatchEmbedding, patch_embedding
+
+_OPSET = 21  # QuantizeLinear by blocks
+_LEVELS = 127  # on each side of zero
+_SMALLEST = np.float32(1e-30)  # of a scale: a row of zeros stays one
+# Of activations that reach far above zero and only a little below, and so many levels are for what is below.
+_ONE_SIDED_ZERO_POINT = 32
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """Activations as integers: x ≈ rows · scale · (values − zero_point).
+
+    Attributes:
+        values: (..., K) uint8.
+        scale: a number.
+        zero_point: a number, uint8.
+        rows: (..., 1) float32, or None for 1.
+    """
+
+    values: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+    rows: ir.Value | None = None
+
+
+def quantize(model: ir.Model, *, per_token: bool) -> int:
+    """Replaces the products of activations and constant weights, in place.
+
+    Products of one row an image (poolers, heads) are left as they are: they cost nothing.
+
+    Args:
+        model: in float32.
+        per_token: whether each token gets a scale of its own, instead of one for the whole batch.
+
+    Returns:
+        How many weights are in int8 now; 0 if the graph has no such product.
+    """
+    layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
+    quantized: dict[ir.Value, _Quantized] = {}
+    for layer in layers:
+        if layer.x not in quantized:  # what queries, keys and values are made of is quantised once
+            quantized[layer.x] = _quantized(
+                layer.x, layer.weight.shape[0], _first_user(model, layer.x), per_token=per_token
+            )
+        replace(layer.node, _multiply(quantized[layer.x], layer))
+    embeddings = [found for node in model.graph if (found := patch_embedding(node)) is not None] if layers else []
+    for embedding in embeddings:
+        replace(embedding.node, _embed(embedding))
+    if layers:
+        model.graph.opset_imports[MICROSOFT] = 1
+        model.graph.opset_imports[""] = max(_OPSET, model.graph.opset_imports[""])
+    passes.RemoveUnusedNodesPass()(model)
+    return sum(weight.size for weight in (*(layer.weight for layer in layers), *(found.weight for found in embeddings)))
+
+
+def _pays(layer: Linear) -> bool:
+    shape, batch = dims(layer.x), graph_of(layer.product).inputs[0].shape
+    one_row = shape is not None and len(shape) == 2 and batch is not None and shape[0] == batch[0]
+    return layer.weight.dtype == np.float32 and not one_row
+
+
+def _quantized(x: ir.Value, width: int, before: ir.Node, *, per_token: bool) -> _Quantized:
+    """`x`, whose rows are so wide, in uint8: with a scale for each row, or with one scale for all of it."""
+    if not per_token:
+        node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+        graph_of(before).insert_before(before, node)
+        return _Quantized(*node.outputs)
+    # Maximum and minimum take two reads and no write, where Abs would write; the scale is 0 for no row.
+    graph, last = graph_of(before), constant(graph_of(before), [-1])
+    largest, least = insert(before, "ReduceMax", [x, last], keepdims=1), _least(x)
+    if least is None:
+        zero_point, levels = _LEVELS + 1, _LEVELS
+        lowest = insert(before, "Neg", [insert(before, "ReduceMin", [x, last], keepdims=1)])
+        bound = insert(before, "Max", [largest, lowest, constant(graph, _SMALLEST)])
+    else:
+        zero_point = _ONE_SIDED_ZERO_POINT if least else 0
+        levels = 255 - zero_point
+        floor = np.float32(-least * levels / zero_point) if least else _SMALLEST
+        bound = insert(before, "Max", [largest, constant(graph, floor)])
+    zero = constant(graph, np.uint8(zero_point))
+    scale = insert(before, "Mul", [bound, constant(graph, np.float32(1 / levels))])
+    # A row is one block: with a scale for each row by `axis` alone, ONNX Runtime's CPU kernel works on one core.
+    zeros = insert(before, "Expand", [zero, insert(before, "Shape", [scale])])
+    values = insert(before, "QuantizeLinear", [x, scale, zeros], axis=-1, block_size=width)
+    return _Quantized(values, constant(graph, np.float32(1)), zero, scale)
+
+
+def _least(x: ir.Value) -> float | None:
+    """The lowest value that an activation function can give, where that is little or nothing; None where unknown."""
+    node = x.producer()
+    if node is None or node.op_type not in ("Gelu", "Mul", "Relu"):
+        return None
+    if node.op_type != "Mul":
+        return {"Gelu": -0.1701, "Relu": 0.0}[node.op_type]
+    for place in (0, 1):  # x · sigmoid(x), or x · sigmoid(1.702 x): Swish and QuickGelu, as they are exported
+        gate, passed = value(node, place).producer(), value(node, 1 - place)
+        if gate is None or gate.op_type != "Sigmoid":
+            continue
+        factor = _factor(value(gate, 0), passed)
+        if factor is not None and factor > 0:
+            return -0.2785 / factor
+    return None
+
+
+def _factor(scaled: ir.Value, x: ir.Value) -> float | None:
+    """The constant that `scaled` is `x` multiplied by; None if it is something else."""
+    if scaled is x:
+        return 1.0
+    node = scaled.producer()
+    if node is None or node.op_type != "Mul" or x not in node.inputs:
+        return None
+    factor = array(node.inputs[1 - list(node.inputs).index(x)])
+    return float(factor.item()) if factor is not None and factor.size == 1 else None
+
+
+def _multiply(x: _Quantized, layer: Linear) -> ir.Value:
+    """The layer's result in float32."""
+    if x.rows is None:
+        return _product(x, layer.weight, layer.bias, layer.node)
+    before, bias = layer.node, layer.bias
+    result = insert(before, "Mul", [_product(x, layer.weight, None, before), x.rows])
+    if bias is None:
+        return result
+    # As a row: ONNX Runtime would make BiasGelu of a vector and the Gelu behind it, which is slower than the two.
+    return insert(before, "Add", [result, constant(graph_of(before), bias[np.newaxis])])
+
+
+def _embed(found: PatchEmbedding) -> ir.Value:
+    """Pixels are integers as they come: each batch has the same scale, and nothing is rounded but the weights."""
+    before, graph = found.node, graph_of(found.node)
+    one, zero_point = constant(graph, np.float32(1)), constant(graph, np.uint8(128))
+    return _product(_Quantized(found.patches(before), one, zero_point), found.weight, found.bias, before)
+
+
+def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) -> ir.Value:
+    """(values − zero_point) · weight, scaled, and the bias, in float32."""
+    graph = graph_of(before)
+    scales = np.maximum(np.abs(weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
+    levels = np.clip(np.round(weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
+    inputs: list[ir.Value | None] = [x.values, constant(graph, levels), x.scale, constant(graph, scales), x.zero_point]
+    if bias is not None:
+        inputs += [None, constant(graph, bias)]
+    return insert(before, "MatMulIntegerToFloat", inputs, MICROSOFT)
+
+
+def _first_user(model: ir.Model, x: ir.Value) -> ir.Node:
+    """The first node that reads `x`, in the graph's order: what `x` is quantised before."""
+    users = set(x.consumers())
+    return next(node for node in model.graph if node in users)

@@ -1,0 +1,1 @@
+"""The parity gate: an exported model beside the reference."""

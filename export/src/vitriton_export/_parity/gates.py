@@ -1,0 +1,144 @@
+"""What the parity gate demands: data, one row a precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vitriton_export._repository.deployment import TENSOR
+
+PIXELS = "pixels"  # the stage; those of the encoders bear the names of their tensors
+
+
+def alone(stage: str) -> str:
+    """The stage that compares an image alone with the same image in a batch of others."""
+    return f"{stage} alone"
+
+
+def scaled(stage: str) -> str:
+    """The stage of the images that were decoded at a part of their size, against the reference's exact decoding."""
+    return f"{stage} scaled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """What one stage must meet on its worst image. At least one of the first two is set, or it only reports.
+
+    Attributes:
+        tolerance: the largest absolute error, in units of max(1, max|reference|); 0 is identical.
+        min_cosine: the least cosine similarity of a vector (of a token, of a pixel) with the reference's.
+        moved: it is the user's demand, and not the precision's.
+        reports: nothing is demanded of this stage; another one decides.
+    """
+
+    tolerance: float | None = None
+    min_cosine: float | None = None
+    moved: bool = False
+    reports: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a gate that demands nothing, or what cannot be."""
+        if self.tolerance is None and self.min_cosine is None and not self.reports:
+            raise ValueError("a gate needs a tolerance or a min_cosine")
+        if self.tolerance is not None and not self.tolerance >= 0:
+            raise ValueError(f"tolerance is {self.tolerance}; it must be at least 0")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise ValueError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
+
+    def passes(self, max_abs_error: float, min_cosine: float, max_abs_reference: float) -> bool:
+        """Whether a stage's figures meet it; NaN never does."""
+        error_passes = self.tolerance is None or max_abs_error <= self._max_abs_error(self.tolerance, max_abs_reference)
+        return error_passes and (self.min_cosine is None or min_cosine >= self.min_cosine)
+
+    def describe(self, max_abs_reference: float) -> str:
+        """In words."""
+        demands = []
+        if self.tolerance == 0:
+            demands.append("identical")
+        elif self.tolerance is not None:
+            demands.append(f"max abs error <= {self._max_abs_error(self.tolerance, max_abs_reference):.3g}")
+        if self.min_cosine is not None:
+            demands.append(f"cosine >= {self.min_cosine:.15g}")
+        if self.reports:
+            demands.append("none: the outputs decide")
+        return ", ".join(demands) + (" (moved by --min-cosine)" if self.moved else "")
+
+    def to_dict(self) -> dict[str, float | bool]:
+        """For JSON."""
+        entries = {"tolerance": self.tolerance, "min_cosine": self.min_cosine, "moved": self.moved or None}
+        entries["reports"] = self.reports or None
+        return {key: value for key, value in entries.items() if value is not None}
+
+    @staticmethod
+    def _max_abs_error(tolerance: float, max_abs_reference: float) -> float:
+        return tolerance * max(1.0, max_abs_reference)
+
+
+FP32_TOLERANCE = 1e-4
+
+# By precision, for the outputs of the pooled and of the unpooled encoder.
+_OUTPUTS = {
+    "fp32": (Gate(tolerance=FP32_TOLERANCE), Gate(tolerance=FP32_TOLERANCE)),
+    "fp16": (Gate(min_cosine=0.9999), Gate(min_cosine=0.9999)),
+    "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
+    "int8-fast": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
+}
+# What an image's neighbours in a batch may do to its vector. One scale for a whole batch (int8-fast) makes every image
+# depend on the others: they may move it as far as the quantisation itself does.
+_ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
+_ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
+# What decoding JPEGs at a part of their size may do, together with the precision, to what the reference makes of exact
+# ones. A sharp edge moves a pixel far, and an output hardly.
+_SCALED_PIXELS = Gate(reports=True)
+_SCALED = (Gate(min_cosine=0.99), Gate(min_cosine=0.98))
+
+
+def gates(
+    precision: str,
+    min_cosine: float | None = None,
+    *,
+    output_dtype: str = "fp32",
+    pixel_tolerance: float = 0.0,
+    scaled_decoding: bool = False,
+) -> dict[str, Gate]:
+    """The gates of a precision, by stage.
+
+    Args:
+        precision: of the encoders.
+        min_cosine: takes the place of what the precision demands of both outputs.
+        output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
+        pixel_tolerance: of the pixels, where two implementations of one filter on floats are compared; else identical.
+        scaled_decoding: large JPEGs are decoded at a part of their size; they have gates of their own.
+    """
+    arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
+    outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
+    by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
+    demanded = {PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}
+    if scaled_decoding:
+        demanded |= {scaled(PIXELS): _SCALED_PIXELS, **dict(zip(map(scaled, outputs), _SCALED, strict=True))}
+    return with_min_cosine(demanded, min_cosine)
+
+
+def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:
+    """The gates with another demand of the outputs; None leaves them as they are."""
+    if min_cosine is None:
+        return dict(demanded)
+    outputs = {*TENSOR.values(), *map(scaled, TENSOR.values())} & demanded.keys()
+    return {
+        stage: Gate(min_cosine=min_cosine, moved=True) if stage in outputs else gate for stage, gate in demanded.items()
+    }
+
+
+def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float | bool]]:
+    """For manifest.json."""
+    return {stage: gate.to_dict() for stage, gate in demanded.items()}
+
+
+def from_document(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
+    """Reads what `to_document` wrote.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    return {stage: Gate(**entries) for stage, entries in document.items()}

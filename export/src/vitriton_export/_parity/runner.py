@@ -1,0 +1,123 @@
+"""An exported model, run in this process: its own copy of the preprocessing, its graphs in ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from vitriton import _repository as disk
+
+from vitriton_export._errors import ExportError, ParityError, one_line
+from vitriton_export._options import Kind
+from vitriton_export._parity.compare import Answers
+from vitriton_export._parity.gates import PIXELS
+from vitriton_export._repository.deployment import TENSOR
+
+
+class RepositoryRunner:
+    """What Triton would run of a repository, without Triton.
+
+    Args:
+        repository: the folder of the models.
+        name: that the export has there.
+        kinds: of its ensembles, those to run.
+        within_limits: refuse what the export's limits refuse, and not only what no export takes.
+
+    Raises:
+        ExportError: a part of the export is missing or cannot be loaded.
+    """
+
+    def __init__(self, repository: Path, name: str, kinds: Iterable[Kind], *, within_limits: bool = True) -> None:
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        for kind in kinds:
+            ensemble = repository / f"{name}_{kind}"
+            encoder = step_folder(ensemble, f"{name}_{kind}_encoder")
+            self._sessions[TENSOR[kind]] = _session(encoder / "model.onnx")
+            preprocess = step_folder(ensemble, f"{name}_preprocess")
+        try:
+            self._module: Any = _load(preprocess / "vitriton_preprocessing.py")
+            self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
+        except (OSError, ValueError, KeyError) as exc:
+            raise ExportError(f"the preprocessing in {preprocess} cannot be loaded: {one_line(exc)}") from exc
+        if not within_limits:
+            self._spec = replace(self._spec, limits=self._module.Limits())
+
+    def run(self, images: Sequence[bytes]) -> Answers:
+        """Pixels and outputs; what the preprocessing refuses is refused."""
+        refused: dict[int, str] = {}
+        decoded = []
+        for position, data in enumerate(images):
+            try:
+                decoded.append(self._module.preprocess(data, self._spec))
+            except self._module.ImageError as exc:
+                refused[position] = str(exc)
+        if not decoded:
+            return Answers(refused, {})
+        pixels = np.stack(decoded)
+        outputs = {tensor: session.run([tensor], {PIXELS: pixels})[0] for tensor, session in self._sessions.items()}
+        return Answers(refused, {PIXELS: pixels, **outputs})
+
+
+def step_folder(ensemble: Path, model: str) -> Path:
+    """The version folder of a step that an ensemble runs.
+
+    Raises:
+        ExportError: there is none, or the ensemble has no such step.
+    """
+    config, repository = disk.read_config(ensemble), ensemble.parent
+    if config is None:
+        raise ExportError(f"{ensemble / disk.CONFIG} is missing or cannot be read; export the model again")
+    versions = dict(disk.steps(config, repository))
+    if model not in versions:
+        raise ExportError(f"{ensemble / disk.CONFIG} has no step {model}; was it written by vitriton export?")
+    folder = repository / model / str(versions[model])
+    if not folder.is_dir():
+        raise ExportError(f"{repository / model} has no version that {ensemble.name} can run; export the model again")
+    return folder
+
+
+def ensemble_version(ensemble: Path) -> Path:
+    """The version folder of an ensemble that Triton loads.
+
+    Raises:
+        ExportError: there is none.
+    """
+    config = disk.read_config(ensemble)
+    versions = set() if config is None else disk.served_versions(config, ensemble)
+    if not versions:
+        raise ExportError(f"{ensemble} has no version that Triton would load; export the model again")
+    return ensemble / str(max(versions))
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about graph optimisation, not about results
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime's errors have no base class of their own
+        raise ExportError(f"ONNX Runtime cannot load {path}: {one_line(exc)}") from exc
+
+
+def _load(path: Path) -> ModuleType:
+    """Imports a module from a file, without putting its folder on the path for good."""
+    name = "vitriton_exported_preprocessing"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ParityError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    # the folder holds what was exported, and nothing else
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = writes_bytecode
+        del sys.modules[name]
+    return module

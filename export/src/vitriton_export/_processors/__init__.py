@@ -1,0 +1,1 @@
+"""From an image processor of transformers to the steps of preprocessing."""

@@ -1,0 +1,222 @@
+"""What is deployed, as data, and the text files of the model repository that follow from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+from vitriton import _repository as disk
+from vitriton.preprocessing import PreprocessSpec
+
+from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
+from vitriton_export._processors.normalization import Normalization
+from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
+
+VERSION = "1"  # the version folder in the staging folder, whatever it will be called in the repository
+TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
+
+PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
+
+_PIXELS = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32}
+
+_HEADER = "# Written by `vitriton export`. The schema is Triton's model_config.proto.\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """An export as Triton sees it.
+
+    Attributes:
+        name: what the five models' names start with.
+        spec: the preprocessing, up to the pixels.
+        normalization: what the encoder's graph does to them.
+        shapes: dims of each output, without the batch; its keys are the ensembles that exist.
+        max_batch_size: of all five.
+        model_id: where the weights came from.
+        revision: the commit on the hub; None for a folder.
+        pillow_version: that the parity gate compares the pixels with.
+        pooling: how the embedding is made.
+        l2_normalize: whether it has length 1.
+        precision: of the encoders.
+        output_dtype: of their outputs.
+        fingerprint: names the embedding space.
+        serving: how Triton runs it.
+        verification: what else `vitriton verify` has to know of a running server: the options of the export that change
+            its images or its gates, by the names of `ExportOptions`.
+    """
+
+    name: str
+    spec: PreprocessSpec
+    normalization: Normalization
+    shapes: dict[Kind, tuple[int, ...]]
+    max_batch_size: int
+    model_id: str
+    revision: str | None
+    pillow_version: str
+    pooling: Pooling
+    l2_normalize: bool
+    precision: Precision
+    output_dtype: OutputDtype
+    fingerprint: str
+    serving: Serving = field(default_factory=Serving)
+    verification: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def preprocess_name(self) -> str:
+        """The python step."""
+        return f"{self.name}_preprocess"
+
+    def encoder_name(self, kind: Kind) -> str:
+        """The ONNX Runtime step."""
+        return f"{self.name}_{kind}_encoder"
+
+    def ensemble_name(self, kind: Kind) -> str:
+        """What clients call."""
+        return f"{self.name}_{kind}"
+
+    @property
+    def model_names(self) -> list[str]:
+        """All of them, in the order in which they may appear in a repository: what is needed before what needs it."""
+        return [
+            self.preprocess_name,
+            *(self.encoder_name(kind) for kind in self.shapes),
+            *(self.ensemble_name(kind) for kind in self.shapes),
+        ]
+
+    @property
+    def output_type(self) -> str:
+        """The outputs' data type, as Triton writes it."""
+        return self.output_dtype.upper()
+
+    @property
+    def pixels(self) -> list[int]:
+        """Dims of the tensor between the two steps."""
+        return [self.spec.height, self.spec.width, 3]
+
+
+def every_model_name(name: str) -> list[str]:
+    """Those that an export of this name with both outputs has, what is needed before what needs it."""
+    steps = [f"{name}_preprocess", *(f"{name}_{kind}_encoder" for kind in TENSOR)]
+    return [*steps, *(f"{name}_{kind}" for kind in TENSOR)]
+
+
+def write(deployment: Deployment, folder: Path) -> None:
+    """Writes every text file of the deployment; model.onnx and manifest.json, which depend on weights, come later."""
+    for name in deployment.model_names:
+        (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
+    write_configs(deployment, folder, int(VERSION))
+    version = folder / deployment.preprocess_name / VERSION
+    (version / "preprocess.json").write_text(deployment.spec.to_json())
+    _copy("vitriton_export", "triton/preprocess/model.py", version / "model.py")
+    _copy("vitriton", "preprocessing.py", version / "vitriton_preprocessing.py")
+
+
+def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
+    """Writes the configurations for a version: the ensembles name it for themselves and for their steps."""
+    for name, config in configs(deployment, version).items():
+        (folder / name / disk.CONFIG).write_text(_HEADER + text_format.MessageToString(config))
+
+
+def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
+    """Model → its configuration, in the order of `Deployment.model_names`."""
+    made = {deployment.preprocess_name: _preprocess_config(deployment)}
+    made |= {deployment.encoder_name(kind): _encoder_config(deployment, kind) for kind in deployment.shapes}
+    for config in made.values():
+        # A new version is loaded beside the old one, which the ensembles name until they name the new one.
+        config.version_policy.all.SetInParent()
+    for kind in deployment.shapes:
+        made[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind, version)
+    for config in made.values():
+        # on the steps too: by it the next export knows its own
+        _add_parameters(config, {disk.FINGERPRINT: deployment.fingerprint})
+    return made
+
+
+def _copy(package: str, source: str, target: Path) -> None:
+    with resources.as_file(resources.files(package) / source) as path:
+        shutil.copyfile(path, target)
+
+
+def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
+    config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
+    config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
+    config.output.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
+    _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
+    # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    add_batching(config, deployment.serving, delay=False)
+    return config
+
+
+def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
+    config = pb.ModelConfig(
+        name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
+    )
+    config.input.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
+    _add_output(config, deployment, kind)
+    add_instances(config, deployment.serving)
+    preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
+    add_batching(config, deployment.serving, delay=True, preferred=preferred)
+    prefix = f"{deployment.fingerprint}-{kind}-{metadata.version('vitriton-export')}"
+    add_accelerator(config, deployment.serving, precision=deployment.precision, cache_prefix=prefix)
+    add_warmup(config, deployment.serving)
+    return config
+
+
+def _ensemble_config(deployment: Deployment, kind: Kind, version: int) -> pb.ModelConfig:
+    config = pb.ModelConfig(
+        name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
+    )
+    config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
+    _add_output(config, deployment, kind)
+    config.version_policy.specific.versions.append(version)
+    steps = config.ensemble_scheduling.step
+    preprocess = steps.add(model_name=deployment.preprocess_name, model_version=version)
+    preprocess.input_map["image"] = "image"
+    preprocess.output_map["pixels"] = "pixels"
+    encode = steps.add(model_name=deployment.encoder_name(kind), model_version=version)
+    encode.input_map["pixels"] = "pixels"
+    encode.output_map[TENSOR[kind]] = TENSOR[kind]
+    _add_parameters(config, _ensemble_parameters(deployment))
+    return config
+
+
+def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
+    """What a client cannot see from the tensors, down to what it needs to make the pixels itself."""
+    parameters = {
+        "model": deployment.model_id,
+        "pooling": deployment.pooling,
+        "l2_normalize": str(deployment.l2_normalize).lower(),
+        "precision": deployment.precision,
+        "preprocess": json.dumps(json.loads(deployment.spec.to_json()), separators=(",", ":")),
+        "normalization": json.dumps(deployment.normalization.to_dict(), separators=(",", ":")),
+        PILLOW_VERSION: deployment.pillow_version,
+    }
+    if deployment.revision is not None:
+        parameters["revision"] = deployment.revision
+    if deployment.verification:
+        parameters["verification"] = json.dumps(dict(deployment.verification), separators=(",", ":"), sort_keys=True)
+    return parameters
+
+
+def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: Kind) -> None:
+    data_type = pb.DataType.Value(f"TYPE_{deployment.output_type}")
+    config.output.add(name=TENSOR[kind], data_type=data_type, dims=deployment.shapes[kind])
+
+
+def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+
+
+def read_fingerprint(config_file: Path) -> str | None:
+    """The fingerprint in a config.pbtxt; None if there is no such file, or no fingerprint in it."""
+    config = disk.read_config(config_file.parent)
+    return None if config is None else disk.fingerprint(config)

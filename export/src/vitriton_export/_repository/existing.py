@@ -1,0 +1,79 @@
+"""Whether a repository already holds what an export would write. Asks no hub, and imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitriton import _repository as disk
+
+from vitriton_export._checkpoint import source as sources
+from vitriton_export._options import ExportOptions
+from vitriton_export._repository import manifest as _manifest
+from vitriton_export._repository.deployment import TENSOR
+
+# Options that the export is found by, or that are compared with what they mean
+_COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}
+
+
+def difference(options: ExportOptions) -> str | None:
+    """Why an export with these options is to be made; None where the repository holds it, whole.
+
+    It is there when a manifest names the same model and revision (of a folder: the same files) and the same options,
+    and the graphs on disk are those that the manifest names. The versions of the libraries do not count. A branch is
+    not followed: of a hub id, the revision is compared as it is given, or with the commit that it was.
+    """
+    repository = options.folder
+    try:
+        ensembles = {kind: repository / f"{options.deployed_name}_{kind}" for kind in TENSOR}
+        configs = {kind: disk.read_config(ensembles[kind]) for kind in options.kinds}
+        for kind, config in configs.items():
+            fingerprint = None if config is None else disk.fingerprint(config)
+            if config is None or fingerprint in (None, disk.NOT_EXPORTED):
+                return f"{ensembles[kind]} holds no export"
+            version = max(disk.served_versions(config, ensembles[kind]), default=0)
+            manifest = json.loads((ensembles[kind] / str(version) / "manifest.json").read_text())
+            reason = _other(manifest, options) or _damaged(manifest, disk.steps(config, repository), repository)
+            if reason is None and manifest["fingerprint"] != fingerprint:
+                reason = f"{ensembles[kind]} and its manifest have two fingerprints"
+            if reason is not None:
+                return reason
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        return f"what is in {repository} cannot be read ({type(exc).__name__})"
+    return None
+
+
+def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
+    """What was exported with other settings, or from another model."""
+    source, then = manifest["source"], manifest["options"]
+    now = _manifest.plain(options)
+    for name in sorted(now.keys() - _COMPARED_OTHERWISE):
+        if name not in then or then[name] != now[name]:
+            return f"--{name.replace('_', '-')} was {then.get(name)} and is {now[name]}"
+    folder = Path(options.model).expanduser()
+    if folder.is_dir():
+        if source.get("files_sha256") != sources.files_sha256(folder):
+            return f"the files in {folder} are not those that were exported"
+    elif source["model"] != options.model:
+        return f"the model was {source['model']} and is {options.model}"
+    elif options.revision not in (then["revision"], source["revision"]):
+        return f"--revision was {then['revision']} and is {options.revision}"
+    return None
+
+
+def _damaged(manifest: Mapping[str, Any], steps: frozenset[tuple[str, int]], repository: Path) -> str | None:
+    """What is missing of an ensemble's steps, or is not what the manifest says."""
+    version_of = dict(steps)
+    for model, version in sorted(version_of.items()):
+        if version not in disk.versions(repository / model) or disk.read_config(repository / model) is None:
+            return f"version {version} of {model} is missing"
+    for name, graph in manifest["graphs"].items():
+        model, _, file = name.partition("/")
+        if model not in version_of:  # the other ensemble's
+            continue
+        path = repository / model / str(version_of[model]) / file
+        if not path.is_file() or path.stat().st_size != graph["bytes"] or sources.sha256(path) != graph["sha256"]:
+            return f"{path} is not the graph that was exported"
+    return None

@@ -1,0 +1,310 @@
+"""Changing a model repository so that whoever reads it, at any moment, finds models that belong together.
+
+The rules that servers rely on are in `vitriton._repository`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vitriton import _repository as disk
+from vitriton._repository import NOT_EXPORTED, REPLACED
+
+from vitriton_export._errors import ExportError
+from vitriton_export._repository import deployment as _deployment
+from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment, every_model_name, read_fingerprint
+
+# What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
+# and decodes it as ASCII. `vitriton serve` refuses other paths.
+_SERVABLE = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
+
+
+def check_target(repository: Path, deployment: Deployment) -> None:
+    """Makes sure that the deployment's models may be written: none of that name are there, or they go together with it.
+
+    Raises:
+        ExportError: they belong to somebody else, or to another embedding space, or clients could not go on as before.
+    """
+    name = deployment.name
+    advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
+    planned = _deployment.configs(deployment, int(VERSION))
+    there = [model for model in every_model_name(name) if (repository / model).exists()]
+    if there and disk.removed(repository, there):
+        raise ExportError(
+            f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
+            "it has let go of them, or use another --name"
+        )
+    for model in there:
+        folder = repository / model
+        config = disk.read_config(folder)
+        fingerprint = None if config is None else disk.fingerprint(config)
+        if fingerprint is None:
+            raise ExportError(f"{folder} is there and was not written by vitriton export; use another --name")
+        if fingerprint == NOT_EXPORTED:
+            continue
+        if fingerprint != deployment.fingerprint:
+            raise ExportError(
+                f"{repository} already serves another embedding space as {name} (fingerprint {fingerprint}, this "
+                f"export has {deployment.fingerprint}), and their vectors must not be mixed; {advice}"
+            )
+        _check_replaceable(config, planned.get(model), deployment, f"{repository} already serves {name} with", advice)
+
+
+def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
+    """Both are loaded for a while, by the new configuration; and clients go on with what they know of the old."""
+    if config.max_batch_size > deployment.max_batch_size:
+        raise ExportError(
+            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
+            f"is less; {advice}"
+        )
+    if planned is None:
+        return
+    for role in ("input", "output"):
+        old, new = (list(getattr(each, role)) for each in (config, planned))
+        if old != new:
+            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
+            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
+
+
+def without_weights(repository: Path) -> list[str]:
+    """The names of exports of which only the committed text files are there: a server cannot load them."""
+    return sorted(
+        {
+            folder.name.removesuffix(f"_{kind}")
+            for kind in TENSOR
+            for folder in repository.glob(f"*_{kind}")
+            if read_fingerprint(folder / disk.CONFIG) == NOT_EXPORTED
+        }
+    )
+
+
+def is_servable(repository: Path) -> bool:
+    """Whether Triton's python backend can start its processes for a repository at that path."""
+    return _SERVABLE.fullmatch(str(repository.resolve())) is not None
+
+
+def not_writable(repository: Path, refused: OSError) -> ExportError:
+    """The error for a file system that refuses; raise it `from refused`."""
+    parent = repository.resolve().parent
+    if refused.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        advice = f"get the right to write to it and to {parent}, where the export is staged, or "
+    elif refused.errno in (errno.ENOSPC, errno.EDQUOT):
+        advice = f"make room in {parent}, or "
+    else:
+        advice = ""
+    return ExportError(
+        f"repository {repository} cannot be written to: {refused.strerror or refused}; {advice}choose another "
+        "--repository"
+    )
+
+
+def tidy(repository: Path) -> None:
+    """Removes what a removal or a killed export has left, and no server uses.
+
+    Raises:
+        ExportError: the repository cannot be written to, or another command is at it.
+    """
+    if not (repository / disk.JOURNAL).exists():
+        return
+    try:
+        with disk.workspace(repository) as workspace, disk.locked(repository, exclusive=True):
+            disk.sweep(repository, workspace)
+    except OSError as exc:
+        raise not_writable(repository, exc) from exc
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+
+
+@contextlib.contextmanager
+def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Iterator[Path]:
+    """An empty folder beside the repository, on the same file system, that is gone afterwards.
+
+    What a killed export left, there and in the repository, is removed first.
+
+    Args:
+        repository: to be written to.
+        needed_bytes: by the export.
+        name: of the export, which cannot be removed meanwhile.
+
+    Raises:
+        ExportError: the folder cannot be made, the repository is there and cannot be written to, or the disk is too
+            full for `needed_bytes`.
+    """
+    parent = repository.resolve().parent
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            disk.remove_abandoned(repository)
+            if repository.exists():
+                with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
+                    pass
+            staging = stack.enter_context(disk.workspace(repository, name))
+            _check_room(repository, parent, needed_bytes)  # last, as a folder that takes no files has no room either
+            if (repository / disk.JOURNAL).exists():
+                with disk.locked(repository, exclusive=True):
+                    disk.sweep(repository, staging)
+        except OSError as exc:
+            raise not_writable(repository, exc) from exc
+        except disk.RepositoryBusy as exc:
+            raise ExportError(str(exc)) from exc
+        yield staging
+
+
+def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise ExportError(
+            f"{parent} has {free / 1e6:.0f} MB free and the export needs {needed_bytes / 1e6:.0f} MB; make room or "
+            "choose another --repository"
+        )
+    if repository.exists() and repository.stat().st_dev != parent.stat().st_dev:
+        raise ExportError(
+            f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
+            f"above, or use a folder inside, such as {repository / 'models'}"
+        )
+
+
+def install(staging: Path, repository: Path, deployment: Deployment) -> int:
+    """Puts the staged models into the repository, what is needed before what needs it.
+
+    What is there already goes on being served until the ensembles, at the end, name the new versions. One export at a
+    time: what the target may be replaced by is looked at once more under a lock. When a step fails, those before it are
+    undone; when the process is killed, the next export removes what no ensemble names.
+
+    Returns:
+        The version that the models have.
+
+    Raises:
+        ExportError: as `check_target`.
+        OSError: the file system refuses; the repository is as it was.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    _sync(staging)  # before the lock, as it may take long
+    try:
+        with disk.locked(repository, exclusive=True):
+            return _install(staging, repository, deployment)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+
+
+def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
+    check_target(repository, deployment)
+    disk.sweep(repository, staging)
+    present = {name: disk.versions(repository / name) for name in deployment.model_names}
+    version = _next_version(repository, deployment, present)
+    _number(staging, deployment, version)
+    journal = disk.read_journal(repository)
+    for name, found in present.items():
+        journal[name] = journal.get(name, set()) | found | {version}
+    disk.write_journal(repository, journal)
+    try:
+        with contextlib.ExitStack() as undo:
+            for name in deployment.model_names:
+                _put(staging / name, repository / name, version, undo)
+            undo.pop_all()
+        for name in present:
+            journal[name].discard(version)
+        disk.write_journal(repository, journal)
+        _sync_folder(repository)
+    finally:
+        with contextlib.suppress(OSError):  # it is in the journal, and the next export tries again
+            disk.sweep(repository, staging)
+    return version
+
+
+def _next_version(repository: Path, deployment: Deployment, present: dict[str, set[int]]) -> int:
+    """One more than all that are there; a placeholder's do not count, as it is replaced as a whole."""
+    exported = [
+        found for name, found in present.items() if read_fingerprint(repository / name / disk.CONFIG) != NOT_EXPORTED
+    ]
+    return 1 + max((version for found in exported for version in found), default=0)
+
+
+def _number(staging: Path, deployment: Deployment, version: int) -> None:
+    """Gives the staged models their version."""
+    _deployment.write_configs(deployment, staging, version)
+    for name in deployment.model_names:
+        (staging / name / VERSION).rename(staging / name / str(version))
+        _sync(staging / name / disk.CONFIG)
+
+
+def _sync(path: Path) -> None:
+    """Makes sure that a file, or all in a folder, is on the disk before it is renamed.
+
+    Without that a power failure could leave empty files.
+    """
+    for each in [path, *path.rglob("*")]:
+        if each.is_file():
+            with each.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _put(source: Path, target: Path, version: int, undo: contextlib.ExitStack) -> None:
+    """Puts one model into the repository: as a whole, or as a new version of the one that is there."""
+    config = disk.read_config(target)
+    if config is None:
+        source.rename(target)
+        undo.callback(target.rename, source)
+    elif not _has_fixed_versions(config):
+        _exchange(source, target)
+        undo.callback(_exchange, target, source)
+    else:
+        folder = target / str(version)
+        (source / str(version)).rename(folder)
+        undo.callback(folder.rename, source / str(version))
+        _exchange(source / disk.CONFIG, target / disk.CONFIG)
+        undo.callback(_exchange, source / disk.CONFIG, target / disk.CONFIG)
+        _sync_folder(target)
+
+
+def _has_fixed_versions(config: Any) -> bool:
+    """Whether a new version can be put beside the old one: not of a placeholder, nor of an export before that."""
+    fixed = config.version_policy.HasField("all") or config.version_policy.HasField("specific")
+    return fixed and disk.fingerprint(config) != NOT_EXPORTED
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(source: Path, target: Path) -> None:
+    """Swaps two files or folders in one step: no moment is without the target (renameat2, Linux 3.15)."""
+    at_cwd, rename_exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        done = libc.renameat2(at_cwd, os.fsencode(source), at_cwd, os.fsencode(target), rename_exchange)
+        if done == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):  # what file systems answer that cannot exchange
+            raise OSError(number, os.strerror(number), str(target))
+    _exchange_by_turns(source, target)
+
+
+def _exchange_by_turns(source: Path, target: Path) -> None:
+    if target.is_file():  # one rename replaces a file, and what it replaced can be written again
+        replaced = target.read_bytes()
+        source.rename(target)
+        source.write_bytes(replaced)
+        return
+    aside = source.with_name(f"{source.name}{REPLACED}")
+    target.rename(aside)
+    try:
+        source.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    aside.rename(source)

@@ -1,0 +1,72 @@
+"""Removing an export from a model repository: the ensembles first, then what nothing needs any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vitriton import _repository as disk
+
+from vitriton_export._errors import ExportError
+from vitriton_export._repository.deployment import TENSOR, every_model_name
+from vitriton_export._repository.install import not_writable
+
+
+def remove(repository: Path, name: str) -> list[str]:
+    """Removes the models of an export.
+
+    A running server that watches the repository goes on with the steps until its requests are through, and removes
+    them then.
+
+    Args:
+        repository: the folder of the models.
+        name: that the export is served by.
+
+    Returns:
+        The models that are gone, or will be when no server uses them.
+
+    Raises:
+        ExportError: there is none of that name, it is not ours, or an export of that name is running.
+    """
+    if not repository.is_dir():
+        raise ExportError(f"there is no repository {repository}; name it with --repository")
+    try:
+        if name in disk.remove_abandoned(repository):
+            raise ExportError(f"an export of {name} to {repository} is running; wait for its end, or end it")
+        with disk.locked(repository, exclusive=True), disk.workspace(repository) as workspace:
+            disk.sweep(repository, workspace)
+            found = _ours(repository, name)
+            journal = disk.read_journal(repository)
+            for model in found:
+                journal[model] = disk.versions(repository / model)
+            disk.write_journal(repository, journal)
+            for model in {f"{name}_{kind}" for kind in TENSOR} & set(found):
+                (repository / model).rename(workspace / model)
+            disk.sweep(repository, workspace)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+    except OSError as exc:
+        raise not_writable(repository, exc) from exc
+    return found
+
+
+def _ours(repository: Path, name: str) -> list[str]:
+    """The models of an export that are there."""
+    found = [model for model in every_model_name(name) if (repository / model).is_dir()]
+    if disk.removed(repository, found):
+        names = exports(repository)
+        listed = f"it has: {', '.join(names)}" if names else "it holds no exports"
+        raise ExportError(f"{repository} has no export {name}; {listed}")
+    for model in found:
+        config = disk.read_config(repository / model)
+        if config is None or disk.fingerprint(config) is None:
+            raise ExportError(f"{repository / model} was not written by vitriton export; remove it by hand")
+    return found
+
+
+def exports(repository: Path) -> list[str]:
+    """The names of the exports in a repository, in alphabetical order."""
+    names = set()
+    for model, config in disk.models(repository).items():
+        if config is not None and disk.fingerprint(config) is not None and config.HasField("ensemble_scheduling"):
+            names |= {model.removesuffix(f"_{kind}") for kind in TENSOR if model.endswith(f"_{kind}")}
+    return sorted(names)

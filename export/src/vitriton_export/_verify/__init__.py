@@ -1,0 +1,1 @@
+"""The parity report of what is deployed."""

@@ -1,0 +1,186 @@
+"""What an export says of itself: in a repository's manifest, or in the parameters of a served model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from vitriton._repository import NOT_EXPORTED
+from vitriton.preprocessing import PreprocessSpec
+
+from vitriton_export._errors import ExportError, one_line
+from vitriton_export._options import Kind, Outputs, Pooling, Precision
+from vitriton_export._parity import gates as _gates
+from vitriton_export._parity.gates import Gate
+from vitriton_export._parity.runner import ensemble_version
+from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE
+from vitriton_export._repository.deployment import TENSOR, read_fingerprint
+from vitriton_export._repository.remove import exports
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """An export, as far as it can be told from what is deployed.
+
+    Attributes:
+        name: that it was exported under.
+        kinds: of its ensembles, those that are there.
+        outputs: the ensembles that were exported.
+        model_id: where the weights came from: a hub id, or the name of a folder.
+        revision: the commit on the hub; None for a folder.
+        weights: hash of the weights; None where nothing tells, as on a server.
+        pooling: how the embedding is made.
+        l2_normalize: whether it has length 1.
+        precision: of the encoders.
+        max_batch_size: images in a request.
+        spec: the preprocessing, up to the pixels.
+        normalization: what the graph does to them, as in the manifest.
+        fingerprint: names the embedding space.
+        options: of the export, by the names of `ExportOptions`; of a served model those alone that change its images
+            or its gates.
+        gates: by stage.
+        versions: of the libraries that it was made with, where it tells.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    outputs: Outputs
+    model_id: str
+    revision: str | None
+    weights: str | None
+    pooling: Pooling
+    l2_normalize: bool
+    precision: Precision
+    max_batch_size: int
+    spec: PreprocessSpec
+    normalization: Mapping[str, Any]
+    fingerprint: str
+    options: Mapping[str, Any]
+    gates: Mapping[str, Gate]
+    versions: Mapping[str, str]
+
+
+def from_repository(repository: Path, name: str | None) -> Exported:
+    """Reads the manifest of an export.
+
+    Args:
+        repository: the folder of the models.
+        name: that it was exported under; None is the only one there.
+
+    Raises:
+        ExportError: there is no such export, it has no weights yet, or its manifest cannot be read.
+    """
+    if not repository.is_dir():
+        raise ExportError(f"there is no repository {repository}; name its folder with --repository")
+    name = name if name is not None else _only_name(repository)
+    folders = {kind: repository / f"{name}_{kind}" for kind in TENSOR}
+    kinds = tuple(kind for kind, folder in folders.items() if (folder / "config.pbtxt").is_file())
+    if not kinds:
+        raise ExportError(f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
+    if read_fingerprint(folders[kinds[0]] / "config.pbtxt") == NOT_EXPORTED:
+        raise ExportError(f"{name} in {repository} has no weights yet; run `vitriton export` for it")
+    path = ensemble_version(folders[kinds[0]]) / "manifest.json"
+    try:
+        return _from_manifest(json.loads(path.read_text()), name, kinds)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ExportError(
+            f"{path} cannot be read ({type(exc).__name__}: {one_line(exc)}); export the model again"
+        ) from exc
+
+
+def from_parameters(
+    name: str,
+    kinds: Sequence[Kind],
+    exported_kinds: Sequence[Kind],
+    max_batch_size: int,
+    datatype: str | None,
+    parameters: Mapping[str, str],
+) -> Exported:
+    """Reads what `vitriton export` wrote into a served model's configuration.
+
+    Args:
+        name: that it was exported under.
+        kinds: of its ensembles, those that are ready.
+        exported_kinds: those that the server has, ready or not.
+        max_batch_size: of the ensembles.
+        datatype: of their outputs, by Triton's name.
+        parameters: of one of them.
+
+    Raises:
+        ExportError: they do not tell enough.
+    """
+    try:
+        precision: Any = parameters["precision"]
+        pooling: Any = parameters["pooling"]
+        spec = PreprocessSpec.from_json(parameters["preprocess"])
+        options = json.loads(parameters.get("verification", "{}"))
+        gates = _gates.gates(
+            precision,
+            output_dtype="fp16" if datatype == "FP16" else "fp32",
+            pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
+            scaled_decoding=spec.scales_jpegs,
+        )
+        return Exported(
+            name=name,
+            kinds=tuple(kinds),
+            outputs=_outputs(exported_kinds),
+            model_id=parameters["model"],
+            revision=parameters.get("revision"),
+            weights=None,
+            pooling=pooling,
+            l2_normalize=parameters["l2_normalize"] == "true",
+            precision=precision,
+            max_batch_size=max_batch_size,
+            spec=spec,
+            normalization=json.loads(parameters["normalization"]),
+            fingerprint=parameters["fingerprint"],
+            options=options,
+            gates=_gates.with_min_cosine(gates, options.get("min_cosine")),
+            versions={"pillow": parameters["pillow_version"]},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ExportError(
+            f"the configuration of {name} does not tell how it was exported ({type(exc).__name__}: {one_line(exc)}); "
+            "export the model again"
+        ) from exc
+
+
+def _only_name(repository: Path) -> str:
+    names = exports(repository)
+    if not names:
+        raise ExportError(f"{repository} has no model that `vitriton export` made; name another --repository")
+    if len(names) > 1:
+        raise ExportError(f"{repository} has several models; name one: {', '.join(names)}")
+    return names[0]
+
+
+def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ...]) -> Exported:
+    source, precision = manifest["source"], manifest["precision"]
+    exported = [kind for kind in TENSOR if f"{manifest['name']}_{kind}" in manifest["outputs"]]
+    gates = manifest["parity"].get("gates")
+    return Exported(
+        name=name,
+        kinds=kinds,
+        outputs=_outputs(exported),
+        model_id=source["model"],
+        revision=source["revision"],
+        weights=source["weights_sha256"],
+        pooling=manifest["pooling"],
+        l2_normalize=manifest["l2_normalize"],
+        precision=precision,
+        max_batch_size=manifest["max_batch_size"],
+        spec=PreprocessSpec.from_json(json.dumps(manifest["preprocessing"])),
+        normalization=manifest["normalization"],
+        fingerprint=manifest["fingerprint"],
+        options=manifest.get("options", {}),
+        gates=_gates.gates(precision) if gates is None else _gates.from_document(gates),
+        versions=manifest["versions"],
+    )
+
+
+def _outputs(kinds: Sequence[Kind]) -> Outputs:
+    return "both" if len(kinds) > 1 else kinds[0]

@@ -1,0 +1,335 @@
+"""The parity report of what is deployed, at any time: the export's gate on another side and other images."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import PIL
+from vitriton import _repository as disk
+from vitriton.preprocessing import ImageError, preprocess
+
+from vitriton_export._checkpoint import checkpoint
+from vitriton_export._checkpoint import source as sources
+from vitriton_export._errors import ExportError
+from vitriton_export._export import Plan, Step, plan_export
+from vitriton_export._options import ExportOptions
+from vitriton_export._parity import compare, gates
+from vitriton_export._parity.compare import Answers, Batch, Runner, Unusable
+from vitriton_export._parity.runner import RepositoryRunner
+from vitriton_export._parity.tally import Stage
+from vitriton_export._verify import exported as _exported
+from vitriton_export._verify.exported import Exported
+from vitriton_export._verify.images import Corpus, Folder, Images
+
+if TYPE_CHECKING:
+    from vitriton._console.progress import Advance
+    from vitriton._console.server import Server
+
+Progress = Callable[[int], AbstractContextManager["Advance"]]
+_LIBRARIES = ("transformers", "torch", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What is verified, and on which images.
+
+    Attributes:
+        name: that the model was exported under; None is the only one there.
+        repository: it is read from this folder and run here, by ONNX Runtime; not looked at if there is a `server`.
+        server: its address, where it is asked; or that and how to talk to it.
+        reference: hub id or folder of the checkpoint; None is the one that it was exported from.
+        revision: of a hub id; None is the one that was exported.
+        images: a folder of images; None is the built-in corpus.
+        limit: how many images of the folder at most, evenly spread; None is all.
+        min_cosine: demanded of the outputs in place of the model's own gates.
+        timeout_s: of each request to the server, in seconds.
+    """
+
+    name: str | None = None
+    repository: str | os.PathLike[str] = "model_repository"
+    server: str | Server | None = None
+    reference: str | None = None
+    revision: str | None = None
+    images: str | os.PathLike[str] | None = None
+    limit: int | None = None
+    min_cosine: float | None = None
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that no verification can have."""
+        if self.limit is not None and self.limit < 1:
+            raise ExportError(f"limit is {self.limit}; it must be at least 1")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise ExportError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
+        if not self.timeout_s > 0:
+            raise ExportError(f"timeout_s is {self.timeout_s}; it must be a number of seconds above 0")
+
+    @property
+    def folder(self) -> Path:
+        """The repository."""
+        return Path(self.repository)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What a verification has found.
+
+    Attributes:
+        exported: what the model says of itself.
+        subject: what was verified, in words.
+        reference: hub id or folder that it was compared with.
+        images: that were there.
+        stages: that were compared.
+        skipped: why a stage was not, by stage.
+        unusable: images that were not compared.
+        notes: what to know beside the figures.
+        versions: of the libraries here, by name.
+    """
+
+    exported: Exported
+    subject: str
+    reference: str
+    images: int
+    stages: Sequence[Stage]
+    skipped: dict[str, str]
+    unusable: Sequence[Unusable]
+    notes: Sequence[str]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every stage that was compared is within its gate."""
+        return all(stage.passed for stage in self.stages)
+
+    @property
+    def compared(self) -> int:
+        """Images that were compared."""
+        return max(stage.images for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; the keys are a promise."""
+        return {
+            "name": self.exported.name,
+            "subject": self.subject,
+            "passed": self.passed,
+            "fingerprint": self.exported.fingerprint,
+            "precision": self.exported.precision,
+            "pooling": self.exported.pooling,
+            "l2_normalize": self.exported.l2_normalize,
+            "reference": {"model": self.reference, "versions": self.versions},
+            "images": {"given": self.images, "compared": self.compared, "unusable": len(self.unusable)},
+            "stages": [stage.to_dict() for stage in self.stages],
+            "skipped": [{"stage": stage, "reason": reason} for stage, reason in self.skipped.items()],
+            "unusable": [asdict(entry) for entry in self.unusable],
+            "notes": list(self.notes),
+        }
+
+
+def verify_model(
+    options: VerifyOptions,
+    step: Step = contextlib.nullcontext,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Compares a deployed model with transformers.
+
+    Args:
+        options: what to verify.
+        step: called with the name of each step; the context that it returns spans the step.
+        progress: called with the number of images; what it returns is told of each.
+
+    Returns:
+        The report, whether or not the model is within its gates.
+
+    Raises:
+        ExportError: it cannot be verified; the text says why. So if the reference is not what was exported.
+        VitritonError: the server does not answer.
+    """
+    folder = None if options.images is None else Folder(Path(options.images), options.limit)
+    with contextlib.ExitStack() as resources:
+        with step("Find the model"):
+            exported, runner, subject, skipped = _open(options, resources)
+        images: Images = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
+        with step("Load the reference"):
+            model = _reference_model(options, exported)
+            plan = _plan(model, options, exported)
+            _check_reference(exported, plan, model)
+        reference = compare.Reference(plan.checkpoint, exported.pooling, l2_normalize=exported.l2_normalize)
+        advance = resources.enter_context(progress(len(images)) if progress else _silent())
+        run = _Run(images, exported, reference, advance)
+        demanded = gates.with_min_cosine(exported.gates, options.min_cosine)
+        comparison = compare.compare(run.pairs(), runner, demanded, exported.spec)
+    unusable = [*run.unusable, *comparison.unusable]
+    if not comparison.stages:
+        reasons = "; ".join(f"{entry.image}: {entry.reason}" for entry in unusable[:3])
+        raise ExportError(f"none of the {len(images)} images can be used: {reasons}")
+    versions = {"pillow": PIL.__version__, **{name: metadata.version(name) for name in _LIBRARIES}}
+    return VerifyReport(
+        exported=exported,
+        subject=subject,
+        reference=_named(plan),
+        images=len(images),
+        stages=comparison.stages,
+        skipped=skipped,
+        unusable=unusable,
+        notes=_notes(exported, versions),
+        versions=versions,
+    )
+
+
+class _Run:
+    """The images on their way through the reference.
+
+    Args:
+        images: all of them.
+        exported: says what it would refuse, and how many images go into one request.
+        reference: answers first.
+        advance: is told of each image.
+
+    Attributes:
+        unusable: images that the reference was not asked for.
+    """
+
+    def __init__(self, images: Images, exported: Exported, reference: Runner, advance: Advance) -> None:
+        self._images = images
+        self._exported = exported
+        self._reference = reference
+        self._advance = advance
+        self.unusable: list[Unusable] = []
+
+    def pairs(self) -> Iterator[tuple[Batch, Answers]]:
+        """Batches and the reference's answers, one at a time."""
+        for batch in compare.batches(self._usable(), min(compare.BATCH_SIZE, self._exported.max_batch_size)):
+            answers = self._reference.run([data for _, data in batch])
+            yield batch, answers
+            for position in range(len(batch)):
+                self._advance(failed=position in answers.refused)
+
+    def _usable(self) -> Iterator[tuple[str, bytes]]:
+        """Without what the model's own limits refuse: the reference has none, and would run out of memory on a bomb."""
+        for name, data in self._images.read(self._refuse):
+            try:
+                preprocess(data, self._exported.spec)
+            except ImageError as exc:
+                self._refuse(name, str(exc))
+            else:
+                yield name, data
+
+    def _refuse(self, name: str, reason: str) -> None:
+        self.unusable.append(Unusable(name, reason))
+        self._advance(failed=True)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[Advance]:
+    yield lambda *, failed: None
+
+
+def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Exported, Runner, str, dict[str, str]]:
+    """What is verified: its description, its answers, its name, and the stages that cannot be seen."""
+    if options.server is not None:
+        from vitriton._console.server import Server
+
+        from vitriton_export._verify.served import ServerRunner
+
+        server = Server(address=options.server) if isinstance(options.server, str) else options.server
+        served = resources.enter_context(ServerRunner(server, options.name, options.timeout_s))
+        subject = f"{served.exported.name} on the server at {served.address}"
+        return served.exported, served, subject, served.skipped
+    try:
+        with _locked(options.folder):
+            exported = _exported.from_repository(options.folder, options.name)
+            runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+    return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
+
+
+@contextlib.contextmanager
+def _locked(repository: Path) -> Iterator[None]:
+    """No export changes the repository while it is read."""
+    with disk.locked(repository, exclusive=False) if repository.is_dir() else contextlib.nullcontext():
+        yield
+
+
+def _reference_model(options: VerifyOptions, exported: Exported) -> str:
+    """Hub id or folder of the reference."""
+    if options.reference is not None:
+        return options.reference
+    if exported.revision is not None:
+        return exported.model_id
+    recorded = str(exported.options.get("model", ""))
+    if recorded and Path(recorded).expanduser().is_dir():
+        return recorded
+    where = f"{recorded}, which is not there" if recorded else f"a folder called {exported.model_id}"
+    raise ExportError(f"{exported.name} was exported from {where}; name it with --reference")
+
+
+def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
+    """What an export of the reference would be, with the settings of the one that is deployed."""
+    revision = options.revision
+    if revision is None and model == exported.model_id and not Path(model).is_dir():
+        revision = exported.revision
+    known = {field.name for field in fields(ExportOptions)}
+    settings = {name: value for name, value in exported.options.items() if name in known} | {
+        "model": model,
+        "revision": revision,
+        "name": exported.name,
+        "repository": options.repository,
+        "pooling": exported.pooling,
+        "l2_normalize": exported.l2_normalize,
+        "outputs": exported.outputs,
+        "max_batch_size": exported.max_batch_size,
+        "precision": exported.precision,
+        "allow_untrained_pooler": True,  # whoever exported it has allowed it
+    }
+    source = sources.find(model, revision)
+    planned = ExportOptions(**settings)
+    checkpoint.outline(source, planned)
+    return plan_export(planned, checkpoint.load(sources.fetch_weights(source), planned))
+
+
+def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
+    """Says at once that the reference is another model than the one that was exported.
+
+    Raises:
+        ExportError: names what differs.
+    """
+    deployment = plan.deployment
+    if deployment.fingerprint == exported.fingerprint:
+        return
+    deployed, own = exported.spec, deployment.spec
+    differences = []
+    if exported.weights not in (None, plan.weights):
+        differences.append(f"weights (sha256 {plan.weights[:12]}…, exported were {str(exported.weights)[:12]}…)")
+    if (deployed.steps, deployed.height, deployed.width) != (own.steps, own.height, own.width):
+        differences.append("preprocessing")
+    if dict(exported.normalization) != deployment.normalization.to_dict():
+        differences.append("normalisation")
+    what = " and ".join(differences) or "weights or configuration"
+    raise ExportError(
+        f"{model} is not what {exported.name} was exported from, which was {exported.model_id}"
+        f"{f' at {exported.revision}' if exported.revision else ''}: other {what} (fingerprint "
+        f"{deployment.fingerprint}, deployed is {exported.fingerprint}); name the right one with --reference and "
+        "--revision"
+    )
+
+
+def _named(plan: Plan) -> str:
+    source = plan.checkpoint.source
+    return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
+
+
+def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:
+    changed = [
+        f"{name} {exported.versions[name]} then, {version} now"
+        for name, version in versions.items()
+        if exported.versions.get(name, version) != version
+    ]
+    return [f"exported with other libraries than the reference has: {'; '.join(changed)}"] if changed else []

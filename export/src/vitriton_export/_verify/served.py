@@ -1,0 +1,149 @@
+"""A model on a running server: what it says of itself, and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+from vitriton import Client
+from vitriton._console.server import Server
+from vitriton._served.failures import Call, to_error
+from vitriton._wire.status import Failure, classify
+from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
+from vitriton.commands.catalogue import Output, ServedModel, list_models
+
+from vitriton_export._errors import ExportError
+from vitriton_export._options import Kind
+from vitriton_export._parity.compare import Answers, Array
+from vitriton_export._parity.gates import PIXELS
+from vitriton_export._repository.deployment import TENSOR
+from vitriton_export._verify.exported import Exported, from_parameters
+
+# Why a server that answers does not let its preprocess model be asked: it is not there, or not for everybody.
+_OUT_OF_REACH = (Failure.UNKNOWN_MODEL, Failure.NOT_READY, Failure.RESTRICTED)
+
+
+class ServerRunner:
+    """A served model, asked over the network as production asks it; a context manager.
+
+    Args:
+        server: its address and how to talk to it.
+        name: that the model was exported under; None is the only one that the server has.
+        timeout_s: of each request, in seconds.
+
+    Attributes:
+        exported: what the model says of itself.
+        address: of the server.
+        skipped: why a stage cannot be seen from outside, by stage.
+
+    Raises:
+        ExportError: the server has no such model, or several, or the model does not tell how it was exported.
+        VitritonError: the server does not answer.
+        typer.BadParameter: an option of the connection cannot be used.
+    """
+
+    def __init__(self, server: Server, name: str | None, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._transport = _only_transport(server)
+        self.address = self._transport.address
+        try:
+            model = _find(self._transport, name, timeout_s)
+            ready = {output.kind: output for output in model.outputs if output.ready}
+            self.exported = _describe(model, ready)
+            self._client: Client = server.client(model=model.name, timeout_s=timeout_s)
+        except BaseException:
+            self._transport.close()
+            raise
+        self.skipped: dict[str, str] = {
+            TENSOR[output.kind]: f"{output.model} is not ready: {output.reason or output.state}"
+            for output in model.outputs
+            if not output.ready
+        }
+
+    def __enter__(self) -> ServerRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the connections."""
+        self._client.close()
+        self._transport.close()
+
+    def run(self, images: Sequence[bytes]) -> Answers:
+        """Pixels, if the preprocess model can be asked, and outputs; what the server refuses is refused.
+
+        Raises:
+            VitritonError: the server does not do it.
+        """
+        first, *others = self.exported.kinds
+        results = self._client.embed(images, pool=first == "pooled", on_error="return")
+        refused = {result.index: result.error.reason for result in results if result.error is not None}
+        accepted = [data for position, data in enumerate(images) if position not in refused]
+        if not accepted:
+            return Answers(refused, {})
+        vectors = [result.embedding for result in results if result.embedding is not None]
+        values: dict[str, Array] = {TENSOR[first]: np.stack(vectors)}
+        for kind in others:
+            values[TENSOR[kind]] = self._client.embed(accepted, pool=kind == "pooled")
+        if PIXELS not in self.skipped:
+            values |= self._pixels(accepted)
+        return Answers(refused, values)
+
+    def _pixels(self, images: Sequence[bytes]) -> Mapping[str, Array]:
+        """Asks the step that the ensembles share; empty where it cannot be asked."""
+        model = f"{self.exported.name}_preprocess"
+        try:
+            # one at a time: the client, which keeps requests below the server's limits, does not send these
+            return {PIXELS: np.concatenate([self._ask_pixels(model, image) for image in images])}
+        except CallError as exc:
+            if classify(exc.code, exc.message) not in _OUT_OF_REACH:
+                call = Call(address=self._transport.address, model=model, timeout_s=self._timeout_s, expired=False)
+                raise to_error(exc, call) from exc
+            self.skipped[PIXELS] = f"the server does not let {model} be asked: {exc.message}"
+            return {}
+
+    def _ask_pixels(self, model: str, image: bytes) -> Array:
+        request = InferRequest(
+            model=model, input_name="image", images=[image], output_name=PIXELS, timeout_s=self._timeout_s
+        )
+        return _as_pixels(self._transport.infer(request, self._timeout_s))
+
+
+def _as_pixels(reply: InferReply) -> Array:
+    if reply.datatype != "UINT8":
+        raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are UINT8")
+    return np.frombuffer(reply.data, np.uint8).reshape(reply.shape)
+
+
+def _only_transport(server: Server) -> Transport:
+    transports = server.transports()
+    if len(transports) == 1:
+        return transports[0]
+    for transport in transports:
+        transport.close()
+    raise ExportError(f"--url {server.address} is several servers; verify them one by one")
+
+
+def _find(transport: Transport, name: str | None, timeout_s: float) -> ServedModel:
+    models = list_models(transport, timeout_s, () if name is None else (name,)).models
+    usable = [model for model in models if any(output.ready for output in model.outputs)]
+    if len(usable) == 1:
+        return usable[0]
+    if name is not None or not usable:
+        reasons = [f"{output.model}: {output.reason or output.state}" for model in models for output in model.outputs]
+        raise ExportError(
+            f"the server at {transport.address} has no {name or 'model of `vitriton export`'} that is ready"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+            + "; see `vitriton models`"
+        )
+    names = ", ".join(model.name for model in usable)
+    raise ExportError(f"the server at {transport.address} has several models; choose one with --model: {names}")
+
+
+def _describe(model: ServedModel, ready: Mapping[Kind, Output]) -> Exported:
+    any_of_them = next(iter(ready.values()))
+    sizes = [output.max_batch_size or 1 for output in ready.values()]
+    kinds: list[Kind] = [output.kind for output in model.outputs]
+    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.datatype, any_of_them.parameters)

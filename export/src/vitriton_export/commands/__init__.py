@@ -1,0 +1,1 @@
+"""The commands `vitriton export`, `vitriton verify` and `vitriton remove`."""

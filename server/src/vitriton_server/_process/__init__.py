@@ -1,0 +1,1 @@
+"""One tritonserver: found, started, read, ended."""

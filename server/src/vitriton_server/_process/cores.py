@@ -1,0 +1,54 @@
+"""How many cores this process may really use: its affinity and its cgroup's CPU quota, not the host's count."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from vitriton_server._process.cgroup import folders, read
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """The cores that this process may use, at least 1.
+
+    Args:
+        root: where /proc and /sys are looked for; tests give their own.
+    """
+    return combine(len(os.sched_getaffinity(0)), read_quota(root))
+
+
+def combine(affinity: int, quota: float | None) -> int:
+    """The smaller of both; part of a core counts as one, because a thread less would leave that part idle."""
+    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def read_quota(root: Path = Path("/")) -> float | None:
+    """The tightest CPU quota above this process, in cores; None without one.
+
+    A file that is missing or unreadable sets no limit.
+    """
+    limits = []
+    for folder, unified in folders("cpu", root):
+        if unified:
+            limits.append(parse_cpu_max(read(folder / "cpu.max")))
+        else:
+            limits.append(parse_cfs(read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def parse_cpu_max(text: str) -> float | None:
+    """The cpu.max of cgroup v2 ("200000 100000" or "max 100000") → cores."""
+    quota, _, period = text.strip().partition(" ")
+    return _ratio(quota, period)
+
+
+def parse_cfs(quota: str, period: str) -> float | None:
+    """The cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us of cgroup v1 → cores."""
+    return _ratio(quota.strip(), period.strip())
+
+
+def _ratio(quota: str, period: str) -> float | None:
+    if not quota.isdigit() or not period.isdigit() or int(quota) == 0 or int(period) == 0:
+        return None
+    return int(quota) / int(period)

@@ -1,0 +1,61 @@
+"""Why a tritonserver has ended, as an error for a person."""
+
+from __future__ import annotations
+
+import signal
+
+from vitriton_server._errors import AddressError, ModelLoadError, ServerError
+from vitriton_server._process.log import failed_models, port_was_taken, refused_options
+
+ERROR_LINES = 20  # of the log, in an error
+# What a program does to itself; the others are sent by somebody who means it.
+_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
+
+
+class StartCrashed(ServerError):  # noqa: N818 - the name says what happened
+    """tritonserver crashed before the models were ready, which another start may well not do."""
+
+
+def start_failure(lines: list[str], exit_status: int | None, memory: str | None) -> ServerError:
+    """Why a start has failed.
+
+    Args:
+        lines: all of the log.
+        exit_status: tritonserver's, 128 + N for a signal N.
+        memory: what there is to tell of memory.
+    """
+    last = lines[-ERROR_LINES:]
+    if port_was_taken(lines):
+        return AddressError("another process took one of the ports before Triton could; try again")
+    refused = refused_options(lines)
+    if refused is not None:
+        return ServerError(
+            f"tritonserver does not take its options ({refused}): look at those after the `--` (triton_arguments; "
+            "TRITON_ARGS of the compose files)"
+        )
+    reasons = failed_models(lines)
+    if reasons:
+        text = "; ".join(f"`{name}`: {reason}" for name, reason in reasons.items())
+        return ModelLoadError(with_memory(f"Triton cannot load {text}", memory), last)
+    text = f"tritonserver ended with {status_text(exit_status)} before the models were ready"
+    if memory is None and _signal(exit_status) in _CRASHES:
+        return StartCrashed(text, last)
+    return ServerError(with_memory(text, memory), last)
+
+
+def with_memory(text: str, memory: str | None) -> str:
+    """A reason, and what there is to tell of memory."""
+    return text if memory is None else f"{text}: {memory}"
+
+
+def status_text(exit_status: int | None) -> str:
+    """An exit status, with the name of the signal that it stands for."""
+    number = _signal(exit_status)
+    return f"status {exit_status}" + (f" ({number.name})" if number is not None else "")
+
+
+def _signal(exit_status: int | None) -> signal.Signals | None:
+    try:
+        return signal.Signals((exit_status or 0) - 128)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""A repository that changes while it is served."""

@@ -1,0 +1,126 @@
+"""What a watching server shows Triton next. Pure but for `scan`, which reads a repository.
+
+A version of a step comes before the ensemble that names it, and goes after it: so each ensemble has its steps at any
+moment, and an answer is made of one export alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vitriton import _repository as disk
+
+from vitriton_server._rollout.view import Model, View
+
+Version = tuple[str, int]  # of a model
+
+
+def scan(repository: Path) -> tuple[View, dict[str, str]]:
+    """What a repository has to serve. The caller holds its lock.
+
+    Of exports: complete ensembles, and the versions of steps that they name. Models of others are taken as they are.
+
+    Returns:
+        The models, and for each that cannot be served the reason.
+    """
+    configs = disk.models(repository)
+    found: dict[str, Model] = {}
+    problems: dict[str, str] = {}
+    exported = {name for name, config in configs.items() if config is not None and disk.fingerprint(config)}
+    for name, config in configs.items():
+        steps = frozenset() if config is None else disk.steps(config, repository)
+        if name not in exported:
+            if config is not None or disk.versions(repository / name):
+                found[name] = Model(steps=steps)
+            else:
+                problems[name] = "it is no model: no config.pbtxt, no version folder"
+        elif config is not None and config.HasField("ensemble_scheduling"):
+            missing = _missing(steps, exported, configs, repository)
+            if missing or disk.fingerprint(config) == disk.NOT_EXPORTED:
+                problems[name] = f"its export is not complete: {missing or 'it has no weights'}"
+            else:
+                own = frozenset(disk.served_versions(config, repository / name))
+                found[name] = Model(config=_text(repository, name), versions=own, steps=steps)
+    for step, versions in _named(found.values()).items():
+        if step in exported:
+            found[step] = Model(config=_text(repository, step), versions=frozenset(versions))
+    return found, problems
+
+
+def next_view(
+    current: View, wanted: View, retiring: Mapping[Version, frozenset[Version]], ready: Collection[Version]
+) -> View:
+    """The next view on the way to `wanted`.
+
+    Args:
+        current: what is shown.
+        wanted: what is to be shown in the end.
+        retiring: ensembles that are no longer to be loaded and still have requests, and the steps of each.
+        ready: the versions that Triton has loaded.
+    """
+    view = {name: model for name, model in wanted.items() if model.config is None}
+    for name, model in wanted.items():
+        if model.config is None or not model.steps:
+            continue
+        if all(step in ready for step in model.steps if _is_exported(step, wanted)):
+            view[name] = model
+        elif name in current:
+            view[name] = current[name]
+        if name in view:
+            before = {version for other, version in retiring if other == name}
+            before |= current[name].versions if name in current else set()
+            view[name] = replace(view[name], leaving=frozenset(before - view[name].versions))
+    # what goes with this very step is still in use; from the next one on it is among the retiring
+    ensembles = [model for models in (wanted, view, current) for model in models.values()]
+    for step, versions in _named([*ensembles, *(Model(steps=steps) for steps in retiring.values())]).items():
+        source = wanted.get(step) or current.get(step)
+        if source is not None and source.config is not None:
+            view[step] = replace(source, versions=frozenset(versions))
+    return view
+
+
+def at_rest(view: View) -> View:
+    """What is left of a view when nobody uses what its ensembles no longer name."""
+    shown = {(name, version) for name, model in view.items() for version in model.versions}
+    return next_view({}, view, {}, shown)
+
+
+def without(wanted: View, current: View, rejected: Collection[str]) -> View:
+    """What is wanted without ensembles that have failed: what is shown of them stays, with the steps as they are."""
+    accepted = {name: model for name, model in wanted.items() if name not in rejected}
+    kept = {name: current[name] for name in rejected if name in current and name in wanted}
+    named = _named(accepted.values())
+    for step in _named(wanted[name] for name in rejected if name in wanted):
+        if step not in named and accepted.pop(step, None) is not None and step in current:
+            kept[step] = current[step]
+    return {**accepted, **kept}
+
+
+def _named(models: Iterable[Model]) -> dict[str, set[int]]:
+    """Step → versions that ensembles name."""
+    named: dict[str, set[int]] = {}
+    for model in models:
+        for step, version in model.steps:
+            named.setdefault(step, set()).add(version)
+    return named
+
+
+def _is_exported(step: Version, wanted: View) -> bool:
+    return step[0] in wanted and wanted[step[0]].config is not None
+
+
+def _missing(
+    steps: frozenset[Version], exported: set[str], configs: Mapping[str, object], repository: Path
+) -> str | None:
+    for step, version in sorted(steps):
+        if step not in configs:
+            return f"{step} is not there"
+        if step in exported and version not in disk.versions(repository / step):
+            return f"version {version} of {step} is not there"
+    return None
+
+
+def _text(repository: Path, name: str) -> str:
+    return (repository / name / disk.CONFIG).read_text()

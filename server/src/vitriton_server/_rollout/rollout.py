@@ -1,0 +1,225 @@
+"""Follows a repository that changes: Triton takes what comes, and drops what goes, while it answers all else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from vitriton import _repository as disk
+
+from vitriton_server._errors import RepositoryError
+from vitriton_server._process.failure import with_memory
+from vitriton_server._process.log import readable
+from vitriton_server._process.memory import Memory
+from vitriton_server._rollout.plan import Version, at_rest, next_view, scan, without
+from vitriton_server._rollout.view import Model, View, ViewFolder, version_folders
+
+_LOG = logging.getLogger("vitriton_server.rollout")
+
+INTERVAL_S = 0.5
+_SWEEP_S = 5.0
+_ALIVE = ("READY", "LOADING", "UNLOADING")
+_UNLOADED = "unloaded"  # Triton's reason for a version that was not to be kept
+
+State = tuple[str, str]  # as Triton's index says: the state, and the reason of one that is not ready
+
+
+class Versions(Protocol):
+    """What Triton is asked; `Probe` asks it of a real one."""
+
+    def versions(self) -> Mapping[Version, State] | None:
+        """The state of each version that Triton has ever had; None when it does not say."""
+
+
+class Rollout:
+    """The models of a repository on their way to Triton.
+
+    Args:
+        repository: to follow.
+        patience_s: how long new models may take to load before the old ones are taken back.
+        clock: seconds that only grow.
+        memory: what the kernel has done for want of memory.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        memory: Memory | None = None,
+    ) -> None:
+        self._repository = repository
+        self._patience_s = patience_s
+        self._clock = clock
+        self._memory = memory or Memory()
+        self._folder: ViewFolder | None = None
+        self._view: View = {}
+        self._wanted: View = {}
+        self._retiring: dict[Version, frozenset[Version]] = {}
+        self._rejected: dict[str, Model] = {}
+        self._wanted_since_s: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
+        self._signature: object = None
+        self._served: dict[str, frozenset[int]] = {}
+        self._uses = disk.Uses()
+        self._due_s = self._sweep_due_s = clock()
+
+    def begin(self, folder: Path) -> None:
+        """Fills a folder for a Triton that is about to start: with what the last one had, or all that there is.
+
+        Raises:
+            RepositoryError: the repository cannot be read, or is being changed for too long.
+        """
+        if not self._view:
+            try:
+                self._scan(disk.LOCK_S)
+            except (OSError, disk.RepositoryBusy) as exc:
+                raise RepositoryError(f"the model repository {self._repository} cannot be read: {exc}") from exc
+            self._view = self._wanted
+        self._view = at_rest(self._view)  # the requests of the Triton before are gone
+        self._retiring.clear()
+        self._folder = ViewFolder(self._repository, folder)
+        self._folder.show(self._view)
+        self._served = _ensembles(self._view)
+
+    def delay_s(self) -> float:
+        """How long until the next look is due."""
+        return max(0.0, self._due_s - self._clock())
+
+    def look(self, triton: Versions) -> bool:
+        """Takes the next steps, if a look is due; returns whether other models are ready than before."""
+        if self.delay_s() or self._folder is None:
+            return False
+        self._due_s = self._clock() + INTERVAL_S
+        with contextlib.suppress(OSError, disk.RepositoryBusy):  # gone or being changed: the next look will tell
+            self._scan(0.0)
+        states = triton.versions()
+        if states is None:
+            return False
+        self._retiring = {
+            version: steps
+            for version, steps in self._retiring.items()
+            if states.get(version, (_UNLOADED, ""))[0] in _ALIVE
+        }
+        self._reject(states)
+        ready = {version for version, (state, _) in states.items() if state == "READY"}
+        wanted = without(self._wanted, self._view, self._rejected)
+        self._show(next_view(self._view, wanted, self._retiring, ready))
+        self._sweep()
+        return self._tell(ready)
+
+    def _scan(self, timeout_s: float) -> None:
+        signature = _signature(self._repository)
+        if signature == self._signature:
+            return
+        with disk.locked(self._repository, exclusive=False, timeout_s=timeout_s):
+            wanted, problems = scan(self._repository)
+            self._uses.add(version_folders(self._repository, wanted.items()))
+        for name, problem in problems.items():
+            if self._problems.get(name) != problem:
+                _LOG.warning("%s in %s is not served: %s", name, self._repository, problem)
+        for name, model in wanted.items():
+            if self._wanted.get(name) != model:
+                self._wanted_since_s[name] = self._clock()
+        self._rejected = {name: model for name, model in self._rejected.items() if wanted.get(name) == model}
+        self._wanted, self._problems, self._signature = wanted, problems, signature
+
+    def _reject(self, states: Mapping[Version, State]) -> None:
+        """Gives up ensembles that Triton cannot load, or a step of them; what it had before stays."""
+        failed: dict[str, str] = {}
+        for name, model in self._wanted.items():
+            if not model.steps or model.config is None or name in self._rejected:
+                continue
+            own = {(name, version) for version in model.versions}
+            if all(states.get(version, ("", ""))[0] == "READY" for version in own) and _is(self._view.get(name), model):
+                continue
+            reason = next((text for each in model.steps | own if (text := _failure(states.get(each)))), None)
+            if reason is None and self._clock() - self._wanted_since_s[name] > self._patience_s:
+                reason = f"it was not ready within {self._patience_s:g} s"
+            if reason is not None:
+                failed[name] = readable(reason)
+        memory = self._memory.verdict(None) if failed else None
+        for name, reason in failed.items():
+            old = "; the one that is loaded goes on" if name in self._served else ""
+            _LOG.warning("%s cannot be loaded: %s%s", name, with_memory(reason, memory), old)
+            self._rejected[name] = self._wanted[name]
+
+    def _show(self, view: View) -> None:
+        if view == self._view or self._folder is None:
+            return
+        for name, model in self._view.items():
+            if model.steps and not _is(view.get(name), model):
+                self._retiring |= {(name, version): model.steps for version in model.versions}
+        self._folder.show(view)
+        self._view = view
+        self._uses.keep(version_folders(self._repository, [*view.items(), *self._wanted.items()]))
+
+    def _sweep(self) -> None:
+        """Removes from the repository what this server was the last to need, as far as it may."""
+        if self._clock() < self._sweep_due_s or not (self._repository / disk.JOURNAL).exists():
+            return
+        self._sweep_due_s = self._clock() + _SWEEP_S
+        with (
+            contextlib.suppress(OSError, disk.RepositoryBusy),
+            disk.locked(self._repository, exclusive=True, timeout_s=0.0),
+            disk.workspace(self._repository) as workspace,
+        ):
+            disk.sweep(self._repository, workspace)
+
+    def _tell(self, ready: set[Version]) -> bool:
+        """Says which ensembles have come, been replaced or gone; returns whether any has."""
+        before, served = self._served, {}
+        for name, versions in _ensembles(self._view).items():
+            if all((name, version) in ready for version in versions):
+                served[name] = versions
+            elif name in before:  # Triton is about to change over, and serves the old one meanwhile
+                served[name] = before[name]
+        self._served = served
+        for name in sorted(before.keys() | served.keys()):
+            old, new = before.get(name), served.get(name)
+            if old is None and new is not None:
+                _LOG.info("%s is ready, version %s", name, _numbers(new))
+            elif new is None and old is not None and name not in self._view:
+                _LOG.info("%s is removed", name)
+            elif old is not None and new is not None and old != new:
+                _LOG.info("%s has version %s in place of %s", name, _numbers(new), _numbers(old))
+        return before != served
+
+
+def _is(shown: Model | None, model: Model) -> bool:
+    """Whether it is this model that is shown, whatever else of it has still to go."""
+    return shown is not None and replace(shown, leaving=model.leaving) == model
+
+
+def _failure(state: State | None) -> str | None:
+    """Why Triton could not load a version; None where it could, has not tried, or was told to unload it."""
+    if state is None or state[0] != "UNAVAILABLE" or state[1] in ("", _UNLOADED):
+        return None
+    return state[1]
+
+
+def _ensembles(view: View) -> dict[str, frozenset[int]]:
+    return {name: model.versions for name, model in view.items() if model.steps and model.config is not None}
+
+
+def _numbers(versions: frozenset[int]) -> str:
+    return ", ".join(str(version) for version in sorted(versions))
+
+
+def _signature(repository: Path) -> object:
+    """Something that changes with the repository, and costs little: no file is read."""
+
+    def stamp(path: Path) -> tuple[int, int]:
+        try:
+            status = path.stat()
+        except OSError:
+            return 0, 0
+        return status.st_mtime_ns, status.st_ino
+
+    folders = sorted(entry.name for entry in repository.iterdir() if entry.is_dir())
+    return [(name, stamp(repository / name), stamp(repository / name / disk.CONFIG)) for name in folders]

@@ -1,0 +1,1 @@
+"""Whether a tritonserver and its models still answer."""
