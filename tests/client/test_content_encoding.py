@@ -8,8 +8,8 @@ import pytest
 from client.scripted import ScriptedServer, http
 from vitriton import Options
 from vitriton._deadline import Deadline
+from vitriton._images.failure import SourceError
 from vitriton._images.fetch import UrlFetcher
-from vitriton._images.sources import SourceError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 2
 WEBP = b"RIFF\x0c\x02\0\0WEBPVP8 " + bytes(range(256)) * 2

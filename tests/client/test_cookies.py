@@ -7,8 +7,8 @@ import pytest
 from client.scripted import ScriptedServer, http
 from vitriton import Options
 from vitriton._deadline import Deadline
+from vitriton._images.failure import SourceError
 from vitriton._images.fetch import UrlFetcher
-from vitriton._images.sources import SourceError
 
 FOREVER = Deadline.after(None)
 

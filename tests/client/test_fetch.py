@@ -12,8 +12,8 @@ from client.fakes import FakeTransport
 from client.scripted import ScriptedServer, http
 from vitriton import Client, DeadlineExceeded, InvalidImage, Options
 from vitriton._deadline import Deadline
+from vitriton._images.failure import SourceError
 from vitriton._images.fetch import UrlFetcher
-from vitriton._images.sources import SourceError
 
 OPTIONS = {"url_timeout_s": 30.0, "url_max_bytes": 1000, "url_max_redirects": 3}
 FOREVER = Deadline.after(None)

@@ -15,7 +15,8 @@ from client.both import KINDS, make_client
 from client.fakes import FakeTransport
 from PIL import Image
 from vitriton import AsyncClient, InvalidImage
-from vitriton._images.sources import SourceError, read_image, source_name
+from vitriton._images.failure import SourceError
+from vitriton._images.sources import read_image, source_name
 from vitriton._pipeline.inputs import is_single, items_of
 from vitriton.preprocessing import Limits, decode
 

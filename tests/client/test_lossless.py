@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from vitriton._images.failure import SourceError
 from vitriton._images.lossless import encode_array, encode_pil
-from vitriton._images.sources import SourceError
 from vitriton.preprocessing import Limits, decode
 
 

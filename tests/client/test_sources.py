@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from vitriton._images.sources import SourceError, as_images, read_image, source_name
+from vitriton._images.failure import SourceError
+from vitriton._images.sources import as_images, read_image, source_name
 
 LIMIT = 1000
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from vitriton._served import contract
-from vitriton_export._repository import deployment
+from vitriton_export._names import TENSOR
 from vitriton_server._process import runtime
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +77,7 @@ def test_export_and_client_agree_on_names():
     """The ensembles' suffixes and tensors that one writes and the other calls."""
     for pool, kind in ((True, "pooled"), (False, "unpooled")):
         assert contract.ensemble_name("m", pool) == f"m_{kind}"
-        assert contract.output_name(pool) == deployment.TENSOR[kind]
+        assert contract.output_name(pool) == TENSOR[kind]
 
 
 def test_the_launcher_tells_both_python_steps_their_cores():

@@ -13,10 +13,10 @@ from vitriton_export._graph import onnx_export
 from vitriton_export._graph import precision as _precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._processors.processor import Normalization
-from vitriton_export._repository.deployment import TENSOR
 
 NORMALIZATION = Normalization(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.25))
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)

@@ -26,15 +26,14 @@ from transformers.models.auto import modeling_auto
 from vitriton import Client
 from vitriton_export import ExportError, ExportOptions, export_model
 from vitriton_export._checkpoint import checkpoint as checkpoints
-from vitriton_export._checkpoint.architectures import FAMILIES
-from vitriton_export._checkpoint.families import check_installed, family
+from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
 from vitriton_export._checkpoint.refusals import called_with
 from vitriton_export._checkpoint.source import find
 from vitriton_export._export import ExportResult
+from vitriton_export._names import TENSOR
 from vitriton_export._parity.compare import Reference
 from vitriton_export._parity.corpus import corpus
 from vitriton_export._parity.gates import FP32_TOLERANCE
-from vitriton_export._repository.deployment import TENSOR
 from vitriton_server import TritonServer
 
 from support import architectures

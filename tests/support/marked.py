@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from vitriton.preprocessing import PreprocessSpec, Resize
+from vitriton_export._names import TENSOR
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import install
-from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment
+from vitriton_export._repository.deployment import VERSION, Deployment
 
 SIDE = 4
 # A PNG of one grey pixel; what is in it does not matter.

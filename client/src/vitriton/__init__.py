@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from vitriton._client import Client
     from vitriton._images.pixels import PillowVersionWarning
     from vitriton._pipeline.pipeline import pipeline
-
-    __version__: str
+    from vitriton._version import __version__
 
 __all__ = [
     "TLS",
@@ -64,6 +63,7 @@ _LAZY = {
     "PillowVersionWarning": "vitriton._images.pixels",
     "Result": "vitriton._call.results",
     "Stats": "vitriton._call.stats",
+    "__version__": "vitriton._version",
     "pipeline": "vitriton._pipeline.pipeline",
 }
 
@@ -73,10 +73,6 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_LAZY[name]), name)
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("vitriton")
     raise AttributeError(f"module 'vitriton' has no attribute {name!r}")
 
 

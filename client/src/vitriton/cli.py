@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vitriton._console.failure import fail as fail
 from vitriton._errors import VitritonError
 from vitriton.commands import models
 from vitriton.commands.embed import command as embed
@@ -28,12 +29,6 @@ _KNOWN = {
     "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
     "bench": ("vitriton-bench", "Measure a served model."),
 }
-
-
-def fail(message: str) -> NoReturn:
-    """Ends a command: one line on stderr, exit code 1. For the sub-commands of all distributions."""
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
 
 
 class _Commands(TyperGroup):
@@ -94,7 +89,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from vitriton import __version__
+        from vitriton._version import __version__
 
         typer.echo(f"vitriton {__version__}")
         raise typer.Exit

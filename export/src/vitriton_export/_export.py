@@ -22,6 +22,7 @@ from vitriton_export._errors import ExportError, explained
 from vitriton_export._graph import onnx_export, precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder, pool
+from vitriton_export._names import TENSOR
 from vitriton_export._options import ExportOptions, Kind, Pooling
 from vitriton_export._parity import compare, corpus, gates
 from vitriton_export._parity.runner import RepositoryRunner
@@ -31,7 +32,7 @@ from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import fingerprint as _fingerprint
 from vitriton_export._repository import install
 from vitriton_export._repository import manifest as _manifest
-from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment
+from vitriton_export._repository.deployment import VERSION, Deployment
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 

@@ -27,7 +27,7 @@ class OpenTelemetryTracer:
             from opentelemetry import context, propagate, trace
         except ImportError as exc:
             raise ImportError("tracing needs OpenTelemetry; install it with: pip install 'vitriton[otel]'") from exc
-        from vitriton import __version__
+        from vitriton._version import __version__
 
         self._context = context
         self._propagate = propagate

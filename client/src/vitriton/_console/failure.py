@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+import typer
+
 from vitriton._errors import DeadlineExceeded, VitritonError
 
 
@@ -14,3 +18,9 @@ def reason(error: VitritonError) -> str:
     if isinstance(error, DeadlineExceeded) and error.timeout_s is not None:
         return f"the server at {error.address} did not answer a request within {error.timeout_s:g} s; raise --timeout"
     return str(error)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends a command: one line on stderr, exit code 1. For the sub-commands of all distributions."""
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)

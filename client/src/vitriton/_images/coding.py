@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from vitriton._images.sources import SourceError
+from vitriton._images.failure import SourceError
 
 _MOST_CODINGS = 5
 _MOST_MEMBERS = 10_000  # of one gzip body: those of bgzip hold 64 KiB each, and empty ones take time and no limit

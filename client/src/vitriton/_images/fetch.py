@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vitriton._deadline import Deadline
 from vitriton._images.coding import decode
-from vitriton._images.sources import SourceError
+from vitriton._images.failure import SourceError
 from vitriton._net.network import Network
 from vitriton._net.operation import Operation, OperationCancelled
 from vitriton._options import Options
@@ -133,8 +133,8 @@ class UrlFetcher:
 
         import httpx
 
-        from vitriton import __version__
         from vitriton._net.backend import NetworkTransport
+        from vitriton._version import __version__
 
         with self._lock:
             if self._closed:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vitriton._images.sources import SourceError
+from vitriton._images.failure import SourceError
 
 
 def encode_pil(image: Image.Image) -> bytes:

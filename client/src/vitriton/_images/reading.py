@@ -10,8 +10,9 @@ from typing import Any
 
 from vitriton._deadline import Deadline
 from vitriton._errors import without_frames
+from vitriton._images.failure import SourceError
 from vitriton._images.fetch import UrlFetcher
-from vitriton._images.sources import SourceError, read_image
+from vitriton._images.sources import read_image
 from vitriton._options import Options
 
 Encode = Callable[[bytes], "bytes | str"]

@@ -22,6 +22,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 
+from vitriton._images.failure import SourceError
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
@@ -47,10 +49,6 @@ class Upload(Protocol):
     @property
     def file(self) -> BinaryIO:
         """Its content."""
-
-
-class SourceError(Exception):
-    """An image that cannot be used; the text says why, in one line, without naming the image."""
 
 
 def as_images(images: Any) -> tuple[Iterable[Any], int | None]:

@@ -57,7 +57,7 @@ class HttpTransport:
     """
 
     def __init__(self, address: Address, connection: Connection) -> None:
-        from vitriton import __version__
+        from vitriton._version import __version__
 
         self.address = str(address)
         self._connection = connection

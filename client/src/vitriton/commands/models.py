@@ -42,9 +42,8 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
-    from vitriton._console.failure import reason
+    from vitriton._console.failure import fail, reason
     from vitriton._errors import VitritonError
-    from vitriton.cli import fail
     from vitriton.commands.catalogue import list_models, to_document
 
     if not timeout > 0:

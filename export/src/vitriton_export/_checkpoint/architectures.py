@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vitriton_export._checkpoint.families import TRANSFORMER, Family
+from vitriton_export._checkpoint.families import TRANSFORMER, Family, lacking
+from vitriton_export._errors import ExportError
 
 _CLS = Family(prefix=("cls",))
 _REGISTERS = Family(prefix=("cls", "register"), counts={"register": "num_register_tokens"}, pooler_is_cls=True)
@@ -122,3 +123,30 @@ FAMILIES: dict[str, Family] = {
         prefix=("cls",), suffix=("detection",), counts={"detection": "num_detection_tokens"}, note=_OWN_SIZE
     ),
 }
+
+
+def check_installed(model_type: str, model_id: str) -> None:
+    """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
+
+    Raises:
+        ExportError: it is not; the text says what to install.
+    """
+    reason = lacking(FAMILIES[model_type]) if model_type in FAMILIES else None
+    if reason is not None:
+        raise ExportError(f"{model_id} is of type {model_type}, which {reason}")
+
+
+def family(config: Any, model_id: str) -> Family:
+    """The family of a transformers configuration.
+
+    Raises:
+        ExportError: it is none that can be exported; the text says why.
+    """
+    if config.model_type in FAMILIES:
+        return FAMILIES[config.model_type]
+    from vitriton_export._checkpoint.refusals import refusal
+
+    raise ExportError(
+        f"{model_id} is of type {config.model_type}, {refusal(config.model_type)}; `vitriton export --list` shows what "
+        "can be exported"
+    )

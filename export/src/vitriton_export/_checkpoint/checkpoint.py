@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoImageProcessor, PreTrainedModel
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._checkpoint import documents
+from vitriton_export import _documents
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import load_model, quiet
@@ -177,7 +177,7 @@ def _load_image_processor(source: Source, config: Any, settings: Mapping[str, An
     """The PIL backend, by name: with torchvision installed the default is another one, which differs by grey levels."""
     for path in (source.folder / name for name in PROCESSORS):
         if path.is_file():
-            documents.read(path, source.model_id)  # transformers says less of what is no JSON
+            _documents.read(path, source.model_id)  # transformers says less of what is no JSON
     with explained(f"transformers cannot load the image processor of {source.model_id}"):
         for load_own in (float_processor.load, timm_processor.load):
             own = load_own(source.folder, dict(settings))

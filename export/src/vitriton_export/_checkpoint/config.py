@@ -9,8 +9,9 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 from transformers import __version__ as transformers_version
 
-from vitriton_export._checkpoint import documents
-from vitriton_export._checkpoint.families import Family, check_installed, family
+from vitriton_export import _documents
+from vitriton_export._checkpoint.architectures import check_installed, family
+from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.source import Source
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
@@ -39,7 +40,7 @@ def load_config(source: Source) -> tuple[Any, Family]:
         ExportError: it is not readable, needs code from its repository, is of an unsupported type, or names weights
             that an export would not read.
     """
-    document, name = documents.read(source.folder / "config.json", source.model_id), source.model_id
+    document, name = _documents.read(source.folder / "config.json", source.model_id), source.model_id
     model_type = _model_type(document, name)
     check_installed(model_type, name)
     _check(document, name)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vitriton_export._errors import ExportError
-
 POOLER = "pooler."  # what the names of a pooler's parameters start with
 
 TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
@@ -144,35 +142,4 @@ def lacking(known: Family) -> str | None:
     return (
         f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
         f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
-    )
-
-
-def check_installed(model_type: str, model_id: str) -> None:
-    """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
-
-    Raises:
-        ExportError: it is not; the text says what to install.
-    """
-    from vitriton_export._checkpoint.architectures import FAMILIES
-
-    reason = lacking(FAMILIES[model_type]) if model_type in FAMILIES else None
-    if reason is not None:
-        raise ExportError(f"{model_id} is of type {model_type}, which {reason}")
-
-
-def family(config: Any, model_id: str) -> Family:
-    """The family of a transformers configuration.
-
-    Raises:
-        ExportError: it is none that can be exported; the text says why.
-    """
-    from vitriton_export._checkpoint.architectures import FAMILIES
-
-    if config.model_type in FAMILIES:
-        return FAMILIES[config.model_type]
-    from vitriton_export._checkpoint.refusals import refusal
-
-    raise ExportError(
-        f"{model_id} is of type {config.model_type}, {refusal(config.model_type)}; `vitriton export --list` shows what "
-        "can be exported"
     )

@@ -7,9 +7,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitriton_export._checkpoint import documents, hub
+from vitriton_export._checkpoint import hub
 from vitriton_export._checkpoint import weights as _weights
 from vitriton_export._checkpoint.weights import Weights
+from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -130,14 +131,3 @@ def sha256(path: Path) -> str:
     """The hash of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def has_timm_config(folder: Path) -> bool:
-    """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
-    if (folder / "preprocessor_config.json").is_file():
-        return False
-    try:
-        document = documents.read(folder / "config.json", folder.name)
-    except ExportError:
-        return False
-    return isinstance(document.get("pretrained_cfg"), dict)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from vitriton_export._checkpoint import documents
+from vitriton_export import _documents
 from vitriton_export._errors import ExportError, one_line
 
 # In the order of transformers (modeling_utils.py, _get_resolved_checkpoint_files): the first that is there is read.
@@ -57,7 +57,7 @@ def check_adapter(folder: Path, where: str) -> None:
     """
     if not (folder / ADAPTER).is_file():
         return
-    base = documents.read(folder / ADAPTER, where).get("base_model_name_or_path")
+    base = _documents.read(folder / ADAPTER, where).get("base_model_name_or_path")
     raise ExportError(
         f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it: "
         f"PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(merged), where model is "
@@ -76,7 +76,7 @@ def shards(index: Path, where: str) -> dict[str, list[str]]:
     Raises:
         ExportError: it is no index, or names a file in another folder.
     """
-    mapping = documents.read(index, where).get("weight_map")
+    mapping = _documents.read(index, where).get("weight_map")
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
         raise ExportError(f"{index.name} of {where} has no weight_map, which says what file a tensor is in")
     named: dict[str, list[str]] = {}
@@ -137,7 +137,7 @@ def find(folder: Path, where: str, others: list[str] | None = None) -> Weights:
 
 def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) -> None:
     """Looks at the head of one file; `owners` says what file had a tensor first."""
-    documents.check_downloaded(path, where)
+    _documents.check_downloaded(path, where)
     if path.suffix != ".safetensors":
         with path.open("rb") as file:
             if not file.read(4).startswith(_TORCH):

@@ -20,12 +20,12 @@ from vitriton.preprocessing import ImageError, PreprocessSpec, is_scaled, prepro
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._errors import ParityError, one_line
 from vitriton_export._graph.encoder import pool
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Pooling
 from vitriton_export._parity.corpus import EXTREME
 from vitriton_export._parity.gates import PIXELS, Gate, alone, scaled
 from vitriton_export._parity.tally import Stage, Tally
 from vitriton_export._processors.reference_pixels import reference_pixels
-from vitriton_export._repository.deployment import TENSOR
 
 BATCH_SIZE = 8
 # Images that are also run alone: some of each of the first batches. Each costs a run of its own.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton_export._repository.deployment import TENSOR
+from vitriton_export._names import TENSOR
 
 PIXELS = "pixels"  # the stage; those of the encoders bear the names of their tensors
 

@@ -15,10 +15,10 @@ import onnxruntime as ort
 from vitriton import _repository as disk
 
 from vitriton_export._errors import ExportError, ParityError, one_line
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Kind
 from vitriton_export._parity.compare import Answers
 from vitriton_export._parity.gates import PIXELS
-from vitriton_export._repository.deployment import TENSOR
 
 
 class RepositoryRunner:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from vitriton.preprocessing import RESAMPLE, CenterCrop, PreprocessSpec, Resize
 
-from vitriton_export._checkpoint.source import has_timm_config
+from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError
 from vitriton_export._processors.normalization import IDENTITY, Normalization
 

@@ -15,12 +15,12 @@ from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
 from vitriton_export._processors.normalization import Normalization
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
 VERSION = "1"  # the version folder in the staging folder, whatever it will be called in the repository
-TENSOR: dict[Kind, str] = {"pooled": "embedding", "unpooled": "last_hidden_state"}
 
 PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
 

@@ -10,9 +10,9 @@ from typing import Any
 from vitriton import _repository as disk
 
 from vitriton_export._checkpoint import source as sources
+from vitriton_export._names import TENSOR
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
-from vitriton_export._repository.deployment import TENSOR
 
 # Options that the export is found by, or that are compared with what they mean
 _COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}

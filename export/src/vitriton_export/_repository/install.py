@@ -20,8 +20,9 @@ from vitriton import _repository as disk
 from vitriton._repository import NOT_EXPORTED, REPLACED
 
 from vitriton_export._errors import ExportError
+from vitriton_export._names import TENSOR
 from vitriton_export._repository import deployment as _deployment
-from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment, every_model_name, read_fingerprint
+from vitriton_export._repository.deployment import VERSION, Deployment, every_model_name, read_fingerprint
 
 # What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
 # and decodes it as ASCII. `vitriton serve` refuses other paths.

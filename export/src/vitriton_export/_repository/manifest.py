@@ -14,11 +14,12 @@ from typing import Any
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.source import Source
+from vitriton_export._names import TENSOR
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates
 from vitriton_export._parity.gates import Gate
 from vitriton_export._parity.tally import Stage
-from vitriton_export._repository.deployment import TENSOR, VERSION, Deployment
+from vitriton_export._repository.deployment import VERSION, Deployment
 
 FORMAT = 1
 _LIBRARIES = (

@@ -7,7 +7,8 @@ from pathlib import Path
 from vitriton import _repository as disk
 
 from vitriton_export._errors import ExportError
-from vitriton_export._repository.deployment import TENSOR, every_model_name
+from vitriton_export._names import TENSOR
+from vitriton_export._repository.deployment import every_model_name
 from vitriton_export._repository.install import not_writable
 
 

@@ -13,12 +13,13 @@ from vitriton._repository import NOT_EXPORTED
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._errors import ExportError, one_line
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Kind, Outputs, Pooling, Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate
 from vitriton_export._parity.runner import ensemble_version
 from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE
-from vitriton_export._repository.deployment import TENSOR, read_fingerprint
+from vitriton_export._repository.deployment import read_fingerprint
 from vitriton_export._repository.remove import exports
 
 

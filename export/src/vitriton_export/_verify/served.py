@@ -14,10 +14,10 @@ from vitriton._wire.transport import CallError, InferReply, InferRequest, Transp
 from vitriton.commands.catalogue import Output, ServedModel, list_models
 
 from vitriton_export._errors import ExportError
+from vitriton_export._names import TENSOR
 from vitriton_export._options import Kind
 from vitriton_export._parity.compare import Answers, Array
 from vitriton_export._parity.gates import PIXELS
-from vitriton_export._repository.deployment import TENSOR
 from vitriton_export._verify.exported import Exported, from_parameters
 
 # Why a server that answers does not let its preprocess model be asked: it is not there, or not for everybody.

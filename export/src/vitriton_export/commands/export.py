@@ -337,7 +337,7 @@ def results_console() -> Console:
 
 
 def _show(result: ExportResult, console: Console) -> None:
-    from vitriton_export._repository.deployment import TENSOR
+    from vitriton_export._names import TENSOR
 
     deployment = result.deployment
     models = Table(title=escape(str(result.repository)), title_justify="left")

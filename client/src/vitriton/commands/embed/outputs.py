@@ -191,7 +191,7 @@ def text(source: str) -> str:
 
 
 def _metadata(job: Job) -> dict[str, str]:
-    from vitriton import __version__
+    from vitriton._version import __version__
 
     return {
         "model": job.model,

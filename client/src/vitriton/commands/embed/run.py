@@ -108,7 +108,7 @@ def run(request: Request) -> NoReturn:
         typer.Exit: always, with the command's exit code.
         typer.BadParameter: an option cannot be used.
     """
-    from vitriton.cli import fail
+    from vitriton._console.failure import fail
 
     try:
         with Signals() as signals:

@@ -63,3 +63,14 @@ def check_downloaded(path: Path, model_id: str) -> None:
         )
     if not start:
         raise ExportError(f"{path.name} of {model_id} is empty; download it again")
+
+
+def has_timm_config(folder: Path) -> bool:
+    """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
+    if (folder / "preprocessor_config.json").is_file():
+        return False
+    try:
+        document = read(folder / "config.json", folder.name)
+    except ExportError:
+        return False
+    return isinstance(document.get("pretrained_cfg"), dict)
