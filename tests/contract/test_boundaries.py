@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from contract import house
 from vitriton._served import contract
 from vitriton_export._names import TENSOR
 from vitriton_server._process import runtime
@@ -42,6 +43,36 @@ def test_dependencies_point_one_way(distribution, package, allowed):
     """The client knows none of the others."""
     for path in (ROOT / distribution / "src").rglob("*.py"):
         assert _imported(path) & OURS <= allowed | {package}, path
+
+
+def floors(distribution: str) -> list[list[str]]:
+    """The rooms of a distribution as docs/architecture.md draws them, a list for each line, from the top down."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    picture = text.split("## Rooms", 1)[1].split("```")[1]
+    block = next(part for part in picture.split("\n\n") if part.strip().startswith(f"{distribution} "))
+    names = set(house.rooms(house.package_folder(ROOT, distribution)))
+    return [[word for word in line.split() if word in names and word != distribution] for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("distribution", ["client", "export", "server"])
+def test_the_picture_of_the_rooms_is_true(distribution):
+    """Each room is in it, and imports rooms of lower lines alone."""
+    package = house.package_folder(ROOT, distribution)
+    floor = {room: number for number, line in enumerate(floors(distribution)) for room in line}
+    assert sorted(floor) == [room for room in house.rooms(package) if room != "__init__"]
+    upwards = [
+        f"{room} imports {to}"
+        for room, imported in house.arrows(package).items()
+        for to in imported
+        if "__init__" not in (room, to) and floor[to] <= floor[room]
+    ]
+    assert not upwards
+
+
+@pytest.mark.parametrize("distribution", house.PACKAGES)
+def test_no_circles(distribution):
+    """No module imports itself by way of others."""
+    assert not house.circle(house.module_arrows(house.package_folder(ROOT, distribution)))
 
 
 @pytest.mark.parametrize("file", INSIDE_TRITON)
