@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from concurrent import futures
 
@@ -351,3 +353,30 @@ def test_a_closed_transport():
         with pytest.raises(CallError) as caught:
             call()
         assert caught.value.code is Code.CANCELLED
+
+
+INTERRUPTED = """
+import sys
+import grpc._channel
+from vitriton import Client
+
+def interrupt(*_):
+    grpc._channel._run_channel_spin_thread = start
+    raise KeyboardInterrupt  # as a signal's handler does there
+
+start, grpc._channel._run_channel_spin_thread = grpc._channel._run_channel_spin_thread, interrupt
+try:
+    with Client(sys.argv[1], model="tiny") as client:
+        client.wait_ready()
+        next(client.stream(iter([b"x"] * 3)))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_within_grpc(address):
+    """Ctrl-C ends a program also where it has met gRPC after the beginning of a call that nothing then follows."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, address], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

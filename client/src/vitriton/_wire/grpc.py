@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from vitriton._wire.transport import (
 
 T = TypeVar("T")
 
+_CLOSE_S = 5.0
 _RAISED = (grpc.FutureCancelledError, grpc.RpcError, ValueError)
 _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
@@ -123,7 +125,11 @@ class GrpcTransport:
 
     def close(self) -> None:
         """See `Transport`."""
-        self._channel.close()
+        # On a thread, and not for ever: gRPC waits for each of its calls. A signal's exception (Ctrl-C) that has met it
+        # between beginning a call and starting the thread that follows its calls leaves one that never ends.
+        closing = threading.Thread(target=self._channel.close, name="vitriton-grpc-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     def _call(self, method: Any, message: Any, timeout_s: float | None) -> Any:
         metadata = self._metadata({})
