@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_nothing(tiny_vit_checkpoint, tmp_path):
     # the interrupt comes when the step that follows staging begins
     script = """
 import signal, sys
-from vitriton_export import _corpus
+from vitriton_export._parity import corpus as _corpus
 before = _corpus.corpus
 def corpus(**options):
     signal.raise_signal(signal.SIGINT)

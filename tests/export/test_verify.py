@@ -309,7 +309,7 @@ def test_ctrl_c_is_exit_code_130(exported, tiny_vit_checkpoint):
     """Interrupted in the middle of the images, without a traceback."""
     script = """
 import signal, sys
-from vitriton_export import _runner
+from vitriton_export._parity import runner as _runner
 before, calls = _runner.RepositoryRunner.run, []
 def run(self, images):
     calls.append(len(images))
