@@ -280,6 +280,22 @@ def test_proxies(fetch, monkeypatch):
     assert asked == [b"GET http://far.invalid/a.jpg HTTP/1.1"]
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "all_proxy"])
+def test_a_proxy_that_cannot_be_used_is_named(fetch, monkeypatch, name):
+    """Whoever fetches an image does not think of the environment."""
+    for value in ("http://127.0.0.1:1", "http://[::1", "socks5://127.0.0.1:1"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SourceError, match=f"the proxy that {name} names cannot be used: "):
+            fetch("http://images.example/a.jpg")
+
+
+def test_authorities_that_cannot_be_read(fetch, monkeypatch, tmp_path):
+    """The variable is named, which is no fault of the image."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(SourceError, match=r"cannot be read \(.*\); mend or unset SSL_CERT_FILE"):
+        fetch("http://127.0.0.1:1/a.jpg")
+
+
 def test_netrc_is_not_read(fetch, monkeypatch, tmp_path):
     """A login of the user's goes to nobody who only gives a URL."""
     netrc = tmp_path / ".netrc"

@@ -261,7 +261,7 @@ def test_a_bad_image_costs_its_own_answer(pipe, paths, tmp_path):
         pipe(inputs)
     with pytest.raises(InvalidImage, match="no such file"):
         pipe("missing.png")
-    with pytest.raises(InvalidImage, match="a list is not an image"):
+    with pytest.raises(InvalidImage, match="an object of type list is not an image"):
         pipe([paths[:2], paths[2:]])
 
 

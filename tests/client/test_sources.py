@@ -147,7 +147,7 @@ class File:
         (File(5), "the file object gives int, and not bytes"),
         (File([1]), "the file object gives list, and not bytes"),
         (File(memoryview(np.zeros(500, np.int32))), "over the limit of 1000"),
-        (None, "a NoneType is not an image; give a path"),
+        (None, "an object of type NoneType is not an image; give a path"),
     ],
 )
 def test_refused(image, says):

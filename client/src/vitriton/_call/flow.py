@@ -577,7 +577,15 @@ class Flow:
         if late:
             raise self._too_late(self._that_tells(late))
         if self._deadline is not None and self._deadline.expired and not self.finished:
-            raise deadline_exceeded(self._context(None, None))
+            raise deadline_exceeded(self._context(None, None), during=self._occupation())
+
+    def _occupation(self) -> str | None:
+        """What is waited for on this side; None where that is a server."""
+        if self._running or self._waiting:
+            return None
+        if self._reading:
+            return "while images were read"
+        return None if self._ended else "before the iterable of images gave the next one"
 
     def _that_tells(self, late: list[_Batch]) -> _Batch:
         """Which of the requests that share a deadline tells why it was missed: one that failed before, if there is any.

@@ -56,7 +56,8 @@ class UrlFetcher:
             with self._operation(timeout_s), self._open(url) as response:
                 return self._read(response)
         except httpcore.TimeoutException as exc:
-            raise SourceError(f"no complete answer in {timeout_s:g} s (url_timeout_s)") from exc
+            limit = "url_timeout_s" if timeout_s == self._options.url_timeout_s else "what timeout_s had left"
+            raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})") from exc
         except OperationCancelled as exc:
             raise SourceError(_CLOSED) from exc
         except AddressRefusedError as exc:
@@ -112,6 +113,8 @@ class UrlFetcher:
         client = self._client()
         cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
         request = client.build_request("GET", url)
+        if not request.url.host:
+            raise SourceError("the URL has no host")
         if request.url.port is not None and request.url.port > _LAST_PORT:
             raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
         for _ in range(self._options.url_max_redirects + 1):
@@ -141,8 +144,15 @@ class UrlFetcher:
                 raise SourceError(_CLOSED)
             if self._http is None:
                 refuse = self._options.refuse_private_addresses
+                try:
+                    transport = NetworkTransport(Network(refuse_private=refuse), proxies=not refuse)
+                except OSError as exc:  # ssl's own errors are among them
+                    raise SourceError(
+                        f"the authorities that URLs are checked against cannot be read ({exc}); mend or unset "
+                        "SSL_CERT_FILE and SSL_CERT_DIR"
+                    ) from exc
                 self._http = httpx.Client(
-                    transport=NetworkTransport(Network(refuse_private=refuse), proxies=not refuse),
+                    transport=transport,
                     follow_redirects=False,  # see _open
                     timeout=None,  # the operation's deadline is in its place
                     # identity: images are compressed already

@@ -63,9 +63,10 @@ def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
     """(H, W, 3)."""
     if array.ndim == 3 and array.dtype == np.uint8 and 0 not in array.shape:
         if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of grey or RGBA, or a narrow image
+            last = "array[:, :, 0]" if array.shape[2] == 1 else "array"  # as Pillow takes grey
             raise SourceError(
                 f"the array has shape {array.shape}, and its colours may be the first axis or the last; give "
-                "PIL.Image.fromarray(array) if they are the last, and if they are the first "
+                f"PIL.Image.fromarray({last}) if they are the last, and if they are the first "
                 "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()"
             )
         if array.shape[2] == 3:

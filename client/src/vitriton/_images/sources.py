@@ -146,8 +146,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch)
     else:
         raise SourceError(
-            f"a {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file object, a PIL image "
-            "or a uint8 array (H, W, 3)"
+            f"an object of type {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file "
+            "object, a PIL image or a uint8 array (H, W, 3)"
         )
     _check_size(len(data), max_bytes)
     return data

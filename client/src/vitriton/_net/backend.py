@@ -45,13 +45,19 @@ class NetworkTransport(httpx.BaseTransport):
         if url.scheme not in ("http", "https"):
             raise httpcore.UnsupportedProtocol(f"{url.scheme}://")
         target = request.extensions.get("target", url.raw_path)
-        response = self._pool(url).handle_request(
-            httpcore.Request(
-                request.method,
-                httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target),
-                headers=request.headers.raw,
+        variable, proxy = self._proxy(url)
+        try:
+            response = self._pool(proxy).handle_request(
+                httpcore.Request(
+                    request.method,
+                    httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target),
+                    headers=request.headers.raw,
+                )
             )
-        )
+        except (httpcore.ConnectError, httpcore.ProxyError, httpx.InvalidURL) as exc:
+            if not proxy:
+                raise
+            raise httpcore.ProxyError(f"the proxy that {variable} names cannot be used: {exc}") from exc
         return httpx.Response(
             response.status,
             headers=response.headers,
@@ -66,10 +72,13 @@ class NetworkTransport(httpx.BaseTransport):
         for pool in pools.values():
             pool.close()
 
-    def _pool(self, url: httpx.URL) -> httpcore.ConnectionPool:
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all") or ""
-        if proxy and proxy_bypass(url.host):
-            proxy = ""
+    def _proxy(self, url: httpx.URL) -> tuple[str, str]:
+        """The variable of the environment that names a proxy for `url`, and that proxy; empty where there is none."""
+        kind = url.scheme if self._proxies.get(url.scheme) else "all"
+        proxy = self._proxies.get(kind) or ""
+        return ("", "") if not proxy or proxy_bypass(url.host) else (f"{kind}_proxy", proxy)
+
+    def _pool(self, proxy: str) -> httpcore.ConnectionPool:
         with self._lock:
             if proxy not in self._pools:
                 self._pools[proxy] = self._make_pool(proxy)
@@ -88,7 +97,7 @@ class NetworkTransport(httpx.BaseTransport):
             return httpcore.ConnectionPool(**settings)
         given = httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
         if given.scheme not in ("http", "https"):
-            raise httpcore.ProxyError(f"the environment names a proxy of the kind {given.scheme}://; use http://")
+            raise httpcore.ProxyError(f"it is of the kind {given.scheme}://; use http://")
         return httpcore.HTTPProxy(
             httpcore.URL(scheme=given.raw_scheme, host=given.raw_host, port=given.port, target=b"/"),
             proxy_auth=(given.username, given.password) if given.username or given.password else None,

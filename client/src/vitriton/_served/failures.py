@@ -142,13 +142,21 @@ def after_attempts(error: VitritonError, attempts: int, deadline: Deadline) -> V
     return error
 
 
-def deadline_exceeded(call: Call, status: str | None = None) -> DeadlineExceeded:
-    """The error for a call whose time is over."""
+def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
+    """The error for a call whose time is over; `during`: what it was waiting for on this side."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
-    since = " since the last answer" if call.renewed else ""
+    where = f"model {call.model} at {call.address}"
+    if during is not None:
+        text = f"the time{given} for the call to {where} is over {during}; give it more (timeout_s, None for no limit)"
+    elif call.renewed:
+        text = f"no answer came from {where} for {call.timeout_s:g} s (timeout_s); check the server, or wait longer"
+    else:
+        text = (
+            f"the time{given} for the call to {where} is over; give it more (timeout_s, None for no limit), or fewer "
+            "images"
+        )
     return DeadlineExceeded(
-        f"the time{given} for the call to model {call.model} at {call.address} is over{since}; give it more "
-        "(timeout_s, None for no limit), or fewer images",
+        text,
         timeout_s=call.timeout_s,
         address=call.address,
         model=call.model,
