@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from server.processes import children, is_running, is_zombie, shared_memory, wait_until
 from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
 from vitriton_server._process import guard as _guard
+from vitriton_server._process.failure import death
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
@@ -136,8 +137,33 @@ def test_a_triton_that_exits_is_noticed_at_once(python_repository: Path) -> None
     """Without any canary, a killed tritonserver ends the wait within two seconds."""
     with TritonServer(python_repository, watch=WatchPolicy(canary_interval_s=0)) as server:
         os.kill(server.pid, signal.SIGKILL)
-        with pytest.raises(ServerDied, match="ended by itself with status 137"):
+        with pytest.raises(
+            ServerDied, match=r"tritonserver was killed with status 137 \(SIGKILL\).*--restart"
+        ) as caught:
             server.wait(2)
+        assert "+-------" in "".join(server.log_tail(1000))
+        assert caught.value.log
+        assert not any(line.startswith(("+", "|")) for line in caught.value.log)
+
+
+def test_who_has_killed_it_is_not_known() -> None:
+    """A death by kill -9 is told from one that Triton has caused itself, and from one for want of memory."""
+    assert death(137, None) == "tritonserver was killed with status 137 (SIGKILL); it is not known by whom"
+    assert death(137, "no memory") == "tritonserver was killed with status 137 (SIGKILL): no memory"
+    assert death(139, None) == "tritonserver ended by itself with status 139 (SIGSEGV)"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_callback_that_raises(error: type[BaseException], python_repository: Path) -> None:
+    """Whatever a caller's callback raises for a line of the log, the log is read on, and the server stops cleanly."""
+
+    def fail(line: str) -> None:
+        raise error(line)
+
+    server = TritonServer(python_repository, on_log_line=fail)
+    server.start()
+    assert server.stop()
+    assert len(server.log_tail()) > 1
 
 
 def test_triton_dies_with_its_guard(python_repository: Path, work_folder: Path) -> None:

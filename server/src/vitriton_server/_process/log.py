@@ -18,6 +18,7 @@ _FAILED = re.compile(
     r": (?P<reason>.*)"
 )
 _USAGE = "Usage: tritonserver"
+_TABLE = ("+--", "| ")
 _UNKNOWN_OPTION = re.compile(r"unrecognized option '(?P<option>[^']+)'")
 _STOPPED = "All models are stopped, unloading models"
 _IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
@@ -60,6 +61,11 @@ def is_problem(line: str, *, has_gpu: bool) -> bool:
     if match is None or match[1] == "I" or any(noise in line for noise in _POLL_NOISE):
         return False
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
+
+
+def without_tables(lines: Iterable[str]) -> list[str]:
+    """The lines that are no row of a table, of which Triton prints wide ones when it has started, and not empty."""
+    return [line for line in lines if line.strip() and not line.startswith(_TABLE)]
 
 
 def machine_has_gpu() -> bool:
