@@ -16,6 +16,7 @@ from server.processes import children, is_running, is_zombie, shared_memory, wai
 from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
 from vitriton_server._process import guard as _guard
 from vitriton_server._process.failure import death
+from vitriton_server._process.log import telling
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
@@ -142,8 +143,16 @@ def test_a_triton_that_exits_is_noticed_at_once(python_repository: Path) -> None
         ) as caught:
             server.wait(2)
         assert "+-------" in "".join(server.log_tail(1000))
-        assert caught.value.log
-        assert not any(line.startswith(("+", "|")) for line in caught.value.log)
+        assert not any(line.startswith(("+", "|", "I")) for line in caught.value.log)
+
+
+def test_the_log_of_a_death_is_what_may_tell_of_it() -> None:
+    """Warnings, errors and what a model has printed; neither the course of the start nor a driver that is not there."""
+    stamp = "1129 20:09:08.673062 11713 server.cc:241]"
+    kept = [f'W{stamp} "low"', f'E{stamp} "bad"', "Traceback (most recent call last):", "  in execute"]
+    left_out = [f'I{stamp} "ready"', "+-----+", "| Model | Version |", "", "Error: Failed to initialize NVML"]
+    assert telling(left_out + kept, has_gpu=False) == kept
+    assert telling(left_out + kept, has_gpu=True) == [left_out[-1], *kept]
 
 
 def test_who_has_killed_it_is_not_known() -> None:

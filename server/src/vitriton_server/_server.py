@@ -19,7 +19,7 @@ from vitriton_server._process.cores import usable_cores
 from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, with_memory
 from vitriton_server._process.guard import clean_up
 from vitriton_server._process.locate import Host, locate
-from vitriton_server._process.log import MAX_LINES, without_tables
+from vitriton_server._process.log import MAX_LINES, machine_has_gpu, telling
 from vitriton_server._process.memory import Memory, limit_bytes, offer_first, too_little
 from vitriton_server._process.ports import Endpoints, keep_ports, reserve
 from vitriton_server._process.ready import wait_until_ready
@@ -377,7 +377,7 @@ class TritonServer:
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
-        log = without_tables(self.log_tail(MAX_LINES))[-ERROR_LINES:]
+        log = telling(self.log_tail(MAX_LINES), has_gpu=machine_has_gpu())[-ERROR_LINES:]
         config = keep_ports(self._config, self._known_endpoints())
         while (backoff_s := budget.take()) is not None:
             _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)

@@ -63,9 +63,15 @@ def is_problem(line: str, *, has_gpu: bool) -> bool:
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
 
 
-def without_tables(lines: Iterable[str]) -> list[str]:
-    """The lines that are no row of a table, of which Triton prints wide ones when it has started, and not empty."""
-    return [line for line in lines if line.strip() and not line.startswith(_TABLE)]
+def telling(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
+    """What may tell why a server has ended: problems and what models print, not the course of its start."""
+    own = [line for line in lines if line.strip() and not line.startswith(_TABLE)]
+    noise = () if has_gpu else _GPU_NOISE
+    return [
+        line
+        for line in own
+        if is_problem(line, has_gpu=has_gpu) or not (_SEVERITY.match(line) or any(each in line for each in noise))
+    ]
 
 
 def machine_has_gpu() -> bool:
