@@ -14,13 +14,17 @@ READY = "model    "
 _PATIENCE_S = 60.0
 
 
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command line of `vitriton serve`."""
+    return [sys.executable, "-c", "from vitriton.cli import main; main()", "serve", *arguments]
+
+
 class Launcher:
     """A running `vitriton serve`; killed when the block ends, if it is still there."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
-        command = [*prefix, sys.executable, "-c", "from vitriton.cli import main; main()", "serve", *arguments]
         self.process = subprocess.Popen(
-            command,
+            [*prefix, *command(arguments)],
             env={**environment, "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -15,6 +15,8 @@ import tritonclient.grpc as triton
 from server.processes import children, is_running, is_zombie, shared_memory, wait_until
 from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
 from vitriton_server._process import guard as _guard
+from vitriton_server._process.failure import death
+from vitriton_server._process.log import telling
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
@@ -106,7 +108,7 @@ def test_a_dead_stub_ends_the_server(python_repository: Path, work_folder: Path)
     with TritonServer(python_repository, watch=QUICK) as server:
         family = [server.pid, *children(server.pid)]
         os.kill(stub_of(server.pid), signal.SIGKILL)
-        with pytest.raises(ServerDied, match=r"not healthy|_preprocess_0_0 has ended"):
+        with pytest.raises(ServerDied, match=r"not healthy|Python step \S+ has ended"):
             server.wait(15)
         assert not server.is_alive()
         assert not any(is_running(pid) for pid in family)
@@ -136,8 +138,41 @@ def test_a_triton_that_exits_is_noticed_at_once(python_repository: Path) -> None
     """Without any canary, a killed tritonserver ends the wait within two seconds."""
     with TritonServer(python_repository, watch=WatchPolicy(canary_interval_s=0)) as server:
         os.kill(server.pid, signal.SIGKILL)
-        with pytest.raises(ServerDied, match="ended by itself with status 137"):
+        with pytest.raises(
+            ServerDied, match=r"tritonserver was killed with status 137 \(SIGKILL\).*--restart"
+        ) as caught:
             server.wait(2)
+        assert "+-------" in "".join(server.log_tail(1000))
+        assert not any(line.startswith(("+", "|", "I")) for line in caught.value.log)
+
+
+def test_the_log_of_a_death_is_what_may_tell_of_it() -> None:
+    """Warnings, errors and what a model has printed; neither the course of the start nor a driver that is not there."""
+    stamp = "1129 20:09:08.673062 11713 server.cc:241]"
+    kept = [f'W{stamp} "low"', f'E{stamp} "bad"', "Traceback (most recent call last):", "  in execute"]
+    left_out = [f'I{stamp} "ready"', "+-----+", "| Model | Version |", "", "Error: Failed to initialize NVML"]
+    assert telling(left_out + kept, has_gpu=False) == kept
+    assert telling(left_out + kept, has_gpu=True) == [left_out[-1], *kept]
+
+
+def test_who_has_killed_it_is_not_known() -> None:
+    """A death by kill -9 is told from one that Triton has caused itself, and from one for want of memory."""
+    assert death(137, None) == "tritonserver was killed with status 137 (SIGKILL); it is not known by whom"
+    assert death(137, "no memory") == "tritonserver was killed with status 137 (SIGKILL): no memory"
+    assert death(139, None) == "tritonserver ended by itself with status 139 (SIGSEGV)"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_callback_that_raises(error: type[BaseException], python_repository: Path) -> None:
+    """Whatever a caller's callback raises for a line of the log, the log is read on, and the server stops cleanly."""
+
+    def fail(line: str) -> None:
+        raise error(line)
+
+    server = TritonServer(python_repository, on_log_line=fail)
+    server.start()
+    assert server.stop()
+    assert len(server.log_tail()) > 1
 
 
 def test_triton_dies_with_its_guard(python_repository: Path, work_folder: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import socket
+import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from server.launcher import READY, Launcher
+from server.launcher import READY, Launcher, command
 from server.processes import children, is_running, shared_memory, wait_until
 from server.tiny_models import make_broken_repository
 
@@ -23,11 +26,11 @@ def family(launcher: int) -> list[int]:
     return [guard, server, *children(server)]
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]])
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGHUP], [signal.SIGTERM, signal.SIGINT, signal.SIGTERM]])
 def test_signals_end_it_cleanly(
     numbers: list[signal.Signals], python_repository: Path, work_folder: Path, own_environment: dict[str, str]
 ) -> None:
-    """It prints progress, addresses and models when ready; Ctrl-C and SIGTERM, also at once, end it with 0."""
+    """It prints progress, addresses and models when ready; Ctrl-C, SIGTERM and SIGHUP, also at once, end it with 0."""
     arguments = ["--repository", str(python_repository), *PORTS]
     with Launcher(arguments, {**own_environment, "TMPDIR": str(work_folder)}) as launcher:
         launcher.wait_for(READY, 2)
@@ -51,6 +54,48 @@ def test_a_signal_while_the_models_load(python_repository: Path, own_environment
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.wait() == 0
         assert READY not in launcher.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("channel", [os.pipe, pty.openpty], ids=["pipe", "terminal"])
+@pytest.mark.parametrize("until", ["Loading the models", READY])
+def test_a_signal_when_nobody_reads_any_more(
+    number: signal.Signals,
+    channel: Callable[[], tuple[int, int]],
+    until: str,
+    python_repository: Path,
+    work_folder: Path,
+    own_environment: dict[str, str],
+) -> None:
+    """As `| head -1`, `| tee` that has ended, or a terminal that is closed: the first signal ends it, with 0."""
+    read_fd, write_fd = channel()
+    arguments = ["--repository", str(python_repository), *PORTS, "--verbose"]
+    environment = {**own_environment, "TMPDIR": str(work_folder)}
+    with subprocess.Popen(command(arguments), env=environment, stdout=write_fd, stderr=write_fd) as process:
+        try:
+            os.close(write_fd)
+            output = ""
+            while until not in output:
+                output += os.read(read_fd, 4096).decode()
+            os.close(read_fd)
+            wait_until(lambda: any(map(children, children(process.pid))), 20, "a tritonserver")
+            process.send_signal(number)
+            assert process.wait(20) == 0
+            assert not list(work_folder.iterdir())
+        finally:
+            process.kill()
+
+
+def test_nohup_keeps_sighup_away(python_repository: Path, own_environment: dict[str, str]) -> None:
+    """What is started with SIGHUP ignored goes on ignoring it."""
+    arguments = ["--repository", str(python_repository), *PORTS]
+    with Launcher(arguments, own_environment, ["nohup"]) as launcher:
+        launcher.wait_for(READY)
+        status = Path(f"/proc/{launcher.process.pid}/status").read_text()
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        assert ignored & 1 << (signal.SIGHUP - 1)
+        launcher.process.send_signal(signal.SIGTERM)
+        assert launcher.wait() == 0
 
 
 def test_nothing_outlives_a_killed_launcher(

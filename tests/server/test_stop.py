@@ -327,7 +327,8 @@ def test_the_exit_code_tells(repository: Path, own_environment: dict[str, str], 
         begun_s = time.monotonic()
         assert launcher.wait() == 1
         assert time.monotonic() - begun_s < 15
-        assert ("another signal came" if again else "the exit timeout is over") in launcher.output
+        why = "another signal came" if again else "the exit timeout is over (--exit-timeout)"
+        assert f"Stopped, and requests in flight may not have been answered: {why}" in launcher.output
         connection.close()
 
 

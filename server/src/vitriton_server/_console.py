@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import socket
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -18,9 +21,34 @@ from vitriton_server._errors import ServerError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_S = 1.0  # a terminal and what runs in it may both send one
 _END = b"\0"  # no signal has this number
+
+
+class _Lines(Console):
+    """Prints as long as somebody can read it.
+
+    A pipe whose reader has ended, or a terminal that is closed, silences it. It raises nothing then, as it is called in
+    threads on which the end of the server depends.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, if that is possible."""
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a closed terminal is no broken pipe
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Prints no more. rich itself would end the thread, and standard output where standard error is broken."""
+        self.quiet = True
+        with contextlib.suppress(
+            OSError
+        ):  # what is left in the buffer must not fail at the end, see SIGPIPE in `signal`
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
 
 class Reporter:
@@ -33,8 +61,8 @@ class Reporter:
     def __init__(self, *, verbose: bool) -> None:
         self._verbose = verbose
         self._has_gpu = machine_has_gpu()
-        self._output = Console(highlight=False, soft_wrap=True)
-        self._messages = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._output = _Lines(highlight=False, soft_wrap=True)
+        self._messages = _Lines(stderr=True, highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
         self._announced = False
 
@@ -48,7 +76,7 @@ class Reporter:
             self._messages.print(f"  loaded {escape(model)} ({time.monotonic() - self._started_s:.1f} s)")
 
     def run(self, server: TritonServer, repository: Path) -> int:
-        """Serves until Ctrl-C, SIGTERM or the server's own end; returns the exit code."""
+        """Serves until Ctrl-C, SIGTERM, SIGHUP or the server's own end; returns the exit code."""
         handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
         logger = logging.getLogger("vitriton_server")
         logger.addHandler(handler)
@@ -66,7 +94,8 @@ class Reporter:
             work.add_done_callback(lambda _: events.end())
             by_signal = events.wait()
             if by_signal:
-                self._messages.print("Stopping: requests in flight are answered first; one more signal ends it at once")
+                how = "requests in flight are answered first; a second signal, after one second, ends it at once"
+                self._messages.print(f"Stopping: {how}")
             stopping = pool.submit(server.stop)
             stopping.add_done_callback(lambda _: events.end())
             at_once = self._wait_for_the_end(server, stopping, events)
@@ -78,7 +107,7 @@ class Reporter:
             return 1
         if not stopping.result():
             why = "another signal came" if at_once else "the exit timeout is over (--exit-timeout)"
-            self._messages.print(f"[bold red]Stopped[/] before every request in flight was answered: {why}")
+            self._messages.print(f"[bold red]Stopped[/], and requests in flight may not have been answered: {why}")
             return 1
         self._messages.print("Stopped")
         return 0
@@ -130,7 +159,9 @@ class _Events:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        self._handlers_before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        # Under nohup SIGHUP is ignored, and stays so.
+        taken = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
+        self._handlers_before = {number: signal.signal(number, lambda *_: None) for number in taken}
         return self
 
     def __exit__(

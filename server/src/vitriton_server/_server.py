@@ -16,9 +16,10 @@ from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._drain.drain import drain
 from vitriton_server._errors import AddressError, ServerDied, ServerError, ServerStopped
 from vitriton_server._process.cores import usable_cores
-from vitriton_server._process.failure import ERROR_LINES, StartCrashed, status_text, with_memory
+from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, with_memory
 from vitriton_server._process.guard import clean_up
 from vitriton_server._process.locate import Host, locate
+from vitriton_server._process.log import MAX_LINES, machine_has_gpu, telling
 from vitriton_server._process.memory import Memory, limit_bytes, offer_first, too_little
 from vitriton_server._process.ports import Endpoints, keep_ports, reserve
 from vitriton_server._process.ready import wait_until_ready
@@ -330,7 +331,7 @@ class TritonServer:
                 if restarted is None:
                     return
                 probe = restarted
-        except Exception as exc:  # the watch itself is broken: nobody would notice a dead server any more
+        except BaseException as exc:  # the watch itself is broken: nobody would notice a dead server any more
             _LOG.exception("the watch of the server failed")
             self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(ERROR_LINES))
         finally:
@@ -367,8 +368,7 @@ class TritonServer:
                 return with_memory(reason, memory)
         if self._stopping.is_set():
             return None
-        status = process.exit_status
-        return with_memory(f"tritonserver ended by itself with {status_text(status)}", self._memory.verdict(status))
+        return death(process.exit_status, self._memory.verdict(process.exit_status))
 
     def _delay_s(self, sweep: Sweep, watch: Watch, steps: Steps | None) -> float:
         delays = [sweep.delay_s(), watch.delay_s()]
@@ -377,7 +377,7 @@ class TritonServer:
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
-        log = self.log_tail(ERROR_LINES)
+        log = telling(self.log_tail(MAX_LINES), has_gpu=machine_has_gpu())[-ERROR_LINES:]
         config = keep_ports(self._config, self._known_endpoints())
         while (backoff_s := budget.take()) is not None:
             _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)
@@ -393,6 +393,7 @@ class TritonServer:
             _LOG.warning("restarted; every model is ready again")
             return probe
         limit = self._config.watch
-        times = f"; restarted {limit.max_restarts} times in {limit.restart_window_s:g} s" if limit.restart else ""
-        self._failure = ServerDied(reason + times, log)
+        times = f"restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
+        hint = "with --restart (WatchPolicy.restart) it is started again"
+        self._failure = ServerDied(f"{reason}; {times if limit.restart else hint}", log)
         return None

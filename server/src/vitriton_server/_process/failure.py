@@ -43,6 +43,20 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
     return ServerError(with_memory(text, memory), last)
 
 
+def death(exit_status: int | None, memory: str | None) -> str:
+    """Why a tritonserver that was ready is gone, though this library has not ended it.
+
+    Args:
+        exit_status: tritonserver's, 128 + N for a signal N.
+        memory: what there is to tell of memory.
+    """
+    was_killed = _signal(exit_status) is signal.SIGKILL
+    text = f"tritonserver {'was killed' if was_killed else 'ended by itself'} with {status_text(exit_status)}"
+    if was_killed and memory is None:
+        return f"{text}; it is not known by whom"
+    return with_memory(text, memory)
+
+
 def with_memory(text: str, memory: str | None) -> str:
     """A reason, and what there is to tell of memory."""
     return text if memory is None else f"{text}: {memory}"

@@ -18,6 +18,7 @@ _FAILED = re.compile(
     r": (?P<reason>.*)"
 )
 _USAGE = "Usage: tritonserver"
+_TABLE = ("+--", "| ")
 _UNKNOWN_OPTION = re.compile(r"unrecognized option '(?P<option>[^']+)'")
 _STOPPED = "All models are stopped, unloading models"
 _IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
@@ -60,6 +61,17 @@ def is_problem(line: str, *, has_gpu: bool) -> bool:
     if match is None or match[1] == "I" or any(noise in line for noise in _POLL_NOISE):
         return False
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
+
+
+def telling(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
+    """What may tell why a server has ended: problems and what models print, not the course of its start."""
+    own = [line for line in lines if line.strip() and not line.startswith(_TABLE)]
+    noise = () if has_gpu else _GPU_NOISE
+    return [
+        line
+        for line in own
+        if is_problem(line, has_gpu=has_gpu) or not (_SEVERITY.match(line) or any(each in line for each in noise))
+    ]
 
 
 def machine_has_gpu() -> bool:

@@ -130,7 +130,8 @@ class TritonProcess:
         self.log.add(line)
         if has_stopped(line):
             self.has_stopped.set()
-        with contextlib.suppress(Exception):  # a caller's broken callback must not stop the reading
+        # A caller's broken callback must not stop the reading, without which nothing ever ends; SystemExit too would.
+        with contextlib.suppress(BaseException):
             self._on_line(line)
 
     @property
