@@ -174,7 +174,8 @@ def test_a_folder_in_the_place_of_the_file(checkpoint):
     """It is no config.json."""
     (checkpoint / CONFIG).unlink()
     (checkpoint / CONFIG).mkdir()
-    assert "has no config.json" in refusal(checkpoint)
+    assert "config.json of " in refusal(checkpoint)
+    assert "is a folder, and not a file" in refusal(checkpoint)
 
 
 COMMANDS = {

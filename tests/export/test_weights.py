@@ -1,6 +1,7 @@
 """What decides the weights of an export: every file is read, hashed or refused by name, and no tensor is random."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -183,6 +184,46 @@ def _pickled_code(folder: Path) -> None:
     torch.save({"cls_token": torch.zeros(32, 1000), "more": _Code()}, folder / "pytorch_model.bin")
 
 
+def _saved(content):
+    """A pickle of torch, made of the tensors of the checkpoint."""
+
+    def write(folder: Path) -> None:
+        tensors = load_file(folder / FILE)
+        (folder / FILE).unlink()
+        torch.save(content(tensors), folder / "pytorch_model.bin")
+
+    return write
+
+
+def _dangling(name: str):
+    def link(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("../../blobs/0123")
+
+    return link
+
+
+def _folder(folder: Path) -> None:
+    (folder / FILE).unlink()
+    (folder / FILE).mkdir()
+
+
+def _pipe(folder: Path) -> None:
+    (folder / FILE).unlink()
+    os.mkfifo(folder / FILE)
+
+
+def _dangling_shard(folder: Path) -> None:
+    split(folder)
+    _dangling("model-00001-of-00002.safetensors")(folder)
+
+
+def _shards_of_a_variant(folder: Path) -> None:
+    split(folder).rename(folder / "model.safetensors.index.fp16.json")
+    for path in sorted(folder.glob("model-*.safetensors")):
+        path.rename(folder / path.name.replace("model-", "model.fp16-"))
+
+
 def _config(**entries):
     def write(folder: Path) -> None:
         path = folder / "config.json"
@@ -217,6 +258,25 @@ REFUSED = {
     "no-pickle": (_bin("hello"), "pytorch_model.bin of", "is no file of torch", "download it again"),
     "code": (_pickled_code, "pytorch_model.bin of", "more than tensors", "save_pretrained"),
     "variant": (_variant, "has no weights", "model.fp16.safetensors, a variant", "rename it to model.safetensors"),
+    "list": (_saved(lambda tensors: [torch.zeros(60000)]), "an object of type list", "state_dict()"),
+    "list-small": (_saved(lambda tensors: [1]), "an object of type list", "state_dict()"),
+    "tensor": (_saved(lambda tensors: torch.zeros(60000)), "an object of type Tensor", "state_dict()"),
+    "keys": (_saved(lambda tensors: dict(enumerate(tensors.values()))), "does not hold tensors by their names"),
+    "no-tensors": (_saved(lambda tensors: {"epoch": 3}), "does not hold tensors by their names"),
+    "state-dict": (_saved(lambda tensors: {"epoch": 3, "state_dict": tensors}), "in the entry 'state_dict'; save that"),
+    "model": (_saved(lambda tensors: {"model": tensors, "loss": torch.ones(1)}), "in the entry 'model'; save that"),
+    "dangling": (_dangling(FILE), f"{FILE} of", "is a symbolic link to ../../blobs/0123, which is not there", "cp -rL"),
+    "dangling-config": (_dangling("config.json"), "config.json of", "which is not there"),
+    "dangling-processor": (_dangling("preprocessor_config.json"), "preprocessor_config.json of", "which is not there"),
+    "dangling-shard": (_dangling_shard, "model-00001-of-00002.safetensors of", "which is not there"),
+    "folder": (_folder, f"{FILE} of", "is a folder, and not a file"),
+    "pipe": (_pipe, f"{FILE} of", "is a pipe or a device, and not a file"),
+    "no-index": (
+        lambda folder: split(folder).unlink(),
+        "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, shards without their index",
+        "put model.safetensors.index.json beside them",
+    ),
+    "variant-index": (_shards_of_a_variant, "the index of a variant", "save_pretrained"),
     "tensorflow": (_tensorflow, "has no weights", "tf_model.h5", "save_pretrained"),
     "shard-missing": (
         lambda folder: (split(folder).parent / "model-00001-of-00002.safetensors").unlink(),

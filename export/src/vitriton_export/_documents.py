@@ -65,6 +65,23 @@ def check_downloaded(path: Path, model_id: str) -> None:
         raise ExportError(f"{path.name} of {model_id} is empty; download it again")
 
 
+def check_regular(path: Path, where: str) -> None:
+    """Looks at what has the name of a file and is none. What is not there at all passes.
+
+    Raises:
+        ExportError: it is a link that leads nowhere, a folder, or a device.
+    """
+    name = f"{path.name} of {where}"
+    if path.is_symlink() and not path.exists():
+        raise ExportError(
+            f"{name} is a symbolic link to {path.readlink()}, which is not there; copy the folder with `cp -rL`, which "
+            "copies the files themselves, or download it again"
+        )
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ExportError(f"{name} is {what}, and not a file; put the file in its place")
+
+
 def has_timm_config(folder: Path) -> bool:
     """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
     if (folder / "preprocessor_config.json").is_file():

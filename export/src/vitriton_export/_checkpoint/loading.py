@@ -7,7 +7,7 @@ import logging
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,10 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
         source = fetch_weights(source)
     weights = source.weights or Weights(())
     name, model_class = source.model_id, _class(known)
+    _check_pickles(weights, name)
     with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}", MEND):
         config = _config(source, known)
         _check_size(model_class, config, weights, name)
-    _check_types(weights, name)
     with quiet():
         model, report = _read(model_class, config, source, weights)
     _check_fit(report, name)
@@ -111,8 +111,8 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
         )
 
 
-def _check_types(weights: Weights, name: str) -> None:
-    """As `_weights.find` does for safetensors: numbers of a quantisation would be taken for weights."""
+def _check_pickles(weights: Weights, name: str) -> None:
+    """As `_weights.find` does for safetensors, which cannot hold anything but tensors by name."""
     for path in weights.files:
         if path.suffix == ".safetensors":
             continue
@@ -120,6 +120,7 @@ def _check_types(weights: Weights, name: str) -> None:
             tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
         except Exception:  # transformers reads it next, and `_read` says what is wrong
             return
+        _check_names(tensors, path.name, name)
         quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
         if quantised:
             raise ExportError(
@@ -127,6 +128,30 @@ def _check_types(weights: Weights, name: str) -> None:
                 f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
                 "weights (--precision int8 quantises them)"
             )
+
+
+def _check_names(content: Any, file: str, name: str) -> None:
+    """Refuses what is no dictionary of tensors, or has it one level below, as checkpoints of a training do."""
+    if not isinstance(content, Mapping):
+        raise ExportError(
+            f"{file} of {name} holds an object of type {type(content).__name__}, and not tensors by their names; save "
+            "the model's state_dict(), or write the folder with save_pretrained"
+        )
+    inner = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if inner:
+        raise ExportError(
+            f"{file} of {name} has its weights one level below, in the entry {inner[0]!r}; save that entry alone: "
+            f"torch.save(torch.load(file)[{inner[0]!r}], file)"
+        )
+    if not all(isinstance(key, str) for key in content) or not _has_tensors(content):
+        raise ExportError(
+            f"{file} of {name} does not hold tensors by their names; save the model's state_dict(), or write the "
+            "folder with save_pretrained"
+        )
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:
