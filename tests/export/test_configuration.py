@@ -191,6 +191,8 @@ COMMANDS = {
     "resample": (PROCESSOR, {"resample": "bicubic"}, "`resample` is a number: 0 (nearest), 1 (lanczos), 2 (bilinear)"),
     "size": (PROCESSOR, {"size": {"height": 100_000, "width": 100_000}}, "100000 pixels a side; the most are 4096"),
     "size-huge": (PROCESSOR, {"size": HUGE}, "the most are 4096"),
+    "size-height": (PROCESSOR, {"size": {"height": 4097, "width": 32}}, "4097 pixels a side; the most are 4096"),
+    "size-width": (PROCESSOR, {"size": {"height": 32, "width": 4097}}, "4097 pixels a side; the most are 4096"),
     "size-text": (PROCESSOR, {"size": "large"}, "image processor"),
     "mean": (PROCESSOR, {"image_mean": [float("nan")] * 3}, "a value that is no number"),
     "processor": (PROCESSOR, {"image_processor_type": "NoSuchProcessor", "auto_map": 1}, "the image processor of tiny"),

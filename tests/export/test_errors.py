@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vitriton_export._errors import ExportError, explained, importing, one_line
+from vitriton_export._errors import ExportError, HubError, OptionError, ParityError, explained, importing, one_line
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,14 @@ from vitriton_export._errors import ExportError, explained, importing, one_line
 def test_the_text_of_a_foreign_error(error, text):
     """It is short, on one line, and moves no terminal's cursor."""
     assert one_line(error) == text
+
+
+@pytest.mark.parametrize("error", [ExportError, HubError, ParityError, lambda text: OptionError("name", text)])
+def test_every_error_of_an_export_is_one_printable_line(error):
+    """Control characters, surrogates and separators are shown as Python writes them; all other letters stay."""
+    said = str(error("é \x1b[31m\nx\u2028\udc80 \\ 図"))
+    assert said.endswith("é \\x1b[31m\\nx\\u2028\\udc80 \\ 図")
+    assert said.isprintable()
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), MemoryError(), RecursionError(), AttributeError("y")])

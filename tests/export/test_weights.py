@@ -224,6 +224,11 @@ def _shards_of_a_variant(folder: Path) -> None:
         path.rename(folder / path.name.replace("model-", "model.fp16-"))
 
 
+def _control_in_shard(folder: Path) -> None:
+    index = split(folder)
+    index.write_text(index.read_text().replace("model-00002-of-00002", "\\u001b[2J\\nx"))
+
+
 def _config(**entries):
     def write(folder: Path) -> None:
         path = folder / "config.json"
@@ -283,6 +288,7 @@ REFUSED = {
         "names 1 file that is missing: model-00001-of-00002.safetensors",
     ),
     "shard-stale": (_drop_from_index, "does not hold embeddings.cls_token", "not of one save"),
+    "shard-control": (_control_in_shard, "that is missing: \\x1b[2J\\nx.safetensors"),
     "shard-twice": (_both_hold, "model-00002-of-00002.safetensors", "not of one save"),
     "shard-elsewhere": (_index_elsewhere, "must be beside the index"),
     "index-empty": (lambda folder: split(folder).write_text("{}"), "has no weight_map"),
@@ -339,6 +345,11 @@ NOT_FITTING = {
     "backbone": (_prefixed("net.backbone."), "lacks", "net.backbone.", "rename"),
     "some": (_without("layer.1.", "layers.1."), "lacks", "which would be random"),
     "lora": (_lora, "lora_A.weight", "merge"),
+    "control": (
+        lambda tensors: tensors | {"\x1b[31mred\nline2.lora_A.weight": torch.zeros(2, 32)},
+        "\\x1b[31mred\\nline2.lora_A.weight",
+        "merge",
+    ),
     "shapes": (
         _wider,
         "2 weights do not fit",
@@ -362,6 +373,34 @@ def test_layers_that_the_configuration_leaves_out_are_told(checkpoint):
     (warning,) = plan(checkpoint).checkpoint.warnings
     assert "16 tensors" in warning
     assert "config.json" in warning
+
+
+def test_no_layers_at_all_are_told(checkpoint):
+    """A model of embeddings alone is built, and the warning counts the tensors of all layers."""
+    _config(num_hidden_layers=0)(checkpoint)
+    (warning,) = plan(checkpoint).checkpoint.warnings
+    assert "fewer layers than the weights: 32 tensors" in warning
+
+
+@pytest.mark.parametrize("lacking", ["pooler.dense.bias", "pooler.dense.weight"])
+def test_a_pooler_of_which_a_part_is_missing_is_told(checkpoint, lacking):
+    """The export takes the CLS token, and a warning names what is missing; without any pooler there is none."""
+    rewrite(checkpoint, _without(lacking))
+    planned = plan(checkpoint)
+    assert planned.deployment.pooling == "cls"
+    (warning,) = planned.checkpoint.warnings
+    assert f"lacks {lacking}: the pooler counts as untrained" in warning
+    rewrite(checkpoint, _without("pooler."))
+    assert plan(checkpoint).checkpoint.warnings == ()
+
+
+def test_names_in_a_warning_move_no_cursor(checkpoint, tmp_path):
+    """They are shown with escapes, as in errors."""
+    (checkpoint / "model.\x1b[31mred.safetensors").write_bytes(b"")
+    done = run(app, ["export", str(checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
+    assert done.exit_code == 0, done.output
+    assert "also holds model.\\x1b[31mred.safetensors, which is not read" in done.stderr
+    assert "\x1b[31mred" not in done.stderr
 
 
 def test_a_model_far_larger_than_its_weights_takes_no_memory(checkpoint):

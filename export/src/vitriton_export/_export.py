@@ -18,7 +18,7 @@ from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import quiet
-from vitriton_export._errors import ExportError, explained
+from vitriton_export._errors import ExportError, explained, printable
 from vitriton_export._graph import onnx_export, precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder, pool
@@ -198,7 +198,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        warnings = [*checkpoint.warnings, *_write_graphs(options, plan, staging)]
+        warnings = [printable(each) for each in (*checkpoint.warnings, *_write_graphs(options, plan, staging))]
     with step("Verify against the reference"):
         demanded = gates.gates(
             deployment.precision,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -81,7 +82,11 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
             f"{name} lacks {len(others)} weights of {type(model).__name__}, which would be random: {_few(others)}"
             f"{_prefix(others, report['unexpected_keys'])}"
         )
-    return Loaded(model.eval(), tuple(missing), tuple(_warnings(source, weights, model, report["unexpected_keys"])))
+    warnings = (
+        *_warnings(source, weights, model, report["unexpected_keys"]),
+        *_part_of_pooler(model, missing, pooler, name),
+    )
+    return Loaded(model.eval(), tuple(missing), warnings)
 
 
 def _class(known: Family) -> Any:
@@ -230,11 +235,24 @@ def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collecti
             f"weights are those of {weights.files[0].name}{' and its shards' if len(weights.files) > 1 else ''}"
         )
     forms = {_form(key) for key in model.state_dict()}
-    layers = sorted(key for key in unexpected if _form(key) != key and _form(key) in forms)
+    emptied = tuple(
+        f"{key}." for key, part in model.named_modules() if isinstance(part, nn.ModuleList) and not len(part)
+    )
+    layers = sorted(key for key in unexpected if _form(key) != key and (_form(key) in forms or key.startswith(emptied)))
     if layers:
         yield (
             f"config.json of {source.model_id} has fewer layers than the weights: {len(layers)} tensors are not read, "
             f"as in transformers ({_few(layers)})"
+        )
+
+
+def _part_of_pooler(model: Any, missing: list[str], pooler: tuple[str, ...], name: str) -> Iterator[str]:
+    """A pooler that is missing was never trained; one of which some is missing was, and may have been meant."""
+    own = {key for key in model.state_dict() if pooler and key.startswith(pooler) and not key.endswith(_COUNTED)}
+    if missing and own - set(missing):
+        yield (
+            f"{name} has only a part of its pooler and lacks {_few(missing)}: the pooler counts as untrained, and "
+            "--pooling auto does not use it"
         )
 
 
