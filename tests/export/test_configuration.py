@@ -138,14 +138,17 @@ def _nested(depth: int) -> str:
 TEXTS = {
     "empty": (b"", "is empty"),
     "text": (b"hello", "is not JSON"),
-    "list": (b"[1]", "is no JSON object"),
-    "number": (b"1", "is no JSON object"),
-    "null": (b"null", "is no JSON object"),
+    "list": (b"[1]", "is not a JSON object: it must begin with {"),
+    "number": (b"1", "is not a JSON object: it must begin with {"),
+    "null": (b"null", "is not a JSON object: it must begin with {"),
     "utf-16": ('{"model_type": "vit"}'.encode("utf-16"), "is not JSON"),
     "bom": ('{"model_type": "vit"}'.encode("utf-8-sig"), "is not JSON"),
     "latin-1": ('{"model_type": "vît"}'.encode("latin-1"), "is not JSON"),
-    "deep": (_nested(100_000).encode(), "is not JSON"),
-    "digits": (b'{"model_type": "vit", "hidden_size": ' + b"9" * 10_000 + b"}", "is not JSON"),
+    "deep": (_nested(100_000).encode(), "cannot be read: it is nested too deep"),
+    "digits": (
+        b'{"model_type": "vit", "hidden_size": ' + b"9" * 10_000 + b"}",
+        "cannot be read: a number in it is too long",
+    ),
     "zeros": (bytes(1000), "is not JSON"),
 }
 
@@ -216,7 +219,7 @@ def test_numbers_that_are_none_come_to_nothing(checkpoint, file):
         tensors = load_file(checkpoint / file)
         tensors["embeddings.cls_token"][0, 0, 0] = torch.nan
         save_file(tensors, checkpoint / file, metadata={"format": "pt"})
-    assert "tiny gives values that are no numbers" in refusal(checkpoint)
+    assert "tiny gives NaN or infinity for a black image" in refusal(checkpoint)
 
 
 def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):

@@ -33,10 +33,19 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
     except OSError as exc:
         raise ExportError(f"{name} cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
-        raise ExportError(f"{name} is not JSON: {exc}") from exc
+        raise ExportError(f"{name} {json_fault(exc)}") from exc
     if not isinstance(document, dict):
-        raise ExportError(f"{name} is no JSON object (a list of names and values in braces)")
+        raise ExportError(f"{name} is not a JSON object: it must begin with {{")
     return document
+
+
+def json_fault(exc: ValueError | RecursionError) -> str:
+    """What is wrong with a text that `json` cannot read, as the end of a sentence that has named it."""
+    if isinstance(exc, RecursionError):
+        return "cannot be read: it is nested too deep"
+    if type(exc) is ValueError:  # of Python's own limit for the digits of a number
+        return "cannot be read: a number in it is too long"
+    return f"is not JSON: {exc}"
 
 
 def check_downloaded(path: Path, model_id: str) -> None:

@@ -86,6 +86,7 @@ class _Staged:
     warnings: list[str]
 
 
+@quiet()
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
     """Exports a model to a Triton model repository, once it is proven to compute what transformers computes.
 
@@ -145,8 +146,8 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
     if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
         raise ExportError(
-            f"{checkpoint.source.model_id} gives values that are no numbers for a black image; its weights or its "
-            "config.json are damaged"
+            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; its weights or its config.json "
+            "are damaged"
         )
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),

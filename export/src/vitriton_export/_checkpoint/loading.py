@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +80,14 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
     others = [key for key in missing if not (pooler and key.startswith(pooler))]
     if others:
         raise ExportError(
-            f"{name} lacks {len(others)} weights of {type(model).__name__}, which would be random: {_few(others)}"
+            f"{name} lacks {_count(others, 'weight')} of {type(model).__name__}, which would be random: {_few(others)}"
             f"{_prefix(others, report['unexpected_keys'])}"
         )
-    warnings = (
+    told = (
         *_warnings(source, weights, model, report["unexpected_keys"]),
         *_part_of_pooler(model, missing, pooler, name),
     )
-    return Loaded(model.eval(), tuple(missing), warnings)
+    return Loaded(model.eval(), tuple(missing), told)
 
 
 def _class(known: Family) -> Any:
@@ -129,7 +130,8 @@ def _check_pickles(weights: Weights, name: str) -> None:
         quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
         if quantised:
             raise ExportError(
-                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors are "
+                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors "
+                f"{'is' if len(quantised) == 1 else 'are'} "
                 f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
                 "weights (--precision int8 quantises them)"
             )
@@ -189,15 +191,16 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
     if mismatched:
         sizes = [f"{key} is {tuple(file)} in the file and {tuple(own)} by config.json" for key, file, own in mismatched]
         raise ExportError(
-            f"{len(mismatched)} weights do not fit config.json of {name}: {'; '.join(sizes[:3])}"
+            f"{_count(mismatched, 'weight')} {'does' if len(mismatched) == 1 else 'do'} not fit config.json of {name}: "
+            f"{'; '.join(sizes[:3])}"
             f"{'; …' if len(sizes) > 3 else ''}"
         )
     unexpected = sorted(report["unexpected_keys"])
     unmerged = [key for key in unexpected if _UNMERGED.search(key)]
     if unmerged:
         raise ExportError(
-            f"the weights of {name} hold {len(unmerged)} tensors of an adapter that is not merged: {_few(unmerged)}; "
-            "merge it (merge_and_unload of peft), and export what save_pretrained writes then"
+            f"the weights of {name} hold {_count(unmerged, 'tensor')} of an adapter that is not merged: "
+            f"{_few(unmerged)}; merge it (merge_and_unload of peft), and export what save_pretrained writes then"
         )
     scales = [key for key in unexpected if _SCALES.search(key)]
     if scales:
@@ -221,8 +224,8 @@ def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
         return ""
     start, count = starts.most_common(1)[0]
     return (
-        f"; the file has {count} of them under names that begin with {start!r}: rename them (without it), and save "
-        "the weights again"
+        f"; the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
+        "and save again"
     )
 
 
@@ -241,7 +244,8 @@ def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collecti
     layers = sorted(key for key in unexpected if _form(key) != key and (_form(key) in forms or key.startswith(emptied)))
     if layers:
         yield (
-            f"config.json of {source.model_id} has fewer layers than the weights: {len(layers)} tensors are not read, "
+            f"config.json of {source.model_id} has fewer layers than the weights: {_count(layers, 'tensor')} "
+            f"{'is' if len(layers) == 1 else 'are'} not read, "
             f"as in transformers ({_few(layers)})"
         )
 
@@ -260,18 +264,24 @@ def _form(key: str) -> str:
     return re.sub(r"\b\d+\b", "#", key)
 
 
+def _count(things: Sequence[object], one: str) -> str:
+    return f"{len(things)} {one}{'' if len(things) == 1 else 's'}"
+
+
 def _few(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' notices and bars off the terminal; what matters in them is in the loading report."""
+    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; what matters is told."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bar:

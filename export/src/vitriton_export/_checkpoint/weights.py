@@ -61,9 +61,9 @@ def check_adapter(folder: Path, where: str) -> None:
         return
     base = _documents.read(folder / ADAPTER, where).get("base_model_name_or_path")
     raise ExportError(
-        f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it: "
-        f"PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(merged), where model is "
-        f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'}, and export the folder `merged`"
+        f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it into "
+        f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'} with merge_and_unload() of peft, "
+        "as docs/export.md#merging-an-adapter shows, and export what that saves"
     )
 
 
@@ -165,7 +165,8 @@ def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) 
     quantised = [name for name, dtype in types.items() if _QUANTISED.fullmatch(dtype)]
     if quantised:
         raise ExportError(
-            f"{path.name} of {where} is quantised: {len(quantised)} of {len(types)} tensors are {types[quantised[0]]} "
+            f"{path.name} of {where} is quantised: {len(quantised)} of {len(types)} tensors "
+            f"{'is' if len(quantised) == 1 else 'are'} {types[quantised[0]]} "
             f"({_few(quantised)}); export the original weights (--precision int8 quantises them)"
         )
 
