@@ -210,6 +210,13 @@ def test_the_command_names_the_entry(checkpoint, case):
     assert message in refusal(checkpoint)
 
 
+def test_the_patches_of_naflex_are_no_side_of_an_image(family, tmp_path):
+    """More than 4096 of them are fine; only the number of pixels counts."""
+    folder = shutil.copytree(family("siglip2_vision_model"), tmp_path / "naflex")
+    edit(folder, PROCESSOR, max_num_patches=5000)
+    assert outline(sources.find(str(folder), None)).spec.height == 5001
+
+
 @pytest.mark.parametrize("file", [CONFIG, "model.safetensors"])
 def test_numbers_that_are_none_come_to_nothing(checkpoint, file):
     """What makes an output NaN, an entry or a weight, is not shipped."""
