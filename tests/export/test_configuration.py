@@ -138,14 +138,17 @@ def _nested(depth: int) -> str:
 TEXTS = {
     "empty": (b"", "is empty"),
     "text": (b"hello", "is not JSON"),
-    "list": (b"[1]", "is no JSON object"),
-    "number": (b"1", "is no JSON object"),
-    "null": (b"null", "is no JSON object"),
+    "list": (b"[1]", "is not a JSON object: it must begin with {"),
+    "number": (b"1", "is not a JSON object: it must begin with {"),
+    "null": (b"null", "is not a JSON object: it must begin with {"),
     "utf-16": ('{"model_type": "vit"}'.encode("utf-16"), "is not JSON"),
     "bom": ('{"model_type": "vit"}'.encode("utf-8-sig"), "is not JSON"),
     "latin-1": ('{"model_type": "vît"}'.encode("latin-1"), "is not JSON"),
-    "deep": (_nested(100_000).encode(), "is not JSON"),
-    "digits": (b'{"model_type": "vit", "hidden_size": ' + b"9" * 10_000 + b"}", "is not JSON"),
+    "deep": (_nested(100_000).encode(), "cannot be read: it is nested too deep"),
+    "digits": (
+        b'{"model_type": "vit", "hidden_size": ' + b"9" * 10_000 + b"}",
+        "cannot be read: a number in it is too long",
+    ),
     "zeros": (bytes(1000), "is not JSON"),
 }
 
@@ -174,7 +177,8 @@ def test_a_folder_in_the_place_of_the_file(checkpoint):
     """It is no config.json."""
     (checkpoint / CONFIG).unlink()
     (checkpoint / CONFIG).mkdir()
-    assert "has no config.json" in refusal(checkpoint)
+    assert "config.json of " in refusal(checkpoint)
+    assert "is a folder, and not a file" in refusal(checkpoint)
 
 
 COMMANDS = {
@@ -190,6 +194,8 @@ COMMANDS = {
     "resample": (PROCESSOR, {"resample": "bicubic"}, "`resample` is a number: 0 (nearest), 1 (lanczos), 2 (bilinear)"),
     "size": (PROCESSOR, {"size": {"height": 100_000, "width": 100_000}}, "100000 pixels a side; the most are 4096"),
     "size-huge": (PROCESSOR, {"size": HUGE}, "the most are 4096"),
+    "size-height": (PROCESSOR, {"size": {"height": 4097, "width": 32}}, "4097 pixels a side; the most are 4096"),
+    "size-width": (PROCESSOR, {"size": {"height": 32, "width": 4097}}, "4097 pixels a side; the most are 4096"),
     "size-text": (PROCESSOR, {"size": "large"}, "image processor"),
     "mean": (PROCESSOR, {"image_mean": [float("nan")] * 3}, "a value that is no number"),
     "processor": (PROCESSOR, {"image_processor_type": "NoSuchProcessor", "auto_map": 1}, "the image processor of tiny"),
@@ -204,6 +210,13 @@ def test_the_command_names_the_entry(checkpoint, case):
     assert message in refusal(checkpoint)
 
 
+def test_the_patches_of_naflex_are_no_side_of_an_image(family, tmp_path):
+    """More than 4096 of them are fine; only the number of pixels counts."""
+    folder = shutil.copytree(family("siglip2_vision_model"), tmp_path / "naflex")
+    edit(folder, PROCESSOR, max_num_patches=5000)
+    assert outline(sources.find(str(folder), None)).spec.height == 5001
+
+
 @pytest.mark.parametrize("file", [CONFIG, "model.safetensors"])
 def test_numbers_that_are_none_come_to_nothing(checkpoint, file):
     """What makes an output NaN, an entry or a weight, is not shipped."""
@@ -213,7 +226,7 @@ def test_numbers_that_are_none_come_to_nothing(checkpoint, file):
         tensors = load_file(checkpoint / file)
         tensors["embeddings.cls_token"][0, 0, 0] = torch.nan
         save_file(tensors, checkpoint / file, metadata={"format": "pt"})
-    assert "tiny gives values that are no numbers" in refusal(checkpoint)
+    assert "tiny gives NaN or infinity for a black image" in refusal(checkpoint)
 
 
 def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):

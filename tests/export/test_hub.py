@@ -152,7 +152,30 @@ def test_no_network(find):
     error = find("org/model", HF_ENDPOINT="http://127.0.0.1:9")
     assert "is not in the local cache and http://127.0.0.1:9 cannot be reached" in error
     assert "or give a checkpoint's folder" in error
-    assert "HF_HUB_OFFLINE is set" in find("org/model", HF_HUB_OFFLINE="1")
+    assert "check the network, point HF_ENDPOINT at a mirror, or give" in error
+    proxied = find("org/model", HF_ENDPOINT="http://127.0.0.1:9", HTTPS_PROXY="http://127.0.0.1:9")
+    assert "check the network and HTTPS_PROXY, point HF_ENDPOINT at a mirror, or give" in proxied
+
+
+@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_without_the_model(find, setting):
+    """The error says which setting to take away, and nothing of a network that nobody asked."""
+    error = find("org/model", **{setting: "1"})
+    assert f"{setting} is set; unset it to download the model, or give a checkpoint's folder" in error
+    assert "network" not in error
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(404, "answers 404 (not found); check that HF_ENDPOINT is"), (410, "answers 410"), (500, "try again later")],
+)
+def test_a_mirror_that_answers_with_an_error(find, tiny_vit_checkpoint, status, advice):
+    """It was reached: the error gives the status, and says what to check."""
+    with hub.serve(hub.Hub(tiny_vit_checkpoint, status=status)) as server:
+        error = find("org/model", HF_ENDPOINT=server.url)
+    assert advice in error
+    assert f"{server.url} answers {status}" in error
+    assert "cannot be reached" not in error
 
 
 def test_no_hub_id_at_all(find):

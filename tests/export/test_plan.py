@@ -117,7 +117,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
     ("config", "message"),
     [
         ("not json", "is not JSON"),
-        ("[]", "is no JSON object"),
+        ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
         ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
         ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames and no single image"),

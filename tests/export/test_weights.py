@@ -1,6 +1,7 @@
 """What decides the weights of an export: every file is read, hashed or refused by name, and no tensor is random."""
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -73,8 +74,10 @@ def test_an_adapter_is_refused_by_name(checkpoint):
     (checkpoint / "config.json").unlink()
     for said in (beside, refusal(checkpoint)):
         assert "adapter_config.json" in said
-        assert "merge_and_unload" in said
-        assert "'google/vit-base-patch16-224'" in said
+        assert (
+            "merge it into 'google/vit-base-patch16-224' with merge_and_unload() of peft, as docs/export.md#merging"
+            in said
+        )
 
 
 def test_an_adapter_is_another_checkpoint_for_skip_existing(checkpoint, tmp_path):
@@ -183,6 +186,45 @@ def _pickled_code(folder: Path) -> None:
     torch.save({"cls_token": torch.zeros(32, 1000), "more": _Code()}, folder / "pytorch_model.bin")
 
 
+def _saved(content):
+    """A pickle of torch, made of the tensors of the checkpoint."""
+
+    def write(folder: Path) -> None:
+        tensors = load_file(folder / FILE)
+        (folder / FILE).unlink()
+        torch.save(content(tensors), folder / "pytorch_model.bin")
+
+    return write
+
+
+def _dangling(name: str):
+    def link(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to("../../blobs/0123")
+
+    return link
+
+
+def _replaced(make):
+    return lambda folder: ((folder / FILE).unlink(), make(folder / FILE))
+
+
+def _dangling_shard(folder: Path) -> None:
+    split(folder)
+    _dangling("model-00001-of-00002.safetensors")(folder)
+
+
+def _shards_of_a_variant(folder: Path) -> None:
+    split(folder).rename(folder / "model.safetensors.index.fp16.json")
+    for path in sorted(folder.glob("model-*.safetensors")):
+        path.rename(folder / path.name.replace("model-", "model.fp16-"))
+
+
+def _control_in_shard(folder: Path) -> None:
+    index = split(folder)
+    index.write_text(index.read_text().replace("model-00002-of-00002", "\\u001b[2J\\nx"))
+
+
 def _config(**entries):
     def write(folder: Path) -> None:
         path = folder / "config.json"
@@ -217,12 +259,32 @@ REFUSED = {
     "no-pickle": (_bin("hello"), "pytorch_model.bin of", "is no file of torch", "download it again"),
     "code": (_pickled_code, "pytorch_model.bin of", "more than tensors", "save_pretrained"),
     "variant": (_variant, "has no weights", "model.fp16.safetensors, a variant", "rename it to model.safetensors"),
+    "list": (_saved(lambda tensors: [torch.zeros(60000)]), "an object of type list", "state_dict()"),
+    "list-small": (_saved(lambda tensors: [1]), "an object of type list", "state_dict()"),
+    "tensor": (_saved(lambda tensors: torch.zeros(60000)), "an object of type Tensor", "state_dict()"),
+    "keys": (_saved(lambda tensors: dict(enumerate(tensors.values()))), "does not hold tensors by their names"),
+    "no-tensors": (_saved(lambda tensors: {"epoch": 3}), "does not hold tensors by their names"),
+    "state-dict": (_saved(lambda tensors: {"epoch": 3, "state_dict": tensors}), "in the entry 'state_dict'; save that"),
+    "model": (_saved(lambda tensors: {"model": tensors, "loss": torch.ones(1)}), "in the entry 'model'; save that"),
+    "dangling": (_dangling(FILE), f"{FILE} of", "is a symbolic link to ../../blobs/0123, which is not there", "cp -rL"),
+    "dangling-config": (_dangling("config.json"), "config.json of", "which is not there"),
+    "dangling-processor": (_dangling("preprocessor_config.json"), "preprocessor_config.json of", "which is not there"),
+    "dangling-shard": (_dangling_shard, "model-00001-of-00002.safetensors of", "which is not there"),
+    "folder": (_replaced(Path.mkdir), f"{FILE} of", "is a folder, and not a file"),
+    "pipe": (_replaced(os.mkfifo), f"{FILE} of", "is a pipe or a device, and not a file"),
+    "no-index": (
+        lambda folder: split(folder).unlink(),
+        "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, shards without their index",
+        "put model.safetensors.index.json beside them",
+    ),
+    "variant-index": (_shards_of_a_variant, "the index of a variant", "save_pretrained"),
     "tensorflow": (_tensorflow, "has no weights", "tf_model.h5", "save_pretrained"),
     "shard-missing": (
         lambda folder: (split(folder).parent / "model-00001-of-00002.safetensors").unlink(),
         "names 1 file that is missing: model-00001-of-00002.safetensors",
     ),
     "shard-stale": (_drop_from_index, "does not hold embeddings.cls_token", "not of one save"),
+    "shard-control": (_control_in_shard, "that is missing: \\x1b[2J\\nx.safetensors"),
     "shard-twice": (_both_hold, "model-00002-of-00002.safetensors", "not of one save"),
     "shard-elsewhere": (_index_elsewhere, "must be beside the index"),
     "index-empty": (lambda folder: split(folder).write_text("{}"), "has no weight_map"),
@@ -273,12 +335,18 @@ def _without(*parts: str):
 
 
 NOT_FITTING = {
-    "module": (_prefixed("module."), "lacks", "module.", "rename"),
-    "peft": (_prefixed("base_model.model."), "lacks", "base_model.model.", "rename"),
-    "compiled": (_prefixed("_orig_mod."), "lacks", "_orig_mod.", "rename"),
-    "backbone": (_prefixed("net.backbone."), "lacks", "net.backbone.", "rename"),
+    "module": (_prefixed("module."), "lacks", "module.", "remove this prefix"),
+    "peft": (_prefixed("base_model.model."), "lacks", "base_model.model.", "remove this prefix"),
+    "compiled": (_prefixed("_orig_mod."), "lacks", "_orig_mod.", "remove this prefix"),
+    "backbone": (_prefixed("net.backbone."), "lacks", "net.backbone.", "remove this prefix"),
     "some": (_without("layer.1.", "layers.1."), "lacks", "which would be random"),
-    "lora": (_lora, "lora_A.weight", "merge"),
+    "one": (_without("embeddings.cls_token"), "lacks 1 weight of"),
+    "lora": (_lora, "hold 1 tensor of", "lora_A.weight", "merge"),
+    "control": (
+        lambda tensors: tensors | {"\x1b[31mred\nline2.lora_A.weight": torch.zeros(2, 32)},
+        "\\x1b[31mred\\nline2.lora_A.weight",
+        "merge",
+    ),
     "shapes": (
         _wider,
         "2 weights do not fit",
@@ -302,6 +370,25 @@ def test_layers_that_the_configuration_leaves_out_are_told(checkpoint):
     (warning,) = plan(checkpoint).checkpoint.warnings
     assert "16 tensors" in warning
     assert "config.json" in warning
+
+
+def test_no_layers_at_all_are_told(checkpoint):
+    """A model of embeddings alone is built, and the warning counts the tensors of all layers."""
+    _config(num_hidden_layers=0)(checkpoint)
+    (warning,) = plan(checkpoint).checkpoint.warnings
+    assert "fewer layers than the weights: 32 tensors" in warning
+
+
+@pytest.mark.parametrize("lacking", ["pooler.dense.bias", "pooler.dense.weight"])
+def test_a_pooler_of_which_a_part_is_missing_is_told(checkpoint, lacking):
+    """The export takes the CLS token, and a warning names what is missing; without any pooler there is none."""
+    rewrite(checkpoint, _without(lacking))
+    planned = plan(checkpoint)
+    assert planned.deployment.pooling == "cls"
+    (warning,) = planned.checkpoint.warnings
+    assert f"lacks {lacking}: the pooler counts as untrained" in warning
+    rewrite(checkpoint, _without("pooler."))
+    assert plan(checkpoint).checkpoint.warnings == ()
 
 
 def test_a_model_far_larger_than_its_weights_takes_no_memory(checkpoint):

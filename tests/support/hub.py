@@ -22,12 +22,14 @@ class Hub:
         folder: its files.
         token: what a request must bear; None lets everybody in.
         gated: answer as for a model whose terms were not accepted.
+        status: the answer to everything, as of a server that is no hub; None is a hub.
         requests: the paths that were asked for.
     """
 
     folder: Path
     token: str | None = None
     gated: bool = False
+    status: int | None = None
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -63,7 +65,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def _answer(self) -> None:
             path = self.path.split("?")[0]
             hub.requests.append(path)
-            if hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            if hub.status is not None:
+                self._send(hub.status, b"", {})
+            elif hub.token is not None and self.headers.get("Authorization") != f"Bearer {hub.token}":
                 self._send(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
             elif hub.gated:
                 self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})

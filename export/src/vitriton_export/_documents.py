@@ -33,10 +33,19 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
     except OSError as exc:
         raise ExportError(f"{name} cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
-        raise ExportError(f"{name} is not JSON: {exc}") from exc
+        raise ExportError(f"{name} {json_fault(exc)}") from exc
     if not isinstance(document, dict):
-        raise ExportError(f"{name} is no JSON object (a list of names and values in braces)")
+        raise ExportError(f"{name} is not a JSON object: it must begin with {{")
     return document
+
+
+def json_fault(exc: ValueError | RecursionError) -> str:
+    """What is wrong with a text that `json` cannot read, as the end of a sentence that has named it."""
+    if isinstance(exc, RecursionError):
+        return "cannot be read: it is nested too deep"
+    if type(exc) is ValueError:  # of Python's own limit for the digits of a number
+        return "cannot be read: a number in it is too long"
+    return f"is not JSON: {exc}"
 
 
 def check_downloaded(path: Path, model_id: str) -> None:
@@ -63,6 +72,23 @@ def check_downloaded(path: Path, model_id: str) -> None:
         )
     if not start:
         raise ExportError(f"{path.name} of {model_id} is empty; download it again")
+
+
+def check_regular(path: Path, where: str) -> None:
+    """Looks at what has the name of a file and is none. What is not there at all passes.
+
+    Raises:
+        ExportError: it is a link that leads nowhere, a folder, or a device.
+    """
+    name = f"{path.name} of {where}"
+    if path.is_symlink() and not path.exists():
+        raise ExportError(
+            f"{name} is a symbolic link to {path.readlink()}, which is not there; copy the folder with `cp -rL`, which "
+            "copies the files themselves, or download it again"
+        )
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ExportError(f"{name} is {what}, and not a file; put the file in its place")
 
 
 def has_timm_config(folder: Path) -> bool:

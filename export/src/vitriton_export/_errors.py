@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 
 class ExportError(Exception):
-    """The export did not happen, and the repository is as it was. The text says what is wrong and what to do."""
+    """The export did not happen, and the repository is as it was. The text says what is wrong and what to do.
+
+    It is one line that moves no terminal's cursor, whatever names of a checkpoint are in it.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class OptionError(ExportError):
@@ -22,7 +28,7 @@ class OptionError(ExportError):
     def __init__(self, option: str, wrong: str) -> None:
         super().__init__(f"{option} {wrong}")
         self.option = option
-        self.wrong = wrong
+        self.wrong = printable(wrong)
 
     @property
     def flag(self) -> str:
@@ -36,6 +42,11 @@ class HubError(ExportError):
 
 class ParityError(ExportError):
     """What was exported does not compute what the reference computes."""
+
+
+def printable(text: str) -> str:
+    """The text, with an escape as Python writes it for each character that a terminal would not show."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def one_line(exc: BaseException) -> str:

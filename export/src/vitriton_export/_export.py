@@ -18,7 +18,7 @@ from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import quiet
-from vitriton_export._errors import ExportError, explained
+from vitriton_export._errors import ExportError, explained, printable
 from vitriton_export._graph import onnx_export, precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder, pool
@@ -86,6 +86,7 @@ class _Staged:
     warnings: list[str]
 
 
+@quiet()
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
     """Exports a model to a Triton model repository, once it is proven to compute what transformers computes.
 
@@ -145,8 +146,8 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
     if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
         raise ExportError(
-            f"{checkpoint.source.model_id} gives values that are no numbers for a black image; its weights or its "
-            "config.json are damaged"
+            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; its weights or its config.json "
+            "are damaged"
         )
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),
@@ -198,7 +199,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        warnings = [*checkpoint.warnings, *_write_graphs(options, plan, staging)]
+        warnings = [printable(each) for each in (*checkpoint.warnings, *_write_graphs(options, plan, staging))]
     with step("Verify against the reference"):
         demanded = gates.gates(
             deployment.precision,

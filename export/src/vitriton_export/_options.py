@@ -18,6 +18,7 @@ from vitriton.preprocessing import (
     Limits,
 )
 
+from vitriton_export._documents import json_fault
 from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._serving import Accelerator, Device, Serving
 
@@ -196,8 +197,8 @@ class ExportOptions:
             return dict(self.image_processor_kwargs)
         try:
             settings = json.loads(self.image_processor_kwargs)
-        except ValueError as exc:
-            raise OptionError("image_processor_kwargs", f"is not JSON: {exc}") from exc
+        except (ValueError, RecursionError) as exc:
+            raise OptionError("image_processor_kwargs", json_fault(exc)) from exc
         if not isinstance(settings, dict):
             raise OptionError(
                 "image_processor_kwargs",

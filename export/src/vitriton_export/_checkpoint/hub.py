@@ -50,13 +50,10 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
     except errors.HFValidationError as exc:
         raise ExportError(f"{model!r} is neither a folder nor a hub id (namespace/name)") from exc
     except errors.LocalEntryNotFoundError as exc:
-        reason = "HF_HUB_OFFLINE is set" if offline else f"{endpoint} cannot be reached ({_text(exc.__cause__ or exc)})"
-        raise HubError(
-            f"{model}{at} is not in the local cache and {reason}; check "
-            f"{', '.join(['the network', *_proxies()])}, point HF_ENDPOINT at a mirror, or give a checkpoint's folder"
-        ) from exc
+        reason = _offline() if offline else _unanswered(exc.__cause__ or exc, endpoint)
+        raise HubError(f"{model}{at} is not in the local cache and {reason}, or give a checkpoint's folder") from exc
     except (errors.HfHubHTTPError, OSError) as exc:
-        status = getattr(getattr(exc, "response", None), "status_code", None)
+        status = _status(exc)
         if status in (401, 403):
             raise ExportError(
                 f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
@@ -83,10 +80,43 @@ def file_names(model: str, revision: str) -> list[str]:
         return []
 
 
+def _offline() -> str:
+    """The setting that keeps the hub from being asked, and what to do."""
+    given = (name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name))
+    return f"{next(given, 'HF_HUB_OFFLINE')} is set; unset it to download the model"
+
+
+def _unanswered(exc: BaseException, endpoint: str) -> str:
+    """Why the hub did not give the list of files, and what to do."""
+    status = _status(exc)
+    if status == 404:
+        return (
+            f"{endpoint} answers 404 (not found); check that HF_ENDPOINT is the address of a hub or a mirror, and that "
+            "it has the model"
+        )
+    if status is not None:
+        return f"{endpoint} answers {status} ({_text(exc)}); try again later, point HF_ENDPOINT at a mirror"
+    return (
+        f"{endpoint} cannot be reached ({_text(exc)}); check {_all(['the network', *_proxies()])}, point HF_ENDPOINT "
+        "at a mirror"
+    )
+
+
+def _status(exc: BaseException) -> int | None:
+    """Of the hub's answer, where it gave one."""
+    status = getattr(getattr(exc, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _all(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _advice() -> str:
     """What to look at: the settings that are there."""
     given = _proxies() + [name for name in (*_CERTIFICATES, "HF_ENDPOINT", "HF_TOKEN") if os.environ.get(name)]
-    return f"; check {', '.join(given)}, or give a checkpoint's folder" if given else ""
+    return f"; check {_all(given)}, or give a checkpoint's folder" if given else ""
 
 
 def _proxies() -> list[str]:

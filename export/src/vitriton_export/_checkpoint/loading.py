@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -62,10 +64,10 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
         source = fetch_weights(source)
     weights = source.weights or Weights(())
     name, model_class = source.model_id, _class(known)
+    _check_pickles(weights, name)
     with quiet(), explained(f"transformers cannot build a {known.model or 'model'} by config.json of {name}", MEND):
         config = _config(source, known)
         _check_size(model_class, config, weights, name)
-    _check_types(weights, name)
     with quiet():
         model, report = _read(model_class, config, source, weights)
     _check_fit(report, name)
@@ -78,10 +80,14 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
     others = [key for key in missing if not (pooler and key.startswith(pooler))]
     if others:
         raise ExportError(
-            f"{name} lacks {len(others)} weights of {type(model).__name__}, which would be random: {_few(others)}"
+            f"{name} lacks {_count(others, 'weight')} of {type(model).__name__}, which would be random: {_few(others)}"
             f"{_prefix(others, report['unexpected_keys'])}"
         )
-    return Loaded(model.eval(), tuple(missing), tuple(_warnings(source, weights, model, report["unexpected_keys"])))
+    told = (
+        *_warnings(source, weights, model, report["unexpected_keys"]),
+        *_part_of_pooler(model, missing, pooler, name),
+    )
+    return Loaded(model.eval(), tuple(missing), told)
 
 
 def _class(known: Family) -> Any:
@@ -111,8 +117,8 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
         )
 
 
-def _check_types(weights: Weights, name: str) -> None:
-    """As `_weights.find` does for safetensors: numbers of a quantisation would be taken for weights."""
+def _check_pickles(weights: Weights, name: str) -> None:
+    """As `_weights.find` does for safetensors, which cannot hold anything but tensors by name."""
     for path in weights.files:
         if path.suffix == ".safetensors":
             continue
@@ -120,13 +126,39 @@ def _check_types(weights: Weights, name: str) -> None:
             tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
         except Exception:  # transformers reads it next, and `_read` says what is wrong
             return
+        _check_names(tensors, path.name, name)
         quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
         if quantised:
             raise ExportError(
-                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors are "
+                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors "
+                f"{'is' if len(quantised) == 1 else 'are'} "
                 f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
                 "weights (--precision int8 quantises them)"
             )
+
+
+def _check_names(content: Any, file: str, name: str) -> None:
+    """Refuses what is no dictionary of tensors, or has it one level below, as checkpoints of a training do."""
+    if not isinstance(content, Mapping):
+        raise ExportError(
+            f"{file} of {name} holds an object of type {type(content).__name__}, and not tensors by their names; save "
+            "the model's state_dict(), or write the folder with save_pretrained"
+        )
+    inner = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
+    if inner:
+        raise ExportError(
+            f"{file} of {name} has its weights one level below, in the entry {inner[0]!r}; save that entry alone: "
+            f"torch.save(torch.load(file)[{inner[0]!r}], file)"
+        )
+    if not all(isinstance(key, str) for key in content) or not _has_tensors(content):
+        raise ExportError(
+            f"{file} of {name} does not hold tensors by their names; save the model's state_dict(), or write the "
+            "folder with save_pretrained"
+        )
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:
@@ -159,15 +191,16 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
     if mismatched:
         sizes = [f"{key} is {tuple(file)} in the file and {tuple(own)} by config.json" for key, file, own in mismatched]
         raise ExportError(
-            f"{len(mismatched)} weights do not fit config.json of {name}: {'; '.join(sizes[:3])}"
+            f"{_count(mismatched, 'weight')} {'does' if len(mismatched) == 1 else 'do'} not fit config.json of {name}: "
+            f"{'; '.join(sizes[:3])}"
             f"{'; …' if len(sizes) > 3 else ''}"
         )
     unexpected = sorted(report["unexpected_keys"])
     unmerged = [key for key in unexpected if _UNMERGED.search(key)]
     if unmerged:
         raise ExportError(
-            f"the weights of {name} hold {len(unmerged)} tensors of an adapter that is not merged: {_few(unmerged)}; "
-            "merge it (merge_and_unload of peft), and export what save_pretrained writes then"
+            f"the weights of {name} hold {_count(unmerged, 'tensor')} of an adapter that is not merged: "
+            f"{_few(unmerged)}; merge it (merge_and_unload of peft), and export what save_pretrained writes then"
         )
     scales = [key for key in unexpected if _SCALES.search(key)]
     if scales:
@@ -191,8 +224,8 @@ def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
         return ""
     start, count = starts.most_common(1)[0]
     return (
-        f"; the file has {count} of them under names that begin with {start!r}: rename them (without it), and save "
-        "the weights again"
+        f"; the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
+        "and save again"
     )
 
 
@@ -205,16 +238,34 @@ def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collecti
             f"weights are those of {weights.files[0].name}{' and its shards' if len(weights.files) > 1 else ''}"
         )
     forms = {_form(key) for key in model.state_dict()}
-    layers = sorted(key for key in unexpected if _form(key) != key and _form(key) in forms)
+    emptied = tuple(
+        f"{key}." for key, part in model.named_modules() if isinstance(part, nn.ModuleList) and not len(part)
+    )
+    layers = sorted(key for key in unexpected if _form(key) != key and (_form(key) in forms or key.startswith(emptied)))
     if layers:
         yield (
-            f"config.json of {source.model_id} has fewer layers than the weights: {len(layers)} tensors are not read, "
+            f"config.json of {source.model_id} has fewer layers than the weights: {_count(layers, 'tensor')} "
+            f"{'is' if len(layers) == 1 else 'are'} not read, "
             f"as in transformers ({_few(layers)})"
+        )
+
+
+def _part_of_pooler(model: Any, missing: list[str], pooler: tuple[str, ...], name: str) -> Iterator[str]:
+    """A pooler that is missing was never trained; one of which some is missing was, and may have been meant."""
+    own = {key for key in model.state_dict() if pooler and key.startswith(pooler) and not key.endswith(_COUNTED)}
+    if missing and own - set(missing):
+        yield (
+            f"{name} has only a part of its pooler and lacks {_few(missing)}: the pooler counts as untrained, and "
+            "--pooling auto does not use it"
         )
 
 
 def _form(key: str) -> str:
     return re.sub(r"\b\d+\b", "#", key)
+
+
+def _count(things: Sequence[object], one: str) -> str:
+    return f"{len(things)} {one}{'' if len(things) == 1 else 's'}"
 
 
 def _few(names: list[str]) -> str:
@@ -223,12 +274,14 @@ def _few(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' notices and bars off the terminal; what matters in them is in the loading report."""
+    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; what matters is told."""
     verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bar:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vitriton_export import _documents
 from vitriton_export._checkpoint import hub
 from vitriton_export._checkpoint import weights as _weights
 from vitriton_export._checkpoint.weights import Weights
@@ -60,6 +61,7 @@ def find(model: str, revision: str | None) -> Source:
         folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
         source = Source(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
+    _documents.check_regular(source.folder / "config.json", source.where)
     if not (source.folder / "config.json").is_file():
         raise ExportError(f"{source.where} is no checkpoint: it has no config.json; write one with save_pretrained")
     return source
@@ -100,6 +102,8 @@ def check_image_processor(source: Source) -> None:
     Raises:
         ExportError: they are not.
     """
+    for name in PROCESSORS:
+        _documents.check_regular(source.folder / name, source.where)
     if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
         raise ExportError(
             f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "

@@ -24,6 +24,8 @@ ADAPTER = "adapter_config.json"
 # Files of weights by their names, and those that transformers' distributed checkpoints have, which it would prefer.
 _NAMED = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin)(\.index\.json)?")
 _ELSEWHERE = re.compile(r".+\.(safetensors|bin|h5|msgpack|gguf|onnx|pt|pth|ckpt|npz)")
+_SHARD = re.compile(r"(model|pytorch_model)(\.\w+)?-\d+-of-\d+(\.\w+)?\.(safetensors|bin)")
+_INDEX = re.compile(r"(model|pytorch_model)\b.*\.index\b.*\.json")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 # Types of tensors that are numbers of a quantisation: to be read with scales that stand elsewhere
 _QUANTISED = re.compile(r"[IU][48]|F[468](_.*)?")
@@ -59,9 +61,9 @@ def check_adapter(folder: Path, where: str) -> None:
         return
     base = _documents.read(folder / ADAPTER, where).get("base_model_name_or_path")
     raise ExportError(
-        f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it: "
-        f"PeftModel.from_pretrained(model, folder).merge_and_unload().save_pretrained(merged), where model is "
-        f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'}, and export the folder `merged`"
+        f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it into "
+        f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'} with merge_and_unload() of peft, "
+        "as docs/export.md#merging-an-adapter shows, and export what that saves"
     )
 
 
@@ -118,9 +120,13 @@ def find(folder: Path, where: str, others: list[str] | None = None) -> Weights:
         raise ExportError(f"{where} holds a distributed checkpoint ({distributed[0]}); write one with save_pretrained")
     start = entry(folder)
     if start is None:
+        for name in ENTRIES:
+            _documents.check_regular(folder / name, where)
         raise ExportError(f"{where} has no weights: none of {', '.join(ENTRIES)}{_instead(others or names)}")
     named = shards(start, where) if start.name.endswith(".index.json") else {start.name: []}
     files = tuple(folder / name for name in sorted(named))
+    for path in files:
+        _documents.check_regular(path, where)
     absent = [path.name for path in files if not path.is_file()]
     if absent:
         raise ExportError(
@@ -159,7 +165,8 @@ def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) 
     quantised = [name for name, dtype in types.items() if _QUANTISED.fullmatch(dtype)]
     if quantised:
         raise ExportError(
-            f"{path.name} of {where} is quantised: {len(quantised)} of {len(types)} tensors are {types[quantised[0]]} "
+            f"{path.name} of {where} is quantised: {len(quantised)} of {len(types)} tensors "
+            f"{'is' if len(quantised) == 1 else 'are'} {types[quantised[0]]} "
             f"({_few(quantised)}); export the original weights (--precision int8 quantises them)"
         )
 
@@ -168,13 +175,25 @@ def _instead(names: list[str]) -> str:
     """What there is in the place of the weights, and what to do with it."""
     found = [name for name in names if _ELSEWHERE.fullmatch(name)]
     variants = [name for name in found if _NAMED.fullmatch(name)]
+    parts = [name for name in variants if _SHARD.fullmatch(name)]
+    if parts and parts == variants:
+        index = next((name for name in names if _INDEX.fullmatch(name)), None)
+        if index is not None:
+            return f"; it has {index}, the index of a variant: load that variant, and write it with save_pretrained"
+        plain = _plain(parts[0])
+        return f"; it has {_few(parts)}, shards without their index: put {plain}.index.json beside them"
+    variants = [name for name in variants if name not in parts]
     if variants:
-        *_, suffix = variants[0].split(".")
-        plain = f"{'model' if suffix == 'safetensors' else 'pytorch_model'}.{suffix}"
+        plain = _plain(variants[0])
         return f"; it has {_few(variants)}, a variant: rename it to {plain} in a folder of your own, and export that"
     if found:
         return f"; it has {_few(found)}, of another format: load that and write it with save_pretrained"
     return ""
+
+
+def _plain(name: str) -> str:
+    suffix = name.rpartition(".")[2]
+    return f"{'model' if suffix == 'safetensors' else 'pytorch_model'}.{suffix}"
 
 
 def _few(names: list[str]) -> str:

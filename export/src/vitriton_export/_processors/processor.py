@@ -61,12 +61,18 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         spec, normalization = processor.describe() if timm else _describe(processor, name)
         sizes = [value for step in spec.steps for value in vars(step).values() if type(value) is int]
         # more, and an image of the model's size would be more than the memory has
-        if any(size > _MAX_SIDE for size in sizes) or spec.height * spec.width > MAX_IMAGE_SIZE**2:
+        if any(size > _MAX_SIDE for size in sizes) or _is_too_large(spec):
             raise ExportError(
                 f"image processor {name} makes images of {max([*sizes, spec.height, spec.width])} pixels a side; the "
                 f"most are {MAX_IMAGE_SIZE}"
             )
     return spec, normalization
+
+
+def _is_too_large(spec: PreprocessSpec) -> bool:
+    if any(isinstance(step, Patches) for step in spec.steps):  # a row a patch: only the number of pixels counts
+        return spec.height * spec.width > MAX_IMAGE_SIZE**2
+    return max(spec.height, spec.width) > MAX_IMAGE_SIZE
 
 
 def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:

@@ -17,6 +17,7 @@ from vitriton.preprocessing import ImageError, preprocess
 
 from vitriton_export._checkpoint import checkpoint
 from vitriton_export._checkpoint import source as sources
+from vitriton_export._checkpoint.loading import quiet
 from vitriton_export._errors import ExportError
 from vitriton_export._export import Plan, Step, plan_export
 from vitriton_export._options import ExportOptions
@@ -132,6 +133,7 @@ class VerifyReport:
         }
 
 
+@quiet()
 def verify_model(
     options: VerifyOptions,
     step: Step = contextlib.nullcontext,
