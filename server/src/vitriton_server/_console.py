@@ -43,9 +43,8 @@ class _Lines(Console):
     def on_broken_pipe(self) -> None:
         """Prints no more. rich itself would end the thread, and standard output where standard error is broken."""
         self.quiet = True
-        with contextlib.suppress(
-            OSError
-        ):  # what is left in the buffer must not fail at the end, see SIGPIPE in `signal`
+        # What is left in the buffer must not fail when the program ends (see SIGPIPE in Python's module signal).
+        with contextlib.suppress(OSError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.file.fileno())
             os.close(nowhere)
