@@ -85,7 +85,8 @@ def main() -> None:
                     low, high = interval(ratios)
                     print(
                         f"{size:>6} {callers:>7} {statistics.median(rates[False]):>8.1f} "
-                        f"{statistics.median(rates[True]):>8.1f} {statistics.median(ratios):>6.3f} ({low:.3f}-{high:.3f})",
+                        f"{statistics.median(rates[True]):>8.1f} {statistics.median(ratios):>6.3f} "
+                        f"({low:.3f}-{high:.3f})",
                         flush=True,
                     )
                 for client in clients.values():
