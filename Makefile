@@ -18,7 +18,7 @@ help:
 	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
 	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
 	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
-	@echo "make check      ruff and mypy"
+	@echo "make check      ruff, mypy, and whether the distributions can be built and published"
 	@echo "make clean      remove .venv, caches and out/"
 
 setup: $(INSTALLED)
@@ -72,6 +72,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@rm -rf out/dist && mkdir -p out
+	@for one in $(DISTRIBUTIONS); do $(BIN)/python -m build --no-isolation --outdir out/dist $$one >out/build.txt 2>&1 || { cat out/build.txt; exit 1; }; done
+	$(BIN)/twine check --strict out/dist/*
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

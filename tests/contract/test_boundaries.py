@@ -1,9 +1,12 @@
 """What holds between the distributions: who may import whom, and the names that two sides must agree on."""
 
 import ast
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomllib
 from contract import house
 from vitriton._served import contract
 from vitriton_export._names import TENSOR
@@ -93,15 +96,39 @@ def test_every_grpc_channel_has_the_same_options():
     assert found >= 6
 
 
+def _project(distribution: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / distribution / "pyproject.toml").read_text())["project"]
+
+
 def test_one_version():
-    """The four distributions have one version, and want one another in it."""
-    texts = [(ROOT / name / "pyproject.toml").read_text() for name in DISTRIBUTIONS]
-    versions = {line for text in texts for line in text.splitlines() if line.startswith("version = ")}
-    assert len(versions) == 1
-    version = versions.pop().split('"')[1]
-    wanted = {line.strip() for text in texts for line in text.splitlines() if '"vitriton' in line and "==" in line}
-    assert wanted
-    assert all(f"=={version}" in line for line in wanted)
+    """The four distributions have one version and require one another in it; the images are tagged with it."""
+    projects = [_project(name) for name in DISTRIBUTIONS]
+    version = projects[0]["version"]
+    assert {project["version"] for project in projects} == {version}
+    required = [
+        requirement
+        for project in projects
+        for group in (project["dependencies"], *project.get("optional-dependencies", {}).values())
+        for requirement in group
+        if requirement.startswith("vitriton")
+    ]
+    assert required
+    assert all(requirement.endswith(f"=={version}") for requirement in required)
+    settings = [ROOT / ".env.example", *ROOT.glob("docker-compose*.yml")]
+    tags = {tag for path in settings for tag in re.findall(r"VITRITON_TAG(?::-|=)([^}\s]*)", path.read_text())}
+    assert tags == {version}
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_links_work_on_a_package_index(distribution):
+    """A distribution's README has no relative links, and those into this repository lead to a file that is there."""
+    project = _project(distribution)
+    base = f"{project['urls']['Homepage']}/blob/main/"
+    links = re.findall(r"\]\(([^)]*)\)", (ROOT / distribution / "README.md").read_text())
+    assert all(link.startswith(("https://", "#")) for link in [*links, *project["urls"].values()])
+    inside = [link.removeprefix(base).partition("#")[0] for link in links if link.startswith(base)]
+    assert all((ROOT / path).is_file() for path in inside), inside
 
 
 def test_export_and_client_agree_on_names():
