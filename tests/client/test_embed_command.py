@@ -355,3 +355,19 @@ def _read(terminal):
         return os.read(terminal, 65536)
     except OSError:  # how Linux says that the other side is closed
         return b""
+
+
+WINDOWS = """
+import select, signal, sys
+del signal.SIGHUP, select.poll
+sys.modules["fcntl"] = None
+"""
+
+
+def test_without_the_names_that_windows_lacks(address, photos, tmp_path):
+    """The command needs no SIGHUP, no poll and no fcntl."""
+    arguments = ["embed", "--url", address, "--model", "tiny", "photos", "-o", "out.jsonl"]
+    command = [sys.executable, "-c", f"{WINDOWS}{RUN}", *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert len(lines(tmp_path / "out.jsonl")) == 20

@@ -16,12 +16,12 @@ from typing import Any
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from vitriton._console.signals import ENDING
 
 from vitriton_server._errors import ServerError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SAME_S = 1.0  # a terminal and what runs in it may both send one
 _END = b"\0"  # no signal has this number
 
@@ -159,7 +159,7 @@ class _Events:
         self._write.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
         # Under nohup SIGHUP is ignored, and stays so.
-        taken = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
+        taken = [each for each in ENDING if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
         self._handlers_before = {number: signal.signal(number, lambda *_: None) for number in taken}
         return self
 

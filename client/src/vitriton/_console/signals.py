@@ -9,6 +9,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+# Windows has no SIGHUP.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
 class Stopped(KeyboardInterrupt):
     """A signal has asked the command to end.
 
@@ -42,7 +46,7 @@ class Signals:
         self._waiting: int | None = None
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in ENDING:
             # One that is ignored stays so: that is how shells keep Ctrl-C from what runs in the background.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._on_signal)

@@ -22,6 +22,8 @@ from vitriton_export._verify.exported import Exported, from_parameters
 
 # Why a server that answers does not let its preprocess model be asked: it is not there, or not for everybody.
 _OUT_OF_REACH = (Failure.UNKNOWN_MODEL, Failure.NOT_READY, Failure.RESTRICTED)
+# Floats: of a processor that rescales before it resizes, or that packs patches.
+_PIXEL_DTYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
 
 class ServerRunner:
@@ -112,9 +114,11 @@ class ServerRunner:
 
 
 def _as_pixels(reply: InferReply) -> Array:
-    if reply.datatype != "UINT8":
-        raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are UINT8")
-    return np.frombuffer(reply.data, np.uint8).reshape(reply.shape)
+    dtype = _PIXEL_DTYPES.get(reply.datatype)
+    if dtype is None:
+        wanted = " or ".join(_PIXEL_DTYPES)
+        raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are {wanted}")
+    return np.frombuffer(reply.data, dtype).reshape(reply.shape)
 
 
 def _only_transport(server: Server) -> Transport:
