@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-
 # Windows has no SIGHUP.
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
