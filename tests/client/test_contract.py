@@ -30,7 +30,6 @@ def test_contract():
     assert (contract.shape, contract.max_batch_size, contract.fingerprint) == ((2,), 8, "f")
     assert contract.dtype == np.float32
     assert contract.empty(np.dtype(np.float16)).shape == (0, 2)
-    assert contract.reply_bytes(3) == 24
 
 
 @pytest.mark.parametrize(
@@ -80,14 +79,6 @@ def test_open_dimensions():
     assert result.dtype == np.float16
     assert result.tolist() == halves.reshape(2, 3, 2).tolist()
     assert contract.empty(np.dtype(np.float32)).shape == (0, 0, 2)
-    assert contract.reply_bytes(3) is None
-
-
-def test_shared_memory_may_be_larger_than_the_reply():
-    """What stands behind the reply in a region is not looked at."""
-    rows = np.arange(6, dtype=np.float32)
-    result = read_reply(reply(data=b""), read_contract(config(), True), 3, memoryview(rows.tobytes() + b"rest"))
-    assert result.tolist() == rows.reshape(3, 2).tolist()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from vitriton._wire.address import Address, parse_address
 from vitriton._wire.channel import CHANNEL_OPTIONS, channel_options
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport, read_config, read_response, write_request
-from vitriton._wire.transport import CallError, Code, InferRequest, Region, TensorSpec
+from vitriton._wire.transport import CallError, Code, InferRequest, TensorSpec
 
 PATIENCE_S = 60.0
 
@@ -103,14 +103,6 @@ def test_request_with_pixels():
     assert list(message.raw_input_contents) == [b"abcdefghijkl"]
 
 
-def test_request_with_a_region():
-    """The output says where in shared memory it is to be written."""
-    parameters = written(infer_request(region=Region(name="r", byte_size=4096))).outputs[0].parameters
-    assert parameters["shared_memory_region"].string_param == "r"
-    assert parameters["shared_memory_byte_size"].int64_param == 4096
-    assert parameters["shared_memory_offset"].int64_param == 0
-
-
 def test_response_without_contents():
     """A response without a tensor is a failure and no crash."""
     with pytest.raises(CallError, match="one was asked for"):
@@ -139,15 +131,6 @@ def test_server_metadata(address):
     transport.close()
 
 
-def test_a_region_without_a_name_is_not_unregistered(address):
-    """To Triton no name means all regions, also those of others."""
-    transport = GrpcTransport(parse_address(address), Connection())
-    with pytest.raises(ValueError, match="has a name"):
-        transport.unregister_region("", PATIENCE_S)
-    transport.unregister_region("nobody-knows-it", PATIENCE_S)
-    transport.close()
-
-
 # Headers
 
 CALLS = {
@@ -155,9 +138,6 @@ CALLS = {
     "ModelReady": lambda transport: transport.is_model_ready("m", PATIENCE_S),
     "ModelConfig": lambda transport: transport.model_config("m", PATIENCE_S),
     "RepositoryIndex": lambda transport: transport.repository_index(PATIENCE_S),
-    "SystemSharedMemoryRegister": lambda transport: transport.register_region("r", "/r", 1, PATIENCE_S),
-    "SystemSharedMemoryUnregister": lambda transport: transport.unregister_region("r", PATIENCE_S),
-    "SystemSharedMemoryStatus": lambda transport: transport.regions(PATIENCE_S),
     "ModelInfer": lambda transport: transport.send(infer_request(), PATIENCE_S).result(),
 }
 

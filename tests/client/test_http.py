@@ -1,9 +1,6 @@
 """The HTTP transport: against a real Triton, and what it sends."""
 
-import _posixshmem
 import json
-import mmap
-import os
 import struct
 
 import numpy as np
@@ -22,7 +19,7 @@ from client.scripted import ScriptedServer
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, Code, Region, ServerMetadata, TensorSpec
+from vitriton._wire.transport import CallError, Code, ServerMetadata, TensorSpec
 
 
 @pytest.fixture
@@ -135,29 +132,6 @@ def test_queue_full(transport):
             failures.append(classify(exc.code, exc.message))
     assert failures
     assert set(failures) == {Failure.QUEUE_FULL}
-
-
-def test_shared_memory(transport, files, embeddings):
-    """An output goes into a registered region, and the region is gone after it is unregistered."""
-    key = f"/vitriton-test-{os.getpid()}"
-    descriptor = _posixshmem.shm_open(key, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    try:
-        os.ftruncate(descriptor, 4096)
-        with mmap.mmap(descriptor, 4096) as memory:
-            transport.register_region("a-region", key, 4096, LONG_S)
-            assert transport.regions(LONG_S) == ["a-region"]
-            with pytest.raises(CallError) as caught:
-                transport.register_region("a-region", key, 4096, LONG_S)
-            assert caught.value.code is Code.ALREADY_EXISTS
-            answer = infer(transport, files[0], region=Region(name="a-region", byte_size=4096))
-            assert (answer.shape, answer.data) == ((1, 4), b"")
-            np.testing.assert_allclose(np.frombuffer(memory[:16], "<f4"), embeddings[0], rtol=1e-6)
-            transport.unregister_region("a-region", LONG_S)
-            transport.unregister_region("a-region", LONG_S)
-            assert transport.regions(LONG_S) == []
-    finally:
-        os.close(descriptor)
-        _posixshmem.shm_unlink(key)
 
 
 def test_what_is_sent():

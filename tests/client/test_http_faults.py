@@ -140,9 +140,6 @@ def test_silence():
             lambda: transport.model_config("m", 0.1),
             lambda: transport.repository_index(0.1),
             lambda: transport.server_metadata(0.1),
-            lambda: transport.regions(0.1),
-            lambda: transport.register_region("r", "/k", 1, 0.1),
-            lambda: transport.unregister_region("r", 0.1),
             lambda: infer(transport, timeout_s=0.0),
         ):
             with pytest.raises(CallError) as caught:
@@ -175,7 +172,6 @@ def test_a_page_for_everything(body):
             lambda: transport.model_config("m", LONG_S),
             lambda: transport.repository_index(LONG_S),
             lambda: transport.server_metadata(LONG_S),
-            lambda: transport.regions(LONG_S),
             lambda: infer(transport),
         ):
             with pytest.raises(CallError) as caught:
@@ -198,11 +194,9 @@ def test_nonsense_in_json(document):
             transport.model_config("m", LONG_S)
         with pytest.raises(CallError, match="DATA_LOSS"):
             transport.server_metadata(LONG_S)
-        if document != "[]":  # no models, no regions
+        if document != "[]":  # no models
             with pytest.raises(CallError, match="DATA_LOSS"):
                 transport.repository_index(LONG_S)
-            with pytest.raises(CallError, match="DATA_LOSS"):
-                transport.regions(LONG_S)
         transport.close()
 
 
@@ -210,7 +204,6 @@ def test_nonsense_in_json(document):
     ("status", "body", "code", "failure"),
     [
         (400, b'{"error":"inference request batch-size"}', Code.INVALID_ARGUMENT, Failure.BAD_REQUEST),
-        (400, b'{"error":"region \'r\' already in manager"}', Code.ALREADY_EXISTS, Failure.OTHER),
         (400, b"", Code.INTERNAL, Failure.OTHER),
         (401, b"no", Code.UNAUTHENTICATED, Failure.RESTRICTED),
         (401, b'{"error":"no"}', Code.UNAUTHENTICATED, Failure.RESTRICTED),

@@ -36,7 +36,6 @@ def test_full_jitter(random, wait_s):
         (Failure.DEADLINE, False),
         (Failure.UNKNOWN_MODEL, False),
         (Failure.BAD_REQUEST, False),
-        (Failure.UNKNOWN_REGION, False),
         (Failure.TOO_LARGE, False),
         (Failure.RESTRICTED, False),
         (Failure.CANCELLED, False),

@@ -11,8 +11,9 @@ import tritonclient.grpc as triton
 from server.launcher import READY, Launcher
 from tritonclient.utils import InferenceServerException
 from vitriton_server import InvalidConfiguration, TritonServer
-from vitriton_server._admin import GRPC_HEADER, HEADER, read_key
+from vitriton_server._admin import HEADER, read_key
 
+GRPC_HEADER = f"triton-grpc-protocol-{HEADER}"
 KEY = "0123456789abcdef+/=="
 
 

@@ -42,8 +42,6 @@ class Options:
         attempt_timeout_s: after which an attempt counts as failed and another server is tried, in seconds; None leaves
             it all the time that the call has.
         max_connections: of an HTTP client to one server, which is also its requests at a time.
-        shared_memory: whether large results come back through shared memory where the server is on this host and allows
-            it.
         grpc_options: of the gRPC channel, over the client's own; proxies are used only where it says so.
         url_timeout_s: for fetching one URL, redirects and body included, in seconds.
         url_max_bytes: the body of one URL, in bytes; None is max_image_bytes, at most 64 MiB.
@@ -64,7 +62,6 @@ class Options:
     max_attempts: int | None = None
     attempt_timeout_s: float | None = None
     max_connections: int = 64
-    shared_memory: bool = True
     grpc_options: Mapping[str, Any] = field(default_factory=dict)
     url_timeout_s: float = 10.0
     url_max_bytes: int | None = None

@@ -200,17 +200,6 @@ class FakeTransport:
             raise CallError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
         return pending.result()
 
-    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
-        """Refused: there is no process to share memory with."""
-        raise CallError(Code.UNIMPLEMENTED, "a FakeTransport has no shared memory")
-
-    def unregister_region(self, name: str, timeout_s: float | None) -> None:
-        """Nothing to do."""
-
-    def regions(self, timeout_s: float | None) -> Sequence[str]:
-        """None."""
-        return []
-
     def close(self) -> None:
         """Ends what is open."""
         self.closed += 1

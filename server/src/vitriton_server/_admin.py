@@ -8,8 +8,7 @@ from pathlib import Path
 
 from vitriton_server._errors import InvalidConfiguration
 
-HEADER = "admin-key"  # over HTTP; over gRPC Triton wants it behind a prefix of its own
-GRPC_HEADER = f"triton-grpc-protocol-{HEADER}"
+HEADER = "admin-key"  # over HTTP; over gRPC Triton wants it behind a prefix of its own, triton-grpc-protocol-
 
 # What neither a client of inference nor the launcher's canary needs. Loading and unloading are not among them: Triton
 # has them in one group with the index of the models, and refuses them by its model control mode.

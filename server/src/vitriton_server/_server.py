@@ -27,7 +27,6 @@ from vitriton_server._process.runtime import Runtime, command, environment, prep
 from vitriton_server._process.tritonserver import TritonProcess
 from vitriton_server._rollout import repository as _repository
 from vitriton_server._rollout.rollout import Rollout
-from vitriton_server._watch.regions import Sweep
 from vitriton_server._watch.steps import Steps
 from vitriton_server._watch.watch import RestartBudget, Watch
 
@@ -298,7 +297,7 @@ class TritonServer:
         # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
         from vitriton_server._watch.probe import Probe
 
-        probe = Probe(endpoints.address(endpoints.grpc_port), config.admin_key)
+        probe = Probe(endpoints.address(endpoints.grpc_port))
         try:
             with disk.in_use(config.repository):
                 wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
@@ -347,12 +346,11 @@ class TritonServer:
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
         steps = Steps(process.pid) if self._config.watch.canary_interval_s else None
-        sweep, stale = Sweep(probe), False
-        while not process.ended.wait(self._delay_s(sweep, watch, steps)):
+        stale = False
+        while not process.ended.wait(self._delay_s(watch, steps)):
             if self._stopping.is_set():  # no more questions: they would be requests in flight
                 process.ended.wait()
                 return None
-            sweep.look()
             stale |= self._rollout is not None and self._rollout.look(probe)
             if stale and (served := probe.served()) is not None:
                 stale = False
@@ -370,10 +368,9 @@ class TritonServer:
             return None
         return death(process.exit_status, self._memory.verdict(process.exit_status))
 
-    def _delay_s(self, sweep: Sweep, watch: Watch, steps: Steps | None) -> float:
-        delays = [sweep.delay_s(), watch.delay_s()]
-        delays += [each.delay_s() for each in (steps, self._rollout) if each is not None]
-        return min(delay for delay in delays if delay is not None)
+    def _delay_s(self, watch: Watch, steps: Steps | None) -> float | None:
+        delays = [each.delay_s() for each in (watch, steps, self._rollout) if each is not None]
+        return min((delay for delay in delays if delay is not None), default=None)
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""

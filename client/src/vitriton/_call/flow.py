@@ -34,13 +34,11 @@ from vitriton._images.reading import Encode, Unreadable, encoded, is_slow
 from vitriton._images.sources import source_name
 from vitriton._served.contract import Contract, read_reply
 from vitriton._served.failures import Call, after_attempts, deadline_exceeded, to_error
-from vitriton._shm.errors import may_still_write
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 if TYPE_CHECKING:
     from vitriton._call.session import Core
-    from vitriton._shm.lease import Lease
 
 _LOG = logging.getLogger("vitriton")
 
@@ -67,8 +65,6 @@ class _Batch:
         error: of the last attempt that may be repeated.
         server: that has it now.
         pending: the running attempt; None before it is sent.
-        lease: shared memory for the reply.
-        shares: whether the reply may come through shared memory.
         span: of the running attempt, for tracing.
     """
 
@@ -83,8 +79,6 @@ class _Batch:
     error: VitritonError | None = None
     server: Server | None = None
     pending: Pending | None = None
-    lease: Lease | None = None
-    shares: bool = True
     span: Any = None
 
 
@@ -282,7 +276,7 @@ class Flow:
         for batch in self._running:
             if batch.pending is not None:
                 batch.pending.cancel()
-            self._end_attempt(batch, _GIVEN_UP, drop=True)
+            self._end_attempt(batch, _GIVEN_UP)
         for batch in (*self._running, *self._waiting):
             batch.items, batch.error = [], None  # a frame may hold the batch for longer
         self._running.clear()
@@ -398,8 +392,6 @@ class Flow:
     def _send_to(self, batch: _Batch, server: Server) -> None:
         attempt, batch.cut_short = self._core.attempt(self._latest_end(batch))
         timeout_s = attempt.remaining_s()
-        if batch.shares:
-            batch.lease = self._core.lease(server, self._contract.reply_bytes(len(batch.items)))
         headers: Mapping[str, str] = _NO_HEADERS
         if self._core.tracer is not None:
             batch.span, headers = self._core.tracer.start(
@@ -413,7 +405,6 @@ class Flow:
             images=[item.data for item in batch.items],
             output_name=self._contract.output,
             timeout_s=timeout_s,
-            region=batch.lease.region if batch.lease is not None else None,
             headers=headers,
         )
         self._core.counters.sent(batch.byte_size)
@@ -456,9 +447,8 @@ class Flow:
         self._answered(batch, batch.server, reply)
 
     def _answered(self, batch: _Batch, server: Server, reply: InferReply) -> None:
-        lease = batch.lease
         try:
-            rows = read_reply(reply, self._contract, len(batch.items), lease.data if lease is not None else None)
+            rows = read_reply(reply, self._contract, len(batch.items))
         except ContractMismatch as exc:
             exc.address, exc.attempts = server.transport.address, batch.attempts
             self._end_attempt(batch, exc)
@@ -486,16 +476,10 @@ class Flow:
             if batch.turn > answered.turn:
                 batch.deadline.renew()
 
-    def _end_attempt(self, batch: _Batch, error: Exception | None, *, drop: bool = False) -> None:
-        """Gives back what the running attempt holds. `drop`: the server may still write into the shared memory."""
-        if batch.lease is not None:
-            if drop:
-                batch.lease.drop()
-            else:
-                batch.lease.release()
+    def _end_attempt(self, batch: _Batch, error: Exception | None) -> None:
         if batch.span is not None and self._core.tracer is not None:
             self._core.tracer.end(batch.span, error)
-        batch.lease = batch.span = batch.pending = None
+        batch.span = batch.pending = None
 
     def _failed(self, batch: _Batch, failed: CallError) -> None:
         failure = classify(failed.code, failed.message)
@@ -503,12 +487,7 @@ class Flow:
         assert server is not None  # it has been sent
         if failure is Failure.DEADLINE and batch.cut_short and not batch.deadline.expired:
             failed, failure = self._core.no_answer(failed), Failure.UNREACHABLE
-        self._end_attempt(batch, failed, drop=may_still_write(failed))
-        if failure is Failure.UNKNOWN_REGION and batch.shares:
-            self._core.forget_regions(server)
-            batch.shares = False
-            self._send(batch)
-            return
+        self._end_attempt(batch, failed)
         error = to_error(failed, self._context(batch, server))
         error.__cause__ = without_frames(failed)
         if isinstance(error, InvalidImage) and self._returns_errors:
@@ -544,7 +523,6 @@ class Flow:
         now_s = self._core.clock()
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
             self._core.balancer.failed(server, now_s, error)
-            self._core.forget_regions(server)
         elif failure is not Failure.DEADLINE:  # it has answered
             server.heard_s = now_s
         batch.failed_on.add(server)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from vitriton._call.balance import Balancer, Server
 from vitriton._call.retry import SERVER_DOWN, Backoff
@@ -34,10 +34,6 @@ from vitriton._wire.address import Address, parse_addresses
 from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, ModelStatus, Transport
-
-if TYPE_CHECKING:
-    from vitriton._shm.lease import Lease
-    from vitriton._shm.regions import Regions
 
 T = TypeVar("T")
 
@@ -141,7 +137,6 @@ class Core:
         self.reader = Reader(self.options)
         self._control = ThreadPoolExecutor(_CONTROL_THREADS, thread_name_prefix="vitriton-control")
         self._services: dict[bool, Service] = {}  # by pool; each item is set and read in one step, so it needs no lock
-        self._regions: dict[Server, Regions] = {}
         self._lock = threading.Lock()
         self._kind = kind
         self._pid = os.getpid()
@@ -179,8 +174,6 @@ class Core:
         self._closing.set()
         if os.getpid() != self._pid:  # the connections belong to the process that made them
             return
-        for regions in list(self._regions.values()):
-            regions.close()
         for server in self.balancer.servers:
             server.transport.close()
         for waker in list(self._wakers):
@@ -465,26 +458,6 @@ class Core:
             expired=deadline.expired,
             attempts=attempts,
         )
-
-    # Shared memory
-
-    def lease(self, server: Server, byte_size: int | None) -> Lease | None:
-        """Shared memory for a reply of `byte_size`; None where it does not help or cannot be. Never waits."""
-        if byte_size is None or not self.options.shared_memory:
-            return None
-        regions = self._regions.get(server)
-        if regions is None:
-            from vitriton._shm.regions import Regions
-
-            with self._lock:
-                regions = self._regions.setdefault(server, Regions(server.transport))
-        return regions.acquire(byte_size)
-
-    def forget_regions(self, server: Server) -> None:
-        """The server has gone, and what it mapped with it."""
-        regions = self._regions.get(server)
-        if regions is not None:
-            regions.forget()
 
 
 def connect(address: str | Sequence[str], settings: Settings, asynchronous: bool = False) -> list[Transport]:

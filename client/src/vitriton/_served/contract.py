@@ -64,12 +64,6 @@ class Contract:
         """The result of no images: (0, D) or (0, T, D); an open dimension is 0."""
         return np.empty((0, *(max(0, size) for size in self.shape)), dtype)
 
-    def reply_bytes(self, batch_size: int) -> int | None:
-        """Of a reply's output, in bytes; None where a dimension is open."""
-        if min(self.shape, default=0) < 0:
-            return None
-        return batch_size * math.prod(self.shape) * self.dtype.itemsize
-
     def accepts(self, other: Contract) -> bool:
         """Whether a server with the contract `other` may answer requests that were made for this one."""
         return other is self or (
@@ -113,14 +107,13 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
     )
 
 
-def read_reply(reply: InferReply, contract: Contract, batch_size: int, data: Any = None) -> NDArray[Any]:
+def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArray[Any]:
     """The reply as an array, without a copy.
 
     Args:
         reply: of the server.
         contract: of the model.
         batch_size: images in the request.
-        data: what stands in the shared memory, if the reply came that way.
 
     Returns:
         (batch_size, D) or (batch_size, T, D) in the dtype of the model, read-only.
@@ -140,13 +133,12 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int, data: Any
             f"{list(wanted)}; was it exported again? The next call reads its configuration anew"
         )
     needed = math.prod(reply.shape) * contract.dtype.itemsize
-    content = reply.data if data is None else memoryview(data)[:needed]
-    if len(content) != needed:
+    if len(reply.data) != needed:
         raise contract.mismatch(
-            f"returned {len(content)} bytes for {reply.datatype} {list(reply.shape)}, which needs {needed}; is there a "
-            "numpy 2 in an embedded server's environment? It must be below 2"
+            f"returned {len(reply.data)} bytes for {reply.datatype} {list(reply.shape)}, which needs {needed}; is "
+            "there a numpy 2 in an embedded server's environment? It must be below 2"
         )
-    return np.frombuffer(content, contract.dtype).reshape(reply.shape)
+    return np.frombuffer(reply.data, contract.dtype).reshape(reply.shape)
 
 
 def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:

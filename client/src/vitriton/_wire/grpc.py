@@ -22,7 +22,6 @@ from vitriton._wire.transport import (
     ModelConfig,
     ModelStatus,
     Pending,
-    Region,
     ServerMetadata,
     TensorSpec,
 )
@@ -105,23 +104,6 @@ class GrpcTransport:
         except _RAISED as exc:
             raise to_error(exc) from exc
         return read_response(reply)
-
-    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
-        """See `Transport`."""
-        message = service_pb2.SystemSharedMemoryRegisterRequest(name=name, key=key, offset=0, byte_size=byte_size)
-        self._call(self._stub.SystemSharedMemoryRegister, message, timeout_s)
-
-    def unregister_region(self, name: str, timeout_s: float | None) -> None:
-        """See `Transport`."""
-        if not name:  # to Triton that would mean all of them, whoever owns them
-            raise ValueError("a region has a name")
-        message = service_pb2.SystemSharedMemoryUnregisterRequest(name=name)
-        self._call(self._stub.SystemSharedMemoryUnregister, message, timeout_s)
-
-    def regions(self, timeout_s: float | None) -> Sequence[str]:
-        """See `Transport`."""
-        message = service_pb2.SystemSharedMemoryStatusRequest()
-        return sorted(self._call(self._stub.SystemSharedMemoryStatus, message, timeout_s).regions)
 
     def close(self) -> None:
         """See `Transport`."""
@@ -218,9 +200,7 @@ def write_request(request: InferRequest) -> bytes:
     protobuf writes all of it but the images: they would be copied once into the content, once into the message and once
     out of it. The fields of a message may come in any order, so they are put behind the others.
     """
-    head = _head(
-        request.model, request.input_name, request.datatype, request.shape, request.output_name, request.region
-    )
+    head = _head(request.model, request.input_name, request.datatype, request.shape, request.output_name)
     timeout_us = request.timeout_us()
     timeout = b""
     if timeout_us is not None:
@@ -233,17 +213,11 @@ def write_request(request: InferRequest) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _head(
-    model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str, region: Region | None
-) -> bytes:
+def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str) -> bytes:
     """What is the same in many requests."""
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name=input_name, datatype=datatype, shape=shape)
-    output = message.outputs.add(name=output_name)
-    if region is not None:
-        output.parameters["shared_memory_region"].string_param = region.name
-        output.parameters["shared_memory_byte_size"].int64_param = region.byte_size
-        output.parameters["shared_memory_offset"].int64_param = 0
+    message.outputs.add(name=output_name)
     return bytes(message.SerializeToString())
 
 
@@ -259,8 +233,6 @@ def _varint(number: int) -> bytes:
 
 def read_response(message: Any) -> InferReply:
     """Reads a ModelInferResponse message.
-
-    An output that went into shared memory has a content too, which is empty.
 
     Raises:
         CallError: it does not hold exactly one tensor.

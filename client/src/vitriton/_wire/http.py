@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,21 +99,6 @@ class HttpTransport:
         """See `Transport`."""
         return kserve.read_index(self._call("POST", "/v2/repository/index", timeout_s))
 
-    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
-        """See `Transport`."""
-        document = {"key": key, "offset": 0, "byte_size": byte_size}
-        self._call("POST", kserve.region_path(name, "register"), timeout_s, json.dumps(document).encode())
-
-    def unregister_region(self, name: str, timeout_s: float | None) -> None:
-        """See `Transport`."""
-        if not name:  # to Triton that would mean all of them, whoever owns them
-            raise ValueError("a region has a name")
-        self._call("POST", kserve.region_path(name, "unregister"), timeout_s)
-
-    def regions(self, timeout_s: float | None) -> Sequence[str]:
-        """See `Transport`."""
-        return kserve.read_regions(self._call("GET", "/v2/systemsharedmemory/status", timeout_s))
-
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """See `Transport`."""
         deadline = Deadline.after(timeout_s)
@@ -156,15 +140,15 @@ class HttpTransport:
             ),
             operation,
         )
-        return kserve.read_infer(answer.head_length, answer.head, answer.rest, request.region is not None)
+        return kserve.read_infer(answer.head_length, answer.head, answer.rest)
 
-    def _call(self, method: str, path: str, timeout_s: float | None, body: bytes = b"") -> bytes:
+    def _call(self, method: str, path: str, timeout_s: float | None) -> bytes:
         """Waits for the body of the answer, in this thread."""
         question = Question(
             method=method,
             path=path,
             headers=self._headers({}),
-            body=(body,) if body else (),
+            body=(),
             max_bytes=kserve.MAX_JSON_BYTES,
         )
         return self._ask(question, Operation(Deadline.after(timeout_s))).head

@@ -1,4 +1,4 @@
-"""Triton's HTTP messages: KServe's v2 protocol with Triton's extensions for binary tensors and shared memory.
+"""Triton's HTTP messages: KServe's v2 protocol with Triton's extension for binary tensors.
 
 Sources: docs/protocol/ of the Triton server, and src/http_server.cc.
 """
@@ -26,7 +26,6 @@ MAX_JSON_BYTES = 16 * 2**20
 HEADER_LENGTH = "inference-header-content-length"  # of the JSON before the tensor
 
 _NOT_READY = "Model version not ready"
-_EXISTS = "already in manager"
 _SHOWN = 200  # characters of a strange answer that a message shows
 
 # HttpCodeFromError in http_server.cc, backwards. UNKNOWN, ALREADY_EXISTS and CANCELLED are 400 there too.
@@ -63,21 +62,8 @@ def model_path(model: str, verb: str) -> str:
     return f"/v2/models/{quote(model, safe='')}/{verb}"
 
 
-def region_path(name: str, verb: str) -> str:
-    """Where a system shared-memory region is registered or unregistered."""
-    return f"/v2/systemsharedmemory/region/{quote(name, safe='')}/{verb}"
-
-
 def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | None) -> bytes:
     """The JSON that goes before the tensor's `content_bytes`."""
-    output: dict[str, Any] = {"name": request.output_name}
-    if request.region is None:
-        output["parameters"] = {"binary_data": True}
-    else:
-        output["parameters"] = {
-            "shared_memory_region": request.region.name,
-            "shared_memory_byte_size": request.region.byte_size,
-        }
     document: dict[str, Any] = {
         "inputs": [
             {
@@ -87,21 +73,20 @@ def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | Non
                 "parameters": {"binary_data_size": content_bytes},
             }
         ],
-        "outputs": [output],
+        "outputs": [{"name": request.output_name, "parameters": {"binary_data": True}}],
     }
     if timeout_us is not None:
         document["parameters"] = {"timeout": timeout_us}
     return json.dumps(document).encode()
 
 
-def read_infer(head_length: str | None, head: bytes, data: bytes, in_region: bool) -> InferReply:
+def read_infer(head_length: str | None, head: bytes, data: bytes) -> InferReply:
     """The reply to an inference.
 
     Args:
         head_length: what the response says of the length of its JSON (`HEADER_LENGTH`).
         head: so many bytes of its body, or all of it.
         data: the others.
-        in_region: whether the tensor itself is in a shared-memory region.
 
     Raises:
         CallError: with DATA_LOSS, when it is not a reply with exactly one tensor of as many bytes as it says.
@@ -117,9 +102,8 @@ def read_infer(head_length: str | None, head: bytes, data: bytes, in_region: boo
         raise _nonsense(f"the shape of {name} is {str(shape)[:_SHOWN]}")
     parameters = more.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    if size != (None if in_region else len(data)) or (in_region and data):
-        expected = "nothing (it is in shared memory)" if in_region else f"{size} bytes"
-        raise _nonsense(f"the reply should have {expected} of {name}, and has {len(data)}")
+    if size != len(data):
+        raise _nonsense(f"the reply should have {size} bytes of {name}, and has {len(data)}")
     return InferReply(name=name, datatype=datatype, shape=tuple(shape), data=data)
 
 
@@ -167,15 +151,6 @@ def read_index(body: bytes) -> list[ModelStatus]:
         raise _nonsense(f"the answer is not a list of models: {_shown(body)}") from exc
 
 
-def read_regions(body: bytes) -> list[str]:
-    """The names in the answer of /v2/systemsharedmemory/status."""
-    document = _parse(body)
-    try:
-        return sorted(_text(region["name"]) for region in _listed(document))
-    except (TypeError, KeyError) as exc:
-        raise _nonsense(f"the answer is not a list of shared-memory regions: {_shown(body)}") from exc
-
-
 def read_error(status: int, reason: str, body: bytes) -> CallError:
     """What an answer other than 200 means, by gRPC's codes.
 
@@ -190,8 +165,6 @@ def read_error(status: int, reason: str, body: bytes) -> CallError:
             )
         shown = f": {_shown(body)}" if body else ""
         return CallError(_GATEWAY.get(status, Code.UNKNOWN), f"{answer}, which is not Triton's way{shown}")
-    if status == 400 and _EXISTS in message:
-        return CallError(Code.ALREADY_EXISTS, message)
     return CallError(_TRITON.get(status) or _GATEWAY.get(status, Code.UNKNOWN), message)
 
 

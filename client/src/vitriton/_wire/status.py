@@ -20,7 +20,6 @@ class Failure(Enum):
     UNKNOWN_MODEL = auto()
     NOT_READY = auto()
     BAD_REQUEST = auto()  # bad images, or tensors that the model does not take
-    UNKNOWN_REGION = auto()  # of shared memory: the server has been started again since it was registered
     TOO_LARGE = auto()
     RESTRICTED = auto()
     CANCELLED = auto()
@@ -46,7 +45,6 @@ _TABLE: tuple[tuple[Code, str, Failure], ...] = (
     (Code.INTERNAL, "is not healthy", Failure.MODEL_DIED),
     (Code.DEADLINE_EXCEEDED, "", Failure.DEADLINE),
     (Code.NOT_FOUND, "has no available versions", Failure.NOT_READY),
-    (Code.NOT_FOUND, "Unable to find shared memory region", Failure.UNKNOWN_REGION),
     (Code.NOT_FOUND, "", Failure.UNKNOWN_MODEL),
     (Code.INVALID_ARGUMENT, "Request for unknown model", Failure.UNKNOWN_MODEL),  # with model namespacing
     (Code.INVALID_ARGUMENT, "", Failure.BAD_REQUEST),

@@ -74,19 +74,6 @@ class ModelStatus:
     reason: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """Where in a registered shared-memory region the server is to write an output.
-
-    Attributes:
-        name: that it was registered under.
-        byte_size: of the part that the output may take, from the region's start.
-    """
-
-    name: str
-    byte_size: int
-
-
 @dataclass(kw_only=True)
 class InferRequest:
     """One batch for one model.
@@ -99,7 +86,6 @@ class InferRequest:
         images: one for each image: encoded files for BYTES, raw row-major pixels for UINT8.
         output_name: the only tensor that is asked for.
         timeout_s: after which the server may drop it from its queue, in seconds; None is the server's default.
-        region: where the server writes the output; None is into the reply.
         headers: that go with this request alone (trace context), names in lower case.
     """
 
@@ -110,7 +96,6 @@ class InferRequest:
     timeout_s: float | None
     datatype: str = "BYTES"
     item_shape: tuple[int, ...] = (1,)
-    region: Region | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -140,7 +125,7 @@ class InferReply:
         name: of the tensor.
         datatype: Triton's name of it.
         shape: with the batch.
-        data: little-endian, row-major; empty when the output went into a shared-memory region.
+        data: little-endian, row-major.
     """
 
     name: str
@@ -210,15 +195,6 @@ class Transport(Protocol):
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
         """Sends a batch, and waits for the reply."""
-
-    def register_region(self, name: str, key: str, byte_size: int, timeout_s: float | None) -> None:
-        """Makes the server map the system shared memory `key` (a name for shm_open) under `name`."""
-
-    def unregister_region(self, name: str, timeout_s: float | None) -> None:
-        """Makes the server forget a region; one that it does not know is no error."""
-
-    def regions(self, timeout_s: float | None) -> Sequence[str]:
-        """The names of the system shared-memory regions that the server has."""
 
     def close(self) -> None:
         """Ends everything that is running (CANCELLED) and releases the connections. May be called again."""

@@ -8,7 +8,6 @@ import numpy as np
 import tritonclient.grpc as triton
 from vitriton._wire.channel import CHANNEL_OPTIONS
 
-from vitriton_server._admin import GRPC_HEADER
 from vitriton_server._watch.canary import IMAGE, Answer, classify
 
 _QUESTION_S = 5.0
@@ -22,11 +21,9 @@ class Probe:
 
     Args:
         address: of its gRPC.
-        admin_key: where Triton was given one.
     """
 
-    def __init__(self, address: str, admin_key: str | None = None) -> None:
-        self._admin = None if admin_key is None else {GRPC_HEADER: admin_key}
+    def __init__(self, address: str) -> None:
         self._client = triton.InferenceServerClient(address, channel_args=list(_CHANNEL.items()))
 
     def close(self) -> None:
@@ -68,22 +65,6 @@ class Probe:
         for entry in statistics.model_stats:
             counts[entry.name] = counts.get(entry.name, 0) + entry.inference_stats.success.count
         return counts
-
-    def regions(self) -> list[str]:
-        """The names of the registered system shared-memory regions; empty when Triton does not say."""
-        try:
-            status = self._client.get_system_shared_memory_status(headers=self._admin, client_timeout=_QUESTION_S)
-        except triton.InferenceServerException:
-            return []
-        return sorted(status.regions)
-
-    def unregister_region(self, name: str) -> bool:
-        """Makes Triton forget a region; False when it does not, as a request still uses it."""
-        try:
-            self._client.unregister_system_shared_memory(name, headers=self._admin, client_timeout=_QUESTION_S)
-        except triton.InferenceServerException:
-            return False
-        return True
 
     def served(self) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]] | None:
         """What is ready, and of that the ensembles that take one encoded image.

@@ -1,1 +1,0 @@
-"""Shared memory with a server on the same host."""
