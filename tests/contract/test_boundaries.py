@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import tomllib
 from contract import house
-from vitriton._served import contract
-from vitriton_export._names import TENSOR
+from vitriton import _names as names
+from vitriton_bench import _payload as payload
 from vitriton_server._process import runtime
 
 ROOT = Path(__file__).parents[2]
@@ -131,11 +131,28 @@ def test_links_work_on_a_package_index(distribution):
     assert all((ROOT / path).is_file() for path in inside), inside
 
 
-def test_export_and_client_agree_on_names():
-    """The ensembles' suffixes and tensors that one writes and the other calls."""
-    for pool, kind in ((True, "pooled"), (False, "unpooled")):
-        assert contract.ensemble_name("m", pool) == f"m_{kind}"
-        assert contract.output_name(pool) == TENSOR[kind]
+def test_what_stands_alone_agrees_on_the_names_of_tensors():
+    """The preprocess step inside Triton and the writer of perf_analyzer's input repeat what `vitriton._names` says."""
+    calls = [node for node in ast.walk(ast.parse((ROOT / INSIDE_TRITON[1]).read_text())) if isinstance(node, ast.Call)]
+    given = {
+        ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+        for call in calls
+    }
+    assert given["pb_utils.get_input_tensor_by_name"] == [names.IMAGE]
+    assert given["pb_utils.Tensor"] == [names.PIXELS]
+    assert payload.INPUT == names.IMAGE
+
+
+def test_the_names_of_an_export():
+    """What is needed comes before what needs it; a name is read as it was written."""
+    assert names.model_names("m", ["pooled"]) == ["m_preprocess", "m_pooled_encoder", "m_pooled"]
+    assert sorted(names.model_names("m")) == sorted(
+        ["m_preprocess", "m_pooled_encoder", "m_unpooled_encoder", "m_pooled", "m_unpooled"]
+    )
+    for kind in names.KINDS:
+        assert names.read_ensemble_name(names.ensemble_name("a_pooled", kind)) == ("a_pooled", kind)
+    for other in ("m", "_pooled", "m_pooled_encoder", "m_preprocess"):
+        assert names.read_ensemble_name(other) is None
 
 
 def test_the_launcher_tells_both_python_steps_their_cores():

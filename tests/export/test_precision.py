@@ -8,12 +8,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 from support import small_models
+from vitriton._names import OUTPUT
 from vitriton_export import ExportError, ExportOptions, ParityError, export_model
 from vitriton_export._graph import onnx_export
 from vitriton_export._graph import precision as _precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder
-from vitriton_export._names import TENSOR
 from vitriton_export._options import Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._processors.processor import Normalization
@@ -157,8 +157,8 @@ def test_min_cosine_moves_the_gate_and_the_manifest_says_so(tiny_vit_checkpoint,
 def test_gates(precision, kind, gate):
     """Each precision has its bound on the worst image; that of float32 grows with the values."""
     demanded = _gates.gates(precision)
-    assert demanded[TENSOR[kind]].describe(3.0) == gate
-    alone = demanded[_gates.alone(TENSOR[kind])].describe(3.0)
+    assert demanded[OUTPUT[kind]].describe(3.0) == gate
+    alone = demanded[_gates.alone(OUTPUT[kind])].describe(3.0)
     assert alone == (gate if precision == "int8-fast" else "cosine >= 0.99999")
 
 

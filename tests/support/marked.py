@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from vitriton._names import OUTPUT
 from vitriton.preprocessing import PreprocessSpec, Resize
-from vitriton_export._names import TENSOR
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import install
@@ -62,7 +62,7 @@ def stage(staging: Path, made: Deployment, mark: int) -> None:
     _deployment.write(made, staging)
     (staging / made.preprocess_name / VERSION / "model.py").write_text(_PREPROCESS.format(side=SIDE, mark=mark))
     for kind, shape in made.shapes.items():
-        onnx.save(_graph(TENSOR[kind], shape, mark), staging / made.encoder_name(kind) / VERSION / "model.onnx")
+        onnx.save(_graph(OUTPUT[kind], shape, mark), staging / made.encoder_name(kind) / VERSION / "model.onnx")
         (staging / made.ensemble_name(kind) / VERSION / "manifest.json").write_text("{}")
 
 

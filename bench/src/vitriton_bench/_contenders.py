@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers import pipeline
+from vitriton._names import step_names
 from vitriton.preprocessing import PreprocessSpec, preprocess
 
 from vitriton_bench._limits import onnx_session
@@ -71,10 +72,11 @@ class Bare:
     """
 
     def __init__(self, repository: Path, name: str, images: Sequence[bytes], cores: int, *, gpu: bool) -> None:
-        version = _version_folder(repository / f"{name}_pooled_encoder")
+        first_step, encoder = step_names(name, "pooled")
+        version = _version_folder(repository / encoder)
         self.graph = version / "model.onnx"
         self._session = onnx_session(str(self.graph), cores, gpu=gpu)
-        spec = _version_folder(repository / f"{name}_preprocess") / "preprocess.json"
+        spec = _version_folder(repository / first_step) / "preprocess.json"
         self.spec = PreprocessSpec.from_json(spec.read_text())
         self._images = images
         self._threads = ThreadPoolExecutor(cores)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from vitriton._names import ensemble_name
 
 from vitriton_bench._checkpoint import random_vit
 from vitriton_bench._errors import BenchError
@@ -91,7 +92,7 @@ def export_one(
     except ImportError as exc:
         raise BenchError("the comparison needs vitriton-export; `pip install 'vitriton-bench[report]'`") from exc
 
-    manifest = repository / f"{name}_pooled" / "1" / "manifest.json"
+    manifest = repository / ensemble_name(name, "pooled") / "1" / "manifest.json"
     options: dict[str, Any] = {
         "precision": precision,
         "outputs": outputs,

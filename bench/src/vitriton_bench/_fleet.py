@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from vitriton import Client
+from vitriton._names import Kind, model_names
 from vitriton_server import TritonServer, WatchPolicy
 
 from vitriton_bench._errors import BenchError
 from vitriton_bench._litserve import LitServe
 from vitriton_bench._load import Sample, drive
 from vitriton_bench._machine import resident_bytes
-from vitriton_bench._point import Kind, Target
+from vitriton_bench._point import Target
 from vitriton_bench._statistics import Source
 
 _CALL_S = 600.0
@@ -94,11 +95,8 @@ def view(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> Pa
     Raises:
         BenchError: the repository has no such export.
     """
-    models = [f"{name}_preprocess"]
-    for kind in kinds:
-        models += [f"{name}_{kind}", f"{name}_{kind}_encoder"]
     folder.mkdir(parents=True)
-    for model in models:
+    for model in model_names(name, kinds):
         source = repository / model
         if not (source / "config.pbtxt").is_file():
             raise BenchError(f"{repository} has no model {model}; export it, or name another --repository")

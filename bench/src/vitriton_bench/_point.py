@@ -16,12 +16,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from vitriton._names import Kind
+
 from vitriton_bench import _names as names
 from vitriton_bench._errors import BenchError
 from vitriton_bench._perf_analyzer import PerfAnalyzer
 from vitriton_bench._statistics import Source, Split, bottleneck, split
 
-Kind = Literal["pooled", "unpooled"]
 Protocol = Literal["grpc", "http"]
 SharedMemory = Literal["none", "system"]
 Arrivals = Literal["constant", "poisson"]

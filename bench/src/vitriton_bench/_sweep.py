@@ -10,11 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vitriton._names import Kind
+
 from vitriton_bench import _document, _exports, _machine
 from vitriton_bench import _perf_analyzer as perf
 from vitriton_bench._errors import BenchError
 from vitriton_bench._payload import find_images, write_payload
-from vitriton_bench._point import Kind, Point, Protocol, Target, long_enough, measure
+from vitriton_bench._point import Point, Protocol, Target, long_enough, measure
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -168,11 +168,12 @@ def _sweep(
     output: Path | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
+    from vitriton._names import Kind
     from vitriton_server import ServerError
 
     from vitriton_bench import _sweep as sweeps
     from vitriton_bench._errors import BenchError
-    from vitriton_bench._point import Kind, Protocol, SharedMemory, grid
+    from vitriton_bench._point import Protocol, SharedMemory, grid
 
     addresses = _addresses(urls)
     kinds, protocols, batches, callers, shared = lists

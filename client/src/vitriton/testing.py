@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from vitriton import _names as names
 from vitriton._wire.transport import (
     CallError,
     Code,
@@ -151,7 +152,7 @@ class FakeTransport:
     def respond(self, request: InferRequest) -> InferReply:
         """The answer to a request; for subclasses. May raise CallError."""
         rows = np.array([self._embed(bytes(image)) for image in request.images], np.float32)
-        if request.output_name == "last_hidden_state":
+        if request.output_name == names.OUTPUT["unpooled"]:
             rows = np.repeat(rows[:, None], self._tokens, axis=1)
         return InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
 
@@ -165,14 +166,13 @@ class FakeTransport:
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """That of an ensemble of `vitriton export`, whatever the name."""
-        pooled = not model.endswith("_unpooled")
-        output = "embedding" if pooled else "last_hidden_state"
-        shape = (self._dim,) if pooled else (self._tokens, self._dim)
+        _, kind = names.read_ensemble_name(model) or (model, "pooled")
+        shape = (self._dim,) if kind == "pooled" else (self._tokens, self._dim)
         return ModelConfig(
             name=model,
             max_batch_size=self._max_batch_size,
-            inputs={"image": TensorSpec(datatype="BYTES", shape=(1,))},
-            outputs={output: TensorSpec(datatype="FP32", shape=shape)},
+            inputs={names.IMAGE: TensorSpec(datatype="BYTES", shape=(1,))},
+            outputs={names.OUTPUT[kind]: TensorSpec(datatype="FP32", shape=shape)},
             parameters=dict(self.parameters),
         )
 

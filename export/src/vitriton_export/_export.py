@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
+from vitriton._names import OUTPUT, Kind
 
 from vitriton_export._checkpoint import checkpoint as _checkpoint
 from vitriton_export._checkpoint import source as sources
@@ -22,8 +23,7 @@ from vitriton_export._errors import ExportError, explained, printable
 from vitriton_export._graph import onnx_export, precision
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder, pool
-from vitriton_export._names import TENSOR
-from vitriton_export._options import ExportOptions, Kind, Pooling
+from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._parity import compare, corpus, gates
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
@@ -227,7 +227,7 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
         exported = onnx_export.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
     warnings = [precision.doubt(options.precision, options.device, has_gpu=precision.has_gpu())]
     for kind in deployment.shapes:
-        graph = onnx_export.with_output(exported, TENSOR[kind])
+        graph = onnx_export.with_output(exported, OUTPUT[kind])
         warnings.append(precision.finish(graph, options.precision, options.optimize))
         folder = staging / deployment.encoder_name(kind) / VERSION
         onnx_export.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)

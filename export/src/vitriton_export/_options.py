@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vitriton._names import KINDS, Kind
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
     DEFAULT_MAX_BYTES,
@@ -30,7 +31,6 @@ Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
 OutputDtype = Literal["fp32", "fp16"]
 Optimize = Literal["default", "none"]
 JpegDecoding = Literal["exact", "scaled"]
-Kind = Literal["pooled", "unpooled"]
 
 _CHOICES: dict[str, Any] = {
     "pooling": Pooling,
@@ -236,4 +236,4 @@ class ExportOptions:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The ensembles to write."""
-        return ("pooled", "unpooled") if self.outputs == "both" else (self.outputs,)
+        return KINDS if self.outputs == "both" else (self.outputs,)

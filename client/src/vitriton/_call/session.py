@@ -20,6 +20,7 @@ from vitriton._call.tracing import OpenTelemetryTracer
 from vitriton._deadline import Deadline
 from vitriton._errors import ContractMismatch, ModelNotReady, Unavailable, VitritonError, without_frames
 from vitriton._images.reading import Encode, Reader
+from vitriton._names import OUTPUT, encoder_name
 from vitriton._options import Options, check_seconds
 from vitriton._served.contract import (
     Contract,
@@ -287,7 +288,7 @@ class Core:
             CallError: it does not answer.
             ContractMismatch: it promises something else.
         """
-        service = self._read_service(server, contract.output == "embedding", deadline, attempts)
+        service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
                 f"the server at {server.transport.address} has another model {contract.model} than the call began "
@@ -371,7 +372,7 @@ class Core:
 
         spec = pixels.read_preprocess(contract)
         memory = Memory(spec.limits.max_decode_bytes)
-        encoder = transport.model_config(pixels.encoder_name(contract.model), deadline.remaining_s())
+        encoder = transport.model_config(encoder_name(contract.model), deadline.remaining_s())
         return Service(pixels.encoder_contract(contract, encoder, spec), partial(pixels.encode, spec, memory=memory))
 
     def _wait_for_retry(

@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import PIL
 
+from vitriton._names import PIXELS
 from vitriton._served.contract import Contract
 from vitriton._wire.transport import ModelConfig
 from vitriton.preprocessing import ImageError, Memory, PreprocessSpec, preprocess
 
-INPUT = "pixels"
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 _INSTEAD = "or use preprocess='server'"
 
@@ -27,11 +27,6 @@ _warned: set[tuple[str, str]] = set()  # the Pillow of a model, and the one here
 
 class PillowVersionWarning(UserWarning):
     """The Pillow of this process is not the one that a model was verified with."""
-
-
-def encoder_name(ensemble: str) -> str:
-    """The model that takes the pixels."""
-    return f"{ensemble}_encoder"
 
 
 def read_preprocess(ensemble: Contract) -> PreprocessSpec:
@@ -75,15 +70,15 @@ def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSp
         ensemble,
         model=config.name,
         max_batch_size=config.max_batch_size,
-        input=INPUT,
+        input=PIXELS,
         datatype=datatype,
         item_shape=pixels,
     )
-    given, promised = config.inputs.get(INPUT), config.outputs.get(ensemble.output)
+    given, promised = config.inputs.get(PIXELS), config.outputs.get(ensemble.output)
     fingerprint = config.parameters.get("fingerprint")
     problem = None
     if given is None or given.datatype != datatype or given.shape != pixels:
-        problem = f"has no input {INPUT!r} of type {datatype} and shape {list(pixels)}"
+        problem = f"has no input {PIXELS!r} of type {datatype} and shape {list(pixels)}"
     elif promised is None or promised.shape != ensemble.shape:
         problem = f"has no output {ensemble.output!r} of shape {list(ensemble.shape)}"
     elif config.max_batch_size < 1:

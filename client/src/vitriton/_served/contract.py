@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitriton import _names as names
 from vitriton._errors import ContractMismatch
 from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus
 
-INPUT = "image"
-_POOLED, _UNPOOLED = "_pooled", "_unpooled"
 _DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
 _MAX_LISTED = 20
 
 
 def ensemble_name(model: str, pool: bool) -> str:
     """The model that Triton knows, of the name that the user gave."""
-    return model + (_POOLED if pool else _UNPOOLED)
+    return names.ensemble_name(model, names.kind_of(pool))
 
 
 def output_name(pool: bool) -> str:
     """The tensor that the ensemble returns."""
-    return "embedding" if pool else "last_hidden_state"
+    return names.OUTPUT[names.kind_of(pool)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Contract:
     max_batch_size: int
     dtype: np.dtype[Any]
     parameters: Mapping[str, str]
-    input: str = INPUT
+    input: str = names.IMAGE
     datatype: str = "BYTES"
     item_shape: tuple[int, ...] = (1,)
 
@@ -85,10 +84,10 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
         ContractMismatch: the model is not one that `vitriton export` makes.
     """
     name = output_name(pool)
-    given, promised = config.inputs.get(INPUT), config.outputs.get(name)
+    given, promised = config.inputs.get(names.IMAGE), config.outputs.get(name)
     problem = None
     if given is None or given.datatype != "BYTES" or given.shape != (1,):
-        problem = f"it has no input {INPUT!r} of type BYTES and shape [1]"
+        problem = f"it has no input {names.IMAGE!r} of type BYTES and shape [1]"
     elif promised is None:
         problem = f"it has no output {name!r}, only {', '.join(sorted(config.outputs)) or 'none'}"
     elif promised.datatype not in _DTYPES:
@@ -143,13 +142,8 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
 
 def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:
     """The names that `Client(model=...)` takes, of all that a server has, sorted."""
-    names = set()
-    for status in index:
-        for suffix in (_UNPOOLED, _POOLED):
-            if status.name.endswith(suffix) and len(status.name) > len(suffix):
-                names.add(status.name[: -len(suffix)])
-                break
-    return tuple(sorted(names))
+    ensembles = (names.read_ensemble_name(status.name) for status in index)
+    return tuple(sorted({ensemble[0] for ensemble in ensembles if ensemble is not None}))
 
 
 def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | None, address: str) -> str:
@@ -169,7 +163,7 @@ def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | Non
         reason = f" ({states[wanted].reason})" if states[wanted].reason else ""
         return f"model {wanted} is on the server at {address} and not ready: {states[wanted].state}{reason}"
     if ensemble_name(model, not pool) in states:
-        kind, other = ("pooled", "unpooled") if pool else ("unpooled", "pooled")
+        kind, other = names.kind_of(pool), names.kind_of(not pool)
         return (
             f"model {model} was exported without its {kind} output: the server at {address} has only the {other} one. "
             f"Call embed(pool={not pool}), or export it again with --outputs both"

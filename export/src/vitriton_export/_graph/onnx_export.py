@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
+from vitriton._names import OUTPUT, PIXELS
 
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._graph.encoder import Encoder
@@ -18,7 +19,7 @@ from vitriton_export._graph.encoder import Encoder
 # ONNX Runtime 1.19, in the oldest Triton that is supported, reads opset 21 and IR 10.
 OPSET = 20
 MAX_IR_VERSION = 10
-OUTPUTS = ("embedding", "last_hidden_state")
+OUTPUTS = tuple(OUTPUT.values())
 
 
 def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torch.uint8) -> ir.Model:
@@ -35,9 +36,9 @@ def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torc
                 (pixels,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["pixels"],
+                input_names=[PIXELS],
                 output_names=list(OUTPUTS),
-                dynamic_shapes={"pixels": {0: "batch"}},
+                dynamic_shapes={PIXELS: {0: "batch"}},
                 verbose=False,
             )
     except Exception as exc:
@@ -89,7 +90,7 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
 
 def _free_names(graph: ir.Graph) -> None:
     """Renames what is called as an input or output and is none: torch names values after functions, `embedding` too."""
-    for name in (*OUTPUTS, "pixels"):
+    for name in (*OUTPUTS, PIXELS):
         if (weight := graph.initializers.pop(name, None)) is not None:
             weight.name = f"{name}_weight"
             graph.register_initializer(weight)

@@ -15,15 +15,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
+from vitriton._names import OUTPUT, PIXELS
 from vitriton.preprocessing import ImageError, PreprocessSpec, is_scaled, preprocess
 
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._errors import ParityError, one_line
 from vitriton_export._graph.encoder import pool
-from vitriton_export._names import TENSOR
 from vitriton_export._options import Pooling
 from vitriton_export._parity.corpus import EXTREME
-from vitriton_export._parity.gates import PIXELS, Gate, alone, scaled
+from vitriton_export._parity.gates import Gate, alone, scaled
 from vitriton_export._parity.tally import Stage, Tally
 from vitriton_export._processors.reference_pixels import reference_pixels
 
@@ -112,7 +112,7 @@ class Reference:
         outputs = forward(self._checkpoint, {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]})
         pooled = pool(outputs, self._pooling, **self._checkpoint.tokens, l2_normalize=self._l2_normalize)
         values = {"pooled": pooled, "unpooled": outputs.last_hidden_state}
-        tensors = {tensor: values[kind].numpy() for kind, tensor in TENSOR.items()}
+        tensors = {tensor: values[kind].numpy() for kind, tensor in OUTPUT.items()}
         return Answers(refused, {PIXELS: np.concatenate(pixels), **tensors})
 
     def _process(self, data: bytes) -> tuple[Array, Mapping[str, torch.Tensor]]:

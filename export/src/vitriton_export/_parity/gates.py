@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton_export._names import TENSOR
-
-PIXELS = "pixels"  # the stage; those of the encoders bear the names of their tensors
+from vitriton._names import OUTPUT, PIXELS
 
 
 def alone(stage: str) -> str:
@@ -112,7 +110,7 @@ def gates(
         scaled_decoding: large JPEGs are decoded at a part of their size; they have gates of their own.
     """
     arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
-    outputs = dict(zip(TENSOR.values(), _OUTPUTS[arithmetic], strict=True))
+    outputs = dict(zip(OUTPUT.values(), _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
     demanded = {PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}
     if scaled_decoding:
@@ -124,7 +122,7 @@ def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> d
     """The gates with another demand of the outputs; None leaves them as they are."""
     if min_cosine is None:
         return dict(demanded)
-    outputs = {*TENSOR.values(), *map(scaled, TENSOR.values())} & demanded.keys()
+    outputs = {*OUTPUT.values(), *map(scaled, OUTPUT.values())} & demanded.keys()
     return {
         stage: Gate(min_cosine=min_cosine, moved=True) if stage in outputs else gate for stage, gate in demanded.items()
     }

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from vitriton import _repository as disk
+from vitriton._names import OUTPUT, PIXELS, Kind, ensemble_name, step_names
 
 from vitriton_export._errors import ExportError, ParityError, one_line
-from vitriton_export._names import TENSOR
-from vitriton_export._options import Kind
 from vitriton_export._parity.compare import Answers
-from vitriton_export._parity.gates import PIXELS
 
 
 class RepositoryRunner:
@@ -37,10 +35,9 @@ class RepositoryRunner:
     def __init__(self, repository: Path, name: str, kinds: Iterable[Kind], *, within_limits: bool = True) -> None:
         self._sessions: dict[str, ort.InferenceSession] = {}
         for kind in kinds:
-            ensemble = repository / f"{name}_{kind}"
-            encoder = step_folder(ensemble, f"{name}_{kind}_encoder")
-            self._sessions[TENSOR[kind]] = _session(encoder / "model.onnx")
-            preprocess = step_folder(ensemble, f"{name}_preprocess")
+            ensemble = repository / ensemble_name(name, kind)
+            preprocess, encoder = (step_folder(ensemble, step) for step in step_names(name, kind))
+            self._sessions[OUTPUT[kind]] = _session(encoder / "model.onnx")
         try:
             self._module: Any = _load(preprocess / "vitriton_preprocessing.py")
             self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from vitriton._names import PIXELS
 
-from vitriton_export._parity.gates import PIXELS, Gate, scaled
+from vitriton_export._parity.gates import Gate, scaled
 
 WORST_IMAGES = 3  # that a report names
 

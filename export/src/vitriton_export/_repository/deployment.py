@@ -12,11 +12,11 @@ from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
+from vitriton import _names as names
 from vitriton import _repository as disk
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._names import TENSOR
-from vitriton_export._options import Kind, OutputDtype, Pooling, Precision
+from vitriton_export._options import OutputDtype, Pooling, Precision
 from vitriton_export._processors.normalization import Normalization
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
@@ -55,7 +55,7 @@ class Deployment:
     name: str
     spec: PreprocessSpec
     normalization: Normalization
-    shapes: dict[Kind, tuple[int, ...]]
+    shapes: dict[names.Kind, tuple[int, ...]]
     max_batch_size: int
     model_id: str
     revision: str | None
@@ -71,24 +71,20 @@ class Deployment:
     @property
     def preprocess_name(self) -> str:
         """The python step."""
-        return f"{self.name}_preprocess"
+        return names.first_step_name(self.name)
 
-    def encoder_name(self, kind: Kind) -> str:
+    def encoder_name(self, kind: names.Kind) -> str:
         """The ONNX Runtime step."""
-        return f"{self.name}_{kind}_encoder"
+        return names.encoder_name(self.ensemble_name(kind))
 
-    def ensemble_name(self, kind: Kind) -> str:
+    def ensemble_name(self, kind: names.Kind) -> str:
         """What clients call."""
-        return f"{self.name}_{kind}"
+        return names.ensemble_name(self.name, kind)
 
     @property
     def model_names(self) -> list[str]:
         """All of them, in the order in which they may appear in a repository: what is needed before what needs it."""
-        return [
-            self.preprocess_name,
-            *(self.encoder_name(kind) for kind in self.shapes),
-            *(self.ensemble_name(kind) for kind in self.shapes),
-        ]
+        return list(dict.fromkeys([self.preprocess_name, *names.model_names(self.name, self.shapes)]))
 
     @property
     def output_type(self) -> str:
@@ -99,12 +95,6 @@ class Deployment:
     def pixels(self) -> list[int]:
         """Dims of the tensor between the two steps."""
         return [self.spec.height, self.spec.width, 3]
-
-
-def every_model_name(name: str) -> list[str]:
-    """Those that an export of this name with both outputs has, what is needed before what needs it."""
-    steps = [f"{name}_preprocess", *(f"{name}_{kind}_encoder" for kind in TENSOR)]
-    return [*steps, *(f"{name}_{kind}" for kind in TENSOR)]
 
 
 def write(deployment: Deployment, folder: Path) -> None:
@@ -146,8 +136,8 @@ def _copy(package: str, source: str, target: Path) -> None:
 
 def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
-    config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
+    config.input.add(name=names.IMAGE, data_type=pb.TYPE_STRING, dims=[1])
+    config.output.add(name=names.PIXELS, data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
     # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
@@ -155,11 +145,11 @@ def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     return config
 
 
-def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
+def _encoder_config(deployment: Deployment, kind: names.Kind) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name="pixels", data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
+    config.input.add(name=names.PIXELS, data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_output(config, deployment, kind)
     add_instances(config, deployment.serving)
     preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
@@ -170,20 +160,20 @@ def _encoder_config(deployment: Deployment, kind: Kind) -> pb.ModelConfig:
     return config
 
 
-def _ensemble_config(deployment: Deployment, kind: Kind, version: int) -> pb.ModelConfig:
+def _ensemble_config(deployment: Deployment, kind: names.Kind, version: int) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
+    config.input.add(name=names.IMAGE, data_type=pb.TYPE_STRING, dims=[1])
     _add_output(config, deployment, kind)
     config.version_policy.specific.versions.append(version)
     steps = config.ensemble_scheduling.step
     preprocess = steps.add(model_name=deployment.preprocess_name, model_version=version)
-    preprocess.input_map["image"] = "image"
-    preprocess.output_map["pixels"] = "pixels"
+    preprocess.input_map[names.IMAGE] = names.IMAGE
+    preprocess.output_map[names.PIXELS] = names.PIXELS
     encode = steps.add(model_name=deployment.encoder_name(kind), model_version=version)
-    encode.input_map["pixels"] = "pixels"
-    encode.output_map[TENSOR[kind]] = TENSOR[kind]
+    encode.input_map[names.PIXELS] = names.PIXELS
+    encode.output_map[names.OUTPUT[kind]] = names.OUTPUT[kind]
     _add_parameters(config, _ensemble_parameters(deployment))
     return config
 
@@ -206,9 +196,9 @@ def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
     return parameters
 
 
-def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: Kind) -> None:
+def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: names.Kind) -> None:
     data_type = pb.DataType.Value(f"TYPE_{deployment.output_type}")
-    config.output.add(name=TENSOR[kind], data_type=data_type, dims=deployment.shapes[kind])
+    config.output.add(name=names.OUTPUT[kind], data_type=data_type, dims=deployment.shapes[kind])
 
 
 def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:

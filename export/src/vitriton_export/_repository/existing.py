@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vitriton import _repository as disk
+from vitriton._names import KINDS, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._names import TENSOR
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
 
@@ -27,7 +27,7 @@ def difference(options: ExportOptions) -> str | None:
     """
     repository = options.folder
     try:
-        ensembles = {kind: repository / f"{options.deployed_name}_{kind}" for kind in TENSOR}
+        ensembles = {kind: repository / ensemble_name(options.deployed_name, kind) for kind in KINDS}
         configs = {kind: disk.read_config(ensembles[kind]) for kind in options.kinds}
         for kind, config in configs.items():
             fingerprint = None if config is None else disk.fingerprint(config)

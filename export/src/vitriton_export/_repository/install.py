@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vitriton import _names as names
 from vitriton import _repository as disk
 from vitriton._repository import NOT_EXPORTED, REPLACED
 
 from vitriton_export._errors import ExportError
-from vitriton_export._names import TENSOR
 from vitriton_export._repository import deployment as _deployment
-from vitriton_export._repository.deployment import VERSION, Deployment, every_model_name, read_fingerprint
+from vitriton_export._repository.deployment import VERSION, Deployment, read_fingerprint
 
 # What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
 # and decodes it as ASCII. `vitriton serve` refuses other paths.
@@ -38,7 +38,7 @@ def check_target(repository: Path, deployment: Deployment) -> None:
     name = deployment.name
     advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
     planned = _deployment.configs(deployment, int(VERSION))
-    there = [model for model in every_model_name(name) if (repository / model).exists()]
+    there = [model for model in names.model_names(name) if (repository / model).exists()]
     if there and disk.removed(repository, there):
         raise ExportError(
             f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
@@ -80,10 +80,10 @@ def without_weights(repository: Path) -> list[str]:
     """The names of exports of which only the committed text files are there: a server cannot load them."""
     return sorted(
         {
-            folder.name.removesuffix(f"_{kind}")
-            for kind in TENSOR
-            for folder in repository.glob(f"*_{kind}")
-            if read_fingerprint(folder / disk.CONFIG) == NOT_EXPORTED
+            ensemble[0]
+            for folder in repository.glob("*")
+            if (ensemble := names.read_ensemble_name(folder.name)) is not None
+            and read_fingerprint(folder / disk.CONFIG) == NOT_EXPORTED
         }
     )
 

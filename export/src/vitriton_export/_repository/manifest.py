@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from vitriton._names import OUTPUT
+
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.source import Source
-from vitriton_export._names import TENSOR
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates
 from vitriton_export._parity.gates import Gate
@@ -84,7 +85,7 @@ def build(
         "normalization": deployment.normalization.to_dict(),
         "outputs": {
             deployment.ensemble_name(kind): {
-                "name": TENSOR[kind],
+                "name": OUTPUT[kind],
                 "dims": list(shape),
                 "data_type": deployment.output_type,
             }

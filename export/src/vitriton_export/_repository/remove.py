@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vitriton import _names as names
 from vitriton import _repository as disk
 
 from vitriton_export._errors import ExportError
-from vitriton_export._names import TENSOR
-from vitriton_export._repository.deployment import every_model_name
 from vitriton_export._repository.install import not_writable
 
 
@@ -40,7 +39,7 @@ def remove(repository: Path, name: str) -> list[str]:
             for model in found:
                 journal[model] = disk.versions(repository / model)
             disk.write_journal(repository, journal)
-            for model in {f"{name}_{kind}" for kind in TENSOR} & set(found):
+            for model in {names.ensemble_name(name, kind) for kind in names.KINDS} & set(found):
                 (repository / model).rename(workspace / model)
             disk.sweep(repository, workspace)
     except disk.RepositoryBusy as exc:
@@ -52,10 +51,10 @@ def remove(repository: Path, name: str) -> list[str]:
 
 def _ours(repository: Path, name: str) -> list[str]:
     """The models of an export that are there."""
-    found = [model for model in every_model_name(name) if (repository / model).is_dir()]
+    found = [model for model in names.model_names(name) if (repository / model).is_dir()]
     if disk.removed(repository, found):
-        names = exports(repository)
-        listed = f"it has: {', '.join(names)}" if names else "it holds no exports"
+        there = exports(repository)
+        listed = f"it has: {', '.join(there)}" if there else "it holds no exports"
         raise ExportError(f"{repository} has no export {name}; {listed}")
     for model in found:
         config = disk.read_config(repository / model)
@@ -66,8 +65,9 @@ def _ours(repository: Path, name: str) -> list[str]:
 
 def exports(repository: Path) -> list[str]:
     """The names of the exports in a repository, in alphabetical order."""
-    names = set()
+    found = set()
     for model, config in disk.models(repository).items():
-        if config is not None and disk.fingerprint(config) is not None and config.HasField("ensemble_scheduling"):
-            names |= {model.removesuffix(f"_{kind}") for kind in TENSOR if model.endswith(f"_{kind}")}
-    return sorted(names)
+        ensemble = names.read_ensemble_name(model)
+        if ensemble is not None and config is not None and disk.fingerprint(config) is not None:
+            found |= {ensemble[0]} if config.HasField("ensemble_scheduling") else set()
+    return sorted(found)

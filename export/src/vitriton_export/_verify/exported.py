@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vitriton._names import KINDS, Kind, ensemble_name
 from vitriton._repository import NOT_EXPORTED
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._errors import ExportError, one_line
-from vitriton_export._names import TENSOR
-from vitriton_export._options import Kind, Outputs, Pooling, Precision
+from vitriton_export._options import Outputs, Pooling, Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate
 from vitriton_export._parity.runner import ensemble_version
@@ -78,7 +78,7 @@ def from_repository(repository: Path, name: str | None) -> Exported:
     if not repository.is_dir():
         raise ExportError(f"there is no repository {repository}; name its folder with --repository")
     name = name if name is not None else _only_name(repository)
-    folders = {kind: repository / f"{name}_{kind}" for kind in TENSOR}
+    folders = {kind: repository / ensemble_name(name, kind) for kind in KINDS}
     kinds = tuple(kind for kind, folder in folders.items() if (folder / "config.pbtxt").is_file())
     if not kinds:
         raise ExportError(f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
@@ -161,7 +161,7 @@ def _only_name(repository: Path) -> str:
 
 def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ...]) -> Exported:
     source, precision = manifest["source"], manifest["precision"]
-    exported = [kind for kind in TENSOR if f"{manifest['name']}_{kind}" in manifest["outputs"]]
+    exported = [kind for kind in KINDS if ensemble_name(manifest["name"], kind) in manifest["outputs"]]
     gates = manifest["parity"].get("gates")
     return Exported(
         name=name,

@@ -8,16 +8,14 @@ from types import TracebackType
 import numpy as np
 from vitriton import Client
 from vitriton._console.server import Server
+from vitriton._names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
 from vitriton._served.failures import Call, to_error
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
 from vitriton.commands.catalogue import Output, ServedModel, list_models
 
 from vitriton_export._errors import ExportError
-from vitriton_export._names import TENSOR
-from vitriton_export._options import Kind
 from vitriton_export._parity.compare import Answers, Array
-from vitriton_export._parity.gates import PIXELS
 from vitriton_export._verify.exported import Exported, from_parameters
 
 # Why a server that answers does not let its preprocess model be asked: it is not there, or not for everybody.
@@ -58,7 +56,7 @@ class ServerRunner:
             self._transport.close()
             raise
         self.skipped: dict[str, str] = {
-            TENSOR[output.kind]: f"{output.model} is not ready: {output.reason or output.state}"
+            OUTPUT[output.kind]: f"{output.model} is not ready: {output.reason or output.state}"
             for output in model.outputs
             if not output.ready
         }
@@ -86,16 +84,16 @@ class ServerRunner:
         if not accepted:
             return Answers(refused, {})
         vectors = [result.embedding for result in results if result.embedding is not None]
-        values: dict[str, Array] = {TENSOR[first]: np.stack(vectors)}
+        values: dict[str, Array] = {OUTPUT[first]: np.stack(vectors)}
         for kind in others:
-            values[TENSOR[kind]] = self._client.embed(accepted, pool=kind == "pooled")
+            values[OUTPUT[kind]] = self._client.embed(accepted, pool=kind == "pooled")
         if PIXELS not in self.skipped:
             values |= self._pixels(accepted)
         return Answers(refused, values)
 
     def _pixels(self, images: Sequence[bytes]) -> Mapping[str, Array]:
         """Asks the step that the ensembles share; empty where it cannot be asked."""
-        model = f"{self.exported.name}_preprocess"
+        model = first_step_name(self.exported.name)
         try:
             # one at a time: the client, which keeps requests below the server's limits, does not send these
             return {PIXELS: np.concatenate([self._ask_pixels(model, image) for image in images])}
@@ -108,7 +106,7 @@ class ServerRunner:
 
     def _ask_pixels(self, model: str, image: bytes) -> Array:
         request = InferRequest(
-            model=model, input_name="image", images=[image], output_name=PIXELS, timeout_s=self._timeout_s
+            model=model, input_name=IMAGE, images=[image], output_name=PIXELS, timeout_s=self._timeout_s
         )
         return _as_pixels(self._transport.infer(request, self._timeout_s))
 

@@ -337,16 +337,16 @@ def results_console() -> Console:
 
 
 def _show(result: ExportResult, console: Console) -> None:
-    from vitriton_export._names import TENSOR
+    from vitriton._names import OUTPUT, PIXELS
 
     deployment = result.deployment
     models = Table(title=escape(str(result.repository)), title_justify="left")
     for column in ("model", "output", "size"):
         models.add_column(column, overflow="fold")
     dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
-    rows = {deployment.preprocess_name: ("pixels", deployment.pixels, dtype)}
+    rows = {deployment.preprocess_name: (PIXELS, deployment.pixels, dtype)}
     for kind, shape in deployment.shapes.items():
-        row = (TENSOR[kind], list(shape), deployment.output_type)
+        row = (OUTPUT[kind], list(shape), deployment.output_type)
         rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
     for name, size in result.sizes.items():
         output, dims, dtype = rows[name]

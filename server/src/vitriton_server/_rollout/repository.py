@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from vitriton import _repository as disk
+from vitriton._names import encoder_name, read_ensemble_name
 from vitriton._repository import FINGERPRINT, NOT_EXPORTED, read_config
 
 from vitriton_server._errors import RepositoryError
@@ -76,14 +77,13 @@ def _check_exported(repository: Path, folder: Path) -> None:
     config = read_config(folder)
     if config is None or FINGERPRINT not in config.parameters or not config.HasField("ensemble_scheduling"):
         return
-    name = folder.name.removesuffix("_pooled").removesuffix("_unpooled")
+    name, _ = read_ensemble_name(folder.name) or (folder.name, None)
     advice = (
         f"run `vitriton export MODEL --name {name} --repository {repository}` (MODEL: its Hugging Face id or a local "
         "checkpoint), or name another --repository"
     )
     for step in config.ensemble_scheduling.step:
-        encoder = repository / step.model_name
-        if encoder.name.endswith("_encoder") and not _has_weights(encoder):
+        if step.model_name == encoder_name(folder.name) and not _has_weights(repository / step.model_name):
             raise RepositoryError(f"`{name}` in {repository} has no weights yet: {advice}")
     if config.parameters[FINGERPRINT].string_value == NOT_EXPORTED:
         raise RepositoryError(f"the export of `{name}` in {repository} did not finish: {advice}")

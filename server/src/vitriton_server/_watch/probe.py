@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
+from vitriton import _names as names
 from vitriton._wire.channel import CHANNEL_OPTIONS
 
 from vitriton_server._watch.canary import IMAGE, Answer, classify
@@ -85,7 +86,7 @@ class Probe:
         config: Any = self._client.get_model_config(name, client_timeout=_QUESTION_S).config
         is_image = (
             len(config.input) == 1
-            and config.input[0].name == "image"
+            and config.input[0].name == names.IMAGE
             and config.input[0].data_type == triton.model_config_pb2.TYPE_STRING
             and list(config.input[0].dims) == [1]
         )
@@ -99,7 +100,7 @@ class Probe:
         Returns:
             What the answer says, and Triton's text for it.
         """
-        image = triton.InferInput("image", list(shape), "BYTES")
+        image = triton.InferInput(names.IMAGE, list(shape), "BYTES")
         image.set_data_from_numpy(np.array([IMAGE], dtype=np.object_).reshape(shape))
         try:
             self._client.infer(model, [image], client_timeout=timeout_s)

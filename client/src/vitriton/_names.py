@@ -1,0 +1,88 @@
+"""The names of the models and tensors of an export. All distributions take them from here.
+
+An export with the name `m` has ensembles, which clients call, and the steps of each:
+
+    m_pooled      image → m_preprocess → pixels → m_pooled_encoder   → embedding
+    m_unpooled    image → m_preprocess → pixels → m_unpooled_encoder → last_hidden_state
+
+`ENSEMBLES` has a row for each. What runs inside Triton imports nothing of the project and repeats the names of its
+tensors; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["pooled", "unpooled"]
+
+IMAGE = "image"
+PIXELS = "pixels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """A kind of ensemble.
+
+    Attributes:
+        input: the tensor that clients send.
+        first_step: the end of the name of the step that takes `input`. Ensembles of one export share it.
+        between: the tensor that the first step gives to the encoder.
+        output: the tensor that clients get.
+    """
+
+    input: str
+    first_step: str
+    between: str
+    output: str
+
+
+ENSEMBLES: Mapping[Kind, Ensemble] = {
+    "pooled": Ensemble(input=IMAGE, first_step="preprocess", between=PIXELS, output="embedding"),
+    "unpooled": Ensemble(input=IMAGE, first_step="preprocess", between=PIXELS, output="last_hidden_state"),
+}
+KINDS: tuple[Kind, ...] = tuple(ENSEMBLES)
+OUTPUT: Mapping[Kind, str] = {kind: ensemble.output for kind, ensemble in ENSEMBLES.items()}
+
+
+def kind_of(pool: bool) -> Kind:
+    """The kind of ensemble that gives one vector an image, or all its tokens."""
+    return "pooled" if pool else "unpooled"
+
+
+def ensemble_name(name: str, kind: Kind) -> str:
+    """The model that clients call, of the export with this name."""
+    return f"{name}_{kind}"
+
+
+def first_step_name(name: str, kind: Kind = "pooled") -> str:
+    """The model that takes what clients send, of the export with this name."""
+    return f"{name}_{ENSEMBLES[kind].first_step}"
+
+
+def encoder_name(ensemble: str) -> str:
+    """The last step of an ensemble."""
+    return f"{ensemble}_encoder"
+
+
+def step_names(name: str, kind: Kind) -> tuple[str, str]:
+    """The models that an ensemble consists of, in the order of the work."""
+    return first_step_name(name, kind), encoder_name(ensemble_name(name, kind))
+
+
+def model_names(name: str, kinds: Iterable[Kind] = KINDS) -> list[str]:
+    """All models of an export, what is needed before what needs it."""
+    wanted = tuple(kinds)
+    first_steps = dict.fromkeys(first_step_name(name, kind) for kind in wanted)
+    ensembles = [ensemble_name(name, kind) for kind in wanted]
+    return [*first_steps, *map(encoder_name, ensembles), *ensembles]
+
+
+def read_ensemble_name(model: str) -> tuple[str, Kind] | None:
+    """The export and the kind that a model's name tells; None where it is not the name of an ensemble."""
+    for kind in sorted(KINDS, key=len, reverse=True):  # one kind's name may end with another's
+        name = model.removesuffix(f"_{kind}")
+        if name and name != model:
+            return name, kind
+    return None
