@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
+from vitriton._console.inputs import find_inputs
 from vitriton._console.progress import Lines
 from vitriton.cli import app
-from vitriton.commands.embed.inputs import find_inputs
 
 RUN = "from vitriton.cli import main; main()"
 

@@ -10,10 +10,10 @@ import threading
 import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
-from vitriton import Unavailable
+from vitriton import InferenceFailed, ModelNotReady, Unavailable, list_models
 from vitriton._console.server import Server
+from vitriton._served.catalogue import read_catalogue
 from vitriton.cli import app
-from vitriton.commands.catalogue import list_models
 
 MAIN = "from vitriton.cli import main; main()"
 
@@ -216,13 +216,46 @@ def test_usage():
         assert run(*arguments).exit_code == 2
 
 
-def test_from_python(server):
-    """The list can be had as objects."""
+def test_list_models(server):
+    """A program gets what the command shows, as objects, from the first of the servers that answers."""
+    broken, good, half = list_models([f"grpc://{server.grpc_address}"])
+    assert (broken.name, broken.ready, broken.fingerprint, broken.limits) == ("broken", False, None, None)
+    assert "the weights are gone" in broken.outputs[0].reason
+    assert half.unpooled is None
+    assert (good.name, good.ready, good.addresses) == ("good", True, (f"grpc://{server.grpc_address}",))
+    assert (good.source, good.revision, good.precision) == ("org/checkpoint", "abc123", "fp32")
+    assert (good.pooling, good.l2_normalize, good.max_batch_size) == ("cls", True, 8)
+    assert good.fingerprint == good.parameters["fingerprint"] == PARAMETERS["fingerprint"]
+    assert (good.pooled.shape, good.unpooled.shape, good.pooled.dtype) == ((4,), (3, 4), "float32")
+    (same,) = list_models(f"127.0.0.1:1,{server.grpc_address}", models=["good"])
+    assert same == good
+
+
+def test_list_models_of_a_server_that_keeps_its_index_secret(server):
+    """It is an error, and no empty list; a model can be had by its name, or the index with the key."""
+    with pytest.raises(InferenceFailed, match="does not list its models"):
+        list_models(f"http://{server.http_address}")
+    assert [model.name for model in list_models(f"http://{server.http_address}", models=["good"])] == ["good"]
+    assert len(list_models(f"http://{server.http_address}", headers={"admin-key": "secret"})) == 3
+
+
+def test_list_models_says_what_is_wrong(server):
+    """A name that is not there, an argument that cannot be used, and nobody who answers."""
+    with pytest.raises(ModelNotReady, match="does not have model goood; it has: broken, good"):
+        list_models(server.grpc_address, models=["goood"])
+    with pytest.raises(ValueError, match="timeout_s is 0"):
+        list_models(server.grpc_address, timeout_s=0)
+    with pytest.raises(Unavailable):
+        list_models("127.0.0.1:1")
+
+
+def test_from_a_transport(server):
+    """The other distributions ask by way of a transport."""
     (transport,) = Server(address=server.grpc_address).transports()
-    catalogue = list_models(transport, 30)
-    assert catalogue.models[1].outputs[0].fingerprint == PARAMETERS["fingerprint"]
+    catalogue = read_catalogue(transport, 30)
+    assert catalogue.models[1].fingerprint == PARAMETERS["fingerprint"]
     transport.close()
     (nobody,) = Server(address="127.0.0.1:1").transports()
     with pytest.raises(Unavailable):
-        list_models(nobody, 5)
+        read_catalogue(nobody, 5)
     nobody.close()

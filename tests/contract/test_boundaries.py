@@ -48,6 +48,37 @@ def test_dependencies_point_one_way(distribution, package, allowed):
         assert _imported(path) & OURS <= allowed | {package}, path
 
 
+def shared_modules() -> set[str]:
+    """What docs/architecture.md lets the other distributions import of the client."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.split("## What the other distributions share", 1)[1].split("\n## ", 1)[0]
+    public = set(re.findall(r"`vitriton\.(\w+)`", section))
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return public | set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
+def _rooms_of_the_client(path: Path) -> set[str]:
+    """The rooms of `vitriton` that a file imports; its public names are in none."""
+    rooms = set(house.rooms(house.package_folder(ROOT, "client")))
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "vitriton":
+            found |= {f"vitriton.{alias.name}" for alias in node.names if alias.name in rooms}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name.split(".")[1] for name in found if name.startswith("vitriton.")}
+
+
+@pytest.mark.parametrize("distribution", ["export", "server", "bench"])
+def test_the_others_use_of_the_client_what_is_declared(distribution):
+    """Everything else of the client may change without a look at them."""
+    used = {path: _rooms_of_the_client(path) for path in (ROOT / distribution).rglob("*.py")}
+    assert any(used.values())
+    assert {path: rooms - shared_modules() for path, rooms in used.items() if rooms - shared_modules()} == {}
+
+
 def floors(distribution: str) -> list[list[str]]:
     """The rooms of a distribution as docs/architecture.md draws them, a list for each line, from the top down."""
     text = (ROOT / "docs" / "architecture.md").read_text()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from vitriton._client import Client
     from vitriton._images.pixels import PillowVersionWarning
     from vitriton._pipeline.pipeline import pipeline
+    from vitriton._served.catalogue import list_models
+    from vitriton._served.model import ModelInfo, ModelOutput
     from vitriton._version import __version__
 
 __all__ = [
@@ -42,7 +44,9 @@ __all__ = [
     "ImageProblem",
     "InferenceFailed",
     "InvalidImage",
+    "ModelInfo",
     "ModelNotReady",
+    "ModelOutput",
     "Options",
     "PillowVersionWarning",
     "PipelineMismatch",
@@ -54,16 +58,20 @@ __all__ = [
     "Unavailable",
     "VitritonError",
     "__version__",
+    "list_models",
     "pipeline",
 ]
 
 _LAZY = {
     "AsyncClient": "vitriton._async_client",
     "Client": "vitriton._client",
+    "ModelInfo": "vitriton._served.model",
+    "ModelOutput": "vitriton._served.model",
     "PillowVersionWarning": "vitriton._images.pixels",
     "Result": "vitriton._call.results",
     "Stats": "vitriton._call.stats",
     "__version__": "vitriton._version",
+    "list_models": "vitriton._served.catalogue",
     "pipeline": "vitriton._pipeline.pipeline",
 }
 

@@ -31,8 +31,8 @@ from vitriton._served.contract import (
     served_models,
 )
 from vitriton._served.failures import Call, after_attempts, port_hint, to_error
-from vitriton._wire.address import Address, parse_addresses
-from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
+from vitriton._wire.connect import connect
+from vitriton._wire.connection import TLS, Token
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, ModelStatus, Transport
 
@@ -133,7 +133,18 @@ class Core:
             max_s=self.options.max_backoff_s,
             max_attempts=self.options.max_attempts,
         )
-        transports = [transport] if transport is not None else connect(address, settings, asynchronous)
+        transports = (
+            [transport]
+            if transport is not None
+            else connect(
+                address,
+                tls=settings.tls,
+                token=settings.token,
+                headers=settings.headers,
+                options=settings.options,
+                asynchronous=asynchronous,
+            )
+        )
         self.balancer = Balancer(transports, self.backoff)
         self.reader = Reader(self.options)
         self._control = ThreadPoolExecutor(_CONTROL_THREADS, thread_name_prefix="vitriton-control")
@@ -459,41 +470,6 @@ class Core:
             expired=deadline.expired,
             attempts=attempts,
         )
-
-
-def connect(address: str | Sequence[str], settings: Settings, asynchronous: bool = False) -> list[Transport]:
-    """A transport for each address.
-
-    Raises:
-        ValueError: an address cannot be read, or does not go with the settings.
-    """
-    addresses = parse_addresses(address)
-    scheme = addresses[0].scheme
-    if settings.tls is not None and not addresses[0].is_secure:
-        raise ValueError(f"tls is given, and {addresses[0]} is not encrypted; use {scheme}s://")
-    connection = Connection(
-        tls=settings.tls or TLS(),
-        token=checked_token(settings.token),
-        headers=checked_headers(settings.headers),
-        grpc_options=settings.options.grpc_options,
-        max_connections=settings.options.max_connections,
-    )
-    return [_transport(where, connection, asynchronous) for where in addresses]
-
-
-def _transport(address: Address, connection: Connection, asynchronous: bool) -> Transport:
-    # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
-    if address.scheme.startswith("http"):
-        from vitriton._wire.http import HttpTransport
-
-        return HttpTransport(address, connection)
-    if asynchronous:
-        from vitriton._wire.grpc_aio import AioGrpcTransport
-
-        return AioGrpcTransport(address, connection)
-    from vitriton._wire.grpc import GrpcTransport
-
-    return GrpcTransport(address, connection)
 
 
 def _unanswered(call: Call) -> Unavailable:

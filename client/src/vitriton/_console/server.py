@@ -76,16 +76,10 @@ class Server:
             typer.BadParameter: an option cannot be used.
         """
         _silence_grpc()
-        from vitriton._call.session import Settings, connect
-        from vitriton._options import Options
+        from vitriton._wire.connect import connect
 
-        settings: dict[str, Any] = {"timeout_s": None, "options": Options(), "expect_fingerprint": None}
         try:
-            # A transport serves all models; a Settings is of one.
-            return connect(
-                self.address,
-                Settings(model="any", preprocess="server", tracing=False, **settings, **self._connection()),
-            )
+            return connect(self.address, **self._connection())
         except ValueError as exc:
             raise typer.BadParameter(str(exc)) from exc
 

@@ -14,7 +14,7 @@ from vitriton import _names as names
 from vitriton._errors import ContractMismatch
 from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus
 
-_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
 _MAX_LISTED = 20
 
 
@@ -90,8 +90,8 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
         problem = f"it has no input {names.IMAGE!r} of type BYTES and shape [1]"
     elif promised is None:
         problem = f"it has no output {name!r}, only {', '.join(sorted(config.outputs)) or 'none'}"
-    elif promised.datatype not in _DTYPES:
-        problem = f"its output {name!r} is {promised.datatype}; this client takes {' and '.join(_DTYPES)}"
+    elif promised.datatype not in DTYPES:
+        problem = f"its output {name!r} is {promised.datatype}; this client takes {' and '.join(DTYPES)}"
     elif config.max_batch_size < 1:
         problem = f"its max_batch_size is {config.max_batch_size}; it must be at least 1"
     if problem or promised is None:
@@ -101,7 +101,7 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
         output=name,
         shape=promised.shape,
         max_batch_size=config.max_batch_size,
-        dtype=_DTYPES[promised.datatype],
+        dtype=DTYPES[promised.datatype],
         parameters=dict(config.parameters),
     )
 
@@ -121,7 +121,7 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
         ContractMismatch: the reply is another tensor than the model's configuration says.
     """
     wanted = (batch_size, *contract.shape)
-    dtype = _DTYPES.get(reply.datatype)
+    dtype = DTYPES.get(reply.datatype)
     fits = reply.shape == wanted or (
         len(reply.shape) == len(wanted)
         and all(got == size or (size < 0 <= got) for got, size in zip(reply.shape, wanted, strict=True))

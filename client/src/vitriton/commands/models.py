@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +12,8 @@ from vitriton._console import server as _server
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vitriton.commands.catalogue import Catalogue, Output
+    from vitriton._served.catalogue import Catalogue
+    from vitriton._served.model import ModelInfo, ModelOutput
 
 _SHORT_FINGERPRINT = 12  # characters; enough to tell those of one server apart
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
@@ -44,7 +46,7 @@ def models(
 
     from vitriton._console.failure import fail, reason
     from vitriton._errors import VitritonError
-    from vitriton.commands.catalogue import list_models, to_document
+    from vitriton._served.catalogue import read_catalogue
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
@@ -55,14 +57,14 @@ def models(
     try:
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")
-        catalogue = list_models(transports[0], timeout, model or ())
+        catalogue = read_catalogue(transports[0], timeout, model or ())
     except VitritonError as exc:
         fail(reason(exc))
     finally:
         for transport in transports:
             transport.close()
     if as_json:
-        typer.echo(json.dumps(to_document(catalogue), indent=2))
+        typer.echo(json.dumps(_document(catalogue), indent=2))
     else:
         _show(catalogue, show_all=show_all)
 
@@ -97,20 +99,51 @@ def _table(catalogue: Catalogue) -> Table:
         table.add_column(title)
     for served in catalogue.models:
         for number, output in enumerate(served.outputs):
-            table.add_row(served.name if number == 0 else "", *_cells(output))
+            table.add_row(served.name if number == 0 else "", *_cells(served, output))
     return table
 
 
-def _cells(output: Output) -> list[str]:
-    """Of a row, after the model's name."""
+def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
+    """The cells of a row, after the model's name."""
+    told = _told(served, output)
+    fingerprint, l2_normalize, max_batch_size = told["fingerprint"], told["l2_normalize"], output.max_batch_size
     values = (
         "x".join(map(str, output.shape)) if output.shape is not None else None,
         output.datatype,
-        output.parameters.get("precision"),
-        output.pooling,
-        None if output.l2_normalize is None else "yes" if output.l2_normalize else "no",
-        None if output.max_batch_size is None else str(output.max_batch_size),
-        None if output.fingerprint is None else output.fingerprint[:_SHORT_FINGERPRINT],
-        output.parameters.get("model"),
+        told["precision"],
+        told["pooling"],
+        None if l2_normalize is None else "yes" if l2_normalize else "no",
+        None if max_batch_size is None else str(max_batch_size),
+        None if fingerprint is None else fingerprint[:_SHORT_FINGERPRINT],
+        told["source_model"],
     )
     return [output.kind, output.state, *("-" if value is None else value for value in values)]
+
+
+def _document(catalogue: Catalogue) -> dict[str, Any]:
+    """The catalogue for programs; the keys are a promise."""
+    return {
+        "address": catalogue.address,
+        "server": {"name": catalogue.server.name, "version": catalogue.server.version},
+        "listed": catalogue.listed,
+        "models": [_model_document(model) for model in catalogue.models],
+        "others": [asdict(status) for status in catalogue.others],
+    }
+
+
+def _model_document(served: ModelInfo) -> dict[str, Any]:
+    outputs = [{**asdict(output), "ready": output.ready, **_told(served, output)} for output in served.outputs]
+    return {"name": served.name, "ready": served.ready, "outputs": outputs}
+
+
+def _told(served: ModelInfo, output: ModelOutput) -> dict[str, Any]:
+    """What the export says of an output; of one that is not loaded nothing is known."""
+    loaded, pooled = output.ready, output.ready and output.kind == "pooled"
+    return {
+        "source_model": served.source if loaded else None,
+        "revision": served.revision if loaded else None,
+        "precision": served.precision if loaded else None,
+        "pooling": served.pooling if pooled else None,
+        "l2_normalize": served.l2_normalize if pooled else None,
+        "fingerprint": served.fingerprint if loaded else None,
+    }

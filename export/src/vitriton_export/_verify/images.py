@@ -9,7 +9,7 @@ from typing import Protocol
 
 from vitriton import Options
 from vitriton._console.failure import CommandFailed
-from vitriton.commands.embed.inputs import find_inputs
+from vitriton._console.inputs import find_inputs
 
 from vitriton_export._errors import ExportError
 from vitriton_export._parity.corpus import corpus

@@ -9,10 +9,11 @@ import numpy as np
 from vitriton import Client
 from vitriton._console.server import Server
 from vitriton._names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
+from vitriton._served.catalogue import read_catalogue
 from vitriton._served.failures import Call, to_error
+from vitriton._served.model import ModelInfo, ModelOutput
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
-from vitriton.commands.catalogue import Output, ServedModel, list_models
 
 from vitriton_export._errors import ExportError
 from vitriton_export._parity.compare import Answers, Array
@@ -128,8 +129,8 @@ def _only_transport(server: Server) -> Transport:
     raise ExportError(f"--url {server.address} is several servers; verify them one by one")
 
 
-def _find(transport: Transport, name: str | None, timeout_s: float) -> ServedModel:
-    models = list_models(transport, timeout_s, () if name is None else (name,)).models
+def _find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
+    models = read_catalogue(transport, timeout_s, () if name is None else (name,)).models
     usable = [model for model in models if any(output.ready for output in model.outputs)]
     if len(usable) == 1:
         return usable[0]
@@ -144,8 +145,8 @@ def _find(transport: Transport, name: str | None, timeout_s: float) -> ServedMod
     raise ExportError(f"the server at {transport.address} has several models; choose one with --model: {names}")
 
 
-def _describe(model: ServedModel, ready: Mapping[Kind, Output]) -> Exported:
+def _describe(model: ModelInfo, ready: Mapping[Kind, ModelOutput]) -> Exported:
     any_of_them = next(iter(ready.values()))
     sizes = [output.max_batch_size or 1 for output in ready.values()]
     kinds: list[Kind] = [output.kind for output in model.outputs]
-    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.datatype, any_of_them.parameters)
+    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.datatype, model.parameters)

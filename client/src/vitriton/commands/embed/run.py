@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from vitriton._console.failure import CommandFailed, reason
+from vitriton._console.inputs import Inputs, find_inputs
 from vitriton._console.progress import count, duration, progress
 from vitriton._console.server import Server
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import VitritonError
-from vitriton.commands.catalogue import only_model
 from vitriton.commands.embed.embedding import Embedding
-from vitriton.commands.embed.inputs import Inputs, find_inputs
 from vitriton.commands.embed.journal import Job, WorkFolder
+from vitriton.commands.embed.model import only_model
 from vitriton.commands.embed.outputs import Paths, draft, publish
 
 if TYPE_CHECKING:

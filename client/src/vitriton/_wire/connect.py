@@ -1,0 +1,62 @@
+"""From addresses, and how to talk to them, to transports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vitriton._options import Options
+from vitriton._wire.address import Address, parse_addresses
+from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
+from vitriton._wire.transport import Transport
+
+
+def connect(
+    address: str | Sequence[str],
+    *,
+    tls: TLS | None = None,
+    token: Token | None = None,
+    headers: Mapping[str, str] | None = None,
+    options: Options | None = None,
+    asynchronous: bool = False,
+) -> list[Transport]:
+    """A transport for each address, which the caller closes. See `vitriton.Client` for the first four parameters.
+
+    Args:
+        address: the addresses of the servers.
+        tls: whom to trust, and who the client is.
+        token: the token that goes with each request.
+        headers: the headers that go with each request.
+        options: limits, and settings of the connections.
+        asynchronous: whether requests are sent in an event loop.
+
+    Raises:
+        ValueError: an address cannot be read, or does not go with the other parameters.
+    """
+    options = Options() if options is None else options
+    addresses = parse_addresses(address)
+    scheme = addresses[0].scheme
+    if tls is not None and not addresses[0].is_secure:
+        raise ValueError(f"tls is given, and {addresses[0]} is not encrypted; use {scheme}s://")
+    connection = Connection(
+        tls=tls or TLS(),
+        token=checked_token(token),
+        headers=checked_headers({} if headers is None else headers),
+        grpc_options=options.grpc_options,
+        max_connections=options.max_connections,
+    )
+    return [_transport(where, connection, asynchronous) for where in addresses]
+
+
+def _transport(address: Address, connection: Connection, asynchronous: bool) -> Transport:
+    # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
+    if address.scheme.startswith("http"):
+        from vitriton._wire.http import HttpTransport
+
+        return HttpTransport(address, connection)
+    if asynchronous:
+        from vitriton._wire.grpc_aio import AioGrpcTransport
+
+        return AioGrpcTransport(address, connection)
+    from vitriton._wire.grpc import GrpcTransport
+
+    return GrpcTransport(address, connection)

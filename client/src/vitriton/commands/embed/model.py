@@ -1,0 +1,34 @@
+"""The model of a run whose command names none: the only one that the server has."""
+
+from __future__ import annotations
+
+from vitriton._console.failure import CommandFailed
+from vitriton._console.server import Server
+from vitriton._served.catalogue import first_catalogue
+
+
+def only_model(server: Server, timeout_s: float) -> str:
+    """The one model that a server serves, by the name that it was exported under.
+
+    Raises:
+        CommandFailed: it serves none or several, or does not tell.
+        VitritonError: it does not answer.
+    """
+    transports = server.transports()
+    try:
+        catalogue = first_catalogue(transports, timeout_s)
+    finally:
+        for transport in transports:
+            transport.close()
+    names = [model.name for model in catalogue.models if any(output.ready for output in model.outputs)]
+    if not catalogue.listed:
+        raise CommandFailed(f"the server at {catalogue.address} does not list its models; name one with --model")
+    if not names:
+        raise CommandFailed(
+            f"the server at {catalogue.address} has no model of `vitriton export` that is ready; see `vitriton models`"
+        )
+    if len(names) > 1:
+        raise CommandFailed(
+            f"the server at {catalogue.address} has several models; choose one with --model: {', '.join(names)}"
+        )
+    return names[0]
