@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image
 from vitriton_server import InvalidConfiguration, WatchPolicy
-from vitriton_server._watch.canary import IMAGE, Answer, Health, classify, death, with_answer, with_successes
+from vitriton_server._watch.canary import IMAGE, Answer, Health, death, read_answer, with_answer, with_successes
 from vitriton_server._watch.watch import RestartBudget, Watch
 
 POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
@@ -33,7 +33,7 @@ POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
 )
 def test_what_an_answer_means(status: str | None, message: str, answer: Answer) -> None:
     """A refusal shows life, a full queue shows load, and only inner errors speak for death."""
-    assert classify(status, message) is answer
+    assert read_answer(status, message) is answer
 
 
 @pytest.mark.parametrize(

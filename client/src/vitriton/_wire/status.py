@@ -43,6 +43,7 @@ _TABLE: tuple[tuple[Code, str, Failure], ...] = (
     (Code.UNAVAILABLE, "", Failure.UNREACHABLE),
     (Code.UNIMPLEMENTED, "", Failure.UNREACHABLE),
     (Code.INTERNAL, "is not healthy", Failure.MODEL_DIED),
+    (Code.INTERNAL, "Stub process", Failure.MODEL_DIED),
     (Code.DEADLINE_EXCEEDED, "", Failure.DEADLINE),
     (Code.NOT_FOUND, "has no available versions", Failure.NOT_READY),
     (Code.NOT_FOUND, "", Failure.UNKNOWN_MODEL),

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from vitriton._wire.status import Failure, classify
+from vitriton._wire.transport import Code
+
 from vitriton_server._config import WatchPolicy
 
 # A PNG of one grey pixel, RGB.
@@ -21,8 +24,8 @@ _DEAD_AFTER = 2  # answers in a row
 _STUCK_AFTER = 3  # missing answers in a row, and `stuck_after_s` without any success
 _RECHECK_S = 1.0  # a suspicion is looked into sooner than the next regular question
 
-# How Triton's UNAVAILABLE says that the model is there but has too much to do.
-_BUSY = ("queue", "Request timeout expired", "Exceeds maximum")
+# Refusals that only a living model, or a living server before it, can give.
+_REFUSALS = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.UNIMPLEMENTED, Code.ALREADY_EXISTS)
 
 
 class Answer(Enum):
@@ -35,22 +38,27 @@ class Answer(Enum):
     SILENT = "silent"  # no answer in time, or no connection
 
 
-def classify(status: str | None, message: str) -> Answer:
-    """Reads an answer.
+_BUSY = (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT, Failure.RATE_LIMITED)
+
+
+def read_answer(status: str | None, message: str) -> Answer:
+    """Reads an answer, by what the client's table says of it.
 
     Args:
         status: the name of the gRPC status code; None for success.
         message: its text.
     """
-    if status in (None, "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "ALREADY_EXISTS"):
+    if status is None:
         return Answer.ALIVE
-    if "not healthy" in message or "Stub process" in message:
+    code = Code(status) if status in Code.__members__ else Code.UNKNOWN
+    failure = classify(code, message)
+    if code in _REFUSALS:
+        return Answer.ALIVE
+    if failure is Failure.MODEL_DIED:
         return Answer.NOT_HEALTHY
-    if status == "RESOURCE_EXHAUSTED":
+    if failure in _BUSY or code is Code.RESOURCE_EXHAUSTED:
         return Answer.BUSY
-    if status == "UNAVAILABLE":
-        return Answer.BUSY if any(word in message for word in _BUSY) else Answer.SILENT
-    if status in ("DEADLINE_EXCEEDED", "CANCELLED"):
+    if code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED):
         return Answer.SILENT
     return Answer.FAILED
 

@@ -9,7 +9,7 @@ import tritonclient.grpc as triton
 from vitriton import _names as names
 from vitriton._wire.channel import CHANNEL_OPTIONS
 
-from vitriton_server._watch.canary import IMAGE, Answer, classify
+from vitriton_server._watch.canary import IMAGE, Answer, read_answer
 
 _QUESTION_S = 5.0
 _BATCHED, _SINGLE = (1, 1), (1,)  # the shape of one image, with and without a batch axis
@@ -106,5 +106,5 @@ class Probe:
             self._client.infer(model, [image], client_timeout=timeout_s)
         except triton.InferenceServerException as exc:
             status = str(exc.status() or "").removeprefix("StatusCode.")
-            return classify(status, str(exc.message())), str(exc.message())
-        return classify(None, ""), ""
+            return read_answer(status, str(exc.message())), str(exc.message())
+        return read_answer(None, ""), ""
