@@ -1,4 +1,4 @@
-"""The HTTP transport: Triton's HTTP endpoint, over httpcore's connections and threads of its own."""
+"""The HTTP transport: Triton's HTTP endpoint, over `http_connection` and the threads of `workers`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 
 from vitriton._deadline import Deadline
+from vitriton._errors import without_frames
 from vitriton._net.network import Network
 from vitriton._net.operation import ConnectFailed, ConnectionLost, Operation, OperationCancelled, OutOfTime
 from vitriton._options import MAX_MESSAGE_BYTES
@@ -164,7 +165,7 @@ class HttpTransport:
                 answer = self._connections.ask(question, operation)
             # What a server sends can break a parser in any way, and every way is its fault.
             except Exception as exc:
-                raise _to_call_error(exc, operation.deadline) from _without_frames(exc)
+                raise _to_call_error(exc, operation.deadline) from without_frames(exc)
         if answer.status != 200:
             raise kserve.read_error(answer.status, answer.reason, answer.head + answer.rest)
         return answer
@@ -238,7 +239,7 @@ class _HttpPending:
             outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
             outcome.__cause__ = exc
         if isinstance(outcome, CallError):
-            _without_frames(outcome)
+            without_frames(outcome)
         self._settle(outcome)
 
     def expire(self) -> None:
@@ -291,15 +292,6 @@ def _to_call_error(exc: Exception, deadline: Deadline) -> CallError:
 
 def _late(deadline: Deadline) -> CallError:
     return CallError(Code.DEADLINE_EXCEEDED, f"no complete answer in {deadline.timeout_s:g} s")
-
-
-def _without_frames(exc: BaseException) -> BaseException:
-    """The error without its frames, which hold the request's images for as long as somebody keeps the error."""
-    link: BaseException | None = exc
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return exc
 
 
 def _host(address: Address) -> str:
