@@ -12,6 +12,7 @@ from client.both import KINDS, make_client
 from client.fakes import FAKE_ADDRESS, FakeTransport, first_bytes
 from vitriton import (
     Client,
+    ClientClosed,
     ContractMismatch,
     DeadlineExceeded,
     InferenceFailed,
@@ -314,8 +315,10 @@ def test_closed(client_on):
     assert transport.closed == 1
     assert repr(client).endswith(f"Client({FAKE_ADDRESS!r}, model='m', closed)")
     for use in (lambda: client.embed([]), client.wait_ready, lambda: client.fingerprint, client.__enter__):
-        with pytest.raises(RuntimeError, match="closed; make a new one"):
+        with pytest.raises(ClientClosed, match="closed; make a new one") as caught:
             use()
+        assert isinstance(caught.value, RuntimeError)
+        assert (caught.value.address, caught.value.model) == (FAKE_ADDRESS, "m")
 
 
 def test_wait_ready_waits(client_on):
@@ -367,7 +370,7 @@ def _use_in_fork(client, answers):
     asynchronous = getattr(client, "client", None)
     try:
         asyncio.run(asynchronous.embed([b"a"])) if asynchronous else client.embed([b"a"])
-    except RuntimeError as exc:
+    except ClientClosed as exc:
         answers.send(str(exc))
     asyncio.run(asynchronous.close()) if asynchronous else client.close()
 

@@ -17,7 +17,7 @@ from vitriton import (
     ContractMismatch,
     DeadlineExceeded,
     InvalidImage,
-    ModelNotReady,
+    ModelNotFound,
     Options,
     ServerBusy,
     Unavailable,
@@ -168,7 +168,7 @@ def test_a_variant_that_was_not_exported(connect, files):
     """Asking for tokens of a model that was exported without them says so."""
     with connect("narrow") as client:
         client.wait_ready(timeout_s=5)
-        with pytest.raises(ModelNotReady, match=r"exported without its unpooled output.*--outputs both"):
+        with pytest.raises(ModelNotFound, match=r"exported without its unpooled output.*--outputs both"):
             client.embed(files[:1], pool=False)
 
 
@@ -176,11 +176,11 @@ def test_unknown_model_lists_the_others(connect, files):
     """A wrong name is answered with the names that the server has, and wait_ready does not wait for it."""
     with connect("huge") as client:
         with pytest.raises(
-            ModelNotReady, match="does not have model huge; it has: narrow, staged, tiny, wide"
+            ModelNotFound, match="does not have model huge; it has: narrow, staged, tiny, wide"
         ) as caught:
             client.embed(files[:1])
         assert caught.value.available == ("narrow", "staged", "tiny", "wide")
-        with pytest.raises(ModelNotReady, match="it has: narrow, staged, tiny, wide"):
+        with pytest.raises(ModelNotFound, match="it has: narrow, staged, tiny, wide"):
             client.wait_ready(timeout_s=60)
 
 

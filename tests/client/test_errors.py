@@ -2,7 +2,8 @@ import pickle
 
 import pytest
 import vitriton
-from vitriton import DeadlineExceeded, ImageProblem, InvalidImage, ModelNotReady, Unavailable
+from vitriton import DeadlineExceeded, ImageProblem, InvalidImage, ModelNotFound, Unavailable
+from vitriton._errors import without_frames
 
 
 def test_tree():
@@ -11,16 +12,20 @@ def test_tree():
     assert {
         name: base for name, base in tree.items() if base not in ("object", "tuple", "Exception", "UserWarning")
     } == {
-        "InvalidImage": "VitritonError",
-        "TransportError": "VitritonError",
+        "ClientError": "VitritonError",
+        "InvalidImage": "ClientError",
+        "TransportError": "ClientError",
         "Unavailable": "TransportError",
         "DeadlineExceeded": "TransportError",
-        "ServerError": "VitritonError",
+        "ServerError": "ClientError",
         "ServerBusy": "ServerError",
+        "ModelNotFound": "ServerError",
         "ModelNotReady": "ServerError",
+        "AccessDenied": "ServerError",
         "InferenceFailed": "ServerError",
-        "ContractMismatch": "VitritonError",
+        "ContractMismatch": "ClientError",
         "PipelineMismatch": "ContractMismatch",
+        "ClientClosed": "ClientError",
     }
 
 
@@ -50,7 +55,7 @@ def test_text_is_bounded():
     [
         InvalidImage([ImageProblem(1, "a", "b")], 3, address="h", model="m", status="INVALID_ARGUMENT"),
         DeadlineExceeded("late", timeout_s=2.0, address="h", model="m"),
-        ModelNotReady("no", available=["a"], address="h", model="m"),
+        ModelNotFound("no", available=["a"], address="h", model="m"),
         Unavailable("down", address="h"),
     ],
 )
@@ -59,3 +64,27 @@ def test_pickle(error):
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (str(copy), copy.__dict__) == (str(error), error.__dict__)
+
+
+def _raised(error):
+    try:
+        raise error
+    except type(error):
+        return error
+
+
+def test_without_frames():
+    """What is behind an error loses its frames too, by cause and by context at once, and a circle comes to an end."""
+    cause, context, behind, error = (_raised(ValueError(name)) for name in ("cause", "context", "behind", "error"))
+    error.__cause__, error.__context__, context.__context__, behind.__context__ = cause, context, behind, error
+    assert without_frames(error) is error
+    assert all(one.__traceback__ is None for one in (cause, context, behind, error))
+    assert (error.__cause__, error.__context__) == (cause, context)
+
+
+def test_attempts_and_text_of_the_last_one_survive_pickling():
+    """What was changed after an error was made is in its copy, whatever its constructor takes."""
+    error = InvalidImage([ImageProblem(1, "a", "b")], 3)
+    error.args, error.attempts = ("said later",), 7
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.attempts, copy.index) == ("said later", 7, 1)

@@ -10,7 +10,7 @@ import threading
 import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
-from vitriton import InferenceFailed, ModelNotReady, Unavailable, list_models
+from vitriton import AccessDenied, ModelNotFound, Unavailable, list_models
 from vitriton._console.server import Server
 from vitriton._served.catalogue import read_catalogue
 from vitriton.cli import app
@@ -233,7 +233,7 @@ def test_list_models(server):
 
 def test_list_models_of_a_server_that_keeps_its_index_secret(server):
     """It is an error, and no empty list; a model can be had by its name, or the index with the key."""
-    with pytest.raises(InferenceFailed, match="does not list its models"):
+    with pytest.raises(AccessDenied, match="does not list its models"):
         list_models(f"http://{server.http_address}")
     assert [model.name for model in list_models(f"http://{server.http_address}", models=["good"])] == ["good"]
     assert len(list_models(f"http://{server.http_address}", headers={"admin-key": "secret"})) == 3
@@ -241,7 +241,7 @@ def test_list_models_of_a_server_that_keeps_its_index_secret(server):
 
 def test_list_models_says_what_is_wrong(server):
     """A name that is not there, an argument that cannot be used, and nobody who answers."""
-    with pytest.raises(ModelNotReady, match="does not have model goood; it has: broken, good"):
+    with pytest.raises(ModelNotFound, match="does not have model goood; it has: broken, good"):
         list_models(server.grpc_address, models=["goood"])
     with pytest.raises(ValueError, match="timeout_s is 0"):
         list_models(server.grpc_address, timeout_s=0)

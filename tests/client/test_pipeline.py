@@ -20,7 +20,7 @@ from client.conftest import write_model
 from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
-from vitriton import ContractMismatch, InvalidImage, ModelNotReady, Options, VitritonError, pipeline
+from vitriton import ContractMismatch, InvalidImage, ModelNotFound, Options, VitritonError, pipeline
 from vitriton._wire.transport import CallError, Code, ModelStatus
 from vitriton.preprocessing import CenterCrop, PreprocessSpec, Resize
 from vitriton.testing import FakeTransport
@@ -462,20 +462,20 @@ def test_a_model_is_found_by_the_id_that_was_exported(url, paths, embeddings):
 
 def test_a_model_that_cannot_be_found(url):
     """The error lists what there is; several exports of one id are listed too; a path is explained."""
-    with pytest.raises(ModelNotReady, match=r"org/missing.*twin-a \(of org/twin\)") as caught:
+    with pytest.raises(ModelNotFound, match=r"org/missing.*twin-a \(of org/twin\)") as caught:
         pipeline(model="org/missing", url=url)
     assert "photo" in caught.value.available
-    with pytest.raises(ModelNotReady, match=r"missing.*photo \(of org/photo\)"):
+    with pytest.raises(ModelNotFound, match=r"missing.*photo \(of org/photo\)"):
         pipeline(model="missing", url=url)
     with pytest.raises(ContractMismatch, match=r"2 exports.*twin-a \(fp32, pooler\), twin-b \(int8, pooler\)"):
         pipeline(model="org/twin", url=url)
-    with pytest.raises(ModelNotReady, match="a path means nothing"):
+    with pytest.raises(ModelNotFound, match="a path means nothing"):
         pipeline(model=Path("/models/missing"), url=url)
 
 
 def test_the_default_model_is_the_reference_s(url, caplog):
     """With a warning in the log, as there."""
-    with pytest.raises(ModelNotReady, match="google/vit-base-patch16-224"):
+    with pytest.raises(ModelNotFound, match="google/vit-base-patch16-224"):
         pipeline("image-feature-extraction", url=url)
     assert "no model is given" in caplog.text
 
@@ -529,7 +529,7 @@ def test_a_server_that_does_not_list_its_models():
     with pipeline(model="org/photo", client_options={"transport": transport}) as pipe:
         assert pipe.model.name == "photo"
     for model in ("other/photo", "org/missing"):
-        with pytest.raises(ModelNotReady, match=f"{model}: it does not list"):
+        with pytest.raises(ModelNotFound, match=f"{model}: it does not list"):
             pipeline(model=model, client_options={"transport": transport})
 
 

@@ -8,7 +8,7 @@ import traceback
 import pytest
 from client.both import KINDS, make_client
 from client.scripted import ScriptedServer, http
-from vitriton import Client, InferenceFailed, Options, Unavailable, VitritonError
+from vitriton import AccessDenied, Client, Options, Unavailable, VitritonError
 from vitriton._wire.connection import Connection
 from vitriton.testing import FakeTransport
 
@@ -60,7 +60,7 @@ def test_a_token_that_cannot_be_sent(scheme, nobody, token):
         Client(f"{scheme}://{nobody}", model="m", token=token)
     assert SECRET not in told(refused.value)
     with Client(f"{scheme}://{nobody}", model="m", token=lambda: token) as client:
-        with pytest.raises(InferenceFailed, match=r"nothing was sent .* check the token") as failed:
+        with pytest.raises(AccessDenied, match=r"nothing was sent .* check the token") as failed:
             client.embed([b"1"])
         assert SECRET not in told(failed.value)
 
@@ -146,7 +146,7 @@ def test_quiet_by_default(nobody, caplog, capfd):
 def test_a_token_function_that_returns_none(scheme, nobody, token):
     """It is an error of this client's, before anything is sent."""
     client = Client(f"{scheme}://{nobody}", model="m", token=lambda: token)
-    with client, pytest.raises(InferenceFailed, match=r"nothing was sent .* the token function failed"):
+    with client, pytest.raises(AccessDenied, match=r"nothing was sent .* the token function failed"):
         client.embed([b"1"])
 
 

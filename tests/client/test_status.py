@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 from vitriton import (
+    AccessDenied,
     ContractMismatch,
     DeadlineExceeded,
     InferenceFailed,
     InvalidImage,
+    ModelNotFound,
     ModelNotReady,
     ServerBusy,
     Unavailable,
@@ -29,6 +31,7 @@ TABLE = [
         Unavailable,
     ),
     (Code.INTERNAL, "Stub process 'tiny_0_0' is not healthy.", Failure.MODEL_DIED, Unavailable),
+    (Code.INTERNAL, "Stub process is unhealthy and it will be restarted.", Failure.MODEL_DIED, Unavailable),
     (Code.UNAVAILABLE, "[request id: <id_unknown>] Exceeds maximum queue size", Failure.QUEUE_FULL, ServerBusy),
     (
         Code.UNAVAILABLE,
@@ -52,8 +55,8 @@ TABLE = [
         Failure.NOT_READY,
         ModelNotReady,
     ),
-    (Code.NOT_FOUND, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotReady),
-    (Code.INVALID_ARGUMENT, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotReady),
+    (Code.NOT_FOUND, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotFound),
+    (Code.INVALID_ARGUMENT, "Request for unknown model: 'm' is not found", Failure.UNKNOWN_MODEL, ModelNotFound),
     (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", Failure.DEADLINE, DeadlineExceeded),
     (Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[1, "empty"]]', Failure.BAD_REQUEST, InvalidImage),
     (
@@ -72,9 +75,10 @@ TABLE = [
         Code.UNAVAILABLE,
         "This protocol is restricted, expecting header 'triton-grpc-protocol-x'",
         Failure.RESTRICTED,
-        InferenceFailed,
+        AccessDenied,
     ),
-    (Code.PERMISSION_DENIED, "no", Failure.RESTRICTED, InferenceFailed),
+    (Code.PERMISSION_DENIED, "no", Failure.RESTRICTED, AccessDenied),
+    (Code.UNAUTHENTICATED, "no", Failure.RESTRICTED, AccessDenied),
     (Code.CANCELLED, "Channel closed!", Failure.CANCELLED, InferenceFailed),
     (Code.INTERNAL, "onnx runtime error 2: {bad} shape", Failure.OTHER, InferenceFailed),
     (Code.UNKNOWN, "", Failure.OTHER, InferenceFailed),

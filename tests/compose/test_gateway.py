@@ -20,7 +20,7 @@ from compose.conftest import TINY, gateway_user
 from compose.project import ROOT
 from server.processes import wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from vitriton import TLS, Client, InferenceFailed, InvalidImage, Options, ServerBusy, Unavailable
+from vitriton import TLS, AccessDenied, Client, InferenceFailed, InvalidImage, Options, ServerBusy, Unavailable
 from vitriton._wire.grpc import write_request
 from vitriton._wire.transport import InferRequest
 
@@ -209,7 +209,7 @@ def test_bad_images_are_named(connect, protocol):
 )
 def test_another_token_is_refused(gateway, connect, protocol, change):
     """A token that is not in the list, be it nearly so, ends a call at its first attempt."""
-    with pytest.raises(InferenceFailed, match="does not let this client") as caught:
+    with pytest.raises(AccessDenied, match="does not let this client") as caught:
         connect(protocol, token=change(gateway.token)).embed(PHOTOS)
     assert (caught.value.status, caught.value.attempts) == ("UNAUTHENTICATED", 1)
 
@@ -218,7 +218,7 @@ def test_another_token_is_refused(gateway, connect, protocol, change):
 def test_without_a_token(gateway, protocol):
     """Nor does a call without one get in."""
     stranger = Client(f"{protocol}://{gateway.address}", model=TINY, tls=gateway.tls)
-    with stranger as client, pytest.raises(InferenceFailed) as caught:
+    with stranger as client, pytest.raises(AccessDenied) as caught:
         client.embed(PHOTOS)
     assert caught.value.status == "UNAUTHENTICATED"
 
@@ -312,7 +312,7 @@ def test_tokens_are_followed(front, gateway, connect):
     def gets_in() -> bool:
         try:
             return bool(len(connect("https", token=added).embed([PHOTO])))
-        except InferenceFailed as error:
+        except AccessDenied as error:
             if error.status != "UNAUTHENTICATED":
                 raise
             return False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from server.processes import children, wait_until
-from vitriton_server import ServerError, ServerStopped, TritonServer, WatchPolicy
+from vitriton_server import LauncherError, ServerStopped, TritonServer, WatchPolicy
 
 LOADING = "loading: tiny_preprocess"
 
@@ -52,7 +52,7 @@ def test_a_second_crash_is_the_end(python_repository: Path, work_folder: Path) -
     """There is no third start; the error names the signal, and nothing is left."""
     others = children(os.getpid()).keys()  # of tests that ran in this process before
     struck = Struck(python_repository, signal.SIGABRT, {1, 2, 3})
-    with pytest.raises(ServerError, match=r"ended with status 134 \(SIGABRT\) before the models were ready"):
+    with pytest.raises(LauncherError, match=r"ended with status 134 \(SIGABRT\) before the models were ready"):
         struck.server.start()
     assert struck.begun == 2
     assert not children(os.getpid()).keys() - others
@@ -63,7 +63,7 @@ def test_a_second_crash_is_the_end(python_repository: Path, work_folder: Path) -
 def test_what_somebody_has_sent_is_meant(number: signal.Signals, python_repository: Path) -> None:
     """A start that was killed, by the kernel for memory too, or told to end, is not tried again."""
     struck = Struck(python_repository, number, {1})
-    with pytest.raises(ServerError, match=rf"ended with status {128 + number} \({number.name}\)"):
+    with pytest.raises(LauncherError, match=rf"ended with status {128 + number} \({number.name}\)"):
         struck.server.start()
     assert struck.begun == 1
 

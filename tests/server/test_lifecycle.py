@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from server.processes import children, is_running, is_zombie, shared_memory, wait_until
-from vitriton_server import ServerDied, ServerError, TritonServer, WatchPolicy
+from vitriton_server import LauncherError, ServerDied, TritonServer, WatchPolicy
 from vitriton_server._process import guard as _guard
 from vitriton_server._process.failure import death
 from vitriton_server._process.log import telling
@@ -99,7 +99,7 @@ def test_a_server_starts_once(python_repository: Path) -> None:
     server = TritonServer(python_repository)
     server.stop()
     server.stop()
-    with pytest.raises(ServerError, match="starts once"):
+    with pytest.raises(LauncherError, match="starts once"):
         server.start()
 
 
@@ -238,7 +238,7 @@ def test_stop_interrupts_a_start(python_repository: Path, work_folder: Path) -> 
     def start() -> None:
         try:
             server.start()
-        except ServerError as exc:
+        except LauncherError as exc:
             errors.append(exc)
 
     starter = threading.Thread(target=start)

@@ -17,10 +17,6 @@ INPUT = "image"  # the tensor of every ensemble that `vitriton export` writes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class NoImageError(ValueError):
-    """What is to be sent is no image; the text says which file."""
-
-
 def find_images(folder: Path) -> list[Path]:
     """The image files in a folder, by their suffix, in the order of their names."""
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -34,7 +30,7 @@ def payload_entry(image: bytes) -> dict[str, dict[str, str]]:
     return {INPUT: {"b64": base64.b64encode(struct.pack("<I", len(image)) + image).decode("ascii")}}
 
 
-def _is_image(data: bytes) -> bool:
+def is_image(data: bytes) -> bool:
     """Whether it starts as the suffixes promise."""
     return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
 
@@ -47,19 +43,19 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
         target: is replaced if it is there.
 
     Raises:
-        NoImageError: there are no images, or one of the files is none.
+        ValueError: there are no images, or one of the files is none.
         OSError: a file cannot be read or written.
     """
     if not images:
-        raise NoImageError("a payload needs at least one image")
+        raise ValueError("a payload needs at least one image")
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with draft.open("w", encoding="ascii") as file:
             for number, path in enumerate(images):
                 file.write('{"data": [\n' if number == 0 else ",\n")
                 image = path.read_bytes()
-                if not _is_image(image):
-                    raise NoImageError(
+                if not is_image(image):
+                    raise ValueError(
                         f"{path} is no JPEG, PNG or WebP, whatever its name says: it starts with {image[:8]!r}"
                     )
                 json.dump(payload_entry(image), file)
@@ -80,7 +76,7 @@ def main(target: Path, folder: Path) -> None:
         raise SystemExit(f"{folder} has no {', '.join(SUFFIXES)} files")
     try:
         write_payload(images, target)
-    except NoImageError as exc:
+    except ValueError as exc:
         raise SystemExit(str(exc)) from exc
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from vitriton._console.failure import Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ _REPORT, _SWEEP = "Report (without NAME)", "Sweep (with NAME)"
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("bench")(bench)
+    app.command("bench", cls=Command)(bench)
 
 
 def bench(
@@ -83,9 +84,6 @@ def bench(
     from vitriton._console.signals import Signals
     from vitriton.cli import fail
 
-    from vitriton_bench._errors import BenchError
-    from vitriton_bench._payload import NoImageError
-
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         if again is not None:
@@ -112,10 +110,6 @@ def bench(
         _show(document, markdown, plots)
         if document.get("interrupted") and again is None:
             raise typer.Exit(_INTERRUPTED)
-    except BenchError as exc:
-        fail(str(exc))
-    except NoImageError as exc:
-        fail(str(exc))
     except OSError as exc:
         fail(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc))
 
@@ -132,8 +126,6 @@ def _report(
     output: Path | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    from vitriton_server import ServerError
-
     from vitriton_bench._errors import BenchError
     from vitriton_bench._plan import Plan
     from vitriton_bench._plan import quick as quick_plan
@@ -148,10 +140,7 @@ def _report(
     plan = (
         quick_plan(perf_analyzer=perf_analyzer, **settings) if quick else Plan(perf_analyzer=perf_analyzer, **settings)
     )
-    try:
-        return Report(plan, output, _command(), say).run()
-    except ServerError as exc:
-        raise BenchError(str(exc)) from exc
+    return Report(plan, output, _command(), say).run()
 
 
 def _quiet() -> None:
@@ -169,10 +158,8 @@ def _sweep(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     from vitriton._names import Kind
-    from vitriton_server import ServerError
 
     from vitriton_bench import _sweep as sweeps
-    from vitriton_bench._errors import BenchError
     from vitriton_bench._point import Protocol, SharedMemory, grid
 
     addresses = _addresses(urls)
@@ -187,12 +174,9 @@ def _sweep(
     missing = {point.protocol for point in points} - (set(addresses) or {"grpc", "http"})
     if missing:
         raise typer.BadParameter(f"no --url has the scheme {missing.pop()}://", param_hint="--protocol")
-    try:
-        return sweeps.run(
-            sweeps.Sweep(addresses=addresses, points=points, seconds=seconds, **where), output, _command(), say
-        )
-    except ServerError as exc:
-        raise BenchError(str(exc)) from exc
+    return sweeps.run(
+        sweeps.Sweep(addresses=addresses, points=points, seconds=seconds, **where), output, _command(), say
+    )
 
 
 def _addresses(urls: Sequence[str]) -> Any:
@@ -263,7 +247,7 @@ def _check_images(images: Path) -> list[Path]:
     from PIL import Image, UnidentifiedImageError
 
     from vitriton_bench._errors import BenchError
-    from vitriton_bench._payload import SUFFIXES, find_images
+    from vitriton_bench._payload import SUFFIXES, find_images, is_image
 
     files = find_images(images)
     if not files:
@@ -277,6 +261,8 @@ def _check_images(images: Path) -> list[Path]:
         except Exception as exc:  # decoders raise what they like
             reason = "is no image" if isinstance(exc, UnidentifiedImageError) else f"cannot be decoded: {exc}"
             raise BenchError(f"{file} {reason}; take it out of the folder, or name another with --images") from exc
+        if not is_image(file.read_bytes()):
+            raise BenchError(f"{file} is no JPEG, PNG or WebP, whatever its name says; take it out of the folder")
     return files
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vitriton._errors import (
+    AccessDenied,
+    ClientClosed,
+    ClientError,
     ContractMismatch,
     DeadlineExceeded,
     ImageProblem,
     InferenceFailed,
     InvalidImage,
+    ModelNotFound,
     ModelNotReady,
     PipelineMismatch,
     ServerBusy,
@@ -37,14 +41,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TLS",
+    "AccessDenied",
     "AsyncClient",
     "Client",
+    "ClientClosed",
+    "ClientError",
     "ContractMismatch",
     "DeadlineExceeded",
     "ImageProblem",
     "InferenceFailed",
     "InvalidImage",
     "ModelInfo",
+    "ModelNotFound",
     "ModelNotReady",
     "ModelOutput",
     "Options",

@@ -26,7 +26,7 @@ from vitriton._call.session import Core, Preprocess, Service, Settings
 from vitriton._call.stats import Stats
 from vitriton._client import DType, ImageLike, OnError, check_choices, checked, make_sink, result_dtype
 from vitriton._deadline import Deadline
-from vitriton._errors import InvalidImage, VitritonError, without_frames
+from vitriton._errors import ClientClosed, ClientError, InvalidImage, without_frames
 from vitriton._images.sources import as_images, is_one
 from vitriton._options import UNSET, Options, Unset
 from vitriton._wire.connection import TLS, Token
@@ -229,7 +229,9 @@ class AsyncClient:
             if flow.has_last:
                 await flow.finish_last()
             return has_more
-        except VitritonError as exc:
+        except ClientClosed:
+            raise
+        except ClientError as exc:
             self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()

@@ -16,7 +16,7 @@ from vitriton._call.results import ArraySink, Floats, Result, ResultSink
 from vitriton._call.session import Core, Preprocess, Service, Settings
 from vitriton._call.stats import Stats
 from vitriton._deadline import Deadline
-from vitriton._errors import InvalidImage, VitritonError, without_frames
+from vitriton._errors import ClientClosed, ClientError, InvalidImage, without_frames
 from vitriton._images.source_thread import SourceThread
 from vitriton._images.sources import Tensor, Upload, as_images
 from vitriton._options import UNSET, Options, Unset, check_seconds
@@ -110,7 +110,10 @@ class Client:
 
         Raises:
             Unavailable: a server did not answer in that time.
-            ModelNotReady: a server does not have the model (raised at once), or did not load it in that time.
+            ModelNotFound: a server does not have the model (raised at once).
+            ModelNotReady: a server did not load it in that time.
+            AccessDenied: a server refuses the token (raised at once).
+            ClientClosed: the client is closed, or was made before a fork.
         """
         self._core.check_usable()
         self._core.wait_ready(checked(timeout_s))
@@ -167,11 +170,11 @@ class Client:
             InvalidImage: an image cannot be used; names it by its index from 0. Ends the call.
             DeadlineExceeded: the time is over.
             Unavailable: no server answered in that time.
-            ServerBusy, ModelNotReady, InferenceFailed: the server did not do it.
+            ServerBusy, ModelNotFound, ModelNotReady, AccessDenied, InferenceFailed: the server did not do it.
             ContractMismatch: what the server has under this name is not a model of `vitriton export`, or not the one
                 that was expected.
             TypeError: images is neither an image nor an iterable, or another parameter has the wrong type.
-            RuntimeError: the client is closed, or was made before a fork.
+            ClientClosed: the client is closed, or was made before a fork.
         """
         core = self._core
         core.check_usable()
@@ -306,7 +309,9 @@ class Client:
             has_more = flow.fill(source.take)
             flow.step()
             return has_more
-        except VitritonError as exc:
+        except ClientClosed:
+            raise
+        except ClientError as exc:
             self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
             if not isinstance(exc, InvalidImage):
                 self._core.forget()

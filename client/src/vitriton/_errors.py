@@ -1,26 +1,38 @@
-"""What can go wrong, and whose fault it is.
+"""What can go wrong, and whose fault it is. One root for all distributions; each draws its own part.
 
 VitritonError
-├─ InvalidImage         the caller's: which image, and why; trying again does not help
-├─ TransportError       the way to the server
-│  ├─ Unavailable       nobody answers at the address, or nobody who can: trying again later may help
-│  └─ DeadlineExceeded  the call's total time is over
-├─ ServerError          the server answered, and did not do it
-│  ├─ ServerBusy        its queue is full, the request waited in it for too long, or a gateway limits how many there
-│  │                    may be: trying again helps
-│  ├─ ModelNotReady     it does not have the model, or has not loaded it
-│  └─ InferenceFailed   anything else that it reports
-└─ ContractMismatch     the server's tensors or fingerprint are not what was asked for
-   └─ PipelineMismatch  what a `vitriton.pipeline` was asked for is not what the server has
+├─ ClientError             what a call of a client ends with: it has address, model, status and attempts
+│  ├─ InvalidImage         the caller's: which image, and why; trying again does not help
+│  ├─ TransportError       the way to the server
+│  │  ├─ Unavailable       nobody answers at the address, or nobody who can: trying again later may help
+│  │  └─ DeadlineExceeded  the call's total time is over
+│  ├─ ServerError          the server answered, and did not do it
+│  │  ├─ ServerBusy        its queue is full, the request waited in it for too long, or a gateway limits how many there
+│  │  │                    may be: trying again helps
+│  │  ├─ ModelNotFound     the server does not have the model
+│  │  ├─ ModelNotReady     the server has the model, and has not loaded it: trying again helps if it is loading
+│  │  ├─ AccessDenied      the token is refused or missing, or the protocol is restricted
+│  │  └─ InferenceFailed   anything else that the server reports
+│  ├─ ContractMismatch     the server's tensors or fingerprint are not what was asked for
+│  │  └─ PipelineMismatch  what a `vitriton.pipeline` was asked for is not what the server has
+│  └─ ClientClosed         the caller's: the client is closed, or was made before a fork
+├─ InvalidOption           the caller's: an option of a command, an export or a launcher has a value that cannot be
+├─ CommandFailed           a command cannot do what it was asked to (`_console.failure`)
+├─ ExportError             vitriton_export: an export, or its verification, did not happen
+├─ LauncherError           vitriton_server: Triton did not start, or did not stay
+└─ BenchError              vitriton_bench: a measurement cannot be made
 
-Wrong use of the library itself (a closed client, an option out of its bounds) raises Python's own RuntimeError,
-ValueError and TypeError.
+Below the surface, and mapped to one of those before a caller sees them: `CallError` of a transport, `NetworkFailure` of
+a connection, `SourceError` of an image, `RepositoryBusy` of a model repository.
+
+Wrong arguments of the client library raise Python's own ValueError and TypeError.
 """
 
 # ruff: noqa: N818 - the names say what happened, and are the public interface
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,16 +42,26 @@ Error = TypeVar("Error", bound=BaseException)
 
 
 class VitritonError(Exception):
-    """Base of all that Vitriton raises.
+    """Base of all that Vitriton raises, in all distributions. The text is for a person: what, which, what next."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come through multiprocessing and task queues whole, whatever their `__init__` takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # not in typeshed
+
+
+class ClientError(VitritonError):
+    """Base of what a call of a client ends with.
 
     Attributes:
-        address: of the server, if one was involved.
-        model: as the server knows it (`<name>_pooled`), if one was involved.
-        status: the server's or the transport's own status code (gRPC's name of it), if there was one.
+        address: the address of the server, if one was involved.
+        model: the model as the server knows it (`<name>_pooled`), if one was involved.
+        status: the server's or the transport's own status code (gRPC's name for it), if there was one.
         attempts: how many times the request was tried.
     """
 
-    # Everything but the message has a default, so that errors survive pickling (multiprocessing, task queues).
     def __init__(
         self,
         message: str = "",
@@ -70,7 +92,7 @@ class ImageProblem(NamedTuple):
     reason: str
 
 
-class InvalidImage(VitritonError):
+class InvalidImage(ClientError):
     """The caller gave an image that cannot be used. Never worth a retry; the server goes on serving.
 
     Attributes:
@@ -110,11 +132,8 @@ class InvalidImage(VitritonError):
         """Why the first bad image cannot be used."""
         return self.errors[0].reason
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.errors, self.total), self.__dict__
 
-
-class TransportError(VitritonError):
+class TransportError(ClientError):
     """The way to the server failed."""
 
 
@@ -134,7 +153,7 @@ class DeadlineExceeded(TransportError):
         self.timeout_s = timeout_s
 
 
-class ServerError(VitritonError):
+class ServerError(ClientError):
     """The server answered, and did not do what was asked."""
 
 
@@ -145,8 +164,8 @@ class ServerBusy(ServerError):
     """
 
 
-class ModelNotReady(ServerError):
-    """The server does not have the model, or has not loaded it.
+class ModelNotFound(ServerError):
+    """The server does not have the model, or not the output of it that was asked for. Correct the name, or export it.
 
     Attributes:
         available: the models that the server has, as `Client(model=...)` takes them; empty where it does not tell.
@@ -157,16 +176,42 @@ class ModelNotReady(ServerError):
         self.available = tuple(available)
 
 
+class ModelNotReady(ServerError):
+    """The server has the model, and has not loaded it: it is loading, or could not be loaded; the text says which."""
+
+
+class AccessDenied(ServerError):
+    """The token is refused, missing or cannot be sent, or the protocol is restricted: by the server or its gateway."""
+
+
 class InferenceFailed(ServerError):
     """The server reports an error of another kind; its text is in the message."""
 
 
-class ContractMismatch(VitritonError):
+class ContractMismatch(ClientError):
     """The server's tensors or fingerprint are not what was asked for."""
 
 
 class PipelineMismatch(ContractMismatch, ValueError):
     """What a `vitriton.pipeline` was asked for is not what the server has. A ValueError too, as transformers raises."""
+
+
+class ClientClosed(ClientError, RuntimeError):
+    """The client is closed, belongs to the process before a fork, or the program is ending. A RuntimeError too."""
+
+
+class InvalidOption(VitritonError, ValueError):
+    """An option has a value that cannot be; the text names the option, the value and the bound. A ValueError too."""
+
+    @property
+    def flag(self) -> str | None:
+        """The command's option, where `problem` does not name it."""
+        return None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, for the usage text of a command."""
+        return str(self)
 
 
 def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:

@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vitriton._errors import VitritonError
+
 _LOG = logging.getLogger("vitriton")
 
 CONFIG = "config.pbtxt"
@@ -38,7 +40,7 @@ _LOCK_POLL_S = 0.02  # flock waits for ever or not at all
 REPLACED = ".replaced"  # the end of a name in a workspace: the only copy of something
 
 
-class RepositoryBusy(Exception):  # noqa: N818 - it says what is, not what went wrong
+class RepositoryBusy(VitritonError):  # noqa: N818 - it says what is, not what went wrong
     """Somebody else is changing the repository."""
 
 

@@ -1,4 +1,12 @@
-"""What can go wrong in an export, from a person's point of view."""
+"""What can go wrong in an export, from a person's point of view.
+
+ExportError             the export or the verification did not happen, and the repository is as it was
+├─ OptionError          the caller's: an option has a value that it cannot have (an InvalidOption too)
+├─ HubError             the hub cannot be reached, and the cache does not have the model
+└─ ParityError          what was exported does not compute what the reference computes
+
+Its base is `vitriton.VitritonError`, where the whole tree is drawn (`vitriton._errors`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +14,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from vitriton._errors import InvalidOption, VitritonError
 
-class ExportError(Exception):
+
+class ExportError(VitritonError):
     """The export did not happen, and the repository is as it was. The text says what is wrong and what to do.
 
     It is one line that moves no terminal's cursor, whatever names of a checkpoint are in it.
@@ -17,7 +27,7 @@ class ExportError(Exception):
         super().__init__(printable(text))
 
 
-class OptionError(ExportError):
+class OptionError(ExportError, InvalidOption):
     """A value that an option cannot have.
 
     Attributes:
@@ -34,6 +44,11 @@ class OptionError(ExportError):
     def flag(self) -> str:
         """The option of the command."""
         return "--" + self.option.replace("_", "-")
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, after the option's name."""
+        return f"it {self.wrong}"
 
 
 class HubError(ExportError):

@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from vitriton._console.signals import ENDING
 
-from vitriton_server._errors import ServerError
+from vitriton_server._errors import LauncherError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
@@ -99,7 +99,7 @@ class Reporter:
             stopping.add_done_callback(lambda _: events.end())
             at_once = self._wait_for_the_end(server, stopping, events)
             error = work.exception()
-        if error is not None and not isinstance(error, ServerError):
+        if error is not None and not isinstance(error, LauncherError):
             raise error
         if error is not None and not by_signal:
             self._show(error)
@@ -126,7 +126,7 @@ class Reporter:
         self._announce(server)
         server.wait()
 
-    def _show(self, error: ServerError) -> None:
+    def _show(self, error: LauncherError) -> None:
         self._messages.print(f"[bold red]error:[/] {escape(error.message)}")
         if error.log and not self._verbose:
             self._messages.print("The last lines of Triton's log:", style="dim")

@@ -1,22 +1,27 @@
 """The errors of this distribution.
 
-ServerError
-├─ InvalidConfiguration  the caller's: an option that cannot be; never starts anything
+LauncherError            Triton did not start, or did not stay
+├─ InvalidConfiguration  the caller's: an option that cannot be; never starts anything (an InvalidOption too)
 ├─ InstallationError     Triton, the wheel or the Python around it is missing or unfit
 ├─ RepositoryError       the folder holds nothing that can be served, or something half-made
 ├─ AddressError          the host or a port cannot be bound
 ├─ ModelLoadError        Triton refused models; says which and why
 ├─ NotReadyInTime        the models took longer than the ready timeout
 ├─ ServerDied            Triton ended by itself, or no longer answered, after it was ready
-└─ ServerStopped         stop() was called while start() was still waiting
+├─ ServerStopped         stop() was called while start() was still waiting
+└─ StartCrashed          tritonserver crashed before the models were ready (`_process.failure`, where it is tried again)
+
+Its base is `vitriton.VitritonError`, where the whole tree is drawn (`vitriton._errors`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vitriton._errors import InvalidOption, VitritonError
 
-class ServerError(Exception):
+
+class LauncherError(VitritonError):
     """Base of this distribution's errors.
 
     Attributes:
@@ -35,33 +40,33 @@ class ServerError(Exception):
         return "\n".join([self.message, "The last lines of Triton's log:", *(f"  {line}" for line in self.log)])
 
 
-class InvalidConfiguration(ServerError, ValueError):  # noqa: N818 - its base says that it is an error
+class InvalidConfiguration(LauncherError, InvalidOption):  # noqa: N818 - its base says that it is an error
     """An option has a value that cannot be; the text names it, the value and the bound."""
 
 
-class InstallationError(ServerError):
+class InstallationError(LauncherError):
     """Triton, the wheel that carries it, or the Python around it is missing or unfit."""
 
 
-class RepositoryError(ServerError):
+class RepositoryError(LauncherError):
     """The model repository is missing, empty, or holds something half-made."""
 
 
-class AddressError(ServerError):
+class AddressError(LauncherError):
     """The host or a port cannot be bound; the text says which service wanted it."""
 
 
-class ModelLoadError(ServerError):
+class ModelLoadError(LauncherError):
     """Triton could not load every model; the text begins with the reason of each."""
 
 
-class NotReadyInTime(ServerError):  # noqa: N818 - the name says what happened
+class NotReadyInTime(LauncherError):  # noqa: N818 - the name says what happened
     """The models were not ready within `ready_timeout_s`."""
 
 
-class ServerDied(ServerError):  # noqa: N818 - the name says what happened
+class ServerDied(LauncherError):  # noqa: N818 - the name says what happened
     """Triton ended by itself or stopped answering after it was ready."""
 
 
-class ServerStopped(ServerError):  # noqa: N818 - the name says what happened
+class ServerStopped(LauncherError):  # noqa: N818 - the name says what happened
     """`stop()` was called while `start()` was waiting for the models."""

@@ -14,7 +14,7 @@ from vitriton import _repository as disk
 
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._drain.drain import drain
-from vitriton_server._errors import AddressError, ServerDied, ServerError, ServerStopped
+from vitriton_server._errors import AddressError, LauncherError, ServerDied, ServerStopped
 from vitriton_server._process.cores import usable_cores
 from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, with_memory
 from vitriton_server._process.guard import clean_up
@@ -108,7 +108,7 @@ class TritonServer:
         self._supervisor: threading.Thread | None = None
         self._stopping = threading.Event()
         self._ended = threading.Event()
-        self._failure: ServerError | None = None
+        self._failure: LauncherError | None = None
 
     def __enter__(self) -> TritonServer:
         """Starts it."""
@@ -159,7 +159,7 @@ class TritonServer:
         """The process id of tritonserver; another one after a restart."""
         process = self._process
         if process is None:
-            raise ServerError("the server has not been started; call start() or use it in a `with`")
+            raise LauncherError("the server has not been started; call start() or use it in a `with`")
         return process.pid
 
     def log_tail(self, lines: int = 50) -> list[str]:
@@ -184,7 +184,7 @@ class TritonServer:
             ServerStopped: `stop()` was called meanwhile.
         """
         if self._process is not None or self._stopping.is_set():
-            raise ServerError("a TritonServer starts once; make a new one")
+            raise LauncherError("a TritonServer starts once; make a new one")
         if (warning := too_little(limit_bytes())) is not None:
             _LOG.warning("%s", warning)
         try:
@@ -249,7 +249,7 @@ class TritonServer:
 
     def _known_endpoints(self) -> Endpoints:
         if self._endpoints is None:
-            raise ServerError("the server has no address before it is started; call start() or use it in a `with`")
+            raise LauncherError("the server has no address before it is started; call start() or use it in a `with`")
         return self._endpoints
 
     def _start_on_free_ports(self) -> Probe:
@@ -303,7 +303,7 @@ class TritonServer:
                 wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
             served = probe.served()
             if served is None:
-                raise ServerError("Triton was ready and no longer answers", process.log.last(ERROR_LINES))
+                raise LauncherError("Triton was ready and no longer answers", process.log.last(ERROR_LINES))
             (self._models, self._watched), self._version = served, probe.version()
             process.serves = True
         except BaseException:
@@ -384,7 +384,7 @@ class TritonServer:
                 probe = self._start_twice(config)
             except ServerStopped:
                 return None
-            except ServerError as exc:
+            except LauncherError as exc:
                 reason, log = exc.message, list(exc.log)
                 continue
             _LOG.warning("restarted; every model is ready again")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vitriton._console.failure import Command
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("serve")(serve)
+    app.command("serve", cls=Command)(serve)
 
 
 def serve(
@@ -47,25 +48,21 @@ def serve(
     from vitriton_server._admin import read_key
     from vitriton_server._config import WatchPolicy
     from vitriton_server._console import Reporter
-    from vitriton_server._errors import InvalidConfiguration
     from vitriton_server._server import TritonServer
 
     reporter = Reporter(verbose=verbose)
-    try:
-        server = TritonServer(
-            repository,
-            host=host,
-            http_port=http_port,
-            grpc_port=grpc_port,
-            metrics_port=metrics_port,
-            ready_timeout_s=ready_timeout,
-            exit_timeout_s=exit_timeout,
-            watch_repository=watch,
-            admin_key=None if admin_key_file is None else read_key(admin_key_file),
-            watch=WatchPolicy(canary_interval_s=canary_interval, restart=restart),
-            triton_arguments=triton_arguments or (),
-            on_log_line=reporter.line,
-        )
-    except InvalidConfiguration as exc:
-        raise typer.BadParameter(exc.message) from exc
+    server = TritonServer(
+        repository,
+        host=host,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        ready_timeout_s=ready_timeout,
+        exit_timeout_s=exit_timeout,
+        watch_repository=watch,
+        admin_key=None if admin_key_file is None else read_key(admin_key_file),
+        watch=WatchPolicy(canary_interval_s=canary_interval, restart=restart),
+        triton_arguments=triton_arguments or (),
+        on_log_line=reporter.line,
+    )
     raise typer.Exit(reporter.run(server, repository))

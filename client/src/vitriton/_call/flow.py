@@ -22,12 +22,12 @@ from vitriton._call.results import Item, Sink
 from vitriton._call.retry import SERVER_DOWN
 from vitriton._deadline import Deadline
 from vitriton._errors import (
+    ClientError,
     ContractMismatch,
     DeadlineExceeded,
     ImageProblem,
     InvalidImage,
     ServerBusy,
-    VitritonError,
     without_frames,
 )
 from vitriton._images.reading import Encode, Unreadable, encoded, is_slow
@@ -76,7 +76,7 @@ class _Batch:
     failed_on: set[Server] = field(default_factory=set)
     due_s: float = 0.0
     cut_short: bool = False
-    error: VitritonError | None = None
+    error: ClientError | None = None
     server: Server | None = None
     pending: Pending | None = None
     span: Any = None
@@ -220,7 +220,7 @@ class Flow:
         """Sends what is due.
 
         Raises:
-            VitritonError: the call has failed.
+            ClientError: the call has failed.
         """
         self._check_deadlines()
         if not (self._ready or self._waiting):
@@ -247,7 +247,7 @@ class Flow:
         """Waits for the last request, which saves the way through the shell's queue of events.
 
         Raises:
-            VitritonError: the call has failed.
+            ClientError: the call has failed.
         """
         assert self._last is not None  # has_last
         (batch, server, reply), self._last = self._last, None
@@ -375,7 +375,7 @@ class Flow:
         error: Exception | None = None
         try:
             self._core.verify(server, self._contract, attempt, attempts)
-        except (CallError, VitritonError) as exc:
+        except (CallError, ClientError) as exc:
             error = without_frames(exc)
         self._post(partial(self._verified, batch, server, error))
 
@@ -519,7 +519,7 @@ class Flow:
         else:
             self._running.discard(batch)
 
-    def _retry_or_raise(self, batch: _Batch, server: Server, failure: Failure, error: VitritonError) -> None:
+    def _retry_or_raise(self, batch: _Batch, server: Server, failure: Failure, error: ClientError) -> None:
         now_s = self._core.clock()
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
             self._core.balancer.failed(server, now_s, error)
@@ -572,7 +572,7 @@ class Flow:
         """
         return next((batch for batch in late if batch.error is not None), late[0])
 
-    def _too_late(self, batch: _Batch) -> VitritonError:
+    def _too_late(self, batch: _Batch) -> ClientError:
         if batch.error is not None:
             return after_attempts(batch.error, batch.attempts, batch.deadline)
         return deadline_exceeded(self._context(batch, batch.server))

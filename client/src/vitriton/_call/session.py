@@ -18,19 +18,25 @@ from vitriton._call.retry import SERVER_DOWN, Backoff
 from vitriton._call.stats import Counters
 from vitriton._call.tracing import OpenTelemetryTracer
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, ModelNotReady, Unavailable, VitritonError, without_frames
+from vitriton._errors import (
+    ClientClosed,
+    ClientError,
+    ContractMismatch,
+    ModelNotFound,
+    ModelNotReady,
+    Unavailable,
+    without_frames,
+)
 from vitriton._images.reading import Encode, Reader
 from vitriton._names import OUTPUT, encoder_name
 from vitriton._options import Options, check_seconds
 from vitriton._served.contract import (
     Contract,
     ensemble_name,
-    explain_not_ready,
     is_ready,
     read_contract,
-    served_models,
 )
-from vitriton._served.failures import Call, after_attempts, port_hint, to_error
+from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
 from vitriton._wire.connect import connect
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.status import Failure, classify
@@ -168,14 +174,17 @@ class Core:
     # Lifetime
 
     def check_usable(self) -> None:
-        """Raises RuntimeError where the client can no longer be used."""
+        """Raises ClientClosed where the client can no longer be used."""
         if os.getpid() != self._pid:
-            raise RuntimeError(
+            raise self._closed(
                 f"this {self._kind} was made in process {self._pid}, and this is its fork {os.getpid()}: connections "
                 f"do not survive a fork. Make the {self._kind} after the fork, in the process that uses it"
             )
         if self._is_closed:
-            raise RuntimeError(f"this {self._kind} is closed; make a new one")
+            raise self._closed(f"this {self._kind} is closed; make a new one")
+
+    def _closed(self, text: str) -> ClientClosed:
+        return ClientClosed(text, address=self.address, model=self.settings.model)
 
     def close(self) -> None:
         """Ends what is running and closes the connections. May be called again."""
@@ -207,7 +216,7 @@ class Core:
             return self._control.submit(work)
         except RuntimeError as exc:
             self.check_usable()
-            raise RuntimeError(_ENDING) from exc
+            raise self._closed(_ENDING) from exc
 
     def submit_reading(self, work: Callable[[], object]) -> None:
         """Runs `work`, which reads an image and must not raise, on a thread."""
@@ -215,7 +224,7 @@ class Core:
             self.reader.submit(work)
         except RuntimeError as exc:
             self.check_usable()
-            raise RuntimeError(_ENDING) from exc
+            raise self._closed(_ENDING) from exc
 
     # What is served
 
@@ -234,14 +243,14 @@ class Core:
         """What the servers have under the client's name; waits for one that answers.
 
         Raises:
-            VitritonError: as `Client.embed`.
+            ClientError: as `Client.embed`.
         """
         known = self.known_service(pool)
         if known is not None:
             return known
         failed_on: set[Server] = set()
         attempts = 0
-        error: VitritonError | None = None
+        error: ClientError | None = None
         while True:
             self.check_usable()
             server = self.balancer.pick(self.clock(), failed_on)
@@ -286,10 +295,10 @@ class Core:
         """The pooled model where there is one, else the other."""
         try:
             return self.service(True, deadline)
-        except ModelNotReady as pooled:
+        except (ModelNotFound, ModelNotReady) as pooled:
             try:
                 return self.service(False, deadline)
-            except ModelNotReady:
+            except (ModelNotFound, ModelNotReady):
                 raise pooled from pooled.__cause__
 
     def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
@@ -342,7 +351,7 @@ class Core:
         """See `Client.wait_ready`."""
         deadline = Deadline.after(timeout_s)
         self.forget()
-        problem: VitritonError | None = None
+        problem: ClientError | None = None
         while True:
             self.check_usable()
             latest = self._look(deadline)
@@ -388,12 +397,18 @@ class Core:
 
     def _wait_for_retry(
         self, server: Server, pool: bool, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
-    ) -> VitritonError:
+    ) -> ClientError:
         """Returns, when the next attempt is due, the error of this one; raises it where there must be no other."""
         self.check_usable()
         failure = classify(failed.code, failed.message)
         if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
-            error: VitritonError = self._model_not_ready(server, pool, self._index(server, deadline), failed.code.value)
+            error: ClientError = self._not_served(
+                server,
+                pool,
+                self._index(server, deadline),
+                known=failure is Failure.NOT_READY,
+                status=failed.code.value,
+            )
         else:
             error = to_error(failed, self._call(server, pool, deadline, attempts))
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
@@ -410,7 +425,7 @@ class Core:
             raise after_attempts(error, attempts, deadline) from failed
         return error
 
-    def _look(self, deadline: Deadline) -> VitritonError | None:
+    def _look(self, deadline: Deadline) -> ClientError | None:
         """What still stands between the caller and a model that is ready on all servers."""
         for server in self.balancer.servers:
             problem = self._look_at(server, deadline)
@@ -418,13 +433,11 @@ class Core:
                 return problem
         return None
 
-    def _look_at(self, server: Server, deadline: Deadline) -> VitritonError | None:
+    def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
         transport = server.transport
+        wanted = {pool: ensemble_name(self.settings.model, pool) for pool in (True, False)}
         try:
-            ready = [
-                transport.is_model_ready(ensemble_name(self.settings.model, pool), deadline.remaining_s())
-                for pool in (True, False)
-            ]
+            ready = [transport.is_model_ready(wanted[pool], deadline.remaining_s()) for pool in (True, False)]
             index = None if all(ready) else self._index(server, deadline)
         except CallError as exc:
             self.check_usable()
@@ -436,8 +449,10 @@ class Core:
             return error
         if is_ready(self.settings.model, ready, index):
             return None
-        problem = self._model_not_ready(server, True, index)
-        if index is not None and self.settings.model not in served_models(index):
+        names = {status.name for status in index or ()}
+        only_unpooled = wanted[False] in names and wanted[True] not in names
+        problem = self._not_served(server, not only_unpooled, index, known=True)
+        if isinstance(problem, ModelNotFound):
             raise problem
         return problem
 
@@ -450,14 +465,15 @@ class Core:
                 return None
             raise to_error(exc, self._call(server, True, deadline, 1)) from exc
 
-    def _model_not_ready(
-        self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, status: str | None = None
-    ) -> ModelNotReady:
-        return ModelNotReady(
-            explain_not_ready(self.settings.model, pool, index, server.transport.address),
-            available=served_models(index or ()),
+    def _not_served(
+        self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
+    ) -> ModelNotFound | ModelNotReady:
+        return not_served(
+            self.settings.model,
+            pool,
+            index,
+            known=known,
             address=server.transport.address,
-            model=ensemble_name(self.settings.model, pool),
             status=status,
             attempts=1,
         )

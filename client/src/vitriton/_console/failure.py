@@ -1,16 +1,30 @@
-"""What ends a command, where it is not the server's or the client library's own error."""
+"""How a command fails: one line on standard error and an exit code, or the usage where an option is wrong."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from vitriton._errors import DeadlineExceeded, VitritonError
+from vitriton._errors import DeadlineExceeded, InvalidOption, VitritonError
 
 
-class CommandFailed(Exception):  # noqa: N818 - as vitriton's other errors
+class CommandFailed(VitritonError):  # noqa: N818 - as vitriton's other errors
     """The command cannot do what it was asked to; the text says why and what to do, in one line."""
+
+
+class Command(TyperCommand):
+    """A command that ends as shells expect it: exit code 1 after an error, 2 where an option has a wrong value."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except InvalidOption as exc:
+            raise typer.BadParameter(exc.problem, ctx, param_hint=exc.flag) from exc
+        except VitritonError as exc:
+            fail(reason(exc))
 
 
 def reason(error: VitritonError) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitriton._errors import InvalidOption
+
 if TYPE_CHECKING:
     from vitriton._client import Client
     from vitriton._wire.transport import Transport
@@ -59,7 +61,7 @@ class Server:
         """A client; `settings` are further parameters of it.
 
         Raises:
-            typer.BadParameter: an option cannot be used.
+            InvalidOption: an option cannot be used.
         """
         _silence_grpc()
         from vitriton._client import Client
@@ -67,13 +69,13 @@ class Server:
         try:
             return Client(self.address, **self._connection(), **settings)
         except ValueError as exc:
-            raise typer.BadParameter(str(exc)) from exc
+            raise InvalidOption(str(exc)) from exc
 
     def transports(self) -> list[Transport]:
         """A transport to each address; to be closed by the caller.
 
         Raises:
-            typer.BadParameter: an option cannot be used.
+            InvalidOption: an option cannot be used.
         """
         _silence_grpc()
         from vitriton._wire.connect import connect
@@ -81,7 +83,7 @@ class Server:
         try:
             return connect(self.address, **self._connection())
         except ValueError as exc:
-            raise typer.BadParameter(str(exc)) from exc
+            raise InvalidOption(str(exc)) from exc
 
     def _connection(self) -> dict[str, Any]:
         from vitriton._wire.connection import TLS
@@ -98,7 +100,7 @@ class Server:
             return None
         token = os.environ.get(self.token_env, "").strip()
         if not token:
-            raise typer.BadParameter(f"--token-env: the environment variable {self.token_env} is empty or not set")
+            raise InvalidOption(f"--token-env: the environment variable {self.token_env} is empty or not set")
         return token
 
 
@@ -113,5 +115,5 @@ def _silence_grpc() -> None:
 def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon:
-        raise typer.BadParameter(f"--header {line!r} has no colon; write it like 'x-team: search'")
+        raise InvalidOption(f"--header {line!r} has no colon; write it like 'x-team: search'")
     return name.strip(), value.strip()

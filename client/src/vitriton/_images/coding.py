@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from vitriton._errors import VitritonError
 from vitriton._images.failure import SourceError
 
 _MOST_CODINGS = 5
@@ -21,7 +22,7 @@ _GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15  # zlib's wbits
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
-class _TooEarly(Exception):  # noqa: N818 - says what happened
+class _TooEarly(VitritonError):  # noqa: N818 - says what happened
     """The bytes end before what they encode does."""
 
 
@@ -54,8 +55,8 @@ def decode(body: bytes, codings: str, limit: int) -> bytes:
     return body
 
 
-class _NoDecoder(Exception):  # noqa: N818 - says what happened
-    """Why not, and what to do."""
+class _NoDecoder(VitritonError):  # noqa: N818 - says what happened
+    """An encoding has no decoder here; the text says why, and what to do."""
 
 
 def _gzip(body: bytes, most: int) -> bytes:

@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpcore
 import httpx
 
+from vitriton._errors import VitritonError
 from vitriton._net.network import Network, Stream
 from vitriton._net.operation import AddressRefused, ConnectFailed, ConnectionLost, OutOfTime
 
@@ -19,8 +20,8 @@ _IDLE_CONNECTIONS = 20
 _IDLE_S = 5.0
 
 
-class AddressRefusedError(httpcore.ConnectError):
-    """See `AddressRefused`."""
+class AddressRefusedError(VitritonError, httpcore.ConnectError):
+    """A host name leads to an address that is refused, as httpcore lets it through; see `AddressRefused`."""
 
 
 class NetworkTransport(httpx.BaseTransport):

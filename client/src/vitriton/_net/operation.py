@@ -7,9 +7,10 @@ from collections.abc import Callable
 from types import TracebackType
 
 from vitriton._deadline import Deadline
+from vitriton._errors import VitritonError
 
 
-class NetworkFailure(Exception):  # noqa: N818 - the names say what happened
+class NetworkFailure(VitritonError):  # noqa: N818 - the names say what happened
     """Base of what the network does to an operation."""
 
 
@@ -22,7 +23,7 @@ class AddressRefused(ConnectFailed):
 
 
 class ConnectionLost(NetworkFailure):
-    """There was a connection."""
+    """There was a connection, and it broke before the operation was done."""
 
 
 class OutOfTime(NetworkFailure):

@@ -117,7 +117,7 @@ def pipeline(
 
     Raises:
         PipelineMismatch: (a ContractMismatch and a ValueError) a parameter contradicts the served model.
-        ModelNotReady: the server does not have the model.
+        ModelNotFound: the server does not have the model.
         VitritonError: the server does not answer; as `Client.embed`.
         ValueError, TypeError: a parameter cannot be used.
         ImportError: tensors are wanted, and torch is not installed.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitriton._errors import ContractMismatch, ModelNotReady, PipelineMismatch
+from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch
 from vitriton._options import Options
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ def find(model: str, access: Access) -> ServedModel:
         access: to the server.
 
     Raises:
-        ModelNotReady: the server does not have it.
+        ModelNotFound: the server does not have it.
+        ModelNotReady: the server has it, and has not loaded it.
         PipelineMismatch: it has several exports of this hub id.
         VitritonError: the server does not answer; as `Client.embed`.
     """
@@ -159,7 +160,7 @@ def find(model: str, access: Access) -> ServedModel:
     else:
         try:
             return _read(model, access)
-        except ModelNotReady as exc:
+        except ModelNotFound as exc:
             if not exc.available or model in exc.available:
                 raise
             available, cause = exc.available, exc
@@ -188,7 +189,7 @@ def _read(name: str, access: Access, **bounds: Any) -> ServedModel:
 def _read_if_ready(name: str, access: Access) -> ServedModel | None:
     try:
         return _read(name, access, max_attempts=1)  # one that loads, or that failed to load, is not waited for
-    except (ModelNotReady, ContractMismatch):
+    except (ModelNotFound, ModelNotReady, ContractMismatch):
         return None
 
 
@@ -196,18 +197,18 @@ def _available(access: Access) -> tuple[str, ...]:
     """The names of all exports; empty where the server does not tell."""
     try:
         _read(_NO_MODEL, access)
-    except ModelNotReady as exc:
+    except ModelNotFound as exc:
         return exc.available
     return ()
 
 
-def _unknown(model: str, access: Access, known: Sequence[ServedModel], available: tuple[str, ...]) -> ModelNotReady:
+def _unknown(model: str, access: Access, known: Sequence[ServedModel], available: tuple[str, ...]) -> ModelNotFound:
     if available:
         has = f"it has: {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
     else:
         has = "it does not list what it has; give the name that the model was exported under"
     path = "; a path means nothing to a server: give the name of the export" if model[:1] in "./~" else ""
-    return ModelNotReady(
+    return ModelNotFound(
         f"the server at {access.address} has no model {model}, and none that was exported from {model}: {has}{path}",
         available=available,
         address=access.address,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from vitriton import _names as names
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, InferenceFailed, ModelNotReady, Unavailable
+from vitriton._errors import AccessDenied, ContractMismatch, Unavailable
 from vitriton._options import check_seconds
-from vitriton._served.contract import explain_not_ready, read_contract, served_models
-from vitriton._served.failures import Call, to_error
+from vitriton._served.contract import read_contract, served_models
+from vitriton._served.failures import Call, not_served, to_error
 from vitriton._served.model import ModelInfo, ModelOutput, model_info
 from vitriton._wire.connect import connect
 from vitriton._wire.connection import TLS, Token
@@ -46,9 +46,11 @@ def list_models(
     Raises:
         ValueError: a parameter cannot be used; names it.
         Unavailable: no server answered in that time.
-        ModelNotReady: the server does not have one of `models`.
+        ModelNotFound: the server does not have one of `models`.
+        ModelNotReady: the server does not list its models, and one of `models` is not ready.
+        AccessDenied: the server does not list its models to this client, and `models` names none.
         ContractMismatch: one of `models` was not made by `vitriton export`.
-        ServerError: the server does not list its models to this client, or could not answer.
+        ServerError: the server could not answer.
     """
     if timeout_s is not None:
         check_seconds("timeout_s", timeout_s)
@@ -59,7 +61,7 @@ def list_models(
             stack.callback(transport.close)
         catalogue = first_catalogue(transports, timeout_s, asked)
     if not (catalogue.listed or asked):
-        raise InferenceFailed(
+        raise AccessDenied(
             f"the server at {catalogue.address} does not list its models; name those that you want (models)",
             address=catalogue.address,
         )
@@ -94,9 +96,10 @@ def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequenc
         asked: the names of the exports to describe; none means all.
 
     Raises:
-        ModelNotReady: the server does not have one of those that were asked for.
+        ModelNotFound: the server does not have one of those that were asked for.
+        ModelNotReady: the server does not tell what it has, and one of them is not ready.
         ContractMismatch: one of them was not made by `vitriton export`.
-        VitritonError: the server does not answer, or not these questions.
+        ClientError: the server does not answer, or not these questions.
     """
     deadline = Deadline.after(timeout_s)
     try:
@@ -111,9 +114,7 @@ def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequenc
         raise to_error(exc, call) from exc
     for model in models:
         if asked and not model.outputs:
-            raise ModelNotReady(
-                explain_not_ready(model.name, True, index, transport.address), address=transport.address
-            )
+            raise not_served(model.name, True, index, known=True, address=transport.address)
     found = tuple(model for model in models if model.outputs)
     ours = {part for model in found for part in names.model_names(model.name)}
     others = () if asked else tuple(status for name, status in sorted((states or {}).items()) if name not in ours)

@@ -8,18 +8,21 @@ from typing import Any
 
 from vitriton._deadline import Deadline
 from vitriton._errors import (
+    AccessDenied,
+    ClientError,
     ContractMismatch,
     DeadlineExceeded,
     ImageProblem,
     InferenceFailed,
     InvalidImage,
+    ModelNotFound,
     ModelNotReady,
     ServerBusy,
     Unavailable,
-    VitritonError,
 )
+from vitriton._served.contract import ensemble_name, explain_not_ready, served_models
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError
+from vitriton._wire.transport import CallError, ModelStatus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class Call:
     total: int | None = None
 
 
-def to_error(failed: CallError, call: Call) -> VitritonError:
+def to_error(failed: CallError, call: Call) -> ClientError:
     """The most specific error for a failed call; raise it `from failed`."""
     failure = classify(failed.code, failed.message)
     context: dict[str, Any] = {
@@ -86,14 +89,17 @@ def to_error(failed: CallError, call: Call) -> VitritonError:
             "or send less at a time",
             **context,
         )
-    if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
+    if failure is Failure.UNKNOWN_MODEL:
+        return ModelNotFound(f"the server at {call.address} has no model {call.model}: {failed.message}", **context)
+    if failure is Failure.NOT_READY:
         return ModelNotReady(
             f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
         )
     local = failed.message.startswith(("the token function failed", "the header "))
     hints = _HINTS if call.model else _SERVER_HINTS
     hint = (_NOT_SENT if local else hints.get(failure, hints[None])).format(**context)
-    return InferenceFailed(f"{hint}: {failed.message}", **context)
+    kind = AccessDenied if failure is Failure.RESTRICTED else InferenceFailed
+    return kind(f"{hint}: {failed.message}", **context)
 
 
 _NOT_SENT = "nothing was sent to the server at {address}"
@@ -132,7 +138,7 @@ def port_hint(address: str) -> str:
     return "gRPC port (8001 unless it was told otherwise; 8000 is HTTP)"
 
 
-def after_attempts(error: VitritonError, attempts: int, deadline: Deadline) -> VitritonError:
+def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> ClientError:
     """The error of the last attempt, when the time for others is over: the same, and its text says so."""
     within = "" if deadline.timeout_s is None else f" in {deadline.timeout_s:g} s (timeout_s)"
     if deadline.renewed:
@@ -163,6 +169,27 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
         status=status,
         attempts=call.attempts,
     )
+
+
+def not_served(
+    model: str, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, address: str, **context: Any
+) -> ModelNotFound | ModelNotReady:
+    """The error for a model that a server does not serve now.
+
+    Args:
+        model: the name that the user gave.
+        pool: which of its two ensembles was asked for.
+        index: what the server has; None where it does not tell.
+        known: whether the model may be there all the same, where the server does not tell what it has.
+        address: the address of the server.
+        **context: further arguments of the error.
+    """
+    wanted = ensemble_name(model, pool)
+    context |= {"address": address, "model": wanted}
+    text = explain_not_ready(model, pool, index, address)
+    if known if index is None else any(status.name == wanted for status in index):
+        return ModelNotReady(text, **context)
+    return ModelNotFound(text, available=served_models(index or ()), **context)
 
 
 def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:

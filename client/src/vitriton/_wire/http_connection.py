@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitriton._errors import VitritonError
 from vitriton._net.network import Network
 from vitriton._net.operation import ConnectionLost, Operation
 
@@ -27,11 +28,11 @@ _PIECE_BYTES = 2**20  # of a body that does not say its length
 _JOIN_BYTES = 2**16  # one copy of so much costs less than another system call
 
 
-class TooLarge(Exception):  # noqa: N818 - says what happened
+class TooLarge(VitritonError):  # noqa: N818 - says what happened
     """The body of an answer is over its limit."""
 
 
-class CutShort(http.client.HTTPException):
+class CutShort(VitritonError, http.client.HTTPException):  # noqa: N818 - says what happened
     """The connection ended before the body did."""
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from vitriton._errors import VitritonError
+
 
 class Code(str, Enum):
     """Status codes by gRPC's names, which HTTP's are mapped to."""
@@ -31,7 +33,7 @@ class Code(str, Enum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
 
 
-class CallError(Exception):
+class CallError(VitritonError):
     """A transport's only error; the client turns it into the one that the user sees.
 
     Attributes:

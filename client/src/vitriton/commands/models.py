@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitriton._console import server as _server
+from vitriton._console.failure import Command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,7 +23,7 @@ _WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("models")(models)
+    app.command("models", cls=Command)(models)
 
 
 def models(
@@ -44,8 +45,6 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
-    from vitriton._console.failure import fail, reason
-    from vitriton._errors import VitritonError
     from vitriton._served.catalogue import read_catalogue
 
     if not timeout > 0:
@@ -58,8 +57,6 @@ def models(
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")
         catalogue = read_catalogue(transports[0], timeout, model or ())
-    except VitritonError as exc:
-        fail(reason(exc))
     finally:
         for transport in transports:
             transport.close()

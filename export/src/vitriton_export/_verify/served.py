@@ -41,7 +41,7 @@ class ServerRunner:
     Raises:
         ExportError: the server has no such model, or several, or the model does not tell how it was exported.
         VitritonError: the server does not answer.
-        typer.BadParameter: an option of the connection cannot be used.
+        InvalidOption: an option of the connection cannot be used.
     """
 
     def __init__(self, server: Server, name: str | None, timeout_s: float) -> None:

@@ -13,9 +13,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from vitriton._console.failure import Command
 from vitriton.preprocessing import DEFAULT_FORMATS, DEFAULT_MAX_BYTES, DEFAULT_MAX_DECODE_BYTES, DEFAULT_MAX_PIXELS
 
-from vitriton_export._errors import ExportError, OptionError, importing
+from vitriton_export._errors import importing
 from vitriton_export._options import (
     DEFAULT_MODEL,
     MAX_DECODE_BYTES,
@@ -51,7 +52,7 @@ _LIMITS = "What is refused"
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("export")(export)
+    app.command("export", cls=Command)(export)
 
 
 def _not_empty(path: str) -> str:
@@ -62,7 +63,7 @@ def _not_empty(path: str) -> str:
 
 def register_remove(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("remove")(remove)
+    app.command("remove", cls=Command)(remove)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...] | None:
@@ -230,7 +231,6 @@ def export(
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton._console.signals import Signals, Stopped, stopped_by
-    from vitriton.cli import fail
 
     progress = Console(stderr=True)
     started = time.perf_counter()
@@ -272,10 +272,6 @@ def export(
             with show_step(progress, "Import torch and transformers"), importing():
                 from vitriton_export._export import export_model
             result = export_model(options, lambda title: show_step(progress, title))
-    except OptionError as exc:
-        raise typer.BadParameter(f"it {exc.wrong}", param_hint=exc.flag) from exc
-    except ExportError as exc:
-        fail(str(exc))
     except (Stopped, ImportError) as exc:
         stopped = stopped_by(exc)
         if stopped is None:
@@ -300,15 +296,9 @@ def remove(
     ] = "model_repository",
 ) -> None:
     """Remove an export from a model repository; a server started with --watch drops it, and goes on with the others."""
-    from vitriton.cli import fail
-
     from vitriton_export._repository.remove import remove as remove_export
 
-    try:
-        removed = remove_export(Path(repository), name)
-    except ExportError as exc:
-        fail(str(exc))
-    for model in removed:
+    for model in remove_export(Path(repository), name):
         typer.echo(f"removed {model}")
 
 

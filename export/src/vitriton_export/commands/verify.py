@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from vitriton._console import server
+from vitriton._console.failure import Command
 
-from vitriton_export._errors import ExportError, importing
+from vitriton_export._errors import importing
 from vitriton_export.commands.export import results_console, show_parity, show_step
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _HELP = (
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("verify", help=_HELP)(verify)
+    app.command("verify", cls=Command, help=_HELP)(verify)
 
 
 def verify(
@@ -75,10 +76,7 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the report only.")] = False,
 ) -> None:
     """See _HELP."""
-    from vitriton._console.failure import reason
     from vitriton._console.progress import progress
-    from vitriton._errors import VitritonError
-    from vitriton.cli import fail
 
     if url is not None and repository is not None:
         raise typer.BadParameter("--url and --repository exclude each other: a server, or a repository")
@@ -94,29 +92,24 @@ def verify(
             address=url, ca_file=ca_file, cert_file=cert_file, key_file=key_file, token_env=token_env, header=header
         )
     console = Console(stderr=True, quiet=quiet)
-    try:
-        with show_step(console, "Import torch and transformers"), importing():
-            from vitriton_export._verify.report import VerifyOptions, verify_model
-        options = VerifyOptions(
-            name=name or model,
-            repository=repository or Path("model_repository"),
-            server=connection,
-            reference=reference,
-            revision=revision,
-            images=images,
-            limit=limit,
-            min_cosine=min_cosine,
-            timeout_s=timeout,
-        )
-        report = verify_model(
-            options,
-            lambda title: show_step(console, title),
-            lambda total: progress(total, 0, 0, quiet=quiet),
-        )
-    except ExportError as exc:
-        fail(str(exc))
-    except VitritonError as exc:
-        fail(reason(exc))
+    with show_step(console, "Import torch and transformers"), importing():
+        from vitriton_export._verify.report import VerifyOptions, verify_model
+    options = VerifyOptions(
+        name=name or model,
+        repository=repository or Path("model_repository"),
+        server=connection,
+        reference=reference,
+        revision=revision,
+        images=images,
+        limit=limit,
+        min_cosine=min_cosine,
+        timeout_s=timeout,
+    )
+    report = verify_model(
+        options,
+        lambda title: show_step(console, title),
+        lambda total: progress(total, 0, 0, quiet=quiet),
+    )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
     else:

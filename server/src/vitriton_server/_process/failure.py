@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from vitriton_server._errors import AddressError, ModelLoadError, ServerError
+from vitriton_server._errors import AddressError, LauncherError, ModelLoadError
 from vitriton_server._process.log import failed_models, port_was_taken, refused_options
 
 ERROR_LINES = 20  # of the log, in an error
@@ -12,11 +12,11 @@ ERROR_LINES = 20  # of the log, in an error
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
 
 
-class StartCrashed(ServerError):  # noqa: N818 - the name says what happened
+class StartCrashed(LauncherError):  # noqa: N818 - the name says what happened
     """tritonserver crashed before the models were ready, which another start may well not do."""
 
 
-def start_failure(lines: list[str], exit_status: int | None, memory: str | None) -> ServerError:
+def start_failure(lines: list[str], exit_status: int | None, memory: str | None) -> LauncherError:
     """Why a start has failed.
 
     Args:
@@ -29,7 +29,7 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
         return AddressError("another process took one of the ports before Triton could; try again")
     refused = refused_options(lines)
     if refused is not None:
-        return ServerError(
+        return LauncherError(
             f"tritonserver does not take its options ({refused}): look at those after the `--` (triton_arguments; "
             "TRITON_ARGS of the compose files)"
         )
@@ -40,7 +40,7 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
     text = f"tritonserver ended with {status_text(exit_status)} before the models were ready"
     if memory is None and _signal(exit_status) in _CRASHES:
         return StartCrashed(text, last)
-    return ServerError(with_memory(text, memory), last)
+    return LauncherError(with_memory(text, memory), last)
 
 
 def death(exit_status: int | None, memory: str | None) -> str:

@@ -34,7 +34,7 @@ def wait_until_ready(
     Raises:
         NotReadyInTime: loading took longer than `ready_timeout_s`.
         ServerStopped: `stopping` was set meanwhile.
-        ServerError: it has ended; the kind and the text say why.
+        LauncherError: it has ended; the kind and the text say why.
     """
     deadline = time.monotonic() + config.ready_timeout_s
     while not (probe.is_ready() and _listens(config, endpoints)):

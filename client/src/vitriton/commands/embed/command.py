@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vitriton._console import server
+from vitriton._console.failure import Command
 
 _HELP = (
     "Embed images into a file.\n\n"
@@ -20,7 +21,7 @@ _HELP = (
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("embed", help=_HELP)(embed)
+    app.command("embed", cls=Command, help=_HELP)(embed)
 
 
 def embed(
@@ -100,4 +101,4 @@ def embed(
         quiet=quiet,
         as_json=as_json,
     )
-    run(request)
+    raise typer.Exit(run(request))

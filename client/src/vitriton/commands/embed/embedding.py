@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from vitriton._console.signals import Signals, Stopped
-from vitriton._errors import ContractMismatch, VitritonError
+from vitriton._errors import ClientError, ContractMismatch
 from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Embedding:
         """Embeds to the end.
 
         Raises:
-            VitritonError: the server did not do it.
+            ClientError: the server did not do it.
             Stopped: a signal came.
             OSError: the work folder cannot be written.
             CommandFailed: the server returned something else than the job says.
@@ -76,9 +76,9 @@ class Embedding:
                     if self._is_due():
                         self._commit(client)
             self._commit(client)
-        except (VitritonError, Stopped):
+        except (ClientError, Stopped):
             # What is not saved here is embedded again when the run goes on, so the first error is the one to tell.
-            with suppress(VitritonError, Stopped), self._make_client(_RESCUE_TIMEOUT_S) as other:
+            with suppress(ClientError, Stopped), self._make_client(_RESCUE_TIMEOUT_S) as other:
                 self._commit(other)
             raise
 

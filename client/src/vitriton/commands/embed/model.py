@@ -12,7 +12,7 @@ def only_model(server: Server, timeout_s: float) -> str:
 
     Raises:
         CommandFailed: it serves none or several, or does not tell.
-        VitritonError: it does not answer.
+        ClientError: it does not answer.
     """
     transports = server.transports()
     try:

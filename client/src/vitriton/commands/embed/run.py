@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from vitriton._console.inputs import Inputs, find_inputs
 from vitriton._console.progress import count, duration, progress
 from vitriton._console.server import Server
 from vitriton._console.signals import Signals, Stopped
-from vitriton._errors import VitritonError
+from vitriton._errors import ClientError
 from vitriton.commands.embed.embedding import Embedding
 from vitriton.commands.embed.journal import Job, WorkFolder
 from vitriton.commands.embed.model import only_model
@@ -101,32 +101,27 @@ class Summary:
         return (self.job.images - self.before) / self.seconds
 
 
-def run(request: Request) -> NoReturn:
-    """Does it.
+def run(request: Request) -> int:
+    """Does it, and returns the command's exit code.
 
     Raises:
-        typer.Exit: always, with the command's exit code.
-        typer.BadParameter: an option cannot be used.
+        CommandFailed: it cannot be done.
+        ClientError: the server did not do it, before there was anything to go on with.
+        InvalidOption: an option cannot be used.
     """
-    from vitriton._console.failure import fail
-
     try:
         with Signals() as signals:
             summary = _run(request, signals)
     except Stopped as exc:
         typer.echo(f"interrupted{exc}", err=True)
-        raise typer.Exit(exc.exit_code) from exc
-    except VitritonError as exc:
-        fail(reason(exc))
-    except CommandFailed as exc:
-        fail(str(exc))
+        return exc.exit_code
     except OSError as exc:
-        fail(_describe(exc))
+        raise CommandFailed(_describe(exc)) from exc
     if request.as_json:
         typer.echo(summary.to_json())
     elif not request.quiet:
         typer.echo(summary.to_text())
-    raise typer.Exit(EXIT_SOME_FAILED if summary.failed else 0)
+    return EXIT_SOME_FAILED if summary.failed else 0
 
 
 def _run(request: Request, signals: Signals) -> Summary:
@@ -146,7 +141,7 @@ def _run(request: Request, signals: Signals) -> Summary:
         except Stopped as exc:
             exc.args = (_safe(work),)
             raise
-        except (VitritonError, OSError) as exc:
+        except (ClientError, OSError) as exc:
             text = _describe(exc) if isinstance(exc, OSError) else reason(exc)
             raise CommandFailed(text + _safe(work)) from exc
         return Summary(
