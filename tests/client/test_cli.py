@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import vitriton
+from vitriton._console.server import Server
+from vitriton._errors import InvalidOption
 
 RUN = "from vitriton.cli import main; main()"
 
@@ -162,6 +164,17 @@ def test_errors_are_one_line(bare, body):
     result = run(bare, "serve")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "loaded plug_serve\nerror: nobody there\n"
+
+
+def test_an_option_that_cannot_be_used_shows_the_usage(bare):
+    """The library behind a command raises our own error; the command makes the usage and exit code 2 of it."""
+    with pytest.raises(InvalidOption, match="--header 'x' has no colon") as caught:
+        Server(address="localhost:8001", header=["x"]).transports()
+    assert isinstance(caught.value, vitriton.VitritonError)
+    result = run(bare, "models", "--header", "x")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "models [OPTIONS]" in result.stderr
+    assert "Invalid value: --header 'x' has no colon" in result.stderr
 
 
 def test_interrupt(bare):

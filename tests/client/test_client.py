@@ -17,6 +17,7 @@ from vitriton import (
     DeadlineExceeded,
     InferenceFailed,
     InvalidImage,
+    ModelNotFound,
     ModelNotReady,
     Options,
     ServerBusy,
@@ -357,6 +358,37 @@ def test_wait_ready_names_what_does_not_load(client_on):
     index = [ModelStatus(name="m_pooled", ready=False, state="UNAVAILABLE", reason="no memory")]
     with pytest.raises(ModelNotReady, match=r"m_pooled .* not ready: UNAVAILABLE \(no memory\)"):
         client_on(FakeTransport(index=index)).wait_ready(timeout_s=0.15)
+
+
+def test_wait_ready_tells_a_model_that_is_not_there_from_one_that_is_not_ready(client_on):
+    """At once where the server has no such model; a server that does not list its models is waited for."""
+
+    class Secretive(FakeTransport):
+        def repository_index(self, timeout_s):
+            raise CallError(Code.UNAVAILABLE, "This protocol is restricted, expecting header 'x'")
+
+    others = [ModelStatus(name="other_pooled", ready=True, state="READY")]
+    with pytest.raises(ModelNotFound, match="does not have model m; it has: other") as caught:
+        client_on(FakeTransport(index=others)).wait_ready(timeout_s=60)
+    assert (caught.value.available, caught.value.model) == (("other",), "m_pooled")
+    loading = [ModelStatus(name="m_unpooled", ready=False, state="LOADING")]
+    with pytest.raises(ModelNotReady, match=r"m_unpooled .* not ready: LOADING"):
+        client_on(FakeTransport(index=loading)).wait_ready(timeout_s=0.15)
+    with pytest.raises(ModelNotReady, match="does not list what it has"):
+        client_on(Secretive(index=others)).wait_ready(timeout_s=0.15)
+
+
+def test_a_model_that_is_not_there_is_not_asked_for_again(client_on):
+    """The error comes at the first attempt, and names what the server has."""
+
+    class Lacks(FakeTransport):
+        def model_config(self, model, timeout_s):
+            raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+
+    index = [ModelStatus(name="other_pooled", ready=True, state="READY")]
+    with pytest.raises(ModelNotFound, match="does not have model m; it has: other") as caught:
+        client_on(Lacks(index=index)).embed(b"abc")
+    assert (caught.value.available, caught.value.status, caught.value.attempts) == (("other",), "NOT_FOUND", 1)
 
 
 @pytest.mark.parametrize("model", ["", None, 3])

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from client.both import KINDS, make_client
 from client.conftest import write_model
+from client.http_tools import serve
+from client.scripted import ScriptedServer, http
 from PIL import Image
 from vitriton import (
+    AccessDenied,
     Client,
     ContractMismatch,
     DeadlineExceeded,
@@ -182,6 +185,42 @@ def test_unknown_model_lists_the_others(connect, files):
         assert caught.value.available == ("narrow", "staged", "tiny", "wide")
         with pytest.raises(ModelNotFound, match="it has: narrow, staged, tiny, wide"):
             client.wait_ready(timeout_s=60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_without_the_model_does_not_stop_the_others(kind, http_address, files, embeddings):
+    """It is passed over in every call; where it is alone, the call ends at once and names what it has."""
+
+    def lacks(peer):
+        while request := peer.request():
+            if b"/v2/repository/index" in request:
+                peer.send(http("200 OK", b'[{"name": "other_pooled", "version": "1", "state": "READY"}]'))
+            else:
+                peer.send(http("404 Not Found", b'{"error": "Request for unknown model: \'tiny\' is not found"}'))
+
+    with ScriptedServer(lacks) as server:
+        lacking = f"http://127.0.0.1:{server.port}"
+        with make_client(kind)([lacking, f"http://{http_address}"], model="tiny") as client:
+            for _ in range(3):
+                np.testing.assert_allclose(client.embed(files), embeddings, rtol=1e-6)
+        with make_client(kind)(lacking, model="tiny") as client, pytest.raises(ModelNotFound) as caught:
+            client.embed(files)
+    assert (caught.value.available, caught.value.attempts, caught.value.address) == (("other",), 1, lacking)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("line", "status"), [("401 Unauthorized", "UNAUTHENTICATED"), ("403 Forbidden", "PERMISSION_DENIED")]
+)
+def test_a_refused_token(kind, line, status, files):
+    """A gateway's 401 and 403 end a call, and the wait for a model, at the first attempt."""
+    with serve(http(line, b"no")) as server:
+        address = f"http://127.0.0.1:{server.port}"
+        with make_client(kind)(address, model="tiny", token="guessed") as client:
+            for use in (lambda: client.embed(files), client.wait_ready):
+                with pytest.raises(AccessDenied, match="does not let this client use model tiny") as caught:
+                    use()
+                assert (caught.value.status, caught.value.attempts, caught.value.address) == (status, 1, address)
 
 
 def test_fingerprint(client, connect):
