@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import vitriton
 
+pytestmark = pytest.mark.usefixtures("subprocesses")
+
 RUN = "from vitriton.cli import main; main()"
 
 

@@ -134,6 +134,7 @@ def eventually(condition):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("model", ["large", "staged"])
 def test_results_come_through_shared_memory(transport, regions, model):
     """The reply has shape and dtype and no content, which stands in the region; the region is used again."""
@@ -155,12 +156,14 @@ def test_results_come_through_shared_memory(transport, regions, model):
     assert list(transport.regions(PATIENCE_S)) == list(names)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_small_results_are_not_shared(regions):
     """Below the threshold there is never a region."""
     assert regions.acquire(MIN_BYTES - 1) is None
     assert regions.settle(0)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_file_is_gone_while_the_region_is_used(transport, regions):
     """Triton has mapped it by the time the registration is answered, so the name is not needed any more."""
     lease = warm(regions)
@@ -170,6 +173,7 @@ def test_the_file_is_gone_while_the_region_is_used(transport, regions):
     lease.release()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_as_many_regions_as_leases(transport, regions):
     """Threads that use it at a time each get their own results; afterwards all regions are free."""
 
@@ -194,6 +198,7 @@ def test_as_many_regions_as_leases(transport, regions):
     assert 1 <= len(transport.regions(PATIENCE_S)) <= 6
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_an_abandoned_region_is_not_used_again(transport, regions):
     """A request that timed out may still be written: its region is unregistered as soon as Triton lets it go."""
     lease = warm(regions)
@@ -209,6 +214,7 @@ def test_an_abandoned_region_is_not_used_again(transport, regions):
     assert list(transport.regions(PATIENCE_S)) == [other.region.name]
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_refused_request_leaves_the_region_usable(transport, regions):
     """The server has answered, so it no longer writes; what stood there before is not taken for a result."""
     lease = warm(regions)
@@ -223,6 +229,7 @@ def test_a_refused_request_leaves_the_region_usable(transport, regions):
     again.release()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_region_that_is_too_small_is_an_error(transport, regions):
     """Triton writes nothing beyond what the request allows."""
     lease = warm(regions)
@@ -231,6 +238,7 @@ def test_a_region_that_is_too_small_is_an_error(transport, regions):
     lease.release()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_regions_of_a_killed_client_are_unregistered(address, transport, tmp_path):
     """A client that is killed leaves no file; its regions go when the next client comes, a running request's too."""
     ready = tmp_path / "ready"
@@ -261,6 +269,7 @@ pending.result()
     eventually(swept)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_first_registration_sweeps(transport):
     """A client has the regions of dead ones unregistered before it registers its own; others' stay."""
     dead, foreign, owner = Owned().name, "somebody-elses", Owned()
@@ -284,6 +293,7 @@ def register(transport, name):
         path.unlink()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_client_that_is_not_closed_unregisters_when_it_exits(address, transport):
     """The end of the process is as good as close()."""
     code = f"""
@@ -302,6 +312,7 @@ print(*transport.regions(PATIENCE_S))
     assert not transport.regions(PATIENCE_S)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_forked_child_leaves_the_parents_regions(transport, regions):
     """Closing in a fork does nothing."""
     lease = warm(regions)
@@ -314,6 +325,7 @@ def test_a_forked_child_leaves_the_parents_regions(transport, regions):
     lease.release()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_that_was_started_again(repository):
     """It has forgotten the regions, says so in a way that is recognised, and gets new ones."""
     from vitriton_server import TritonServer, WatchPolicy
@@ -350,6 +362,7 @@ def is_ready(transport):
         return False
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_that_restricts_shared_memory(repository):
     """It is asked once; everything else works."""
     from vitriton_server import TritonServer
@@ -587,6 +600,7 @@ def test_data_after_the_end():
     assert array[255] == 255
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_names_tell_the_owner(monkeypatch):
     """Only names of this host's ended processes are judged dead, also where the process id is in use again."""
     owner = Owned()
@@ -605,6 +619,7 @@ def test_names_tell_the_owner(monkeypatch):
     assert dead_regions([abandoned, owner.name]) == [abandoned]
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_host_that_hides_itself(monkeypatch, tmp_path):
     """Without /proc nothing of others is judged."""
     with subprocess.Popen(["true"]) as child:

@@ -87,6 +87,7 @@ def test_the_interval() -> None:
     assert memory.looks == 2
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize(("canary_interval_s", "key"), [(0, None), (8, None), (8, "0123456789abcdef")])
 def test_a_server_sweeps(
     python_repository: Path, monkeypatch: pytest.MonkeyPatch, canary_interval_s: float, key: str | None
@@ -109,6 +110,7 @@ def test_a_server_sweeps(
         probe.close()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_that_restricts_shared_memory(python_repository: Path) -> None:
     """It says nothing of its regions, which is no failure."""
     restricted = ["--grpc-restricted-protocol=shared-memory:admin-key=x"]
