@@ -8,10 +8,11 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test test-long test-compose bench soak models check format clean
+.PHONY: help setup model-repository demo test-unit test test-long test-compose bench soak models check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
+	@echo "make test-unit  set up, run the tests that need no Triton, no torch and no other process (about a minute)"
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
@@ -38,6 +39,9 @@ model-repository: $(INSTALLED)
 
 demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
+
+test-unit: $(INSTALLED)
+	$(BIN)/python -m pytest --unit -n 2 --dist loadfile -m "not long and not compose"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not long and not compose"

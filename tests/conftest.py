@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support import checkpoints
+
+pytest_plugins = ["support.layers"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def trained_checkpoint() -> Path:
+def subprocesses() -> None:
+    """Is asked for by what starts other processes."""
+
+
+@pytest.fixture(scope="session", name="torch")
+def _torch() -> ModuleType:
+    """Is asked for by what works with torch's models."""
+    import torch
+
+    return torch
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(torch, subprocesses) -> Path:
     """Trained DINOv2-small weights."""
     return checkpoints.trained_dinov2_small()
 
 
 @pytest.fixture(scope="session")
-def tiny_vit_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_vit_checkpoint(torch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT of a few thousand random weights."""
     return checkpoints.tiny_vit(tmp_path_factory.mktemp("checkpoints") / "tiny-vit")
 
 
 @pytest.fixture(scope="session")
-def classifier_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier_checkpoint(torch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ViT whose file holds no pooler."""
     return checkpoints.tiny_vit_without_pooler(tmp_path_factory.mktemp("checkpoints") / "tiny-classifier")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import exports
 from support.checkpoints import CACHE
-from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -15,13 +15,11 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory, tiny_vit_checkpoint) -> Path:
     """An export of both outputs."""
-    folder = tmp_path_factory.mktemp("bench") / "repository"
-    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=folder))
-    return folder
+    return exports.export(tiny_vit_checkpoint, tmp_path_factory.mktemp("bench") / "repository")
 
 
 @pytest.fixture(scope="session")
-def server(repository):
+def server(subprocesses, repository):
     """A real Triton on free ports."""
     with TritonServer(repository) as running:
         yield running

@@ -8,6 +8,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "bench" / "gpu_machine.sh"
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("arguments", [[], ["pack"], ["unpack", "wheels"]])
 def test_it_says_how_it_is_called(arguments):
     """A mistake on the command line is exit code 2 and changes nothing."""

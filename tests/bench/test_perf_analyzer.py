@@ -18,6 +18,7 @@ def program(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_wheels_program_runs_here():
     """Downloaded once, with the libraries that nvidia-pytriton carries; it says its version."""
     found = _perf_analyzer.from_wheel(CACHE / "vitriton", lambda text: None)
@@ -25,6 +26,7 @@ def test_the_wheels_program_runs_here():
     assert found.executable.is_file()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_one_on_path_comes_first(tmp_path, monkeypatch):
     """As in NVIDIA's SDK image; nothing is downloaded then."""
     own = program(tmp_path / "perf_analyzer", 'echo "Perf Analyzer Version 2.99.0 (commit abc)"')
@@ -33,18 +35,21 @@ def test_the_one_on_path_comes_first(tmp_path, monkeypatch):
     assert (found.executable, found.version, found.libraries) == (own, "2.99.0", None)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_program_that_is_another_one_is_refused(tmp_path):
     """It must say its version as perf_analyzer does."""
     with pytest.raises(BenchError, match="does not say its version"):
         _perf_analyzer.get(program(tmp_path / "other", "echo hello"), pytest.fail)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_program_that_is_not_there(tmp_path):
     """The path, and what to give instead."""
     with pytest.raises(BenchError, match=r"nowhere cannot be run.*--perf-analyzer"):
         _perf_analyzer.get(tmp_path / "nowhere", pytest.fail)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_without_a_package_index(tmp_path, monkeypatch):
     """What pip said, and what to do; the next try begins anew."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -72,7 +72,7 @@ def write_model(
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def server(subprocesses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """A real Triton.
 
     It has `tiny` (both outputs), `wide` (pooled: FP16, batches of 4096) `narrow` (pooled: a queue of one), and

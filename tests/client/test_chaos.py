@@ -60,7 +60,7 @@ def way(request) -> Way:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
+def servers(subprocesses, tmp_path_factory):
     """Three servers with `tiny` and `noop`, which are started again on their ports when they die."""
     repository = tmp_path_factory.mktemp("repository")
     write_model(repository, "tiny_pooled", fingerprint="space-1")
@@ -293,6 +293,7 @@ def test_two_calls_and_another_export():
         assert len(transport.requests) == sent
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_is_replaced(tmp_path, files, embeddings):
     """Another export on the same ports: a call that began with the first ends, with no vector of the second."""
     for name, fingerprint in (("old", "space-1"), ("new", "space-2")):
@@ -381,6 +382,7 @@ def test_a_model_is_loaded_again(tmp_path, files, embeddings):
 # Bounds
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_memory_of_a_long_stream(servers):
     """Twenty thousand tiny inputs leave the peak where it was."""
     grown = on_all_ways(lambda way: peak_growth_bytes(servers[2], way, 20_000), GRPC_WAYS)

@@ -12,6 +12,8 @@ import vitriton
 from vitriton._console.server import Server
 from vitriton._errors import InvalidOption
 
+pytestmark = pytest.mark.usefixtures("subprocesses")
+
 RUN = "from vitriton.cli import main; main()"
 
 

@@ -407,6 +407,7 @@ def _use_in_fork(client, answers):
     asyncio.run(asynchronous.close()) if asynchronous else client.close()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_after_a_fork(client_on):
     """In a forked process a client says why it does not work, and closing it there leaves the parent's alone."""
     transport = FakeTransport()

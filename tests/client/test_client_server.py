@@ -26,6 +26,8 @@ from vitriton import (
     Unavailable,
 )
 
+pytestmark = pytest.mark.usefixtures("subprocesses")
+
 
 @pytest.fixture(params=[f"{kind} {scheme}" for kind in KINDS for scheme in ("grpc", "http")])
 def connect(request):

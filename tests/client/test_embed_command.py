@@ -275,6 +275,7 @@ def test_the_model_may_be_left_out_where_there_is_one(embed, photos):
     assert "choose one with --model: narrow, staged, tiny, wide" in result.stderr
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_parquet_without_pyarrow(tmp_path):
     """Without pyarrow the error is the pip command, before anything is done."""
     code = f"import sys; sys.modules['pyarrow'] = None; {RUN}"
@@ -289,6 +290,7 @@ def test_parquet_without_pyarrow(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_parquet_with_a_pyarrow_that_does_not_fit_numpy(tmp_path):
     """A pyarrow that refuses the numpy beside it is an error with both versions and the pip command."""
     refused = "pyarrow requires NumPy 2.0 or newer, found 1.26.4"

@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
+def authority(subprocesses, tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("tls"))
 
 
@@ -211,6 +211,7 @@ def test_a_private_authority(authority, secure, host, server_name):
     assert secure.calls[-1][1]["authorization"] == "Bearer t"
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_certificates_that_do_not_fit(authority, secure, tmp_path):
     """A certificate for another name or of another authority is refused, and so is a server without TLS."""
     calls = len(secure.calls)

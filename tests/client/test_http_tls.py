@@ -19,7 +19,7 @@ from vitriton._wire.transport import CallError, Code
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory):
+def authority(subprocesses, tmp_path_factory):
     """A CA with a server's and a client's certificate, and another CA."""
     folder = tmp_path_factory.mktemp("certificates")
     authority = Authority(folder)

@@ -18,6 +18,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize(
     ("code", "brings"),
     [

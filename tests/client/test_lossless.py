@@ -26,6 +26,7 @@ def noise(mode: str) -> Image.Image:
     return image.convert("RGB").convert(mode) if mode != "RGBA" else image
 
 
+@pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"])
 def test_modes(mode, reference):
     """Every mode becomes the RGB that the reference makes of it."""
@@ -33,6 +34,7 @@ def test_modes(mode, reference):
     assert np.array_equal(np.asarray(decode(encode_pil(image), Limits())), np.asarray(reference(image)))
 
 
+@pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientations(orientation, reference):
     """A rotated photo is turned upright, once."""
@@ -44,6 +46,7 @@ def test_exif_orientations(orientation, reference):
         assert np.array_equal(np.asarray(decode(encode_pil(image), Limits())), np.asarray(reference(image)))
 
 
+@pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
 def test_transparent_colour(mode, reference):
     """A transparent colour travels, because some processors lay it onto white."""

@@ -169,6 +169,7 @@ def test_a_server_that_keeps_its_index_secret(server):
     assert (opened["listed"], len(opened["models"])) == (True, 3)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_nobody_there():
     """No server is one line on stderr."""
     result = subprocess.run(
@@ -182,6 +183,7 @@ def test_nobody_there():
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_port_of_another_kind():
     """Where a TLS handshake fails, gRPC's own log lines are not mixed into the command's error."""
 

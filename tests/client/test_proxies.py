@@ -60,6 +60,7 @@ def embed(kind, address, files, **options):
         return client.embed(files[:2], timeout_s=20).shape
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [*NAMES, *map(str.upper, NAMES)])
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

@@ -246,7 +246,7 @@ def collector():
 
 
 @pytest.fixture(scope="module")
-def traced(tmp_path_factory, collector):
+def traced(subprocesses, tmp_path_factory, collector):
     """A real Triton that traces every request."""
     repository = tmp_path_factory.mktemp("traced") / "repository"
     write_model(repository, "tiny_pooled", fingerprint="space-1")
@@ -289,6 +289,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
 def test_without_opentelemetry(kind):
     """The error is the pip command; without tracing nothing is missing."""
@@ -308,6 +309,7 @@ except ImportError as error:
     assert told == "tracing needs OpenTelemetry; install it with: pip install 'vitriton[otel]'\n"
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_not_imported_unless_it_is_used():
     """Whoever does not trace does not pay for it."""
     code = "import sys; from vitriton import Client; Client('localhost:1', model='m').close(); "

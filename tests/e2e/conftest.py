@@ -6,14 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support import checkpoints
-from vitriton_export import ExportOptions, export_model
+from support import checkpoints, exports
 from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
+def models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
     """Checkpoints by the name that they are served by."""
     folder = tmp_path_factory.mktemp("models")
     return {
@@ -29,19 +28,19 @@ def repository(tmp_path_factory, models) -> Path:
     """All of them, exported with default options."""
     folder = tmp_path_factory.mktemp("served") / "repository"
     for name, checkpoint in models.items():
-        export_model(ExportOptions(model=str(checkpoint), repository=folder, name=name))
+        exports.export(checkpoint, folder, name=name)
     return folder
 
 
 @pytest.fixture(scope="session")
-def server(repository):
+def server(subprocesses, repository):
     """A real Triton on free ports."""
     with TritonServer(repository) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def small_models(tmp_path_factory) -> dict[str, Path]:
+def small_models(torch, tmp_path_factory) -> dict[str, Path]:
     """One that resizes to an exact size, and one that resizes the shortest edge and lays colour keys onto white."""
     folder = tmp_path_factory.mktemp("small")
     return {
@@ -51,11 +50,11 @@ def small_models(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def small_server(tmp_path_factory, small_models):
+def small_server(subprocesses, tmp_path_factory, small_models):
     """A real Triton with both, for tests that ask it for much."""
     repository = tmp_path_factory.mktemp("small-served") / "repository"
     for name, checkpoint in small_models.items():
-        export_model(ExportOptions(model=str(checkpoint), repository=repository, name=name))
+        exports.export(checkpoint, repository, name=name)
     with TritonServer(repository) as running:
         yield running
 

@@ -23,7 +23,7 @@ GROWTH = 0.05
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory, tiny_vit_checkpoint):
+def server(subprocesses, tmp_path_factory, tiny_vit_checkpoint):
     """A real Triton with a small model."""
     repository = tmp_path_factory.mktemp("attacked") / "repository"
     for name, limits in {NAME: {"max_image_bytes": LIMIT}, "strict": STRICT}.items():

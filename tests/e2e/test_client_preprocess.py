@@ -124,7 +124,7 @@ def test_bad_images_are_named_alike(both, bad):
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory, repository):
+def elsewhere(subprocesses, tmp_path_factory, repository):
     """A server with an export that was verified with another Pillow, and one of an older exporter."""
     folder = tmp_path_factory.mktemp("elsewhere") / "repository"
     for source in repository.glob("tiny-*"):

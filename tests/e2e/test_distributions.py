@@ -24,7 +24,7 @@ def _run(*command: object, **options):
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
+def wheels(subprocesses, tmp_path_factory):
     """The wheel of each distribution, by its folder's name."""
     target = tmp_path_factory.mktemp("wheels")
     sources = [ROOT / name for name in DISTRIBUTIONS]
@@ -36,7 +36,7 @@ def wheels(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
+def environment(subprocesses, tmp_path_factory):
     """An empty virtual environment's bin."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
     _run(sys.executable, "-m", "venv", folder)

@@ -63,7 +63,7 @@ def blocks(document: Path) -> list[Block]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(subprocesses, tmp_path_factory):
     """Has the files that the documents speak of, and is served as example.com."""
     folder = tmp_path_factory.mktemp("work")
     photos = ROOT / "examples" / "photos"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ def test_the_quickstart_runs_as_written(server):
     assert done.stdout.count("is most like") == 8
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_demo_ends_well_without_the_hub():
     """It says that the hub does not answer, finds every mirrored photo, and leaves a picture."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -29,7 +29,7 @@ def names(folder):
 
 
 @pytest.fixture
-def find(tmp_path):
+def find(subprocesses, tmp_path):
     """Runs `find` with a cache of its own and these environment variables; gives its result or its error."""
 
     def run(model, revision=None, **environment):
@@ -208,6 +208,7 @@ def test_settings_that_the_download_library_cannot_use(find, settings, named):
     assert not any(text in error for text in ("Error:", "word@"))
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("settings", [{"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}])
 def test_the_command_with_such_a_setting(settings, tmp_path):
     """It ends with that line and with exit code 1: whether a download meets the setting, or the import before it."""

@@ -222,6 +222,7 @@ def _pictures() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_memory_keeps_within_what_was_reserved(tmp_path):
     """Measured in a process of its own: from the file to the pixels, never more than the header made us expect."""
     wrong = {
@@ -232,6 +233,7 @@ def test_memory_keeps_within_what_was_reserved(tmp_path):
     assert wrong == {}
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_memory_of_floats_keeps_within_what_was_reserved(tmp_path):
     """Rescaled before it is resized, the whole image is made of floats."""
     data = encode(Image.new("RGB", (3000, 3000), (9, 99, 199)), "PNG")
@@ -240,6 +242,7 @@ def test_memory_of_floats_keeps_within_what_was_reserved(tmp_path):
     assert grown < reserved + _SLACK
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_memory_of_thin_pictures_keeps_within_what_was_reserved(tmp_path):
     """Resizing makes an image between its passes, and coefficients for each row and column."""
     sizes = [(1, 1_000_000), (1_000_000, 1), (300, 30_000), (30_000, 300)]
@@ -248,6 +251,7 @@ def test_memory_of_thin_pictures_keeps_within_what_was_reserved(tmp_path):
     assert {name: values for name, values in found.items() if values[2] or values[0] > values[1] + _SLACK} == {}
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_bombs_cost_no_memory(tmp_path):
     """What each is refused for is known before it is decoded; what Pillow copies of the file itself is not counted."""
     files = {**attacks.bombs(), "exif.png": attacks.png_with_exif(1_000_000)}
@@ -332,6 +336,7 @@ print(preprocess(small, spec, memory).shape)
 """
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_what_the_kernel_refuses_is_a_refused_image(tmp_path):
     """A process that may not grow says so of the image, and goes on with the next."""
     (tmp_path / "large").write_bytes(attacks.png_of_zeros(12_000, 12_000))

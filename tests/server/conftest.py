@@ -23,7 +23,7 @@ def python_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(full_repository: Path) -> Iterator[TritonServer]:
+def server(subprocesses, full_repository: Path) -> Iterator[TritonServer]:
     with TritonServer(full_repository) as running:
         yield running
 

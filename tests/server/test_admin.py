@@ -50,6 +50,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         read_key(tmp_path / "key")
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_administration_needs_the_key(python_repository: Path) -> None:
     """Inference, the index and configuration go on without it; so do canary and readiness."""
     with (
@@ -66,6 +67,7 @@ def test_administration_needs_the_key(python_repository: Path) -> None:
         assert server.is_alive()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_command(tmp_path: Path, python_repository: Path, own_environment: dict[str, str]) -> None:
     """`--admin-key-file` closes them, and a file that cannot be is wrong usage."""
     path = tmp_path / "key"

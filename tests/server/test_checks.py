@@ -115,6 +115,7 @@ def test_a_tritonserver_on_path_without_backends(host: Host, tmp_path: Path) -> 
         locate(dataclasses.replace(host, on_path=lone))
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_this_machine_can_serve() -> None:
     """The environment of these tests has all that is needed, and its stub names its Python."""
     host = Host.detect()
@@ -203,6 +204,7 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
         repository_checks.check(exported)
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("service", ["http", "grpc", "metrics"])
 def test_a_taken_port(service: str, python_repository: Path) -> None:
     """The error names the port, the service and the option, whoever shares the port with whatever option."""

@@ -10,6 +10,8 @@ import pytest
 from server.processes import children, wait_until
 from vitriton_server import LauncherError, ServerStopped, TritonServer, WatchPolicy
 
+pytestmark = pytest.mark.usefixtures("subprocesses")
+
 LOADING = "loading: tiny_preprocess"
 
 

@@ -13,7 +13,7 @@ from vitriton_server import TritonServer, health
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TritonServer, Path]]:
+def serving(subprocesses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TritonServer, Path]]:
     """A server and its repository."""
     repository = make_python_repository(tmp_path_factory.mktemp("health"))
     with TritonServer(repository) as server:
@@ -79,6 +79,7 @@ def test_what_is_expected(tmp_path: Path) -> None:
     assert health.expected(tmp_path) == ["mine_pooled", "other"]
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_it_imports_little() -> None:
     """It runs every few seconds beside a server: no numpy, no gRPC, no command line library."""
     code = "import sys, vitriton_server.health; print(*sys.modules)"

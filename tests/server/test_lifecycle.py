@@ -36,6 +36,7 @@ def stub_of(pid: int) -> int:
     return next(iter(children(pid)))
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_with_block_leaves_nothing(python_repository: Path, work_folder: Path) -> None:
     """Inside the server answers; afterwards no process, thread, temporary folder or shared memory is left of it."""
     threads = set(threading.enumerate())
@@ -56,6 +57,7 @@ def test_a_with_block_leaves_nothing(python_repository: Path, work_folder: Path)
     assert set(threading.enumerate()) <= threads
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
 def test_a_proxy_of_the_environment_is_not_asked(name: str, python_repository: Path, monkeypatch) -> None:
     """A container gets its proxy from outside; the launcher's own questions stay on this host."""
@@ -65,6 +67,7 @@ def test_a_proxy_of_the_environment_is_not_asked(name: str, python_repository: P
         assert server.models == ("tiny_pooled", "tiny_preprocess")
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_kernel_lets_a_thread_finish_what_wakes_another(python_repository: Path) -> None:
     """All of tritonserver's threads, and its stubs, are SCHED_BATCH; the launcher is what it was."""
     with TritonServer(python_repository) as server:
@@ -73,6 +76,7 @@ def test_the_kernel_lets_a_thread_finish_what_wakes_another(python_repository: P
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_policy_of_the_kernel_that_someone_chose_stays(python_repository: Path) -> None:
     """A launcher that runs as SCHED_IDLE starts a tritonserver that does."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -103,6 +107,7 @@ def test_a_server_starts_once(python_repository: Path) -> None:
         server.start()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_dead_stub_ends_the_server(python_repository: Path, work_folder: Path) -> None:
     """Triton still calls itself ready when its python step is killed; the watch finds out, and wait() says so."""
     with TritonServer(python_repository, watch=QUICK) as server:
@@ -115,6 +120,7 @@ def test_a_dead_stub_ends_the_server(python_repository: Path, work_folder: Path)
         assert not list(work_folder.iterdir())
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_dead_stub_is_replaced_on_request(python_repository: Path) -> None:
     """With restart the models answer again, on the same ports, from another Triton."""
     policy = WatchPolicy(canary_interval_s=0.5, restart=True, backoff_s=0)
@@ -134,6 +140,7 @@ def answers(address: str) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_triton_that_exits_is_noticed_at_once(python_repository: Path) -> None:
     """Without any canary, a killed tritonserver ends the wait within two seconds."""
     with TritonServer(python_repository, watch=WatchPolicy(canary_interval_s=0)) as server:
@@ -162,6 +169,7 @@ def test_who_has_killed_it_is_not_known() -> None:
     assert death(139, None) == "tritonserver ended by itself with status 139 (SIGSEGV)"
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("error", [RuntimeError, SystemExit])
 def test_a_callback_that_raises(error: type[BaseException], python_repository: Path) -> None:
     """Whatever a caller's callback raises for a line of the log, the log is read on, and the server stops cleanly."""
@@ -175,6 +183,7 @@ def test_a_callback_that_raises(error: type[BaseException], python_repository: P
     assert len(server.log_tail()) > 1
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_triton_dies_with_its_guard(python_repository: Path, work_folder: Path) -> None:
     """A guard that is killed takes Triton and its stubs along, and the launcher clears up in its place."""
     with TritonServer(python_repository) as server:
@@ -187,6 +196,7 @@ def test_triton_dies_with_its_guard(python_repository: Path, work_folder: Path) 
         assert not list(work_folder.iterdir())
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_survives_the_thread_that_started_it(python_repository: Path) -> None:
     """Starting it in a thread that ends right away is the same as starting it anywhere else."""
     server = TritonServer(python_repository)
@@ -212,6 +222,7 @@ with TritonServer(sys.argv[1]) as server:
 """
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_fork_of_the_launcher_does_not_keep_it_alive(
     python_repository: Path, own_environment: dict[str, str]
 ) -> None:
@@ -229,6 +240,7 @@ def test_a_fork_of_the_launcher_does_not_keep_it_alive(
             os.kill(fork, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_stop_interrupts_a_start(python_repository: Path, work_folder: Path) -> None:
     """stop() from another thread while the models load makes start() raise and leaves nothing."""
     server = TritonServer(python_repository, on_log_line=lambda line: begun.set())

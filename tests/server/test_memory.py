@@ -94,6 +94,7 @@ def test_a_limit_that_cannot_do() -> None:
     assert too_little(None) is None
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_triton_goes_before_the_launcher() -> None:
     """Under a limit its process is offered to the kernel first; without one nothing is changed."""
     child = os.fork()
@@ -158,6 +159,7 @@ def ask(launcher: Launcher, data: bytes, **headers: str) -> None:
 QUESTION = b'{"inputs":[{"name":"question","shape":[1,1],"datatype":"INT32","data":[1]}]}'
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("who", ["a step that is loaded", "a step at a request", "Triton itself"])
 def test_the_kernel_s_kill_is_told(
     who: str, small_cgroup: Path, tmp_path: Path, own_environment: dict[str, str]

@@ -125,6 +125,7 @@ def test_an_ensemble_joins_both_backends(client: triton.InferenceServerClient) -
     np.testing.assert_array_equal(embedding, np.full((2, 3), len(data), np.float32))
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_models_that_cannot_be_loaded_are_named_with_their_reason(tmp_path: Path) -> None:
     """One start tells of every broken model which one it is and what is wrong, before any line of log."""
     reasons = make_broken_repository(tmp_path)

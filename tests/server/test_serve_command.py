@@ -16,6 +16,8 @@ from server.launcher import READY, Launcher, command
 from server.processes import children, is_running, shared_memory, wait_until
 from server.tiny_models import make_broken_repository
 
+pytestmark = pytest.mark.usefixtures("subprocesses")
+
 PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 

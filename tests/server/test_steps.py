@@ -87,6 +87,7 @@ def test_it_looks_when_it_is_due(proc: Proc) -> None:
     assert steps.delay_s() == 0.75
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_server_notices_at_once(python_repository: Path) -> None:
     """Without any question of the canary: a step is killed, and the server says which and ends."""
     with TritonServer(python_repository) as server:

@@ -96,7 +96,7 @@ class Served:
 
 
 @pytest.fixture
-def served(repository: Path) -> Iterator[Served]:
+def served(subprocesses, repository: Path) -> Iterator[Served]:
     running = Served(repository)
     yield running
     running.server.stop()
@@ -300,6 +300,7 @@ def test_no_request_is_lost_under_load(served: Served) -> None:
 # --- it is told how it went -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_what_is_cut_off_is_told(repository: Path) -> None:
     """A request that takes longer than the exit timeout is cut off, and stop() says so."""
     served = Served(repository, exit_timeout_s=1)
@@ -310,6 +311,7 @@ def test_what_is_cut_off_is_told(repository: Path) -> None:
     connection.close()
 
 
+@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize(("timeout", "again"), [("1", False), ("60", True)], ids=["timeout", "second signal"])
 def test_the_exit_code_tells(repository: Path, own_environment: dict[str, str], timeout: str, again: bool) -> None:
     """1, and the reason, after the exit timeout, and after a second signal, which ends it at once."""
@@ -332,6 +334,7 @@ def test_the_exit_code_tells(repository: Path, own_environment: dict[str, str], 
         connection.close()
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_without_the_right_to_close_them(
     repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,24 +1,14 @@
-"""Checkpoints for the tests: small ones of seeded random weights, and the trained DINOv2-small of the examples."""
+"""Checkpoints for the tests: small ones of seeded random weights, and the trained DINOv2-small of the examples.
+
+Torch and transformers are imported by those who make one.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
 import trained_dinov2
-from transformers import (
-    BitImageProcessorPil,
-    DeiTConfig,
-    DeiTImageProcessorPil,
-    DeiTModel,
-    Dinov2Config,
-    Dinov2Model,
-    ViTConfig,
-    ViTForImageClassification,
-    ViTImageProcessorPil,
-    ViTModel,
-)
 
 CACHE = Path(__file__).parents[2] / ".cache"
 SEED = 20240607
@@ -40,27 +30,37 @@ def trained_dinov2_small() -> Path:
 
 def vit_base(folder: Path) -> Path:
     """ViT-B/16 of the default configuration, seeded random weights, with a pooler in the file."""
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
     return _save(ViTModel, ViTConfig(), ViTImageProcessorPil(), folder)
 
 
 def tiny_vit(folder: Path, **config: Any) -> Path:
     """A ViT with a pooler in the file."""
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
     return _save(ViTModel, ViTConfig(**TINY | config), ViTImageProcessorPil(size=_SIZE), folder)
 
 
 def tiny_vit_without_pooler(folder: Path) -> Path:
     """As google/vit-base-patch16-224 is: the file of a classifier, which holds no pooler."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
     return _save(ViTForImageClassification, ViTConfig(**TINY), ViTImageProcessorPil(size=_SIZE), folder)
 
 
 def tiny_deit(folder: Path) -> Path:
     """A DeiT: a distillation token beside CLS, exact resize and centre crop."""
+    from transformers import DeiTConfig, DeiTImageProcessorPil, DeiTModel
+
     processor = DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size=_SIZE)
     return _save(DeiTModel, DeiTConfig(**TINY), processor, folder)
 
 
 def tiny_dinov2(folder: Path) -> Path:
     """A DINOv2: position embeddings that are interpolated, shortest-edge resize, transparent colours onto white."""
+    from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
+
     config = Dinov2Config(
         **{key: value for key, value in TINY.items() if key != "intermediate_size"} | {"image_size": 48}
     )
@@ -69,6 +69,8 @@ def tiny_dinov2(folder: Path) -> Path:
 
 
 def _save(model_class: Any, config: Any, processor: Any, folder: Path) -> Path:
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = model_class(config)

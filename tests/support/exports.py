@@ -1,0 +1,85 @@
+"""Exports that tests serve or look at: each is made once for all tests and workers, and kept in `.cache/exports`.
+
+An export is known by the hash of what makes it: the code of exporter and client, the checkpoint, the options, and the
+versions of the libraries. Those who test the exporter itself call `export_model`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from support.checkpoints import CACHE
+
+_ROOT = Path(__file__).parents[2]
+_SOURCES = (_ROOT / "export" / "src", _ROOT / "client" / "src")
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch", "transformers")
+_LINKED_BYTES = 10_000_000  # weights are never changed in place; smaller files might be, by a test
+
+
+def export(checkpoint: Path, repository: Path, **options: Any) -> Path:
+    """Has a checkpoint exported to a repository, which may have others, and returns the repository."""
+    name = options.setdefault("name", checkpoint.name)
+    made = CACHE / "exports" / f"{name}-{_key(checkpoint, options)}"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.with_suffix(".lock")):
+        if not made.is_dir():
+            _make(checkpoint, made, options)
+        os.utime(made)
+    shutil.copytree(made, repository, copy_function=_link_or_copy, dirs_exist_ok=True)
+    return repository
+
+
+def _make(checkpoint: Path, made: Path, options: dict[str, Any]) -> None:
+    from vitriton_export import ExportOptions, export_model
+
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+        repository = Path(folder) / "repository"
+        export_model(ExportOptions(model=str(checkpoint), repository=repository, **options))
+        repository.rename(made)
+
+
+def _key(checkpoint: Path, options: dict[str, Any]) -> str:
+    digest = hashlib.sha256(_makers())
+    digest.update(repr(sorted(options.items())).encode())
+    for path in _files(checkpoint):
+        digest.update(_file_digest(path))
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _makers() -> bytes:
+    digest = hashlib.sha256()
+    for library in _LIBRARIES:
+        digest.update(f"{library} {metadata.version(library)}\n".encode())
+    for path in (path for folder in _SOURCES for path in _files(folder)):
+        digest.update(_file_digest(path))
+    return digest.digest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return path.name.encode() + hashlib.file_digest(file, "sha256").digest()
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if Path(source).stat().st_size < _LINKED_BYTES:
+        shutil.copy2(source, target)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
