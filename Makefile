@@ -8,12 +8,13 @@ TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test-unit test test-long test-compose bench soak models check format clean
+.PHONY: help setup model-repository demo test-unit test test-newest test-long test-compose bench soak models check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
 	@echo "make test-unit  set up, run the tests that need no Triton, no torch and no other process (about a minute)"
 	@echo "make test       set up, run the tests (minutes)"
+	@echo "make test-newest  the client alone on the newest Python that is here, and on numpy 2"
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
 	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
@@ -48,6 +49,26 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m "long and not compose"
+
+# The client alone, on the newest Python that is here (on PATH, or among pyenv's) and on numpy 2
+NEWEST := .venv-newest
+NEWEST_PYTHON ?= $(firstword $(foreach minor,14 13 12,$(shell for one in python3.$(minor) \
+	"$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.$(minor).*/bin/python3.$(minor); do "$$one" -c 'import ensurepip; print("'"$$one"'")' 2>/dev/null && break; done)))
+
+ifeq ($(NEWEST_PYTHON),)
+test-newest:
+	@echo "There is no Python 3.12 or newer here: the client is not tested on it."
+else
+test-newest: $(NEWEST)/.installed
+	$(NEWEST)/bin/python -m pytest --unit -n 2 --dist loadfile -m "not long" tests/client
+endif
+
+$(NEWEST)/.installed: constraints-newest.txt tests/client/requirements.txt client/pyproject.toml
+	@$(NEWEST_PYTHON) -m venv --clear $(NEWEST)
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-newest.txt hatchling editables
+	@$(NEWEST)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-newest.txt --no-build-isolation \
+		-e './client[otel]' -r tests/client/requirements.txt
+	@touch $@
 
 # `docker compose up` and what follows, against the Docker engine of this machine (minutes)
 test-compose: $(INSTALLED)
@@ -85,4 +106,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache out dist
+	rm -rf $(VENV) $(NEWEST) .cache .mypy_cache .pytest_cache .ruff_cache out dist

@@ -1,13 +1,11 @@
 import io
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import vitriton.preprocessing
 from PIL import Image
-from vitriton_server import TritonServer
 
 HERE = Path(__file__).parent
 
@@ -72,7 +70,7 @@ def write_model(
 
 
 @pytest.fixture(scope="session")
-def server(subprocesses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def server(subprocesses, tmp_path_factory):
     """A real Triton.
 
     It has `tiny` (both outputs), `wide` (pooled: FP16, batches of 4096) `narrow` (pooled: a queue of one), and
@@ -85,18 +83,20 @@ def server(subprocesses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     write_model(repository, "narrow_pooled", max_queue_size=1)
     (repository / "staged_pooled" / "1").mkdir(parents=True)
     (repository / "staged_pooled" / "config.pbtxt").write_text(ENSEMBLE)
+    from vitriton_server import TritonServer  # not in the environment where the client is alone
+
     with TritonServer(repository) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def address(server: TritonServer) -> str:
+def address(server) -> str:
     """Its gRPC address."""
     return server.grpc_address
 
 
 @pytest.fixture(scope="session")
-def http_address(server: TritonServer) -> str:
+def http_address(server) -> str:
     """Its HTTP address."""
     return server.http_address
 

@@ -24,7 +24,7 @@ RUN_IN_SMALL_COMMITS = f"import vitriton.commands.embed.embedding as e; e._COMMI
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(subprocesses, tmp_path_factory):
     """A Triton of this module's own, with the model `tiny`."""
     from vitriton_server import TritonServer
 

@@ -8,6 +8,7 @@ whole. All other tests are the fast layer, `pytest --unit`, and a guard fails th
 from __future__ import annotations
 
 import importlib.abc
+import importlib.util
 import sys
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 MORE = {"subprocesses", "torch"}
 _LIBRARIES = ("torch", "transformers", "onnxruntime")
+_DISTRIBUTIONS = ("vitriton_export", "vitriton_server", "vitriton_bench")  # the client's environment may lack them
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}  # events that Python audits
 
 
@@ -31,10 +33,12 @@ class _Guard(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self.watches = False
         self.faults: list[str] = []
+        absent = [name for name in _DISTRIBUTIONS if importlib.util.find_spec(name) is None]
+        self._heavy = {*_LIBRARIES, *absent}
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> None:
         """Is asked first for each module that is imported."""
-        if name not in _LIBRARIES:
+        if name not in self._heavy:
             return
         if not self.watches:
             pytest.skip(f"needs {name}", allow_module_level=True)  # a file of tests is being imported
