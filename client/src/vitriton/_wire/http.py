@@ -143,12 +143,7 @@ class HttpTransport:
 
     def _call(self, method: str, path: str, timeout_s: float | None) -> bytes:
         """Waits for the body of the response, in this thread."""
-        request = Request(
-            method=method,
-            path=path,
-            headers=self._headers({}),
-            max_bytes=kserve.MAX_JSON_BYTES,
-        )
+        request = Request(method=method, path=path, headers=self._headers({}), max_bytes=kserve.MAX_JSON_BYTES)
         return self._exchange(request, Operation(Deadline.after(timeout_s))).head
 
     def _exchange(self, request: Request, operation: Operation) -> Response:
