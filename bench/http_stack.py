@@ -5,7 +5,7 @@
 A small request (an image of 50 kB, and 768 floats back) goes to a server in another process, which computes nothing.
 There are two comparisons. The two sides of each take turns, and each is first in every other round:
 
-- `http.client` over our sockets against httpcore's ConnectionPool over the same sockets, in the caller's thread;
+- `http.client` over our sockets against httpcore's ConnectionPool over its own, in the caller's thread;
 - `Workers` against a ThreadPoolExecutor, over `http.client` on both sides.
 
 What is printed is the median ratio of their throughputs, ours over the library's, with its 95 % confidence interval.
@@ -26,9 +26,6 @@ from typing import Any
 
 import httpcore
 from client_overhead import IMAGE, in_turns, threads
-from vitriton._net.backend import NetworkBackend
-from vitriton._net.network import Network
-from vitriton._net.operation import Operation
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
 from vitriton._wire.http import HttpTransport
@@ -49,36 +46,26 @@ REPLY = (
 class Pool:
     """httpcore's ConnectionPool in place of `Connections`.
 
-    Only the exchange itself is here. A limit of what is read, a large body that is read into its final place, and the
-    second try where the server closed a kept connection would come on top: the library has none of them.
+    Only the exchange itself is here. One deadline for all steps, cancelling, a limit of what is read, and the second
+    try where the server closed a kept connection would come on top: the library has none of them.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._pool = httpcore.ConnectionPool(
-            max_connections=None,
-            max_keepalive_connections=64,
-            keepalive_expiry=KEEPALIVE_S,
-            network_backend=NetworkBackend(Network(rotate=True)),
+            max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEEPALIVE_S
         )
 
-    def exchange(self, request: Request, operation: Operation) -> Response:
+    def exchange(self, request: Request, _: object) -> Response:
         """See `Connections.exchange`."""
         body = b"".join(request.body)
         headers = [("host", f"127.0.0.1:{self._port}"), ("content-length", str(len(body))), *request.headers]
-        with operation:
-            response = self._pool.handle_request(
-                httpcore.Request(
-                    request.method,
-                    httpcore.URL(scheme=b"http", host=b"127.0.0.1", port=self._port, target=request.path.encode()),
-                    headers=headers,
-                    content=body,
-                )
-            )
-            try:
-                data = response.read()
-            finally:
-                response.close()
+        url = httpcore.URL(scheme=b"http", host=b"127.0.0.1", port=self._port, target=request.path.encode())
+        response = self._pool.handle_request(httpcore.Request(request.method, url, headers=headers, content=body))
+        try:
+            data = response.read()
+        finally:
+            response.close()
         lengths = {name.lower(): value for name, value in response.headers}
         at = int(lengths[request.head_header.encode()])
         return Response(status=response.status, reason="", head_length=str(at), head=data[:at], rest=data[at:])
