@@ -178,6 +178,7 @@ def test_close_ends_everything():
     wait_until(lambda: not threads_since(before))
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_a_program_that_does_not_close():
     """A program that ends with a request in flight and its transport open does not wait for the answer."""
     program = """
