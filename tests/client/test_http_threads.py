@@ -1,6 +1,8 @@
 """Connections, threads, cancelling and closing of the HTTP transport."""
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +176,39 @@ def test_close_ends_everything():
                 use()
             assert caught.value.code is Code.CANCELLED
     wait_until(lambda: not threads_since(before))
+
+
+@pytest.mark.usefixtures("subprocesses")
+def test_a_program_that_does_not_close():
+    """A program that ends with a request in flight and its transport open does not wait for the answer."""
+    program = """
+import sys
+from vitriton._wire.address import Address
+from vitriton._wire.connection import Connection
+from vitriton._wire.http import HttpTransport
+from vitriton._wire.transport import InferRequest
+
+transport = HttpTransport(Address("http", "127.0.0.1", int(sys.argv[1])), Connection())
+request = InferRequest(model="m", input_name="image", images=[b"image"], output_name="embedding", timeout_s=None)
+transport.send(request, None)
+input()  # until the request is with the server
+"""
+    asked = threading.Event()
+
+    def script(peer):
+        peer.request()
+        asked.set()
+        peer.wait()
+
+    with ScriptedServer(script) as server:
+        command = [sys.executable, "-c", program, str(server.port)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            try:
+                assert asked.wait(LONG_S)
+                process.communicate(b"end", timeout=LONG_S)
+            finally:
+                process.kill()
+        assert process.returncode == 0
 
 
 def threads_since(before):

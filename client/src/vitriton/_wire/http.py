@@ -1,4 +1,4 @@
-"""The HTTP transport: Triton's HTTP endpoint, over `http_connection` and the threads of `workers`."""
+"""The HTTP transport: Triton's HTTP endpoint, over kept connections and threads of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._wire import kserve
 from vitriton._wire.address import Address
 from vitriton._wire.connection import TLS, Connection
-from vitriton._wire.http_connection import Answer, Connections, CutShort, Question, TooLarge
+from vitriton._wire.http_connection import Connections, CutShort, Request, Response, TooLarge
 from vitriton._wire.kserve import printable
 from vitriton._wire.transport import (
     CallError,
@@ -120,9 +120,7 @@ class HttpTransport:
         with self._lock:
             self._closed = True
             running = list(self._running)
-        for pending in self._workers.close():
-            if isinstance(pending, _HttpPending):
-                pending.cancel()
+        self._workers.close()
         for operation in running:
             operation.cancel()
         self._workers.join(_CLOSE_S)
@@ -130,8 +128,8 @@ class HttpTransport:
 
     def _infer(self, request: InferRequest, operation: Operation) -> InferReply:
         head, content = _body(request, operation.deadline)
-        answer = self._ask(
-            Question(
+        response = self._exchange(
+            Request(
                 method="POST",
                 path=kserve.model_path(request.model, "infer"),
                 headers=[*self._headers(request.headers), (kserve.HEADER_LENGTH, str(len(head)))],
@@ -141,34 +139,28 @@ class HttpTransport:
             ),
             operation,
         )
-        return kserve.read_infer(answer.head_length, answer.head, answer.rest)
+        return kserve.read_infer(response.head_length, response.head, response.rest)
 
     def _call(self, method: str, path: str, timeout_s: float | None) -> bytes:
-        """Waits for the body of the answer, in this thread."""
-        question = Question(
-            method=method,
-            path=path,
-            headers=self._headers({}),
-            body=(),
-            max_bytes=kserve.MAX_JSON_BYTES,
-        )
-        return self._ask(question, Operation(Deadline.after(timeout_s))).head
+        """Waits for the body of the response, in this thread."""
+        request = Request(method=method, path=path, headers=self._headers({}), max_bytes=kserve.MAX_JSON_BYTES)
+        return self._exchange(request, Operation(Deadline.after(timeout_s))).head
 
-    def _ask(self, question: Question, operation: Operation) -> Answer:
-        """Sends, and reads the whole answer.
+    def _exchange(self, request: Request, operation: Operation) -> Response:
+        """Sends a request, and reads the whole response.
 
         Raises:
-            CallError: it did not come to a complete answer, or its status is not 200.
+            CallError: there is no complete response, or its status is not 200.
         """
         with self._registered(operation):
             try:
-                answer = self._connections.ask(question, operation)
+                response = self._connections.exchange(request, operation)
             # What a server sends can break a parser in any way, and every way is its fault.
             except Exception as exc:
                 raise _to_call_error(exc, operation.deadline) from without_frames(exc)
-        if answer.status != 200:
-            raise kserve.read_error(answer.status, answer.reason, answer.head + answer.rest)
-        return answer
+        if response.status != 200:
+            raise kserve.read_error(response.status, response.reason, response.head + response.rest)
+        return response
 
     def _headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
         try:

@@ -1,7 +1,7 @@
 """Kept-alive HTTP/1.1 connections to one server: the standard library's `http.client` over our own sockets.
 
-Not httpcore, which fetches the URLs: `http.client` costs an eighth of its time for a small request (45 in place of 350
-µs of CPU when it was measured), and reads a large body straight into its final place.
+Not httpcore, which fetches the URLs: a small request takes longer with it (`python bench/http_stack.py`), and
+`http.client` reads a large body straight into its final place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vitriton._net.operation import ConnectionLost, Operation
 
 KEEPALIVE_S = 30.0  # below what gateways keep an idle connection for, which is 60 s and more as a rule
 
-_SURELY_ALIVE_S = 1.0  # where it was closed all the same, another connection is made: see Connections.ask
+_SURELY_ALIVE_S = 1.0  # where it was closed all the same, another connection is made: see Connections.exchange
 _MAX_ERROR_BYTES = 2**20  # an error that names 4096 images has 20 kB
 _MAX_HEAD_BYTES = 2**20  # all that is not the body: status, headers, the borders of chunks
 _PIECE_BYTES = 2**20  # of a body that does not say its length
@@ -29,7 +29,7 @@ _JOIN_BYTES = 2**16  # one copy of so much costs less than another system call
 
 
 class TooLarge(VitritonError):  # noqa: N818 - says what happened
-    """The body of an answer is over its limit."""
+    """The body of a response is over its limit."""
 
 
 class CutShort(VitritonError, http.client.HTTPException):  # noqa: N818 - says what happened
@@ -37,16 +37,16 @@ class CutShort(VitritonError, http.client.HTTPException):  # noqa: N818 - says w
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """A request.
+class Request:
+    """An HTTP request.
 
     Attributes:
         method: GET or POST.
-        path: quoted.
-        headers: names in lower case; without those that http.client sets (host, accept-encoding).
-        body: sent piece after piece.
-        max_bytes: of the body of the answer.
-        head_header: the name of the header of the answer that says how long the first part of its body is.
+        path: the path on the server, quoted.
+        headers: the headers, names in lower case; without those that http.client sets (host, accept-encoding).
+        body: the parts of the body, sent one after the other.
+        max_bytes: the most bytes that the response's body may have.
+        head_header: the name of the response's header that says how long the first part of its body is.
     """
 
     method: str
@@ -58,15 +58,15 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A response.
+class Response:
+    """An HTTP response.
 
     Attributes:
-        status: of it.
+        status: the HTTP status code.
         reason: the words beside the status.
         head_length: the value of `head_header`, if there was one.
         head: the first part of the body: all of it where `head_length` does not say a length within it.
-        rest: of the body.
+        rest: the second part of the body.
     """
 
     status: int
@@ -80,12 +80,12 @@ class Connections:
     """Connections to one server. Safe to share between threads.
 
     Args:
-        network: makes them.
-        host: name or address.
-        port: of the server.
-        context: for TLS; None is without.
-        server_name: that the server's certificate must be for.
-        limit: connections that are kept while they are idle.
+        network: the network that makes them.
+        host: the server's name or address.
+        port: the server's port.
+        context: the settings of TLS; None is without TLS.
+        server_name: the name that the server's certificate must be for.
+        limit: the most connections that are kept while they are idle.
     """
 
     def __init__(
@@ -101,25 +101,25 @@ class Connections:
         self._idle: list[_Connection] = []  # the last used on top: those in excess grow old
         self._closed = False
 
-    def ask(self, question: Question, operation: Operation) -> Answer:
-        """Sends a request, and reads the whole answer, as `operation`.
+    def exchange(self, request: Request, operation: Operation) -> Response:
+        """Sends a request, and reads the whole response, as `operation`.
 
         Raises:
             NetworkFailure: the connection failed, or the operation came to its end.
             http.client.HTTPException: what came is not HTTP, or not all of it came.
-            TooLarge: the answer is over `max_bytes`.
+            TooLarge: the response is over `max_bytes`.
         """
-        operation.max_received = question.max_bytes + _MAX_HEAD_BYTES
+        operation.max_received = request.max_bytes + _MAX_HEAD_BYTES
         with operation:
             connection = self._take()
             used = connection is not None
             while True:
                 connection = connection or self._make()
                 try:
-                    return connection.ask(question)
+                    return connection.exchange(request)
                 except (ConnectionLost, http.client.RemoteDisconnected):
-                    # The server closed the idle connection just as it was taken. Nothing has come back, and what is
-                    # asked here may be asked twice.
+                    # The server closed the idle connection just as it was taken. Nothing has come back, and every
+                    # request that is made here may be made twice.
                     if not used or operation.received:
                         raise
                 finally:
@@ -197,33 +197,33 @@ class _Connection(http.client.HTTPConnection):
         """Called by the base class; `_flush` puts the small pieces together."""
         self._unsent.append(data)
 
-    def ask(self, question: Question) -> Answer:
-        """See `Connections.ask`."""
+    def exchange(self, request: Request) -> Response:
+        """See `Connections.exchange`."""
         try:
             if self.sock is None:
                 self.connect()
-            headers = dict(question.headers)
-            if question.body:
+            headers = dict(request.headers)
+            if request.body:
                 # Never in chunks: Triton keeps each one as a buffer of its own, and refuses a tensor of BYTES where an
                 # element's length lies in two of them.
-                headers["content-length"] = str(sum(map(len, question.body)))
-            self.request(question.method, question.path, question.body or None, headers)
+                headers["content-length"] = str(sum(map(len, request.body)))
+            self.request(request.method, request.path, request.body or None, headers)
             sent, stream = self._flush(), self.sock
-            with contextlib.closing(self.getresponse()) as response:
+            with contextlib.closing(self.getresponse()) as incoming:
                 if stream.ended:  # http.client takes this for the headers' end
                     raise CutShort("the headers are not complete")
-                answer = _read(response, question)
-                complete = response.isclosed()
+                response = _read(incoming, request)
+                complete = incoming.isclosed()
         except BaseException:
             self.close()
             raise
         if not (sent and complete):
             self.close()
         self._idle_since = time.monotonic()
-        return answer
+        return response
 
     def _flush(self) -> bool:
-        """Whether all was sent; where it was not, there may be an answer that says why (the request is too large)."""
+        """Whether all was sent; where it was not, there may be a response that says why (the request is too large)."""
         pieces, self._unsent = self._unsent, []
         whole = sum(map(len, pieces)) <= _JOIN_BYTES  # else the last one, the tensor, goes as it is
         small, large = (pieces, []) if whole else (pieces[:-1], pieces[-1:])
@@ -235,23 +235,23 @@ class _Connection(http.client.HTTPConnection):
         return True
 
 
-def _read(response: http.client.HTTPResponse, question: Question) -> Answer:
-    head_length = response.getheader(question.head_header) if question.head_header else None
-    limit = question.max_bytes if response.status == 200 else _MAX_ERROR_BYTES
-    size = response.length
+def _read(incoming: http.client.HTTPResponse, request: Request) -> Response:
+    head_length = incoming.getheader(request.head_header) if request.head_header else None
+    limit = request.max_bytes if incoming.status == 200 else _MAX_ERROR_BYTES
+    size = incoming.length
     if size is None:
-        body = _read_open_end(response, limit)
+        body = _read_open_end(incoming, limit)
         at = _place(head_length, len(body))
         head, rest = (body, b"") if at is None else (body[:at], body[at:])
     elif size <= limit:
         at = _place(head_length, size)
-        head = _read_exactly(response, size if at is None else at)
-        rest = _read_exactly(response, size - len(head))
-    elif response.status == 200:
+        head = _read_exactly(incoming, size if at is None else at)
+        rest = _read_exactly(incoming, size - len(head))
+    elif incoming.status == 200:
         raise TooLarge(f"{size} bytes, over the limit of {limit}")
     else:
-        head, rest = _read_exactly(response, limit), b""
-    return Answer(status=response.status, reason=response.reason, head_length=head_length, head=head, rest=rest)
+        head, rest = _read_exactly(incoming, limit), b""
+    return Response(status=incoming.status, reason=incoming.reason, head_length=head_length, head=head, rest=rest)
 
 
 def _place(head_length: str | None, size: int) -> int | None:
@@ -260,18 +260,18 @@ def _place(head_length: str | None, size: int) -> int | None:
     return int(head_length) if int(head_length) <= size else None
 
 
-def _read_exactly(response: http.client.HTTPResponse, size: int) -> bytes:
-    data = response.read(size)
+def _read_exactly(incoming: http.client.HTTPResponse, size: int) -> bytes:
+    data = incoming.read(size)
     if len(data) < size:
         raise CutShort(f"the body ended {size - len(data)} bytes too early")
     return data
 
 
-def _read_open_end(response: http.client.HTTPResponse, limit: int) -> bytes:
+def _read_open_end(incoming: http.client.HTTPResponse, limit: int) -> bytes:
     """A body in chunks, or up to the connection's end."""
     pieces: list[bytes] = []
     size = 0
-    while piece := response.read(_PIECE_BYTES):
+    while piece := incoming.read(_PIECE_BYTES):
         pieces.append(piece)
         size += len(piece)
         if size > limit:

@@ -1,9 +1,14 @@
-"""Threads that do what waits in a queue, with an eye on the time of what waits."""
+"""Threads for what waits in a queue, with an eye on the time of what waits.
+
+Not a ThreadPoolExecutor: the interpreter's exit waits for what its threads do, and nothing expires in its queue.
+docs/decisions.md has the figures.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Protocol
 
 from vitriton._deadline import Deadline
@@ -12,7 +17,7 @@ _IDLE_S = 10.0  # after which a thread without work ends
 
 
 class Task(Protocol):
-    """Something to do. Neither method raises."""
+    """Something to do. No method raises."""
 
     deadline: Deadline
 
@@ -21,6 +26,9 @@ class Task(Protocol):
 
     def expire(self) -> None:
         """Its time was over before it was begun."""
+
+    def cancel(self) -> None:
+        """The workers were closed before it was begun."""
 
 
 class Workers:
@@ -63,19 +71,16 @@ class Workers:
         with self._lock:
             self._queue.pop(task, None)
 
-    def close(self) -> list[Task]:
-        """Ends the threads as soon as they have done what they are doing.
-
-        Returns:
-            What was still waiting; it is neither run nor expired.
-        """
+    def close(self) -> None:
+        """Cancels what waits, and ends the threads as soon as they have done what they are doing."""
         with self._lock:
             self._closed = True
             waiting = list(self._queue)
             self._queue.clear()
             self._work.notify_all()
             self._time.notify_all()
-        return waiting
+        for task in waiting:
+            task.cancel()
 
     def join(self, timeout_s: float) -> None:
         """Waits until the threads have ended; not for the one that calls this, and not for long."""
@@ -96,8 +101,8 @@ class Workers:
                 self._watcher = self._start(self._watch)
             self._time.notify()
 
-    def _start(self, target: object) -> threading.Thread:
-        thread = threading.Thread(target=target, name=self._name, daemon=True)  # type: ignore[arg-type]
+    def _start(self, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name=self._name, daemon=True)
         thread.start()
         return thread
 
