@@ -1,4 +1,4 @@
-"""The asynchronous client: the same as `_client`, in an event loop."""
+"""The asynchronous client: a shell around `_call.run`, which waits in an event loop."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from vitriton._call.flow import Event, Flow
-from vitriton._call.results import Floats, Result, ResultSink
-from vitriton._call.session import Core, Preprocess, Service, Settings
+from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.results import Floats, Result
+from vitriton._call.run import Event, Run
+from vitriton._call.session import Core
+from vitriton._call.settings import Preprocess, Settings
 from vitriton._call.stats import Stats
-from vitriton._client import DType, ImageLike, OnError, check_choices, checked, make_sink, result_dtype
 from vitriton._deadline import Deadline
-from vitriton._errors import ClientClosed, ClientError, InvalidImage, without_frames
-from vitriton._images.sources import as_images, is_one
+from vitriton._errors import ClientClosed, ClientError
+from vitriton._images.sources import ImageLike
 from vitriton._options import UNSET, Options, Unset
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
@@ -91,7 +92,7 @@ class AsyncClient:
     async def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
         """See `Client.wait_ready`."""
         self._core.check_usable()
-        await self._blocking(partial(self._core.wait_ready, checked(timeout_s)))
+        await self._blocking(partial(self._core.services.wait_ready, checked_timeout(timeout_s)))
 
     @overload
     async def embed(
@@ -127,37 +128,19 @@ class AsyncClient:
         """See `Client.embed`; `images` may be an async iterable too. Cancelling it cancels what is running."""
         core = self._core
         core.check_usable()
-        check_choices(pool, on_error, dtype)
-        waits = isinstance(timeout_s, Unset)  # as long as answers come
-        limit_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
-        deadline = Deadline.after(limit_s)
-        items, total = _as_images(images)
-        service = await self._service(pool, deadline)
-        sink = make_sink(service, dtype, total, on_error)
+        given = take_images(images, asynchronous=True)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, core.settings.timeout_s)
         mailbox = _Mailbox()
-        flow = Flow(
-            core,
-            service.contract,
-            service.encode,
-            sink,
-            mailbox.put,
-            deadline=deadline,
-            timeout_s=limit_s if waits else None,
-            total=total,
-            returns_errors=on_error == "return",
-            inline=False,
-            eager=total is None,
-            awaited=_is_async(items),
-        )
-        puller = _Puller(items, flow, mailbox)
+        run = await self._run(given, plan, mailbox)
+        puller = _Puller(given, run, mailbox)
         try:
             has_more = True
-            while not flow.finished:
-                has_more = await self._turn(flow, mailbox, puller, wait=not has_more)
+            while not run.finished:
+                has_more = await self._turn(run, mailbox, puller, wait=not has_more)
         finally:
-            flow.close()
+            run.close()
             await puller.close()
-        return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
+        return run.result()
 
     async def stream(
         self,
@@ -178,74 +161,64 @@ class AsyncClient:
         """
         core = self._core
         core.check_usable()
-        check_choices(pool, on_error, dtype)
-        each_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
-        items, total = _as_images(images)
-        service = await self._service(pool, Deadline.after(each_s))
-        sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
+        default_s = core.settings.timeout_s
+        given = take_images(images, asynchronous=True)
+        plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False)
         mailbox = _Mailbox()
-        flow = Flow(
-            core,
-            service.contract,
-            service.encode,
-            sink,
-            mailbox.put,
-            deadline=None,
-            timeout_s=each_s,
-            total=None,
-            returns_errors=on_error == "return",
-            inline=False,
-            eager=total is None,
-            awaited=_is_async(items),
-        )
-        puller = _Puller(items, flow, mailbox, patient=True)
+        run = await self._run(given, plan, mailbox)
+        puller = _Puller(given, run, mailbox, patient=True)
         try:
             has_more = True
-            while not flow.finished:
-                has_more = await self._turn(flow, mailbox, puller, wait=not has_more)
-                for result in sink.take():
+            while not run.finished:
+                has_more = await self._turn(run, mailbox, puller, wait=not has_more)
+                for result in run.ready():
                     yield result
         finally:
-            flow.close()
+            run.close()
             await puller.close()
         if puller.error is not None:  # after the results of the images before it
             raise puller.error
 
-    async def _turn(self, flow: Flow, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
-        """Does what can be done now, or with `wait` as soon as there is something; see `Flow.fill` for what it returns.
+    async def _run(self, given: Images, plan: Plan, mailbox: _Mailbox) -> Run:
+        core, deadline = self._core, Deadline.after(plan.timeout_s)
+        service = core.services.known(plan.pool)
+        if service is None:
+            service = await self._blocking(partial(core.services.get, plan.pool, deadline))
+        return Run(core, given, plan, service, deadline, mailbox.put, reads_own=False)
 
-        The caller closes the flow, so that whatever ends the call, no request of it is left running.
+    async def _turn(self, run: Run, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
+        """Does what can be done now, or with `wait` as soon as there is something; see `Run.fill` for what it returns.
+
+        The caller closes the run, so that whatever ends the call, no request of it is left running.
         """
+        core = self._core
         try:
             if wait:
-                self._core.wake_on_close(mailbox)
-                self._core.check_usable()  # closed before that
-                await mailbox.wait(flow.wait_s())
-                self._core.check_usable()
+                core.lifetime.wake_on_end(mailbox)
+                core.check_usable()  # closed before that
+                await mailbox.wait(run.wait_s())
+                core.check_usable()
             for event in mailbox.waiting():
                 event()
-            has_more = flow.fill(puller.take)
-            flow.step()
-            if flow.has_last:
-                await flow.finish_last()
+            has_more = run.fill(puller.take)
+            last = run.step()
+            if last is not None:
+                await run.infer_async(last)
             return has_more
         except ClientClosed:
             raise
         except ClientError as exc:
-            self._core.check_usable()  # closed meanwhile: that is what happened, and the error is its result
-            if not isinstance(exc, InvalidImage):
-                self._core.forget()
-            raise without_frames(exc) from exc.__cause__
+            raise run.ended_by(exc) from exc.__cause__
 
     async def fingerprint(self) -> str:
         """See `Client.fingerprint`."""
         self._core.check_usable()
-        return await self._blocking(self._core.fingerprint)
+        return await self._blocking(self._core.services.fingerprint)
 
     async def parameters(self) -> Mapping[str, str]:
         """See `Client.parameters`."""
         self._core.check_usable()
-        return await self._blocking(self._core.parameters)
+        return await self._blocking(self._core.services.parameters)
 
     def stats(self) -> Stats:
         """See `Client.stats`."""
@@ -267,19 +240,13 @@ class AsyncClient:
     def __repr__(self) -> str:
         return repr(self._core)
 
-    async def _service(self, pool: bool, deadline: Deadline) -> Service:
-        known = self._core.known_service(pool)
-        if known is not None:
-            return known
-        return await self._blocking(partial(self._core.service, pool, deadline))
-
     async def _blocking(self, work: Callable[[], T]) -> T:
         """Runs what waits for a server on a thread of the client."""
         return await asyncio.wrap_future(self._core.run_control(work))
 
 
 class _Mailbox:
-    """Where other threads put events for the task that runs a flow."""
+    """Where other threads put events for the task of a call."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -325,27 +292,20 @@ class _Mailbox:
 
 
 class _Puller:
-    """Takes the next image from an iterable or an async iterable, and gives it to the flow."""
+    """Takes the next image from an iterable or an async iterable, and gives it to the run."""
 
-    def __init__(
-        self,
-        images: AsyncIterable[Any] | Iterable[Any],
-        flow: Flow,
-        mailbox: _Mailbox,
-        *,
-        patient: bool = False,
-    ) -> None:
+    def __init__(self, given: Images, run: Run, mailbox: _Mailbox, *, patient: bool = False) -> None:
         self.error: Exception | None = None
         self._patient = patient
-        self._flow = flow
+        self._call = run
         self._mailbox = mailbox
         self._task: asyncio.Future[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
         self._sync: Iterator[Any] | None = None
-        if isinstance(images, list) or not isinstance(images, AsyncIterable):  # as `_is_async`
-            self._sync = iter(images)
+        if given.awaited:
+            self._async = aiter(given.items)
         else:
-            self._async = aiter(images)
+            self._sync = iter(given.items)
 
     def take(self, give: Callable[[Any], None]) -> bool:
         """Passes the next image to `give`; False: it will come as an event. Raises StopIteration when there is none."""
@@ -384,20 +344,10 @@ class _Puller:
         try:
             image = task.result()
         except StopAsyncIteration:
-            self._flow.end()
+            self._call.end()
             return
         except Exception as exc:
             self._keep(exc)
-            self._flow.end()
+            self._call.end()
             return
-        self._flow.give(image)
-
-
-def _as_images(images: Any) -> tuple[AsyncIterable[Any] | Iterable[Any], int | None]:
-    # A file that is to be awaited gives its lines to who iterates over it.
-    return (images, None) if _is_async(images) and not is_one(images) else as_images(images)
-
-
-def _is_async(images: AsyncIterable[Any] | Iterable[Any]) -> bool:
-    # A list, the usual case, is not asked: that takes time.
-    return not isinstance(images, list) and isinstance(images, AsyncIterable)
+        self._call.give(image)

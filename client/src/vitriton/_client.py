@@ -1,46 +1,25 @@
-"""The blocking client: waits for what `_call.flow` decides."""
+"""The blocking client: a shell around `_call.run`, which waits in the caller's thread."""
 
 from __future__ import annotations
 
-import os
 import queue
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Union, overload
+from typing import Any, Literal, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitriton._call.flow import Event, Flow
-from vitriton._call.results import ArraySink, Floats, Result, ResultSink
-from vitriton._call.session import Core, Preprocess, Service, Settings
+from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.results import Floats, Result
+from vitriton._call.run import Event, Run
+from vitriton._call.session import Core
+from vitriton._call.settings import Preprocess, Settings
 from vitriton._call.stats import Stats
 from vitriton._deadline import Deadline
-from vitriton._errors import ClientClosed, ClientError, InvalidImage, without_frames
+from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.source_thread import SourceThread
-from vitriton._images.sources import Tensor, Upload, as_images
-from vitriton._options import UNSET, Options, Unset, check_seconds
+from vitriton._images.sources import ImageLike
+from vitriton._options import UNSET, Options, Unset
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-ImageLike = Union[
-    str,
-    "os.PathLike[str]",
-    bytes,
-    bytearray,
-    memoryview,
-    BinaryIO,
-    Upload,
-    "Image",
-    NDArray[np.uint8],
-    Tensor,
-    Mapping[str, Any],
-]
-OnError = Literal["raise", "return"]
-DType = Literal["float32", "served"]
 
 # A wait is cut into pieces of this: where a signal does not interrupt it (Windows, a signal that another thread takes),
 # Ctrl-C is noticed after one.
@@ -116,7 +95,7 @@ class Client:
             ClientClosed: the client is closed, or was made before a fork.
         """
         self._core.check_usable()
-        self._core.wait_ready(checked(timeout_s))
+        self._core.services.wait_ready(checked_timeout(timeout_s))
 
     @overload
     def embed(
@@ -178,37 +157,21 @@ class Client:
         """
         core = self._core
         core.check_usable()
-        check_choices(pool, on_error, dtype)
-        waits = isinstance(timeout_s, Unset)  # as long as answers come
-        limit_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
-        deadline = Deadline.after(limit_s)
-        items, total = as_images(images)
-        service = core.service(pool, deadline)
-        sink = make_sink(service, dtype, total, on_error)
+        given = take_images(images)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, core.settings.timeout_s)
+        deadline = Deadline.after(plan.timeout_s)
         mailbox = _Mailbox()
-        flow = Flow(
-            core,
-            service.contract,
-            service.encode,
-            sink,
-            mailbox.put,
-            deadline=deadline,
-            timeout_s=limit_s if waits else None,
-            total=total,
-            returns_errors=on_error == "return",
-            inline=True,
-            eager=total is None,
-            awaited=False,
-        )
-        source = _Source(items)
+        service = core.services.get(pool, deadline)
+        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
+        source = _Source(given.items)
         try:
             has_more = True
-            while not flow.finished:
-                has_more = self._turn(flow, mailbox, source, wait=not has_more)
+            while not run.finished:
+                has_more = self._turn(run, mailbox, source, wait=not has_more)
         finally:
-            flow.close()
+            run.close()
             source.close()
-        return sink.take() if isinstance(sink, ResultSink) else sink.result(flow.count)
+        return run.result()
 
     def stream(
         self,
@@ -244,78 +207,57 @@ class Client:
         """
         core = self._core
         core.check_usable()
-        check_choices(pool, on_error, dtype)
-        each_s = core.settings.timeout_s if isinstance(timeout_s, Unset) else checked(timeout_s)
-        items, _ = as_images(images)
-        return self._stream(items, pool, each_s, on_error, ordered, dtype)
+        default_s = core.settings.timeout_s
+        given = take_images(images)
+        plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True)
+        return self._stream(given, plan)
 
-    def _stream(
-        self,
-        images: Iterable[Any],
-        pool: bool,
-        timeout_s: float | None,
-        on_error: OnError,
-        ordered: bool,
-        dtype: DType,
-    ) -> Generator[Result, None, None]:
-        service = self._core.service(pool, Deadline.after(timeout_s))
-        sink = ResultSink(result_dtype(service, dtype), ordered=ordered, raises=on_error == "raise")
+    def _stream(self, given: Images, plan: Plan) -> Generator[Result, None, None]:
+        core = self._core
+        deadline = Deadline.after(plan.timeout_s)
         mailbox = _Mailbox()
-        may_block = not isinstance(images, Sized)
-        flow = Flow(
-            self._core,
-            service.contract,
-            service.encode,
-            sink,
-            mailbox.put,
-            deadline=None,
-            timeout_s=timeout_s,
-            total=None,
-            returns_errors=on_error == "return",
-            inline=True,
-            eager=may_block,
-            awaited=may_block,
-        )
+        service = core.services.get(plan.pool, deadline)
+        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
         source = (
-            SourceThread(images, mailbox.wake, self._core.options.read_ahead)
-            if may_block
-            else _Source(images, patient=True)
+            SourceThread(given.items, mailbox.wake, core.options.read_ahead)
+            if plan.awaited
+            else _Source(given.items, patient=True)
         )
         try:
             has_more = True
-            while not flow.finished:
-                self._core.check_usable()  # also in a fork that goes on with a stream
-                has_more = self._turn(flow, mailbox, source, wait=not has_more)
-                yield from sink.take()
+            while not run.finished:
+                core.check_usable()  # also in a fork that goes on with a stream
+                has_more = self._turn(run, mailbox, source, wait=not has_more)
+                yield from run.ready()
         finally:
-            flow.close()
+            run.close()
             source.close()
         if source.error is not None:  # after the results of the images before it
             raise source.error
 
-    def _turn(self, flow: Flow, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
-        """Does what can be done now, or with `wait` as soon as there is something; see `Flow.fill` for what it returns.
+    def _turn(self, run: Run, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
+        """Does what can be done now, or with `wait` as soon as there is something; see `Run.fill` for what it returns.
 
-        The caller closes the flow, so that whatever ends the call, no request of it is left running.
+        The caller closes the run, so that whatever ends the call, no request of it is left running.
         """
+        core = self._core
         try:
             if wait:
-                self._core.wake_on_close(mailbox)
-                self._core.check_usable()  # closed before that
-                mailbox.wait(flow.wait_s())
-                self._core.check_usable()
+                core.lifetime.wake_on_end(mailbox)
+                core.check_usable()  # closed before that
+                mailbox.wait(run.wait_s())
+                core.check_usable()
             for event in mailbox.waiting():
                 event()
-            has_more = flow.fill(source.take)
-            flow.step()
+            has_more = run.fill(source.take)
+            last = run.step()
+            if last is not None:
+                run.infer(last)
             return has_more
         except ClientClosed:
             raise
         except ClientError as exc:
-            self._core.check_usable()  # closed by another thread: that is what happened, and the error is its result
-            if not isinstance(exc, InvalidImage):
-                self._core.forget()
-            raise without_frames(exc) from exc.__cause__
+            raise run.ended_by(exc) from exc.__cause__
 
     @property
     def fingerprint(self) -> str:
@@ -327,7 +269,7 @@ class Client:
             ContractMismatch: the model has none, or not the expected one.
             TransportError, ServerError: as `embed`.
         """
-        return self._core.fingerprint()
+        return self._core.services.fingerprint()
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -336,7 +278,7 @@ class Client:
         Raises:
             As `fingerprint`.
         """
-        return self._core.parameters()
+        return self._core.services.parameters()
 
     def stats(self) -> Stats:
         """What this client has done so far."""
@@ -389,7 +331,7 @@ class _Source:
 
 
 class _Mailbox:
-    """Where other threads put events for the thread that runs a flow."""
+    """Where other threads put events for the thread of a call."""
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -420,32 +362,3 @@ class _Mailbox:
 
 def _nothing() -> None:
     pass
-
-
-def checked(timeout_s: float | None) -> float | None:
-    """`timeout_s`, if it can be one; else ValueError."""
-    if timeout_s is not None:
-        check_seconds("timeout_s", timeout_s)
-    return timeout_s
-
-
-def check_choices(pool: object, on_error: str, dtype: str) -> None:
-    """Raises TypeError or ValueError for what `embed` does not take."""
-    if not isinstance(pool, bool):
-        raise TypeError(f"pool is {pool!r}; it must be True or False (how to pool is chosen when a model is exported)")
-    if on_error not in ("raise", "return"):
-        raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'return'")
-    if dtype not in ("float32", "served"):
-        raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'served'")
-
-
-def result_dtype(service: Service, dtype: DType) -> np.dtype[Any]:
-    """Of the embeddings that the caller gets."""
-    return service.contract.dtype if dtype == "served" else np.dtype(np.float32)
-
-
-def make_sink(service: Service, dtype: DType, total: int | None, on_error: OnError) -> ArraySink | ResultSink:
-    """Where the results of `embed` go."""
-    if on_error == "return":
-        return ResultSink(result_dtype(service, dtype), ordered=True, raises=False)
-    return ArraySink(service.contract, result_dtype(service, dtype), total)

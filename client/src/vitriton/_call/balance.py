@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from vitriton._call.retry import Backoff
 from vitriton._served.contract import Contract
-from vitriton._wire.transport import Awaitable, Transport
+from vitriton._wire.transport import Transport
 
 _LOG = logging.getLogger("vitriton")
 
@@ -24,7 +24,6 @@ class Server:
 
     Attributes:
         transport: the way to it.
-        awaitable: the same, where it is one for an event loop.
         failures: in a row.
         rests_until_s: it is left alone until then where there is another, on the balancer's clock.
         contracts: ensemble → what it promised; emptied when it fails, as it may come back with another export.
@@ -36,10 +35,11 @@ class Server:
     rests_until_s: float = 0.0
     contracts: dict[str, Contract] = field(default_factory=dict)
     heard_s: float = -math.inf
-    awaitable: Awaitable | None = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.awaitable = self.transport if isinstance(self.transport, Awaitable) else None
+    @property
+    def address(self) -> str:
+        """The server's address, for messages."""
+        return self.transport.address
 
     def promise(self, model: str, now_s: float) -> Contract | None:
         """What it promised for an ensemble; None where it must be asked, as it may have been replaced meanwhile."""
@@ -59,9 +59,14 @@ class Balancer:
 
     def __init__(self, transports: Sequence[Transport], backoff: Backoff) -> None:
         self.servers = tuple(Server(transport) for transport in transports)
-        self._backoff = backoff
+        self.backoff = backoff
         self._lock = threading.Lock()
         self._next = 0
+
+    @property
+    def address(self) -> str:
+        """The addresses of all servers, for messages."""
+        return ", ".join(server.address for server in self.servers)
 
     def pick(self, now_s: float, avoid: Collection[Server] = ()) -> Server:
         """The server for the next request.
@@ -85,7 +90,7 @@ class Balancer:
                 was_down = server.failures > 0
                 server.failures, server.rests_until_s = 0, 0.0
             if was_down:
-                _LOG.info("the server at %s answers again", server.transport.address)
+                _LOG.info("the server at %s answers again", server.address)
 
     def failed(self, server: Server, now_s: float, reason: object) -> None:
         """Notes that a server is down, for `reason`; the log has the first of it."""
@@ -94,6 +99,6 @@ class Balancer:
             server.contracts.clear()
             if now_s >= server.rests_until_s:  # requests that fail together count once
                 server.failures += 1
-                server.rests_until_s = now_s + self._backoff.longest_s(server.failures)
+                server.rests_until_s = now_s + self.backoff.longest_s(server.failures)
         if was_up:
-            _LOG.info("the server at %s is down: %s", server.transport.address, reason)
+            _LOG.info("the server at %s is down: %s", server.address, reason)

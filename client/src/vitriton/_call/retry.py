@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vitriton._errors import without_frames
 from vitriton._wire.status import Failure
+from vitriton._wire.transport import CallError, Code
 
 # Trying again is safe, as embedding an image changes nothing on the server, and can help.
 RETRIED = frozenset(
@@ -54,3 +56,22 @@ class Backoff:
         if failure not in RETRIED or (self.max_attempts is not None and attempts >= self.max_attempts):
             return None
         return random * self.longest_s(attempts)
+
+
+def attempt_s(left_s: float | None, limit_s: float | None) -> tuple[float | None, bool]:
+    """The time of one attempt of a request, in seconds, and whether that is less than the request has.
+
+    Args:
+        left_s: the time that the request has left, in seconds; None is no limit.
+        limit_s: the longest that one attempt may take (`Options.attempt_timeout_s`), in seconds; None is no limit.
+    """
+    if limit_s is None or (left_s is not None and left_s <= limit_s):
+        return left_s, False
+    return limit_s, True
+
+
+def no_answer(late: CallError, limit_s: float | None) -> CallError:
+    """The failure of an attempt that had less time than its request."""
+    failed = CallError(Code.UNAVAILABLE, f"no answer in {limit_s:g} s (attempt_timeout_s)")
+    failed.__cause__ = without_frames(late)
+    return failed

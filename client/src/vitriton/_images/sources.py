@@ -17,12 +17,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sized
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, BinaryIO, Protocol
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol, Union
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitriton._images.failure import SourceError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
@@ -49,6 +53,21 @@ class Upload(Protocol):
     @property
     def file(self) -> BinaryIO:
         """Its content."""
+
+
+ImageLike = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    Upload,
+    "Image",
+    NDArray[np.uint8],
+    Tensor,
+    Mapping[str, Any],
+]
 
 
 def as_images(images: Any) -> tuple[Iterable[Any], int | None]:

@@ -1,0 +1,295 @@
+"""What the servers of a client have under its name, read from their configurations. Safe to share between threads."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from vitriton._call.balance import Balancer, Server
+from vitriton._call.lifetime import Lifetime
+from vitriton._call.plan import Service
+from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
+from vitriton._call.settings import Settings
+from vitriton._deadline import Deadline
+from vitriton._errors import ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
+from vitriton._names import OUTPUT, encoder_name
+from vitriton._served.contract import (
+    Contract,
+    ensemble_name,
+    is_ready,
+    read_contract,
+)
+from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
+from vitriton._wire.status import Failure, classify
+from vitriton._wire.transport import CallError, Code, ModelStatus
+
+_LOG = logging.getLogger("vitriton")
+
+_POLL_S = 0.1  # between two looks at a server that is starting
+
+
+class Services:
+    """See the module. What waits for a server, waits in the caller's thread.
+
+    Args:
+        settings: what the client was made with.
+        balancer: the servers.
+        lifetime: the client's.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, settings: Settings, balancer: Balancer, lifetime: Lifetime, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._balancer = balancer
+        self._lifetime = lifetime
+        self._clock = clock
+        self._services: dict[bool, Service] = {}  # by pool; each item is set and read in one step, so it needs no lock
+
+    def known(self, pool: bool) -> Service | None:
+        """What `service` has found before, if it can still be so."""
+        known = self._services.get(pool)
+        if known is None:
+            return None
+        now_s, model = self._clock(), known.contract.model
+        for server in self._balancer.servers:
+            if server.promise(model, now_s) is not None:
+                return known
+        return None
+
+    def get(self, pool: bool, deadline: Deadline) -> Service:
+        """What the servers have under the client's name; waits for one that answers.
+
+        Raises:
+            ClientError: as `Client.embed`.
+        """
+        known = self.known(pool)
+        if known is not None:
+            return known
+        failed_on: set[Server] = set()
+        attempts = 0
+        error: ClientError | None = None
+        while True:
+            self._lifetime.check_usable()
+            server = self._balancer.pick(self._clock(), failed_on)
+            attempts += 1
+            limit_s = self._settings.options.attempt_timeout_s
+            timeout_s, cut_short = attempt_s(deadline.remaining_s(), limit_s)
+            try:
+                service = self._read_service(server, pool, Deadline.after(timeout_s), attempts)
+            except CallError as exc:
+                if cut_short and exc.code is Code.DEADLINE_EXCEEDED and not deadline.expired:
+                    exc = no_answer(exc, limit_s)
+                if error is not None and exc.code is Code.DEADLINE_EXCEEDED:
+                    raise after_attempts(error, attempts, deadline) from exc
+                failed_on.add(server)
+                error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
+                continue
+            self._promised(server, service.contract)
+            self._balancer.succeeded(server)
+            self._services[pool] = service
+            return service
+
+    def _promised(self, server: Server, contract: Contract) -> None:
+        server.contracts[contract.model] = contract
+        server.heard_s = self._clock()
+
+    def any_service(self, deadline: Deadline) -> Service:
+        """The pooled model where there is one, else the other."""
+        try:
+            return self.get(True, deadline)
+        except (ModelNotFound, ModelNotReady) as pooled:
+            try:
+                return self.get(False, deadline)
+            except (ModelNotFound, ModelNotReady):
+                raise pooled from pooled.__cause__
+
+    def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
+        """Checks that a server promises what the others do, before it gets its first request.
+
+        Raises:
+            CallError: it does not answer.
+            ContractMismatch: it promises something else.
+        """
+        service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
+        if not contract.accepts(service.contract):
+            raise ContractMismatch(
+                f"the server at {server.address} has another model {contract.model} than the call began "
+                f"with: fingerprint {service.contract.fingerprint} in place of {contract.fingerprint}, output "
+                f"{service.contract.dtype} {list(service.contract.shape)} in place of {contract.dtype} "
+                f"{list(contract.shape)}, max_batch_size {service.contract.max_batch_size} in place of "
+                f"{contract.max_batch_size}; their vectors must not be mixed",
+                address=server.address,
+                model=contract.model,
+                attempts=attempts,
+            )
+        self._promised(server, service.contract)
+
+    def forget(self) -> None:
+        """Another export may be served under the same name by now: what is served is read anew."""
+        self._services.clear()
+        for server in self._balancer.servers:
+            server.contracts.clear()
+
+    def fingerprint(self) -> str:
+        """See `Client.fingerprint`."""
+        self._lifetime.check_usable()
+        self.forget()
+        contract = self.any_service(Deadline.after(self._settings.timeout_s)).contract
+        if not contract.fingerprint:
+            raise ContractMismatch(
+                f"the configuration of model {contract.model} on the server at {self._balancer.address} has no "
+                "fingerprint; export it with `vitriton export`",
+                address=self._balancer.address,
+                model=contract.model,
+            )
+        return contract.fingerprint
+
+    def parameters(self) -> Mapping[str, str]:
+        """See `Client.parameters`."""
+        self._lifetime.check_usable()
+        return dict(self.any_service(Deadline.after(self._settings.timeout_s)).contract.parameters)
+
+    def wait_ready(self, timeout_s: float | None) -> None:
+        """See `Client.wait_ready`."""
+        deadline = Deadline.after(timeout_s)
+        self.forget()
+        problem: ClientError | None = None
+        while True:
+            self._lifetime.check_usable()
+            latest = self._look(deadline)
+            if latest is None:
+                return
+            # the last look has hardly any time, and so less to tell than the one before it
+            if problem is None or not deadline.expired:
+                problem = latest
+            if deadline.expired:
+                raise problem
+            self._lifetime.wait(deadline.bounded_s(_POLL_S))
+
+    def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
+        try:
+            return self._read_promise(server, pool, deadline)
+        except ContractMismatch as exc:
+            exc.address, exc.model = server.address, ensemble_name(self._settings.model, pool)
+            exc.attempts = attempts
+            raise
+
+    def _read_promise(self, server: Server, pool: bool, deadline: Deadline) -> Service:
+        transport = server.transport
+        config = transport.model_config(ensemble_name(self._settings.model, pool), deadline.remaining_s())
+        contract = read_contract(config, pool)
+        expected = self._settings.expect_fingerprint
+        if expected is not None and contract.fingerprint != expected:
+            raise ContractMismatch(
+                f"model {contract.model} on the server at {transport.address} has the fingerprint "
+                f"{contract.fingerprint}, and {expected} was expected (expect_fingerprint): vectors of the two must "
+                "not be mixed",
+                address=transport.address,
+                model=contract.model,
+            )
+        if self._settings.preprocess == "server":
+            return Service(contract)
+        from vitriton._images import pixels
+        from vitriton.preprocessing import Memory
+
+        spec = pixels.read_preprocess(contract)
+        memory = Memory(spec.limits.max_decode_bytes)
+        encoder = transport.model_config(encoder_name(contract.model), deadline.remaining_s())
+        return Service(pixels.encoder_contract(contract, encoder, spec), partial(pixels.encode, spec, memory=memory))
+
+    def _wait_for_retry(
+        self, server: Server, pool: bool, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
+    ) -> ClientError:
+        """Returns, when the next attempt is due, the error of this one; raises it where there must be no other."""
+        self._lifetime.check_usable()
+        failure = classify(failed.code, failed.message)
+        if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
+            error: ClientError = self._not_served(
+                server,
+                pool,
+                self._index(server, deadline),
+                known=failure is Failure.NOT_READY,
+                status=failed.code.value,
+            )
+        else:
+            error = to_error(failed, self._call(server, pool, deadline, attempts))
+        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
+            self._balancer.failed(server, self._clock(), error)
+        untried = len(failed_on) < len(self._balancer.servers)
+        wait_s = self._balancer.backoff.wait_s(failure, attempts, 1.0)
+        if untried and (failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL):
+            wait_s = 0.0
+        if wait_s is None:
+            raise error from failed
+        _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
+        self._lifetime.wait(deadline.bounded_s(wait_s))
+        if deadline.expired:
+            raise after_attempts(error, attempts, deadline) from failed
+        return error
+
+    def _look(self, deadline: Deadline) -> ClientError | None:
+        """What still stands between the caller and a model that is ready on all servers."""
+        for server in self._balancer.servers:
+            problem = self._look_at(server, deadline)
+            if problem is not None:
+                return problem
+        return None
+
+    def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
+        transport = server.transport
+        wanted = {pool: ensemble_name(self._settings.model, pool) for pool in (True, False)}
+        try:
+            ready = [transport.is_model_ready(wanted[pool], deadline.remaining_s()) for pool in (True, False)]
+            index = None if all(ready) else self._index(server, deadline)
+        except CallError as exc:
+            self._lifetime.check_usable()
+            call = self._call(server, True, deadline, 1)
+            error = _unanswered(call) if exc.code is Code.DEADLINE_EXCEEDED else to_error(exc, call)
+            if not isinstance(error, Unavailable):
+                raise error from exc
+            error.__cause__ = exc
+            return error
+        if is_ready(self._settings.model, ready, index):
+            return None
+        names = {status.name for status in index or ()}
+        only_unpooled = wanted[False] in names and wanted[True] not in names
+        problem = self._not_served(server, not only_unpooled, index, known=True)
+        if isinstance(problem, ModelNotFound):
+            raise problem
+        return problem
+
+    def _index(self, server: Server, deadline: Deadline) -> Sequence[ModelStatus] | None:
+        """What the server has; None where it does not tell (a restricted server)."""
+        try:
+            return server.transport.repository_index(deadline.remaining_s())
+        except CallError as exc:
+            if classify(exc.code, exc.message) is Failure.RESTRICTED:
+                return None
+            raise to_error(exc, self._call(server, True, deadline, 1)) from exc
+
+    def _not_served(
+        self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
+    ) -> ModelNotFound | ModelNotReady:
+        return not_served(
+            self._settings.model, pool, index, known=known, address=server.address, status=status, attempts=1
+        )
+
+    def _call(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Call:
+        return Call(
+            address=server.address,
+            model=ensemble_name(self._settings.model, pool),
+            timeout_s=deadline.timeout_s,
+            expired=deadline.expired,
+            attempts=attempts,
+        )
+
+
+def _unanswered(call: Call) -> Unavailable:
+    return Unavailable(
+        f"the server at {call.address} did not answer in {call.timeout_s:g} s; check that it runs, that this is its "
+        f"{port_hint(call.address)}, and that no firewall is between",
+        address=call.address,
+        model=call.model,
+        attempts=call.attempts,
+    )

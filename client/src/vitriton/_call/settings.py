@@ -1,0 +1,46 @@
+"""What a client was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vitriton._options import Options, check_seconds
+from vitriton._wire.connection import TLS, Token
+
+Preprocess = Literal["server", "client"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a client was made with; see `Client`."""
+
+    model: str
+    timeout_s: float | None
+    options: Options
+    tls: TLS | None
+    token: Token | None = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    preprocess: Preprocess
+    expect_fingerprint: str | None
+    tracing: bool
+
+    def __post_init__(self) -> None:
+        """Checks what `Options` does not.
+
+        Raises:
+            ValueError, TypeError: names the parameter.
+        """
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError(f"model is {self.model!r}; give the name that the model was exported under")
+        if self.preprocess not in ("server", "client"):
+            raise ValueError(f"preprocess is {self.preprocess!r}; it must be 'server' or 'client'")
+        if self.timeout_s is not None:
+            check_seconds("timeout_s", self.timeout_s)
+        if self.expect_fingerprint is not None and not (
+            isinstance(self.expect_fingerprint, str) and self.expect_fingerprint
+        ):
+            raise ValueError(f"expect_fingerprint is {self.expect_fingerprint!r}; it must be a fingerprint, or None")
+        if not isinstance(self.options, Options):
+            raise TypeError(f"options is a {type(self.options).__name__}; it must be vitriton.Options")
