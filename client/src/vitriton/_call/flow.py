@@ -323,17 +323,9 @@ class Flow:
         bad_bytes = sum(len(item.data) for item in bad)
         batch.byte_size -= bad_bytes
         self._sent_bytes -= bad_bytes
+        context = {"address": error.address, "model": error.model, "status": error.status, "attempts": batch.attempts}
         for item in bad:
-            self._reject(
-                item.index,
-                item.source,
-                reasons[item.index],
-                error.__cause__,
-                address=error.address,
-                model=error.model,
-                status=error.status,
-                attempts=batch.attempts,
-            )
+            self._reject(item.index, item.source, reasons[item.index], error.__cause__, **context)
         if batch.items:
             self._send(batch, now_s)
         else:
