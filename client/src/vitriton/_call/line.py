@@ -83,7 +83,9 @@ class Line:
 
     def late(self, now_s: float) -> list[Batch]:
         """Those whose time is over."""
-        return [batch for batch in self if batch.deadline.ends_at <= now_s]
+        if self.is_empty:
+            return []
+        return [batch for batch in (*self.running, *self.waiting) if batch.deadline.ends_at <= now_s]
 
     def next_s(self) -> float:
         """When the next is due or late."""
@@ -96,7 +98,7 @@ class Line:
 
     def latest_end(self, batch: Batch, request_s: float | None) -> Deadline:
         """When the batch's time is over if each request before it takes all of its own, `request_s` seconds."""
-        if request_s is None:
+        if request_s is None or len(self.running) + len(self.waiting) == 1:
             return batch.deadline
         before = sum(other.turn < batch.turn for other in self)
         return batch.deadline.later(before * request_s) if before else batch.deadline
