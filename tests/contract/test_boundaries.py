@@ -1,7 +1,9 @@
 """What holds between the distributions: who may import whom, and the names that two sides must agree on."""
 
 import ast
+import importlib
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,12 @@ def test_links_work_on_a_package_index(distribution):
     assert all(link.startswith(("https://", "#")) for link in [*links, *project["urls"].values()])
     inside = [link.removeprefix(base).partition("#")[0] for link in links if link.startswith(base)]
     assert all((ROOT / path).is_file() for path in inside), inside
+
+
+def test_every_package_has_that_version():
+    """It is read in one place, from the metadata of the client."""
+    modules = [importlib.import_module(package) for package in sorted(OURS)]
+    assert {module.__version__ for module in modules} == {metadata.version("vitriton")}
 
 
 def test_what_stands_alone_agrees_on_the_names_of_tensors():

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vitriton._version import __version__
+
 from vitriton_export._errors import ExportError, HubError, ParityError
 from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
@@ -18,6 +20,7 @@ __all__ = [
     "ParityError",
     "VerifyOptions",
     "VerifyReport",
+    "__version__",
     "export_model",
     "verify_model",
 ]

@@ -5,6 +5,8 @@ Example:
     ...     print(server.grpc_address)
 """
 
+from vitriton._version import __version__
+
 from vitriton_server._config import WatchPolicy
 from vitriton_server._errors import (
     AddressError,
@@ -32,5 +34,6 @@ __all__ = [
     "ServerStopped",
     "TritonServer",
     "WatchPolicy",
+    "__version__",
     "usable_cores",
 ]

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import _names as names
 from vitriton import _repository as disk
+from vitriton._version import __version__
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._options import OutputDtype, Pooling, Precision
@@ -154,7 +155,7 @@ def _encoder_config(deployment: Deployment, kind: names.Kind) -> pb.ModelConfig:
     add_instances(config, deployment.serving)
     preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
     add_batching(config, deployment.serving, delay=True, preferred=preferred)
-    prefix = f"{deployment.fingerprint}-{kind}-{metadata.version('vitriton-export')}"
+    prefix = f"{deployment.fingerprint}-{kind}-{__version__}"
     add_accelerator(config, deployment.serving, precision=deployment.precision, cache_prefix=prefix)
     add_warmup(config, deployment.serving)
     return config
