@@ -20,7 +20,7 @@ help:
 	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
 	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
 	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
-	@echo "make check      ruff, mypy, and whether the distributions can be built and published"
+	@echo "make check      ruff, mypy, pyright, and whether the distributions can be built and published"
 	@echo "make clean      remove .venv, caches and out/"
 
 setup: $(INSTALLED)
@@ -97,6 +97,8 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
+	$(BIN)/basedpyright tests/typing
 	@rm -rf out/dist && mkdir -p out
 	@for one in $(DISTRIBUTIONS); do $(BIN)/python -m build --no-isolation --outdir out/dist $$one >out/build.txt 2>&1 || { cat out/build.txt; exit 1; }; done
 	$(BIN)/twine check --strict out/dist/*

@@ -31,13 +31,16 @@ from vitriton._wire.connection import TLS
 if TYPE_CHECKING:
     from vitriton._async_client import AsyncClient
     from vitriton._call.results import Result
+    from vitriton._call.session import Preprocess
     from vitriton._call.stats import Stats
-    from vitriton._client import Client
+    from vitriton._client import Client, DType, ImageLike, OnError
     from vitriton._images.pixels import PillowVersionWarning
     from vitriton._pipeline.pipeline import pipeline
     from vitriton._served.catalogue import list_models
     from vitriton._served.model import ModelInfo, ModelOutput
     from vitriton._version import __version__
+    from vitriton._wire.connection import Token
+    from vitriton._wire.transport import Transport
 
 __all__ = [
     "TLS",
@@ -47,7 +50,9 @@ __all__ = [
     "ClientClosed",
     "ClientError",
     "ContractMismatch",
+    "DType",
     "DeadlineExceeded",
+    "ImageLike",
     "ImageProblem",
     "InferenceFailed",
     "InvalidImage",
@@ -55,13 +60,17 @@ __all__ = [
     "ModelNotFound",
     "ModelNotReady",
     "ModelOutput",
+    "OnError",
     "Options",
     "PillowVersionWarning",
     "PipelineMismatch",
+    "Preprocess",
     "Result",
     "ServerBusy",
     "ServerError",
     "Stats",
+    "Token",
+    "Transport",
     "TransportError",
     "Unavailable",
     "VitritonError",
@@ -73,11 +82,17 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "vitriton._async_client",
     "Client": "vitriton._client",
+    "DType": "vitriton._client",
+    "ImageLike": "vitriton._client",
     "ModelInfo": "vitriton._served.model",
     "ModelOutput": "vitriton._served.model",
+    "OnError": "vitriton._client",
     "PillowVersionWarning": "vitriton._images.pixels",
+    "Preprocess": "vitriton._call.session",
     "Result": "vitriton._call.results",
     "Stats": "vitriton._call.stats",
+    "Token": "vitriton._wire.connection",
+    "Transport": "vitriton._wire.transport",
     "__version__": "vitriton._version",
     "list_models": "vitriton._served.catalogue",
     "pipeline": "vitriton._pipeline.pipeline",
