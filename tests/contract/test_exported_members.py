@@ -13,8 +13,9 @@ PUBLIC = {
         "vitriton._call.stats": "Stats",
         "vitriton._client": "Client DType ImageLike OnError",
         "vitriton._errors": """
-            ContractMismatch DeadlineExceeded ImageProblem InferenceFailed InvalidImage ModelNotReady PipelineMismatch
-            ServerBusy ServerError TransportError Unavailable VitritonError
+            AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded ImageProblem InferenceFailed
+            InvalidImage ModelNotFound ModelNotReady PipelineMismatch ServerBusy ServerError TransportError Unavailable
+            VitritonError
         """,
         "vitriton._images.pixels": "PillowVersionWarning",
         "vitriton._options": "Options",
@@ -40,8 +41,8 @@ PUBLIC = {
         "vitriton._version": "__version__",
         "vitriton_server._config": "WatchPolicy",
         "vitriton_server._errors": """
-            AddressError InstallationError InvalidConfiguration ModelLoadError NotReadyInTime RepositoryError ServerDied
-            ServerError ServerStopped
+            AddressError InstallationError InvalidConfiguration LauncherError ModelLoadError NotReadyInTime
+            RepositoryError ServerDied ServerStopped
         """,
         "vitriton_server._process.cores": "usable_cores",
         "vitriton_server._server": "TritonServer",

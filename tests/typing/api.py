@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from vitriton import (
     TLS,
+    AccessDenied,
     AsyncClient,
     Client,
+    ClientClosed,
+    ClientError,
     ContractMismatch,
     DeadlineExceeded,
     DType,
@@ -26,6 +29,7 @@ from vitriton import (
     InferenceFailed,
     InvalidImage,
     ModelInfo,
+    ModelNotFound,
     ModelNotReady,
     ModelOutput,
     OnError,
@@ -73,6 +77,7 @@ from vitriton_server import (
     AddressError,
     InstallationError,
     InvalidConfiguration,
+    LauncherError,
     ModelLoadError,
     NotReadyInTime,
     RepositoryError,
@@ -89,9 +94,15 @@ versions: list[str] = [
     vitriton_server.__version__,
     vitriton_bench.__version__,
 ]
-mistakes_of_the_caller: tuple[type[VitritonError], ...] = (InvalidImage, ContractMismatch, PipelineMismatch)
-worth_another_try: tuple[type[VitritonError], ...] = (TransportError, Unavailable, DeadlineExceeded, ServerBusy)
-of_the_server: tuple[type[ServerError], ...] = (ServerBusy, ModelNotReady, InferenceFailed)
+mistakes_of_the_caller: tuple[type[ClientError], ...] = (InvalidImage, ContractMismatch, PipelineMismatch, ClientClosed)
+worth_another_try: tuple[type[ClientError], ...] = (TransportError, Unavailable, DeadlineExceeded, ServerBusy)
+of_the_server: tuple[type[ServerError], ...] = (
+    ServerBusy,
+    ModelNotFound,
+    ModelNotReady,
+    AccessDenied,
+    InferenceFailed,
+)
 warning: type[UserWarning] = PillowVersionWarning
 
 
@@ -174,10 +185,12 @@ def errors(client: Client) -> list[ImageProblem]:
         client.embed("cat.jpg")
     except InvalidImage as exc:
         return list(exc.errors)
-    except ModelNotReady as exc:
+    except ModelNotFound as exc:
         print(exc.available)
-    except VitritonError as exc:
+    except ClientError as exc:
         print(exc.address, exc.model, exc.status, exc.attempts)
+    except VitritonError as exc:
+        print(exc)
     return []
 
 
@@ -213,5 +226,5 @@ def export_and_serve() -> None:
             server.wait(timeout_s=60.0)
     except (AddressError, InstallationError, InvalidConfiguration, RepositoryError) as exc:
         raise SystemExit(str(exc)) from exc
-    except (ModelLoadError, NotReadyInTime, ServerDied, ServerStopped, vitriton_server.ServerError):
+    except (ModelLoadError, NotReadyInTime, ServerDied, ServerStopped, LauncherError):
         raise
