@@ -38,13 +38,8 @@ class BlockingAsyncClient:
     def wait_ready(self, **kwargs: Any) -> None:
         self._run(self.client.wait_ready(**kwargs))
 
-    @property
-    def fingerprint(self) -> str:
-        return self._run(self.client.fingerprint())
-
-    @property
-    def parameters(self) -> Any:
-        return self._run(self.client.parameters())
+    def describe(self) -> Any:
+        return self._run(self.client.describe())
 
     def stats(self) -> Any:
         return self.client.stats()

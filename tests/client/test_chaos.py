@@ -286,7 +286,7 @@ def test_two_calls_and_another_export():
         stream = client.stream([b"x"] * 100)
         next(stream)
         transport.parameters["fingerprint"] = "space-2"
-        assert client.fingerprint == "space-2"
+        assert client.describe().fingerprint == "space-2"
         sent = len(transport.requests)
         with pytest.raises(ContractMismatch, match="space-2 in place of space-1"):
             list(stream)

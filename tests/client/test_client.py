@@ -315,7 +315,7 @@ def test_closed(client_on):
     client.close()
     assert transport.closed == 1
     assert repr(client).endswith(f"Client({FAKE_ADDRESS!r}, model='m', closed)")
-    for use in (lambda: client.embed([]), client.wait_ready, lambda: client.fingerprint, client.__enter__):
+    for use in (lambda: client.embed([]), client.wait_ready, client.describe, client.__enter__):
         with pytest.raises(ClientClosed, match="closed; make a new one") as caught:
             use()
         assert isinstance(caught.value, RuntimeError)
@@ -430,9 +430,9 @@ def test_the_fingerprint_is_read_each_time():
     transport = FakeTransport(fingerprint="v1-a")
     with Client("", model="m", transport=transport) as client:
         client.embed([b"image"])
-        assert client.fingerprint == "v1-a"
+        assert client.describe().fingerprint == "v1-a"
         transport.fingerprint = "v1-b"
-        assert client.fingerprint == "v1-b"
+        assert client.describe().fingerprint == "v1-b"
 
 
 @pytest.mark.parametrize("pool", ["mean", None, 1])

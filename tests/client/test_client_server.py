@@ -1,6 +1,7 @@
 """The client against a real Triton."""
 
 import base64
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -35,8 +36,9 @@ def connect(request):
     kind, scheme = request.param.split()
     address = request.getfixturevalue("address" if scheme == "grpc" else "http_address")
 
-    def make(model, **arguments):
-        return make_client(kind)(f"{scheme}://{address}", model=model, **arguments)
+    def make(model, *, others=(), **arguments):
+        addresses = [f"{scheme}://{each}" for each in (*others, address)]
+        return make_client(kind)(addresses, model=model, **arguments)
 
     return make
 
@@ -226,10 +228,28 @@ def test_a_refused_token(kind, line, status, files):
 
 
 def test_fingerprint(client, connect):
-    """The fingerprint comes from the configuration; a model that has none is a mismatch."""
-    assert client.fingerprint == "space-1"
-    with connect("wide") as other, pytest.raises(ContractMismatch, match="no fingerprint"):
-        _ = other.fingerprint
+    """The fingerprint comes from the configuration; a model need not have one, unless one is expected."""
+    assert client.describe().fingerprint == "space-1"
+    with connect("wide") as other:
+        assert other.describe().fingerprint is None
+    with connect("wide", expect_fingerprint="space-1") as other, pytest.raises(ContractMismatch, match="None, and sp"):
+        other.describe()
+
+
+def test_wait_ready_for_any_server(connect):
+    """One server that is ready is enough, whatever the others do; without one the wait ends as for all of them."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        others = ["127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}"]
+        with connect("tiny", others=others) as client:
+            client.wait_ready(servers="any", timeout_s=60)
+            with pytest.raises(Unavailable):
+                client.wait_ready(timeout_s=0.5)
+            with pytest.raises(ValueError, match="servers is 'most'"):
+                client.wait_ready(servers="most")
+    with connect("missing") as client, pytest.raises(ModelNotFound, match="it has: narrow, staged, tiny, wide"):
+        client.wait_ready(servers="any", timeout_s=60)
+    with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(Unavailable):
+        client.wait_ready(servers="any", timeout_s=1)
 
 
 def test_threads_share_a_client(client, files, embeddings):

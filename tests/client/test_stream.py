@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import json
 import queue
 import threading
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
+from vitriton.preprocessing import Limits
 from vitriton.testing import CallError, Code, FakeTransport, busy, invalid_images, model_died, unavailable
 
 QUICK = Options(initial_backoff_s=0.001, max_backoff_s=0.002)
@@ -72,9 +75,6 @@ def test_signatures():
         }
 
     blocking, asynchronous = surface(Client), surface(AsyncClient)
-    for name in ("fingerprint", "parameters"):  # a property cannot be awaited
-        assert isinstance(getattr(Client, name), property)
-        assert asynchronous.pop(name) == ["self"]
     plain = {
         name: [text.replace("AsyncIterable[ImageLike] | ", "") for text in parameters]
         for name, parameters in asynchronous.items()
@@ -328,7 +328,7 @@ def test_the_expected_fingerprint(client_on):
     """Nothing is embedded in another space than the expected one."""
     transport = FakeTransport(parameters={"fingerprint": "space-2"})
     client = client_on(transport, expect_fingerprint="space-1")
-    for call in (lambda: client.embed(images(1)), lambda: list(client.stream(images(1))), lambda: client.fingerprint):
+    for call in (lambda: client.embed(images(1)), lambda: list(client.stream(images(1))), client.describe):
         with pytest.raises(ContractMismatch, match="space-2, and space-1 was expected"):
             call()
     assert not transport.requests
@@ -353,12 +353,42 @@ def test_a_server_that_comes_back_with_another_export(client_on):
     assert len(transport.requests) == 3
 
 
-def test_parameters(client_on):
-    """What the export wrote into the configuration can be read."""
-    assert client_on(FakeTransport(parameters={"pooling": "cls"})).parameters == {
-        "fingerprint": "fake",
+def test_describe(client_on):
+    """Both outputs, what the export wrote into the configuration, and what is not there is None."""
+    limits = Limits(max_pixels=1000)
+    parameters = {
+        "model": "org/photo",
         "pooling": "cls",
+        "l2_normalize": "true",
+        "preprocess": json.dumps({"limits": asdict(limits)}),
     }
+    model = client_on(FakeTransport(parameters=parameters, dim=8, tokens=4)).describe()
+    assert (model.name, model.addresses, model.ready) == ("m", ("grpc://fake:8001",), True)
+    assert (model.fingerprint, model.source, model.revision, model.precision) == ("fake", "org/photo", None, None)
+    assert (model.pooling, model.l2_normalize, model.max_batch_size) == ("cls", True, 8)
+    assert [(output.kind, output.shape, output.dtype) for output in model.outputs] == [
+        ("pooled", (8,), "float32"),
+        ("unpooled", (4, 8), "float32"),
+    ]
+    assert model.pooled is model.outputs[0]
+    assert model.limits == limits
+    assert model.parameters == {"fingerprint": "fake", **parameters}
+    assert hash(model)
+    assert "parameters" not in repr(model)
+
+
+def test_a_description_of_one_output(client_on):
+    """A model that was exported without its pooled output is described by the other."""
+
+    class Tokens(FakeTransport):
+        def model_config(self, model, timeout_s):
+            if model.endswith("_pooled"):
+                raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+            return super().model_config(model, timeout_s)
+
+    model = client_on(Tokens()).describe()
+    assert (model.pooled, model.unpooled.tensor) == (None, "last_hidden_state")
+    assert model.limits is None
 
 
 def test_requests_are_filled(client_on, tmp_path):

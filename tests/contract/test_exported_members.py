@@ -8,16 +8,19 @@ import pytest
 PUBLIC = {
     "vitriton": {
         "vitriton._async_client": "AsyncClient",
+        "vitriton._call.plan": "DType OnError",
         "vitriton._call.results": "Result",
-        "vitriton._call.session": "Preprocess",
+        "vitriton._call.service": "WaitFor",
+        "vitriton._call.settings": "Preprocess",
         "vitriton._call.stats": "Stats",
-        "vitriton._client": "Client DType ImageLike OnError",
+        "vitriton._client": "Client",
         "vitriton._errors": """
             AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded ImageProblem InferenceFailed
             InvalidImage ModelNotFound ModelNotReady PipelineMismatch ServerBusy ServerError TransportError Unavailable
             VitritonError
         """,
         "vitriton._images.pixels": "PillowVersionWarning",
+        "vitriton._images.sources": "ImageLike",
         "vitriton._options": "Options",
         "vitriton._pipeline.pipeline": "pipeline",
         "vitriton._served.catalogue": "list_models",

@@ -69,4 +69,4 @@ def test_paths_bytes_and_pictures_give_one_answer(served, files):
 def test_the_fingerprint_is_the_manifest_s(served, repository):
     """What the client reads from the server is what the export wrote down."""
     manifest = json.loads((repository / f"{served.name}_pooled/1/manifest.json").read_text())
-    assert served.client.fingerprint == manifest["fingerprint"]
+    assert served.client.describe().fingerprint == manifest["fingerprint"]

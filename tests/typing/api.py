@@ -46,6 +46,7 @@ from vitriton import (
     TransportError,
     Unavailable,
     VitritonError,
+    WaitFor,
     list_models,
     pipeline,
 )
@@ -142,7 +143,10 @@ def blocking(
         tracing=False,
         transport=transport,
     ) as client:
-        client.wait_ready(timeout_s=10)
+        wait_for: WaitFor = "any"
+        client.wait_ready(servers=wait_for, timeout_s=10)
+        fingerprint: str | None = client.describe().fingerprint
+        print(fingerprint)
         one: NDArray[np.floating[Any]] = client.embed("cat.jpg")
         many: NDArray[np.floating[Any]] = client.embed(["cat.jpg", b"..."], pool=False, timeout_s=5.0, dtype=dtype)
         results: list[Result] = client.embed([one, many], on_error="return")
@@ -159,12 +163,13 @@ async def asynchronous() -> None:
         yield "cat.jpg"
 
     async with AsyncClient("a:8001", model="vit", token=token) as client:
-        await client.wait_ready()
+        await client.wait_ready(servers="any")
+        model: ModelInfo = await client.describe()
         vectors: NDArray[np.floating[Any]] = await client.embed(paths())
         results: list[Result] = await client.embed("cat.jpg", on_error="return")
         async for result in client.stream(paths()):
             problem: InvalidImage | None = result.error
-            print(vectors, results, problem)
+            print(model, vectors, results, problem)
     models: list[ModelInfo] = await asyncio.to_thread(list_models, "a:8001")
     print(models)
 

@@ -30,11 +30,14 @@ from vitriton._wire.connection import TLS
 
 if TYPE_CHECKING:
     from vitriton._async_client import AsyncClient
+    from vitriton._call.plan import DType, OnError
     from vitriton._call.results import Result
-    from vitriton._call.session import Preprocess
+    from vitriton._call.service import WaitFor
+    from vitriton._call.settings import Preprocess
     from vitriton._call.stats import Stats
-    from vitriton._client import Client, DType, ImageLike, OnError
+    from vitriton._client import Client
     from vitriton._images.pixels import PillowVersionWarning
+    from vitriton._images.sources import ImageLike
     from vitriton._pipeline.pipeline import pipeline
     from vitriton._served.catalogue import list_models
     from vitriton._served.model import ModelInfo, ModelOutput
@@ -74,6 +77,7 @@ __all__ = [
     "TransportError",
     "Unavailable",
     "VitritonError",
+    "WaitFor",
     "__version__",
     "list_models",
     "pipeline",
@@ -82,17 +86,18 @@ __all__ = [
 _LAZY = {
     "AsyncClient": "vitriton._async_client",
     "Client": "vitriton._client",
-    "DType": "vitriton._client",
-    "ImageLike": "vitriton._client",
+    "DType": "vitriton._call.plan",
+    "ImageLike": "vitriton._images.sources",
     "ModelInfo": "vitriton._served.model",
     "ModelOutput": "vitriton._served.model",
-    "OnError": "vitriton._client",
+    "OnError": "vitriton._call.plan",
     "PillowVersionWarning": "vitriton._images.pixels",
-    "Preprocess": "vitriton._call.session",
+    "Preprocess": "vitriton._call.settings",
     "Result": "vitriton._call.results",
     "Stats": "vitriton._call.stats",
     "Token": "vitriton._wire.connection",
     "Transport": "vitriton._wire.transport",
+    "WaitFor": "vitriton._call.service",
     "__version__": "vitriton._version",
     "list_models": "vitriton._served.catalogue",
     "pipeline": "vitriton._pipeline.pipeline",

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, overload
 from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Event, Run
+from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
 from vitriton._call.stats import Stats
@@ -30,6 +31,7 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.sources import ImageLike
 from vitriton._options import UNSET, Options, Unset
+from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 
@@ -39,22 +41,26 @@ T = TypeVar("T")
 class AsyncClient:
     """Embeds images with a model on a Triton server, for asyncio.
 
-    The same as `Client`, with methods to await; see there for the parameters, the results and the errors. Requests wait
+    The same as `Client`, with methods to await; see its methods for their parameters, results and errors. Requests wait
     in gRPC's own thread, or over HTTP in threads of a pool; files are read and URLs fetched in others: the event loop
     never waits for any of them. May be used from several event loops, and from several tasks at a time.
 
     Args:
-        address: see `Client`, and so on.
-        model: ...
-        timeout_s: ...
-        options: ...
-        tls: ...
-        token: ...
-        headers: ...
-        preprocess: ...
-        expect_fingerprint: ...
-        tracing: ...
-        transport: ...
+        address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default), grpcs://, http:// or https://;
+            without a port Triton's own, 8001 for gRPC and 8000 for HTTP. Several, in a sequence or with commas between
+            them, take turns, and stand in for each other. So do the addresses behind one name.
+        model: the name that the model was exported under, without `_pooled` or `_unpooled`.
+        timeout_s: the longest that a call waits for its first answer, and from each answer for the next, in seconds;
+            None is no limit. A call can be given a total time in its place.
+        options: what the client may spend.
+        tls: for grpcs:// and https://: whom to trust, and who the client is.
+        token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
+        headers: sent with each request.
+        preprocess: where images are decoded and resized: "server", or "client", which sends pixels to the encoder. The
+            same code does it in both places.
+        expect_fingerprint: the embedding space that the model must have; nothing is embedded in another.
+        tracing: a span of OpenTelemetry for each request, its context in the headers; needs `vitriton[otel]`.
+        transport: in place of the one that `address` says, which then is not read; the client closes it.
 
     Raises:
         ValueError: a parameter cannot be used; names it.
@@ -89,10 +95,10 @@ class AsyncClient:
         )
         self._core = Core(address, settings, transport, type(self).__name__, asynchronous=True)
 
-    async def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
+    async def wait_ready(self, *, servers: WaitFor = "all", timeout_s: float | None = 60.0) -> None:
         """See `Client.wait_ready`."""
         self._core.check_usable()
-        await self._blocking(partial(self._core.services.wait_ready, checked_timeout(timeout_s)))
+        await self._blocking(partial(self._core.services.wait_ready, checked_timeout(timeout_s), servers))
 
     @overload
     async def embed(
@@ -210,15 +216,10 @@ class AsyncClient:
         except ClientError as exc:
             raise run.ended_by(exc) from exc.__cause__
 
-    async def fingerprint(self) -> str:
-        """See `Client.fingerprint`."""
+    async def describe(self) -> ModelInfo:
+        """See `Client.describe`."""
         self._core.check_usable()
-        return await self._blocking(self._core.services.fingerprint)
-
-    async def parameters(self) -> Mapping[str, str]:
-        """See `Client.parameters`."""
-        self._core.check_usable()
-        return await self._blocking(self._core.services.parameters)
+        return await self._blocking(self._core.services.describe)
 
     def stats(self) -> Stats:
         """See `Client.stats`."""

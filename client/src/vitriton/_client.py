@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Event, Run
+from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
 from vitriton._call.stats import Stats
@@ -18,6 +19,7 @@ from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.source_thread import SourceThread
 from vitriton._images.sources import ImageLike
 from vitriton._options import UNSET, Options, Unset
+from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 
@@ -81,10 +83,11 @@ class Client:
         )
         self._core = Core(address, settings, transport, type(self).__name__)
 
-    def wait_ready(self, *, timeout_s: float | None = 60.0) -> None:
-        """Waits until every server answers and has loaded the model, both of its outputs where it has both.
+    def wait_ready(self, *, servers: WaitFor = "all", timeout_s: float | None = 60.0) -> None:
+        """Waits until servers answer and have loaded the model, both of its outputs where it has both.
 
         Args:
+            servers: "all" waits for every server, "any" for the first that is ready.
             timeout_s: the longest wait, in seconds; None is no limit.
 
         Raises:
@@ -95,7 +98,7 @@ class Client:
             ClientClosed: the client is closed, or was made before a fork.
         """
         self._core.check_usable()
-        self._core.services.wait_ready(checked_timeout(timeout_s))
+        self._core.services.wait_ready(checked_timeout(timeout_s), servers)
 
     @overload
     def embed(
@@ -259,26 +262,17 @@ class Client:
         except ClientError as exc:
             raise run.ended_by(exc) from exc.__cause__
 
-    @property
-    def fingerprint(self) -> str:
-        """Names the embedding space: vectors of one fingerprint may be compared, those of two may not.
+    def describe(self) -> ModelInfo:
+        """What a server tells of the model: its outputs, its fingerprint, its limits, and what it was exported from.
 
-        Read from the server each time: another export may be served under the same name by now.
+        It is read each time: another export may be served under the same name by now. Outputs that are not loaded are
+        left out.
 
         Raises:
-            ContractMismatch: the model has none, or not the expected one.
+            ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
             TransportError, ServerError: as `embed`.
         """
-        return self._core.services.fingerprint()
-
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """What the export wrote into the model's configuration: `model`, `pooling`, `precision`, `fingerprint`, ...
-
-        Raises:
-            As `fingerprint`.
-        """
-        return self._core.services.parameters()
+        return self._core.services.describe()
 
     def stats(self) -> Stats:
         """What this client has done so far."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Literal, get_args
 
 from vitriton._call.balance import Balancer, Server
 from vitriton._call.lifetime import Lifetime
@@ -12,8 +14,9 @@ from vitriton._call.plan import Service
 from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
 from vitriton._call.settings import Settings
 from vitriton._deadline import Deadline
-from vitriton._errors import ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
+from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
 from vitriton._names import OUTPUT, encoder_name
+from vitriton._served.catalogue import read_index, read_model
 from vitriton._served.contract import (
     Contract,
     ensemble_name,
@@ -21,12 +24,16 @@ from vitriton._served.contract import (
     read_contract,
 )
 from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
+from vitriton._served.model import ModelInfo
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, ModelStatus
 
 _LOG = logging.getLogger("vitriton")
 
+WaitFor = Literal["all", "any"]
+
 _POLL_S = 0.1  # between two looks at a server that is starting
+_FIRST_LOOK_S = 1.0  # for each server, where one that is ready is looked for
 
 
 class Services:
@@ -131,33 +138,34 @@ class Services:
         for server in self._balancer.servers:
             server.contracts.clear()
 
-    def fingerprint(self) -> str:
-        """See `Client.fingerprint`."""
+    def describe(self) -> ModelInfo:
+        """See `Client.describe`."""
         self._lifetime.check_usable()
         self.forget()
-        contract = self.any_service(Deadline.after(self._settings.timeout_s)).contract
-        if not contract.fingerprint:
-            raise ContractMismatch(
-                f"the configuration of model {contract.model} on the server at {self._balancer.address} has no "
-                "fingerprint; export it with `vitriton export`",
-                address=self._balancer.address,
-                model=contract.model,
-            )
-        return contract.fingerprint
+        deadline = Deadline.after(self._settings.timeout_s)
+        self.any_service(deadline)  # waits for a server that answers, and holds it to what is expected of it
+        servers = self._balancer.servers
+        server = next((server for server in servers if server.contracts), servers[0])
+        try:
+            info = read_model(server.transport, self._settings.model, deadline)
+        except CallError as exc:
+            raise to_error(exc, self._call(server, True, deadline, 1)) from exc
+        if not info.outputs:  # it was unloaded just now
+            raise self._not_served(server, True, self._index(server, deadline), known=True)
+        return replace(info, addresses=tuple(server.address for server in servers))
 
-    def parameters(self) -> Mapping[str, str]:
-        """See `Client.parameters`."""
-        self._lifetime.check_usable()
-        return dict(self.any_service(Deadline.after(self._settings.timeout_s)).contract.parameters)
-
-    def wait_ready(self, timeout_s: float | None) -> None:
+    def wait_ready(self, timeout_s: float | None, servers: WaitFor) -> None:
         """See `Client.wait_ready`."""
+        if servers not in get_args(WaitFor):
+            raise ValueError(f"servers is {servers!r}; it must be 'all' or 'any'")
         deadline = Deadline.after(timeout_s)
         self.forget()
         problem: ClientError | None = None
+        look_s = _FIRST_LOOK_S
         while True:
             self._lifetime.check_usable()
-            latest = self._look(deadline)
+            latest = self._look_at_all(deadline) if servers == "all" else self._look_for_any(deadline, look_s)
+            look_s *= 2  # a server that is slow to answer is given more time
             if latest is None:
                 return
             # the last look has hardly any time, and so less to tell than the one before it
@@ -228,13 +236,36 @@ class Services:
             raise after_attempts(error, attempts, deadline) from failed
         return error
 
-    def _look(self, deadline: Deadline) -> ClientError | None:
+    def _look_at_all(self, deadline: Deadline) -> ClientError | None:
         """What still stands between the caller and a model that is ready on all servers."""
         for server in self._balancer.servers:
             problem = self._look_at(server, deadline)
             if problem is not None:
                 return problem
         return None
+
+    def _look_for_any(self, deadline: Deadline, look_s: float) -> ClientError | None:
+        """What stands between the caller and a model that is ready on one server; raises what all of them refuse.
+
+        Args:
+            deadline: the end of the wait.
+            look_s: the time for each server, so that a silent one does not hide the others, in seconds.
+        """
+        problems, refusals = [], []
+        for server in self._balancer.servers:
+            try:
+                problem = self._look_at(server, Deadline.after(deadline.bounded_s(look_s)))
+            except ClientClosed:
+                raise
+            except ClientError as exc:
+                refusals.append(exc)
+                continue
+            if problem is None:
+                return None
+            problems.append(problem)
+        if not problems:
+            raise refusals[0]
+        return problems[0]
 
     def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
         transport = server.transport
@@ -262,10 +293,8 @@ class Services:
     def _index(self, server: Server, deadline: Deadline) -> Sequence[ModelStatus] | None:
         """What the server has; None where it does not tell (a restricted server)."""
         try:
-            return server.transport.repository_index(deadline.remaining_s())
+            return read_index(server.transport, deadline)
         except CallError as exc:
-            if classify(exc.code, exc.message) is Failure.RESTRICTED:
-                return None
             raise to_error(exc, self._call(server, True, deadline, 1)) from exc
 
     def _not_served(

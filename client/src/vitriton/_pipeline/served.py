@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch
+from vitriton._deadline import Deadline
+from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch, Unavailable
 from vitriton._options import Options
+from vitriton._served.catalogue import first_catalogue
+from vitriton._served.model import ModelInfo
+from vitriton._wire.connect import connect
 
 if TYPE_CHECKING:
     from vitriton._client import Client
     from vitriton._wire.transport import Transport
 
-# Asked for to hear which models there are: no export has this name, as their names begin with a letter or a digit.
-_NO_MODEL = "-"
 _MAX_LISTED = 20
+_POLL_S = 0.1  # between two questions to a server that is starting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """A served model, as far as its server tells. Its weights and its configuration stay there.
-
-    Attributes:
-        name: that it was exported under, as `Client(model=...)` takes it.
-        address: of its server.
-        parameters: what the export wrote into its configuration.
-    """
-
-    name: str
-    address: str
-    parameters: Mapping[str, str] = dataclasses.field(repr=False, hash=False)
+class ServedModel(ModelInfo):
+    """A served model, in the place of transformers' own. Its weights and its configuration are on the server."""
 
     @property
     def name_or_path(self) -> str | None:
         """The hub id that it was exported from, or the name of the folder; None where the server does not tell."""
-        return self.parameters.get("model")
+        return self.source
 
     @property
-    def revision(self) -> str | None:
-        """The commit on the hub; None for a folder."""
-        return self.parameters.get("revision")
-
-    @property
-    def precision(self) -> str | None:
-        """What the encoder computes in: fp32, fp16, ..."""
-        return self.parameters.get("precision")
-
-    @property
-    def pooling(self) -> str | None:
-        """How its embedding is made: pooler, cls or mean."""
-        return self.parameters.get("pooling")
-
-    @property
-    def l2_normalize(self) -> bool:
-        """Whether its embedding has length 1."""
-        return self.parameters.get("l2_normalize") == "true"
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Names its embedding space."""
-        return self.parameters.get("fingerprint")
+    def address(self) -> str:
+        """The addresses of its servers, for messages."""
+        return ", ".join(self.addresses)
 
     if not TYPE_CHECKING:  # a type checker is to go on telling what is missing
 
@@ -70,8 +45,8 @@ class ServedModel:
                 raise AttributeError(name)
             raise AttributeError(
                 f"{type(self).__name__} has no {name!r}: it describes a model on a server, where the weights and the "
-                "configuration are. It has name, address, name_or_path, revision, precision, pooling, l2_normalize, "
-                "fingerprint and parameters; transformers.AutoConfig reads the configuration of name_or_path"
+                "configuration are. It has what vitriton.ModelInfo has, and name_or_path, whose configuration "
+                "transformers.AutoConfig reads"
             )
 
     def __str__(self) -> str:
@@ -123,6 +98,43 @@ class Access:
             arguments["transport"] = _Lent(self._transport)
         return Client(self._url, model=model, **arguments)
 
+    def models(self, default: str) -> tuple[bool, list[ModelInfo]]:
+        """The exports that are loaded; waits for a server that answers.
+
+        Args:
+            default: the export that is looked for where the server does not list what it has.
+
+        Returns:
+            Whether the server lists what it has, and the exports.
+        """
+        deadline = Deadline.after(self._options.get("timeout_s", 60.0))
+        with self._lent() as transports:
+            while True:
+                try:
+                    catalogue = first_catalogue(transports, deadline.remaining_s())
+                    break
+                except Unavailable:
+                    if deadline.expired:
+                        raise
+                time.sleep(deadline.bounded_s(_POLL_S))
+            if not catalogue.listed:
+                with contextlib.suppress(ModelNotFound, ModelNotReady, ContractMismatch):
+                    catalogue = first_catalogue(transports, deadline.remaining_s(), [default])
+        return catalogue.listed, [model for model in catalogue.models if any(each.ready for each in model.outputs)]
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[list[Transport]]:
+        if self._transport is not None:
+            yield [self._transport]
+            return
+        how = {name: self._options[name] for name in ("tls", "token", "headers", "options") if name in self._options}
+        transports = connect(self._url, **how)
+        try:
+            yield transports
+        finally:
+            for transport in transports:
+                transport.close()
+
     def close(self) -> None:
         """Closes the transport, if one was given. May be called again."""
         if self._transport is not None:
@@ -155,72 +167,54 @@ def find(model: str, access: Access) -> ServedModel:
         PipelineMismatch: it has several exports of this hub id.
         VitritonError: the server does not answer; as `Client.embed`.
     """
-    if "/" in model:  # never the name of an export
-        available, cause = _available(access), None
-    else:
+    cause = None
+    if "/" not in model:  # else never the name of an export
         try:
             return _read(model, access)
         except ModelNotFound as exc:
             if not exc.available or model in exc.available:
                 raise
-            available, cause = exc.available, exc
+            cause = exc
     # A server that does not list its models may still have this one, under the name that exports have by default.
-    names = available or (model.rsplit("/", 1)[-1],)
-    known = [served for name in names if (served := _read_if_ready(name, access)) is not None]
-    found = [served for served in known if served.name_or_path == model]
+    listed, known = access.models(model.rsplit("/", 1)[-1])
+    found = [served for served in known if served.source == model]
     if len(found) > 1:
-        listed = _listed([f"{served.name} ({_kind(served)})" for served in found])
+        names = _listed([f"{served.name} ({_kind(served)})" for served in found])
         raise PipelineMismatch(
-            f"model is {model!r}, and the server at {access.address} has {len(found)} exports of it: {listed}; give "
+            f"model is {model!r}, and the server at {access.address} has {len(found)} exports of it: {names}; give "
             "the name of one of them as model",
             address=access.address,
             model=model,
         )
     if not found:
-        raise _unknown(model, access, known, available) from cause
-    return found[0]
+        raise _unknown(model, access, known, listed) from cause
+    return _read(found[0].name, access)
 
 
-def _read(name: str, access: Access, **bounds: Any) -> ServedModel:
-    with access.client(name, **bounds) as client:
-        return ServedModel(name=name, address=access.address, parameters=client.parameters)
+def _read(name: str, access: Access) -> ServedModel:
+    with access.client(name) as client:
+        return ServedModel(**vars(client.describe()))
 
 
-def _read_if_ready(name: str, access: Access) -> ServedModel | None:
-    try:
-        return _read(name, access, max_attempts=1)  # one that loads, or that failed to load, is not waited for
-    except (ModelNotFound, ModelNotReady, ContractMismatch):
-        return None
-
-
-def _available(access: Access) -> tuple[str, ...]:
-    """The names of all exports; empty where the server does not tell."""
-    try:
-        _read(_NO_MODEL, access)
-    except ModelNotFound as exc:
-        return exc.available
-    return ()
-
-
-def _unknown(model: str, access: Access, known: Sequence[ServedModel], available: tuple[str, ...]) -> ModelNotFound:
-    if available:
+def _unknown(model: str, access: Access, known: Sequence[ModelInfo], listed: bool) -> ModelNotFound:
+    if listed:
         has = f"it has: {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
     else:
         has = "it does not list what it has; give the name that the model was exported under"
     path = "; a path means nothing to a server: give the name of the export" if model[:1] in "./~" else ""
     return ModelNotFound(
         f"the server at {access.address} has no model {model}, and none that was exported from {model}: {has}{path}",
-        available=available,
+        available=tuple(served.name for served in known),
         address=access.address,
         model=model,
     )
 
 
-def _with_source(served: ServedModel) -> str:
-    return f"{served.name} (of {served.name_or_path})" if served.name_or_path else served.name
+def _with_source(served: ModelInfo) -> str:
+    return f"{served.name} (of {served.source})" if served.source else served.name
 
 
-def _kind(served: ServedModel) -> str:
+def _kind(served: ModelInfo) -> str:
     length = ", length 1" if served.l2_normalize else ""
     return f"{served.precision}, {served.pooling}{length}"
 

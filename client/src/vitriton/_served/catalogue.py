@@ -129,6 +129,16 @@ def first_catalogue(transports: Sequence[Transport], timeout_s: float | None, as
     return read_catalogue(transports[-1], timeout_s, asked)
 
 
+def read_model(transport: Transport, name: str, deadline: Deadline) -> ModelInfo:
+    """What is loaded of a model, by its configuration alone; no outputs where nothing is.
+
+    Raises:
+        CallError: the server does not answer.
+        ContractMismatch: the model was not made by `vitriton export`.
+    """
+    return _model(transport, name, None, deadline, asked=True)
+
+
 def read_index(transport: Transport, deadline: Deadline) -> Sequence[ModelStatus] | None:
     """The state of all models that a server has; None where it does not tell.
 
@@ -178,13 +188,11 @@ def _model(
 
 
 def _config(transport: Transport, model: str, deadline: Deadline) -> ModelConfig | None:
-    """None for a model that is not loaded."""
-    if not transport.is_model_ready(model, deadline.remaining_s()):
-        return None
+    """None for a model that is not loaded: Triton shows the configuration of those that are ready."""
     try:
         return transport.model_config(model, deadline.remaining_s())
     except CallError as exc:
-        if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):  # unloaded just now
+        if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
             return None
         raise
 

@@ -96,7 +96,7 @@ class Embedding:
         if not self._waiting:
             return
         # Before the commit: if the server has another model now, what came last may be of either.
-        if client.fingerprint != self._job.fingerprint:
+        if client.describe().fingerprint != self._job.fingerprint:
             raise ContractMismatch(
                 f"the server has another export of {self._job.model} than the run began with, and vectors of the two "
                 "must not be mixed",

@@ -181,9 +181,12 @@ def _job(client: Client, model: str, pool: bool, inputs: Inputs) -> Job:
     shape = client.embed([], pool=pool).shape[1:]
     if 0 in shape:
         raise CommandFailed(f"the outputs of model {model} have no fixed shape, so they do not fit in one file")
+    fingerprint = client.describe().fingerprint
+    if fingerprint is None:
+        raise CommandFailed(f"the configuration of model {model} has no fingerprint; export it with `vitriton export`")
     return Job(
         model=model,
-        fingerprint=client.fingerprint,
+        fingerprint=fingerprint,
         pool=pool,
         shape=shape,
         images=len(inputs.sources),
