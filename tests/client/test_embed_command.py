@@ -64,6 +64,13 @@ def test_parquet(embed, photos, embeddings, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "out.parquet"}
 
 
+def test_a_model_without_a_fingerprint(embed, photos):
+    """Vectors that nobody could tell from another space's are not written."""
+    result = embed("photos", "-o", "out.npy", model="wide")
+    assert result.exit_code == 1
+    assert "has no fingerprint; export it with `vitriton export`" in result.stderr
+
+
 def test_npy(embed, photos, embeddings, tmp_path):
     """An array file has its rows' sources beside it."""
     assert embed("photos", "-o", "out.npy").exit_code == 0

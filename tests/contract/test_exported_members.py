@@ -5,6 +5,8 @@ import inspect
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("torch")  # `vitriton_export.export_model` brings it
+
 PUBLIC = {
     "vitriton": {
         "vitriton._async_client": "AsyncClient",
