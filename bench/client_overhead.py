@@ -28,7 +28,7 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 from vitriton import AsyncClient, Client
 from vitriton._wire.channel import CHANNEL_OPTIONS
-from vitriton_bench._median import confidence
+from vitriton_bench.report.median import confidence
 from vitriton_server import TritonServer
 
 T = TypeVar("T")

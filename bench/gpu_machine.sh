@@ -46,7 +46,7 @@ pip install --quiet -c "$constraints" "$onnxruntime"
 PIP_FIND_LINKS=$wheels/perf_analyzer .venv/bin/python - <<'PYTHON'
 import onnxruntime
 import torch
-from vitriton_bench._perf_analyzer import cache_folder, from_wheel
+from vitriton_bench._perf_analyzer.program import cache_folder, from_wheel
 
 print("perf_analyzer", from_wheel(cache_folder(), print).version)
 print("torch", torch.__version__, torch.cuda.get_device_name(0) if torch.cuda.is_available() else "sees no GPU")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vitriton import Client
-from vitriton_bench._median import confidence
+from vitriton_bench.report.median import confidence
 from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 

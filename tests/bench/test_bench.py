@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_bench import _perf_analyzer
 from vitriton_bench._document import FORMAT
+from vitriton_bench._perf_analyzer import program as _perf_analyzer
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"

@@ -5,8 +5,8 @@ import threading
 import time
 
 import pytest
-from vitriton_bench._load import Sample, drive, repeat, whole_waves
-from vitriton_bench._rounds import run
+from vitriton_bench.report.rounds.rounds import run
+from vitriton_bench.report.rounds.speed import Sample, drive, repeat, whole_waves
 
 SAMPLE = Sample(images_per_s=1.0, p50_ms=1.0, p99_ms=1.0, calls=1)
 

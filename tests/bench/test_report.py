@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, Resize, is_scaled
 from vitriton_bench import _machine
-from vitriton_bench._exports import made_with
-from vitriton_bench._large import Large
-from vitriton_bench._litserve import LitServe
-from vitriton_bench._markdown import page
-from vitriton_bench._plan import Plan
-from vitriton_bench._plots import TITLES
-from vitriton_bench._reference import load, pooled, worst_cosine
-from vitriton_bench._report import Report
+from vitriton_bench.report.exports.exports import made_with
+from vitriton_bench.report.pages.markdown import page
+from vitriton_bench.report.pages.plots import TITLES
+from vitriton_bench.report.phases.large import Large
+from vitriton_bench.report.plan import Plan
+from vitriton_bench.report.run import Report
+from vitriton_bench.report.sides.litserve import LitServe
+from vitriton_bench.report.sides.reference import load, pooled, worst_cosine
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -44,7 +44,8 @@ def test_the_page_is_made_of_the_committed_run():
 def test_it_is_imported_without_the_heavy_libraries():
     """`vitriton bench --help` and a sweep need neither torch nor transformers nor matplotlib nor LitServe."""
     program = (
-        "import sys, vitriton_bench.cli, vitriton_bench._sweep, vitriton_bench._markdown, vitriton_bench._terminal\n"
+        "import sys, vitriton_bench.cli, vitriton_bench._sweep.sweep, vitriton_bench._tables.terminal\n"
+        "import vitriton_bench.report.pages.markdown\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'litserve', 'onnxruntime', 'onnx'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )

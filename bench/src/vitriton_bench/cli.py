@@ -127,12 +127,12 @@ def _report(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     from vitriton_bench._errors import BenchError
-    from vitriton_bench._plan import Plan
-    from vitriton_bench._plan import quick as quick_plan
+    from vitriton_bench.report.plan import Plan
+    from vitriton_bench.report.plan import quick as quick_plan
 
     _quiet()
     try:
-        from vitriton_bench._report import Report
+        from vitriton_bench.report.run import Report
     except ImportError as exc:
         raise BenchError(f"the report needs {exc.name}; `pip install 'vitriton-bench[report]'`") from exc
     if minutes is not None:
@@ -159,8 +159,8 @@ def _sweep(
 ) -> dict[str, Any]:
     from vitriton._names import Kind
 
-    from vitriton_bench import _sweep as sweeps
-    from vitriton_bench._point import Protocol, SharedMemory, grid
+    from vitriton_bench._load.point import Protocol, SharedMemory, grid
+    from vitriton_bench._sweep import sweep as sweeps
 
     addresses = _addresses(urls)
     kinds, protocols, batches, callers, shared = lists
@@ -293,13 +293,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -> None:
     from vitriton_bench._document import write_text
-    from vitriton_bench._markdown import page
-    from vitriton_bench._terminal import show
+    from vitriton_bench._tables.terminal import show
+    from vitriton_bench.report.pages.markdown import page
 
     show(document)
     pictures: dict[str, str] = {}
     if plots is not None:
-        from vitriton_bench._plots import TITLES, draw
+        from vitriton_bench.report.pages.plots import TITLES, draw
 
         base = markdown.parent if markdown is not None else plots
         pictures = {TITLES[path.name]: os.path.relpath(path, base) for path in draw(document, plots)}

@@ -8,7 +8,7 @@ from typing import Any
 from rich import table as rich_table
 from rich.console import Console
 
-from vitriton_bench._tables import left_out, machine, photos, tables
+from vitriton_bench.report.pages.tables import left_out, machine, photos, tables
 
 _WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal wraps it better than a table can
 

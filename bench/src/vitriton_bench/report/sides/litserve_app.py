@@ -1,7 +1,8 @@
 """The peer: a LitServe server around a transformers model, as somebody would write it who knows LitServe well.
 
-Run as a program: `python -m vitriton_bench._litserve_app MODEL DTYPE POOLING PORT BATCH`. It takes an encoded image
-as the body of a request and answers with the embedding as float32, so that no time goes into base64 or JSON.
+Run as a program: `python -m vitriton_bench.report.sides.litserve_app MODEL DTYPE POOLING PORT BATCH`. It takes an
+encoded image as the body of a request and answers with the embedding as float32, so that no time goes into base64
+or JSON.
 """
 
 # No `from __future__ import annotations`: LitServe hands the annotations of its methods on to FastAPI, as objects.
@@ -17,7 +18,7 @@ from fastapi import Body, Response
 from PIL import Image
 from vitriton_server import usable_cores
 
-from vitriton_bench._reference import load, pooled
+from vitriton_bench.report.sides.reference import load, pooled
 
 BATCH_TIMEOUT_S = 0.01  # long enough for callers that were answered together to come back together
 REQUEST_TIMEOUT_S = 600

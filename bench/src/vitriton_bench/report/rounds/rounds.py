@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from vitriton_bench._document import significant
-from vitriton_bench._load import Sample
+from vitriton_bench.report.rounds.speed import Sample
 
 Measurement = Callable[[], Sample]
 Round = dict[str, dict[str, float]]

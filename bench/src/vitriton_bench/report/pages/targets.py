@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton_bench import _names as names
+from vitriton_bench.report import names
 
 Document = Mapping[str, Any]
 Ratios = Callable[[Document], list[float]]

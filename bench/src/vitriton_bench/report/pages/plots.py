@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitriton_bench import _names as names
 from vitriton_bench._errors import BenchError
-from vitriton_bench._point import SPLIT
+from vitriton_bench._load.point import SPLIT
+from vitriton_bench.report import names
 
 Document = Mapping[str, Any]
 TITLES = {"throughput.svg": "Throughput against p99 latency", "stages.svg": "Where the time of a request goes"}

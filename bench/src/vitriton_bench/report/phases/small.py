@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitriton_bench._checkpoint import random_vit
-from vitriton_bench._contenders import Bare, best_of
-from vitriton_bench._exports import Exports, export_one
-from vitriton_bench._fleet import Served, served
-from vitriton_bench._perf_analyzer import PerfAnalyzer
-from vitriton_bench._plan import Plan
-from vitriton_bench._point import Point, measure
+from vitriton_bench._load.point import Point, measure
+from vitriton_bench._perf_analyzer.program import PerfAnalyzer
+from vitriton_bench.report.exports.checkpoint import random_vit
+from vitriton_bench.report.exports.exports import Exports, export_one
+from vitriton_bench.report.plan import Plan
+from vitriton_bench.report.sides.contenders import Bare, best_of
+from vitriton_bench.report.sides.triton import Served, served
 
 _BATCHES = (1, 4, 8, 16)
 _CALLERS = 16

@@ -12,11 +12,12 @@ from typing import Any
 
 from vitriton._names import Kind
 
-from vitriton_bench import _document, _exports, _machine
-from vitriton_bench import _perf_analyzer as perf
+from vitriton_bench import _document, _machine
 from vitriton_bench._errors import BenchError
+from vitriton_bench._load.point import Point, Protocol, Target, long_enough, measure
 from vitriton_bench._payload import find_images, write_payload
-from vitriton_bench._point import Point, Protocol, Target, long_enough, measure
+from vitriton_bench._perf_analyzer import program as perf
+from vitriton_bench.report.exports import exports as _exports
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def _add(
 def _target(sweep: Sweep, payload: Path, scratch: Path, say: Callable[[str], None]) -> Iterator[Target]:
     from vitriton_server import TritonServer, WatchPolicy
 
-    from vitriton_bench._fleet import target, view
+    from vitriton_bench.report.sides.triton import target, view
 
     kinds: list[Kind] = list(dict.fromkeys(point.kind for point in sweep.points))
     if sweep.addresses:

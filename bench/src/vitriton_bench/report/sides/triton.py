@@ -14,11 +14,11 @@ from vitriton._names import Kind, model_names
 from vitriton_server import TritonServer, WatchPolicy
 
 from vitriton_bench._errors import BenchError
-from vitriton_bench._litserve import LitServe
-from vitriton_bench._load import Sample, drive
+from vitriton_bench._load.point import Target
 from vitriton_bench._machine import resident_bytes
-from vitriton_bench._point import Target
-from vitriton_bench._statistics import Source
+from vitriton_bench._statistics.statistics import Source
+from vitriton_bench.report.rounds.speed import Sample, drive
+from vitriton_bench.report.sides.litserve import LitServe
 
 _CALL_S = 600.0
 _ELEMENT_BYTES = {"TYPE_FP16": 2, "TYPE_FP32": 4}

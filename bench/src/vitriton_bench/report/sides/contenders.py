@@ -17,9 +17,9 @@ from transformers import pipeline
 from vitriton._names import step_names
 from vitriton.preprocessing import PreprocessSpec, preprocess
 
-from vitriton_bench._limits import onnx_session
-from vitriton_bench._load import Sample, repeat
-from vitriton_bench._reference import load
+from vitriton_bench.report.machine.limits import onnx_session
+from vitriton_bench.report.rounds.speed import Sample, repeat
+from vitriton_bench.report.sides.reference import load
 
 Embeddings = npt.NDArray[Any]
 

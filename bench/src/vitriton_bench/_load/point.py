@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from vitriton._names import Kind
 
-from vitriton_bench import _names as names
 from vitriton_bench._errors import BenchError
-from vitriton_bench._perf_analyzer import PerfAnalyzer
-from vitriton_bench._statistics import Source, Split, bottleneck, split
+from vitriton_bench._perf_analyzer.program import PerfAnalyzer
+from vitriton_bench._statistics.statistics import Source, Split, bottleneck, split
+from vitriton_bench.report import names
 
 Protocol = Literal["grpc", "http"]
 SharedMemory = Literal["none", "system"]

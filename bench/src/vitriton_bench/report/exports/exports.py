@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image
 from vitriton._names import ensemble_name
 
-from vitriton_bench._checkpoint import random_vit
 from vitriton_bench._errors import BenchError
-from vitriton_bench._plan import Plan
+from vitriton_bench.report.exports.checkpoint import random_vit
+from vitriton_bench.report.plan import Plan
 
 PEER_BATCH = 16  # most images in a batch of LitServe's: bench/litserve_batches.py
 _LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vitriton_bench._tables import Table, left_out, machine, photos, tables
+from vitriton_bench.report.pages.tables import Table, left_out, machine, photos, tables
 
 _HOW = """\
 Everything that is compared takes its turn in each round, the two sides of a ratio one after the other, every second

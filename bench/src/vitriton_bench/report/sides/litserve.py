@@ -40,7 +40,7 @@ class LitServe:
     def __init__(self, model: str, dtype: str, pooling: str, batch: int) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
-        self._command = [sys.executable, "-m", "vitriton_bench._litserve_app"]
+        self._command = [sys.executable, "-m", "vitriton_bench.report.sides.litserve_app"]
         self._command += [model, dtype, pooling, str(self._port), str(batch)]
         self._idle: list[http.client.HTTPConnection] = []
 

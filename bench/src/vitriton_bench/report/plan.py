@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitriton_bench import _names as names
-from vitriton_bench._checkpoint import Size
-from vitriton_bench._point import Arrivals
+from vitriton_bench._load.point import Arrivals
+from vitriton_bench.report import names
+from vitriton_bench.report.exports.checkpoint import Size
 
 
 @dataclass(frozen=True, kw_only=True)

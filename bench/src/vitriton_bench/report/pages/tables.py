@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton_bench import _names as names
-from vitriton_bench._point import SPLIT
-from vitriton_bench._targets import Verdict, verdicts
+from vitriton_bench._load.point import SPLIT
+from vitriton_bench.report import names
+from vitriton_bench.report.pages.targets import Verdict, verdicts
 
 Document = Mapping[str, Any]
 

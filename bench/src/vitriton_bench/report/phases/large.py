@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 from vitriton.preprocessing import PreprocessSpec, ScaledDecoding, preprocess
 
-from vitriton_bench._reference import worst_cosine
+from vitriton_bench.report.sides.reference import worst_cosine
 
 SIZE = (4000, 3000)
 _PHOTOS = 3

@@ -18,20 +18,23 @@ import numpy as np
 import torch
 from vitriton_server import usable_cores
 
-from vitriton_bench import _document, _exports, _limits, _machine, _rounds
-from vitriton_bench import _names as names
-from vitriton_bench import _perf_analyzer as perf
-from vitriton_bench._clock import Clock
-from vitriton_bench._contenders import Bare, Pipeline, best_of
+from vitriton_bench import _document, _machine
 from vitriton_bench._errors import BenchError
-from vitriton_bench._fleet import Peer, Served, served
-from vitriton_bench._large import SIZE, Large
-from vitriton_bench._litserve import LitServe
+from vitriton_bench._load.point import Point, at_rate, long_enough, measure, preprocessing_alone
 from vitriton_bench._payload import find_images, write_payload
-from vitriton_bench._plan import Plan
-from vitriton_bench._point import Point, at_rate, long_enough, measure, preprocessing_alone
-from vitriton_bench._reference import flop, worst_cosine
-from vitriton_bench._rounds import Measurement
+from vitriton_bench._perf_analyzer import program as perf
+from vitriton_bench.report import names
+from vitriton_bench.report.clock import Clock
+from vitriton_bench.report.exports import exports as _exports
+from vitriton_bench.report.machine import limits as _limits
+from vitriton_bench.report.phases.large import SIZE, Large
+from vitriton_bench.report.plan import Plan
+from vitriton_bench.report.rounds import rounds as _rounds
+from vitriton_bench.report.rounds.rounds import Measurement
+from vitriton_bench.report.sides.contenders import Bare, Pipeline, best_of
+from vitriton_bench.report.sides.litserve import LitServe
+from vitriton_bench.report.sides.reference import flop, worst_cosine
+from vitriton_bench.report.sides.triton import Peer, Served, served
 
 _STEADY_LOAD = 0.7
 _LARGE_ROUNDS = 15
@@ -357,7 +360,7 @@ class Report:
 
     def _small(self) -> None:
         """A model that is so fast that everything around it shows."""
-        from vitriton_bench._small import measure_small
+        from vitriton_bench.report.phases.small import measure_small
 
         self._clock.say("a ViT-Tiny, where the way through the server shows")
         with measure_small(self._plan, self._exports, self._images, self._scratch, self._cores, gpu=self._gpu) as small:

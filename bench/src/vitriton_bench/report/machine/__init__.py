@@ -1,0 +1,1 @@
+"""What the machine allows, and what memory a server takes."""
