@@ -16,13 +16,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from report.exports.checkpoint import random_vit
+from report.exports.exports import PEER_BATCH
+from report.median import confidence
+from report.rounds.speed import Sample
+from report.sides.litserve import LitServe, Peer
 from vitriton_bench._payload import find_images
-from vitriton_bench.report.exports.checkpoint import random_vit
-from vitriton_bench.report.exports.exports import PEER_BATCH
-from vitriton_bench.report.median import confidence
-from vitriton_bench.report.rounds.speed import Sample
-from vitriton_bench.report.sides.litserve import LitServe
-from vitriton_bench.report.sides.triton import Peer
 
 _SECONDS = 2.0  # and longer, until each caller had two answers
 

@@ -1,7 +1,8 @@
 """Triton's statistics: what they say of a request, and of what holds it up."""
 
 import pytest
-from vitriton_bench._statistics.statistics import Counters, Split, Steps, bottleneck, parse, split
+from vitriton_bench._statistics.counters import Counters, parse
+from vitriton_bench._statistics.split import Split, Steps, bottleneck, split
 
 MS = 10**6  # in ns
 STEPS = Steps(ensemble="e", preprocess="p", encoder="n", instances={"p": 1, "n": 1})

@@ -4,10 +4,10 @@ import statistics
 from random import Random
 
 import pytest
-from vitriton_bench.report import names
-from vitriton_bench.report.median import confidence
-from vitriton_bench.report.pages.tables import limit_images_per_s, tables
-from vitriton_bench.report.pages.targets import Target, judge, verdicts
+from report import names
+from report.median import confidence
+from report.pages.tables import limit_images_per_s, tables
+from report.pages.targets import Target, judge, verdicts
 
 
 def speed(images_per_s, p50_ms=1.0, p99_ms=2.0):

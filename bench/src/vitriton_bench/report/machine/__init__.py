@@ -1,1 +1,0 @@
-"""What the machine allows, and what memory a server takes."""
