@@ -30,20 +30,7 @@ def matrix_products(seconds: float, cores: int, gpu: bool) -> dict[str, float]:
         gpu: measure the GPU instead.
     """
     torch.set_num_threads(cores)
-    if gpu:
-        products: dict[str, Product] = {
-            "fp32": lambda *shape: _torch_product(torch.float32, "cuda", *shape),
-            "bf16": lambda *shape: _torch_product(torch.bfloat16, "cuda", *shape),
-            "fp16": lambda *shape: _torch_product(torch.float16, "cuda", *shape),
-            "int8": _cuda_int8_product,
-        }
-    else:
-        products = {
-            "fp32": lambda *shape: _torch_product(torch.float32, "cpu", *shape),
-            "bf16": lambda *shape: _torch_product(torch.bfloat16, "cpu", *shape),
-            "int8": lambda *shape: _onnx_int8_product(cores, *shape),
-        }
-    shapes = _GPU_SHAPES if gpu else _SHAPES
+    products, shapes = _products(cores, gpu), _GPU_SHAPES if gpu else _SHAPES
     each = seconds / len(products) / len(shapes)
     return {
         name: max(2.0 * m * k * n / _fastest(product(m, k, n), each) for m, k, n in shapes)
@@ -101,6 +88,18 @@ def _synchronised(value: torch.Tensor) -> torch.Tensor:
     if value.is_cuda:
         torch.cuda.synchronize()
     return value
+
+
+def _products(cores: int, gpu: bool) -> dict[str, Product]:
+    device = "cuda" if gpu else "cpu"
+    products: dict[str, Product] = {
+        "fp32": lambda *shape: _torch_product(torch.float32, device, *shape),
+        "bf16": lambda *shape: _torch_product(torch.bfloat16, device, *shape),
+    }
+    if not gpu:
+        return {**products, "int8": lambda *shape: _onnx_int8_product(cores, *shape)}
+    products["fp16"] = lambda *shape: _torch_product(torch.float16, device, *shape)
+    return {**products, "int8": _cuda_int8_product}
 
 
 def _torch_product(dtype: torch.dtype, device: str, m: int, k: int, n: int) -> Callable[[], object]:

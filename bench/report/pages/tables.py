@@ -32,7 +32,7 @@ def _targets(document: Document) -> Table:
     found = verdicts(document) if "rounds" in document else []
     met = sum(verdict.met is True for verdict in found)
     notes = [f"{met} of {len(found)} targets are met in this run."]
-    notes += sorted({f"{verdict.what}: {verdict.note}." for verdict in found if verdict.note})
+    notes += sorted({f"{verdict.target.what}: {verdict.target.note}." for verdict in found if verdict.target.note})
     return Table(
         title="Targets",
         columns=("ratio", "target", "median", "lowest to highest", "rounds", "met"),
@@ -42,11 +42,12 @@ def _targets(document: Document) -> Table:
 
 
 def _target_row(verdict: Verdict) -> list[str]:
-    target = f"{'≥' if verdict.at_least else '≤'} {verdict.bound:g}"
-    if verdict.median is None or verdict.low is None or verdict.high is None:
-        return [verdict.what, target, "not measured", "", "0", "?"]
-    spread = f"{verdict.low:.2f} to {verdict.high:.2f}"
-    return [verdict.what, target, f"{verdict.median:.2f}", spread, str(verdict.count), "yes" if verdict.met else "no"]
+    target, ratios = verdict.target, verdict.ratios
+    wanted = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
+    if verdict.median is None:
+        return [target.what, wanted, "not measured", "", "0", "?"]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return [target.what, wanted, f"{verdict.median:.2f}", spread, str(len(ratios)), "yes" if verdict.met else "no"]
 
 
 def _contenders(document: Document) -> Table:

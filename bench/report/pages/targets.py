@@ -39,74 +39,65 @@ class Verdict:
     """How a target came out.
 
     Attributes:
-        what: see Target.
-        bound: see Target.
-        at_least: see Target.
-        median: of the ratios; None where it was not measured.
-        low: the lowest.
-        high: the highest.
-        count: how many.
-        met: whether the median reaches the bound; None where it was not measured.
-        note: see Target.
+        target: the target.
+        ratios: a ratio for each round in which both sides were measured.
     """
 
-    what: str
-    bound: float
-    at_least: bool
-    median: float | None
-    low: float | None
-    high: float | None
-    count: int
-    met: bool | None
-    note: str
+    target: Target
+    ratios: Sequence[float]
+
+    @property
+    def median(self) -> float | None:
+        """The ratio that counts; None where it was not measured."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the bound; None where it was not measured."""
+        if self.median is None:
+            return None
+        bound = self.target.bound
+        return self.median >= bound if self.target.at_least else self.median <= bound
 
 
 def verdicts(document: Document) -> list[Verdict]:
     """All targets that go with the device of the run."""
-    return [judge(target, target.ratios(document)) for target in targets(document)]
-
-
-def judge(target: Target, ratios: Sequence[float]) -> Verdict:
-    """The median counts, and its spread is shown."""
-    median = statistics.median(ratios) if ratios else None
-    met = None if median is None else (median >= target.bound if target.at_least else median <= target.bound)
-    return Verdict(
-        what=target.what,
-        bound=target.bound,
-        at_least=target.at_least,
-        median=median,
-        low=min(ratios, default=None),
-        high=max(ratios, default=None),
-        count=len(ratios),
-        met=met,
-        note=target.note,
-    )
+    return [Verdict(target=target, ratios=target.ratios(document)) for target in targets(document)]
 
 
 def targets(document: Document) -> list[Target]:
     """Those of a CPU, or those of a GPU, with the settings that the run found to be best."""
     settings = document["settings"]
     fast, peer_fast = settings["fast"], settings["peer_fast"]
-    best = {precision: settings.get("callers", {}).get(precision, names.MANY) for precision in ("fp32", fast)}
-    ours_fp32, ours_fast = names.ours("fp32", best["fp32"]), names.ours(fast, best[fast])
-    peers = [names.pipeline("fp32"), names.pipeline(peer_fast)]
+    callers = settings.get("callers", {})
+    best = {precision: names.ours(precision, callers.get(precision, names.MANY)) for precision in ("fp32", fast)}
     if settings["device"] == "gpu":
-        return [
-            Target(
-                what=f"ONNX Runtime {fast} alone / {fast} matrix peak",
-                bound=0.5,
-                at_least=True,
-                ratios=lambda known: _of_peak(known, names.bare(fast, "ready pixels"), fast),
-            ),
-            _speed(f"{ours_fast} / the pipeline's best", ours_fast, peers, 3.0),
-        ]
-    loaded = {precision: names.ours(precision, names.MANY) for precision in ("fp32", fast)}
-    peer = {dtype: names.litserve(dtype, names.MANY) for dtype in ("fp32", peer_fast)}
-    alone = [names.litserve("fp32", 1), names.litserve(peer_fast, 1)]
+        return _on_a_gpu(best[fast], fast, peer_fast)
     return [
-        _speed(
-            "served / ONNX Runtime alone on ready pixels, fp32", ours_fp32, [names.bare("fp32", "ready pixels")], 0.95
+        *_beside_one_process(best["fp32"]),
+        *_beside_the_pipeline(best, fast, peer_fast),
+        *_beside_litserve(fast, peer_fast),
+        *_at_a_steady_load(document),
+        *_of_the_parts(document),
+    ]
+
+
+def _on_a_gpu(best: str, fast: str, peer_fast: str) -> list[Target]:
+    return [
+        Target(
+            what=f"ONNX Runtime {fast} alone / {fast} matrix peak",
+            bound=0.5,
+            at_least=True,
+            ratios=lambda known: _of_peak(known, names.bare(fast, "ready pixels"), fast),
         ),
+        _speed(f"{best} / the pipeline's best", best, [names.pipeline("fp32"), names.pipeline(peer_fast)], 3.0),
+    ]
+
+
+def _beside_one_process(best: str) -> list[Target]:
+    alone = [names.bare("fp32", "ready pixels")]
+    return [
+        _speed("served / ONNX Runtime alone on ready pixels, fp32", best, alone, 0.95),
         Target(
             what="served / decoding and ONNX Runtime in one process, ViT-Tiny fp32",
             bound=0.85,
@@ -116,23 +107,32 @@ def targets(document: Document) -> list[Target]:
             ),
             note="served is measured by perf_analyzer, which shares the cores",
         ),
-        _speed(f"{fast} / pipeline fp32", ours_fast, peers[:1], 2.6),
-        _speed(f"{fast} / pipeline {peer_fast}", ours_fast, peers[1:], 1.4),
-        _speed("fp32 / pipeline fp32", ours_fp32, peers[:1], 1.12),
-        _speed(f"{names.MANY} callers: fp32 / LitServe fp32", loaded["fp32"], [peer["fp32"]], 1.05),
-        _latency(f"{names.MANY} callers: p99, fp32 / LitServe fp32", loaded["fp32"], [peer["fp32"]], 1.0, "p99_ms"),
-        _speed(f"{names.MANY} callers: {fast} / LitServe {peer_fast}", loaded[fast], [peer[peer_fast]], 1.4),
-        _latency(
-            f"{names.MANY} callers: p99, {fast} / LitServe {peer_fast}", loaded[fast], [peer[peer_fast]], 1.0, "p99_ms"
-        ),
-        _latency(f"1 caller: p50, {fast} / LitServe at its best", names.ours(fast, 1), alone, 1.0, "p50_ms"),
-        _latency(
-            "1 caller: p50, served / decoding and inference in one process, fp32",
-            names.ours("fp32", 1),
-            [names.one_by_one("fp32")],
-            1.1,
-            "p50_ms",
-        ),
+    ]
+
+
+def _beside_the_pipeline(best: Mapping[str, str], fast: str, peer_fast: str) -> list[Target]:
+    return [
+        _speed(f"{own} / pipeline {peer}", best[own], [names.pipeline(peer)], bound)
+        for own, peer, bound in ((fast, "fp32", 2.6), (fast, peer_fast, 1.4), ("fp32", "fp32", 1.12))
+    ]
+
+
+def _beside_litserve(fast: str, peer_fast: str) -> list[Target]:
+    found = []
+    for own, peer, bound in (("fp32", "fp32", 1.05), (fast, peer_fast, 1.4)):
+        ours, theirs = names.ours(own, names.MANY), [names.litserve(peer, names.MANY)]
+        pair = f"{own} / LitServe {peer}"
+        found.append(_speed(f"{names.MANY} callers: {pair}", ours, theirs, bound))
+        found.append(_latency(f"{names.MANY} callers: p99, {pair}", ours, theirs, 1.0, "p99_ms"))
+    alone = [names.litserve("fp32", 1), names.litserve(peer_fast, 1)]
+    what = f"1 caller: p50, {fast} / LitServe at its best"
+    return [*found, _latency(what, names.ours(fast, 1), alone, 1.0, "p50_ms")]
+
+
+def _at_a_steady_load(document: Document) -> list[Target]:
+    own, alone = names.ours("fp32", 1), [names.one_by_one("fp32")]
+    return [
+        _latency("1 caller: p50, served / decoding and inference in one process, fp32", own, alone, 1.1, "p50_ms"),
         Target(
             what="p99 at 70 % of the peak load / decoding and inference alone, fp32",
             bound=2.5,
@@ -140,6 +140,12 @@ def targets(document: Document) -> list[Target]:
             ratios=lambda known: _steady(known, "constant"),
             note=f"requests come at equal intervals{_jitter(document)}; see bench/wake_ups.py",
         ),
+    ]
+
+
+def _of_the_parts(document: Document) -> list[Target]:
+    unpooled, pooled = names.ours("fp32", names.MANY, "unpooled"), names.ours("fp32", names.MANY)
+    return [
         Target(
             what="preprocessing inside of the step / cores × Pillow on one core",
             bound=0.85,
@@ -156,12 +162,7 @@ def targets(document: Document) -> list[Target]:
             ],
             note="on one core; what it does to an embedding is in the last table",
         ),
-        _speed(
-            "unpooled / pooled, fp32",
-            names.ours("fp32", names.MANY, "unpooled"),
-            [names.ours("fp32", names.MANY)],
-            0.85,
-        ),
+        _speed("unpooled / pooled, fp32", unpooled, [pooled], 0.85),
         Target(
             what="memory of the server / (1.5 × weights + 500 MB), fp32",
             bound=1.0,

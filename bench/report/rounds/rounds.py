@@ -39,19 +39,14 @@ def run(
         if number > 1 and longest > allowed_s():
             say(f"no time for a round {number}: the longest took {longest:.0f} s")
             return
-        names = [name for name in measurements if name not in failed]
         say(f"round {number} of at most {most}" + (f", about {longest:.0f} s" if longest else ""))
         started = time.monotonic()
         rounds.append({})
+        names = [name for name in measurements if name not in failed]
         for name in names if number % 2 else reversed(names):
             try:
-                rounds[-1][name] = rounded(measurements[name]())
+                rounds[-1][name] = significant(asdict(measurements[name]()))
             except Exception as exc:  # a peer may fail in any way, and the others go on
                 failed[name] = f"{type(exc).__name__}: {exc}"
                 say(f"{name} failed and is left out: {failed[name]}")
         longest = max(longest, time.monotonic() - started)
-
-
-def rounded(sample: Sample) -> dict[str, float]:
-    """As the report's file has it."""
-    return {name: significant(value) for name, value in asdict(sample).items()}

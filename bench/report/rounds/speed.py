@@ -65,40 +65,55 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
     Raises:
         Exception: what the first call that failed raised.
     """
-    answers: list[tuple[float, float]] = []  # when it came, how long it took
-    failure: list[BaseException] = []
-    enough = threading.Event()
-
-    def work(offset: int) -> None:
-        position = offset
-        try:
-            while not enough.is_set():
-                started = time.perf_counter()
-                call(images[position % len(images)])
-                ended = time.perf_counter()
-                answers.append((ended, ended - started))
-                position += callers
-        except BaseException as exc:  # raised again below, in the thread that waits
-            failure.append(exc)
-            enough.set()
-
-    threads = [threading.Thread(target=work, args=(offset,)) for offset in range(callers)]
+    crew = _Crew(call, images)
+    threads = [threading.Thread(target=crew.work, args=(offset, callers)) for offset in range(callers)]
     for thread in threads:
         thread.start()
     try:
-        wait_s = seconds
-        while not enough.wait(wait_s):
-            if len(answers) >= _WAVES * callers:
-                break
-            wait_s = min(seconds, _LOOK_S)  # a little longer, and look again
-        seen = sorted(answers)  # those that come after the callers were told to stop meet an emptier server
+        seen = crew.watch(_WAVES * callers, seconds)
     finally:
-        enough.set()
+        crew.enough.set()
         for thread in threads:
             thread.join()
-    if failure:
-        raise failure[0]
+    if crew.failures:
+        raise crew.failures[0]
     return whole_waves(seen, callers)
+
+
+class _Crew:
+    """What callers share.
+
+    Attributes:
+        answers: when each answer came, and how long it took.
+        failures: what calls raised.
+        enough: set when all callers are to stop.
+    """
+
+    def __init__(self, call: Callable[[bytes], object], images: Sequence[bytes]) -> None:
+        self._call, self._images = call, images
+        self.answers: list[tuple[float, float]] = []
+        self.failures: list[BaseException] = []
+        self.enough = threading.Event()
+
+    def work(self, position: int, step: int) -> None:
+        """One caller: every `step`-th image from a position on, again and again."""
+        try:
+            while not self.enough.is_set():
+                started = time.perf_counter()
+                self._call(self._images[position % len(self._images)])
+                ended = time.perf_counter()
+                self.answers.append((ended, ended - started))
+                position += step
+        except BaseException as exc:  # raised again in the thread that waits
+            self.failures.append(exc)
+            self.enough.set()
+
+    def watch(self, least: int, seconds: float) -> list[tuple[float, float]]:
+        """The answers so far, in order, once there are enough; those that come later meet an emptier server."""
+        wait_s = seconds
+        while not self.enough.wait(wait_s) and len(self.answers) < least:
+            wait_s = min(seconds, _LOOK_S)  # a little longer, and look again
+        return sorted(self.answers)
 
 
 def best_of(
