@@ -10,7 +10,7 @@ class Clock:
     """Counts from its making.
 
     Args:
-        budget_s: of the whole run.
+        budget_s: the time that the whole run may take.
         tell: shows a line to the user.
     """
 

@@ -25,7 +25,7 @@ def matrix_products(seconds: float, cores: int, gpu: bool) -> dict[str, float]:
     """Operations a second by precision, the best of several shapes: a multiplication and an addition are two.
 
     Args:
-        seconds: for all of them.
+        seconds: the time for all products together.
         cores: threads on a CPU.
         gpu: measure the GPU instead.
     """
@@ -55,11 +55,11 @@ def decoding(
     """Images a second from encoded bytes to pixels: on one core, and on all of them at the same time.
 
     Args:
-        images: encoded.
-        spec: of the preprocessing.
+        images: encoded images.
+        spec: the steps of preprocessing.
         seconds: to look, for both together.
         cores: threads of the second.
-        of: of several times the one that counts: a limit is what is possible, not what is usual.
+        of: chooses from several times the one that counts; by default the lowest: a limit is what is possible.
     """
     one = len(images) / of(_times(lambda: [preprocess(image, spec) for image in images], seconds / 2))
     several = list(images) * cores

@@ -19,27 +19,27 @@ class Plan:
 
     Attributes:
         model: a checkpoint's folder or a hub id; None for a ViT of random weights.
-        size: of that ViT.
-        images: a folder.
+        size: the size of that ViT.
+        images: the folder of photos.
         work: exports and checkpoints are written into it.
         reuse: take the exports that are there.
         perf_analyzer: the program; None to look for it.
-        budget_s: of the whole run: rounds end when it does.
-        rounds: at most.
-        seconds: of each measurement; of a loaded server longer, until its callers had two answers each.
-        look_s: of a short look for the best setting.
-        looks: at each setting of our own side.
-        peer_looks: at each setting of the pipelines, which are not to lose by a look in a slow moment.
-        sweep_s: of a point of the sweep.
+        budget_s: the time of the whole run; rounds end when it does.
+        rounds: the most rounds.
+        seconds: the length of each measurement; longer until all callers had two answers.
+        look_s: the length of a short look for the best setting.
+        looks: how many looks there are at each setting of our own side.
+        peer_looks: the same of the pipelines, which are not to lose by a look in a slow moment.
+        sweep_s: the length of each point of the sweep.
         steady: how requests at a steady rate come, for one measurement after the other.
-        steady_s: of each of these.
-        looks_after: rounds of those that follow: the preprocessing step alone, a ViT-Tiny.
-        after_s: what all that follows the rounds needs.
-        callers: those that the sweep tries.
-        batches: those that are tried in one process.
+        steady_s: the length of each of these measurements.
+        looks_after: how many rounds of what follows: the preprocessing step alone, a ViT-Tiny.
+        after_s: the time that all that follows the rounds needs.
+        callers: the numbers of callers that the sweep tries.
+        batches: the batch sizes that are tried in one process.
         all_ways: the sweep also has HTTP, shared memory, larger requests and tokens.
         limits_twice: look at the machine's limits again after the rounds.
-        accelerator: of the exports, as `vitriton export` takes it.
+        accelerator: the accelerator of the exports, as `vitriton export` takes it.
     """
 
     model: str | None = None

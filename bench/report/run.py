@@ -42,7 +42,7 @@ def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], Non
 
     Raises:
         BenchError: something that everything else needs is missing, or there was no time for any load.
-        KeyboardInterrupt: it was interrupted before anything was measured.
+        KeyboardInterrupt: the run was interrupted before anything was measured.
     """
     state = State(plan, target, command, tell)
     with state.stack, state.record.kept(state.clock.say):

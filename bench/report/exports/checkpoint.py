@@ -19,7 +19,7 @@ def random_vit(size: Size, folder: Path) -> Path:
 
     Args:
         size: "base" (ViT-B/16) or "tiny" (ViT-Ti/16).
-        folder: of the checkpoint.
+        folder: the folder of the checkpoint.
     """
     if not (folder / "preprocessor_config.json").is_file():  # written last
         import torch

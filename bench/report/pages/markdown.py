@@ -27,7 +27,7 @@ def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """Markdown.
 
     Args:
-        document: of a report or a sweep.
+        document: the document of a report or a sweep.
         plots: title → the address of a picture.
     """
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())

@@ -21,7 +21,7 @@ class Target:
 
     Attributes:
         what: the two sides, in words.
-        bound: of the ratio.
+        bound: the ratio that is to be reached.
         at_least: whether the ratio is to be above the bound; else it is to be below.
         ratios: a ratio for each round in which both sides were measured.
         note: what a reader has to know to judge it.
@@ -66,7 +66,7 @@ def verdicts(document: Document) -> list[Verdict]:
 
 
 def targets(document: Document) -> list[Target]:
-    """Those of a CPU, or those of a GPU, with the settings that the run found to be best."""
+    """The targets of a CPU, or those of a GPU, with the settings that the run found to be best."""
     settings = document["settings"]
     fast, peer_fast = settings["fast"], settings["peer_fast"]
     callers = settings.get("callers", {})

@@ -44,9 +44,9 @@ class Large:
     """Large photos, and both ways to decode them.
 
     Attributes:
-        photos: encoded.
-        exact: what the export does by default.
-        scaled: the same with scaled decoding.
+        photos: encoded photos.
+        exact: preprocessing as the export does it by default.
+        scaled: preprocessing with scaled decoding.
     """
 
     photos: Sequence[bytes]
@@ -65,7 +65,7 @@ class Large:
         return {name: _seconds(data, spec) for name, spec in (ways if number % 2 else reversed(ways))}
 
     def worst_cosine(self, embed: Embed) -> float:
-        """Of the embeddings of scaled pixels with those of exact ones."""
+        """The worst cosine of embeddings of scaled pixels with those of exact ones."""
         both = [
             embed(np.stack([preprocess(photo, spec) for photo in self.photos])) for spec in (self.scaled, self.exact)
         ]

@@ -38,7 +38,7 @@ def small(state: State) -> None:
 
 
 def _round(state: State, bare: Bare, batch: int, server: Served) -> dict[str, Any]:
-    """Both, one right after the other."""
+    """Measures both sides, one right after the other."""
     seconds = state.plan.look_s * 1.5
     alone = bare.from_bytes(batch, seconds)
     target = server.target(state.payload)

@@ -60,7 +60,7 @@ def start(state: State) -> None:
 
 
 def _peer_dtypes(state: State) -> tuple[str, ...]:
-    """Those that LitServe is compared in; none where it is not installed."""
+    """The dtypes that LitServe is compared in; none where it is not installed."""
     if importlib.util.find_spec("litserve") is not None:
         return ("fp32", state.peer_fast)
     state.left_out("LitServe", "it is not installed; `pip install -r bench/report/requirements.txt`")

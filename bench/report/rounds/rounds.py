@@ -26,7 +26,7 @@ def run(
     """Measures round after round, every second one backwards.
 
     Args:
-        measurements: by name. One that fails is left out from then on.
+        measurements: name → measurement. One that fails is left out from then on.
         rounds: gets a round after the other, each filled as it is measured, so that an interruption costs nothing.
         failed: gets the reasons, by name.
         most: how many rounds.

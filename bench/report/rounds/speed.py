@@ -37,8 +37,8 @@ def repeat(call: Callable[[], object], images: int, seconds: float) -> Sample:
     """Calls again and again, with nothing between.
 
     Args:
-        call: one of it.
-        images: that a call works on.
+        call: makes one call.
+        images: how many images a call works on.
         seconds: how long; at least one call is made.
     """
     took: list[float] = []
@@ -58,8 +58,8 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
 
     Args:
         call: sends an image and waits for its answer; is called from several threads.
-        images: encoded; each caller sends one after the other.
-        callers: at the same time.
+        images: encoded images; each caller sends one after the other.
+        callers: how many call at the same time.
         seconds: how long at least; longer where fewer than two waves have come.
 
     Raises:
@@ -128,7 +128,7 @@ def best_of(
 
 
 def cycled(images: Sequence[Any], count: int) -> list[Any]:
-    """So many of them, from the start again where they are fewer."""
+    """As many images as asked for, from the start again where there are fewer."""
     return list(itertools.islice(itertools.cycle(images), count))
 
 

@@ -39,7 +39,7 @@ class LitServe:
         model: a checkpoint's folder, or a hub id.
         dtype: "fp32", "bf16" or "fp16".
         pooling: how the embedding is made.
-        batch: most images in a batch.
+        batch: the most images in a batch.
     """
 
     def __init__(self, model: str, dtype: str, pooling: str, batch: int) -> None:
@@ -84,7 +84,7 @@ class LitServe:
         """Returns when it answers.
 
         Raises:
-            BenchError: it has ended, or is not ready in time.
+            BenchError: the server has ended, or is not ready in time.
         """
         deadline = time.monotonic() + _READY_S
         while not self._is_ready():
@@ -134,8 +134,8 @@ class Peer:
     """A LitServe that is stopped while it is not asked.
 
     Args:
-        server: it, started.
-        images: encoded.
+        server: the server, started.
+        images: encoded images.
     """
 
     def __init__(self, server: LitServe, images: Sequence[bytes]) -> None:

@@ -29,9 +29,9 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc]  # it has no types
 
     Args:
         model: a checkpoint's folder.
-        dtype: of the weights and the arithmetic.
+        dtype: the dtype of the weights and the arithmetic.
         pooling: how the embedding is made: "pooler" or "cls".
-        batch: most images in a batch.
+        batch: the most images in a batch.
     """
 
     def __init__(self, model: str, dtype: str, pooling: str, batch: int) -> None:

@@ -23,9 +23,9 @@ class Bare:
     """ONNX Runtime alone on an exported graph, in this process, on all cores (or the GPU).
 
     Args:
-        repository: of the export.
-        name: of it.
-        images: encoded.
+        repository: the model repository.
+        name: the name of the export.
+        images: encoded images.
         cores: threads.
         gpu: run on the GPU.
     """

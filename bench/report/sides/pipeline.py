@@ -24,8 +24,8 @@ class Pipeline:
         model: a checkpoint's folder, or a hub id.
         dtype: "fp32", "bf16" or "fp16".
         pooling: what the embedding is: the pooler's output, or the CLS token.
-        images: encoded.
-        device: as torch names it.
+        images: encoded images.
+        device: the name that torch gives it.
     """
 
     def __init__(self, model: str, dtype: str, pooling: str, images: Sequence[bytes], device: str) -> None:
@@ -43,6 +43,6 @@ class Pipeline:
         return torch.stack(rows).float().cpu().numpy()
 
     def sample(self, batch: int, seconds: float) -> Sample:
-        """Its speed with batches of that size."""
+        """The speed with batches of that size."""
         images = cycled(self._images, batch)
         return repeat(lambda: self.embed(images, batch), batch, seconds)

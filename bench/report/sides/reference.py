@@ -18,7 +18,7 @@ def load(model: str, dtype: str, device: str) -> tuple[Any, Any]:
     Args:
         model: a folder, or a hub id.
         dtype: "fp32", "bf16" or "fp16".
-        device: as torch names it.
+        device: the name that torch gives it.
     """
     processor = AutoImageProcessor.from_pretrained(model, backend="pil")  # type: ignore[no-untyped-call]  # is partial
     return processor, AutoModel.from_pretrained(model, dtype=DTYPES[dtype]).eval().to(device)

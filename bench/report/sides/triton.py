@@ -24,12 +24,12 @@ class Served:
     """A Triton with one ensemble of an export.
 
     Args:
-        server: it.
-        client: of it.
-        name: of the export.
-        kind: of the ensemble.
-        images: encoded.
-        graph_bytes: of the graphs that it has loaded.
+        server: the running Triton.
+        client: a client of that server.
+        name: the name of the export.
+        kind: the ensemble.
+        images: encoded images.
+        graph_bytes: the bytes of the graphs that the server has loaded.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ def served(repository: Path, name: str, kind: Kind, images: Sequence[bytes], scr
     """Serves one ensemble of an export and its two steps, and nothing else, so that its memory can be told.
 
     Args:
-        repository: of the export.
-        name: of it.
-        kind: of the ensemble.
-        images: encoded.
+        repository: the model repository.
+        name: the name of the export.
+        kind: the ensemble.
+        images: encoded images.
         scratch: a folder for links.
     """
     shown = scratch / f"{name}-{kind}"

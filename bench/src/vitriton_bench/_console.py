@@ -44,7 +44,7 @@ def check_file(option: str, path: Path | None) -> None:
 
 
 def check_folder(option: str, path: Path | None) -> None:
-    """The same of a folder.
+    """Finds out, before anything is measured, whether files can be written into the folder that an option names.
 
     Raises:
         typer.BadParameter: files cannot be written into it.

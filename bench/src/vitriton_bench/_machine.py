@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are installed."""
+    """The versions of the libraries that are installed."""
     known = {}
     for name in LIBRARIES:
         try:

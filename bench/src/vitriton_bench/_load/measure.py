@@ -18,10 +18,10 @@ def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, sec
 
     Args:
         analyzer: the program.
-        name: of the export.
+        name: the name of the export.
         point: the load.
         target: the server.
-        seconds: of the measurement; longer where no answer comes in a third of that.
+        seconds: the length of the measurement; longer where no answer comes in a third of that.
 
     Returns:
         A row of the report: the point, what perf_analyzer says, the split of the time and the bottleneck.

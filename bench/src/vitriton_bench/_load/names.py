@@ -15,5 +15,5 @@ def load(way: Mapping[str, Any]) -> str:
 
 
 def callers(number: int) -> str:
-    """So many of them."""
+    """How many callers, in words."""
     return "1 caller" if number == 1 else f"{number} callers"

@@ -68,7 +68,7 @@ def long_enough(point: Point, seconds: float, rows: Sequence[Mapping[str, Any]])
 
     Args:
         point: what is measured next.
-        seconds: at least.
+        seconds: the shortest measurement.
         rows: what was measured before of the same model; the last one tells how fast it is.
     """
     speed = rows[-1]["images_per_s"] if rows else 0.0
@@ -110,7 +110,7 @@ def parse_table(text: str) -> dict[str, float]:
     """perf_analyzer's CSV → images/s and latencies in ms.
 
     Raises:
-        BenchError: it is another table.
+        BenchError: the text is another table.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     try:

@@ -21,8 +21,8 @@ class Point:
     """A way to load a server.
 
     Attributes:
-        kind: which ensemble.
-        protocol: of the requests.
+        kind: the ensemble.
+        protocol: the protocol of the requests.
         batch: images in a request.
         concurrency: callers that never pause; 0 where requests come at a rate.
         rate: requests a second, whether the others are answered or not; None for callers.
@@ -50,7 +50,7 @@ def grid(
     concurrencies: Sequence[int],
     shared_memories: Sequence[SharedMemory],
 ) -> list[Point]:
-    """Every combination."""
+    """A point for every combination."""
     return [
         Point(kind=kind, protocol=protocol, batch=batch, concurrency=concurrency, shared_memory=shared)
         for kind, protocol, shared, batch, concurrency in itertools.product(
@@ -60,5 +60,5 @@ def grid(
 
 
 def at_rate(point: Point, rate: float, arrivals: Arrivals) -> Point:
-    """The same, with requests that come at a rate."""
+    """The same load, with requests that come at a rate."""
     return replace(point, concurrency=0, rate=rate, arrivals=arrivals)

@@ -14,7 +14,7 @@ _INTERRUPTED_S = 5.0
 
 
 def call(analyzer: PerfAnalyzer, options: Sequence[str], limit_s: float) -> tuple[int, str]:
-    """Its exit status and what it said. In a session of its own, so that a Ctrl-C ends it once and in order."""
+    """The exit status, and what the program said. A session of its own: Ctrl-C ends it once, in order."""
     with subprocess.Popen(
         [str(analyzer.executable), *options],
         env=analyzer.environment,

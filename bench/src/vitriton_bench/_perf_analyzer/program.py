@@ -37,7 +37,7 @@ class PerfAnalyzer:
     Attributes:
         executable: its path.
         libraries: a folder that goes on LD_LIBRARY_PATH, or None.
-        version: as it says itself.
+        version: its version, as it says itself.
     """
 
     executable: Path
@@ -81,7 +81,7 @@ def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
         progress: is told when it is downloaded.
 
     Raises:
-        BenchError: it cannot be downloaded, or does not run here.
+        BenchError: the program cannot be downloaded, or does not run here.
     """
     folder = cache / f"perf_analyzer-{VERSION}"
     executable = folder / "perf_analyzer"

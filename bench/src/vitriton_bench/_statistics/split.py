@@ -46,7 +46,7 @@ class Split:
         other_s: the rest, between the steps.
         images_per_batch: how many images the encoder had in a batch.
         preprocess_busy: part of the time in which the step worked, of all its instances.
-        encode_busy: the same of the encoder.
+        encode_busy: part of the time in which the encoder worked, of all its instances.
     """
 
     client_s: float

@@ -59,7 +59,7 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, 
 
     Raises:
         BenchError: no point can be measured.
-        KeyboardInterrupt: it was interrupted before the first point was over.
+        KeyboardInterrupt: the run was interrupted before the first point was over.
     """
     record = Record(_began(sweep, command), target, counts=("sweep",))
     document = record.document
