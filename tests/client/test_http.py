@@ -18,6 +18,7 @@ from client.http_tools import (
 from client.scripted import ScriptedServer
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
+from vitriton._wire.statistics import by_model
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, ServerMetadata, TensorSpec
 
@@ -78,6 +79,10 @@ def test_models(transport):
     assert index["tiny_pooled"].state == "READY"
 
 
+def statistics(transport):
+    return by_model(transport.statistics(LONG_S))
+
+
 def test_same_answers_as_grpc(transport, address, files):
     """Both protocols read the same from the same server, errors included."""
     from vitriton._wire.grpc import GrpcTransport
@@ -89,7 +94,12 @@ def test_same_answers_as_grpc(transport, address, files):
             assert transport.model_config(model, LONG_S) == other.model_config(model, LONG_S)
         assert sorted(transport.repository_index(LONG_S), key=str) == sorted(other.repository_index(LONG_S), key=str)
         assert transport.server_metadata(LONG_S) == other.server_metadata(LONG_S)
+        assert statistics(transport) == statistics(other)
+        before = statistics(transport)["tiny_pooled"]
         assert infer(transport, *files[:3]) == infer(other, *files[:3])
+        new = statistics(other)["tiny_pooled"].since(before)
+        assert (new.requests, new.images, new.version) == (2, 6, "")
+        assert 0 < new.inside_ns <= new.busy_ns <= new.request_ns
         for wrong in (
             {"images": [b"no", b"image"]},
             {"model": "huge_pooled"},

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 from PIL import Image
+from vitriton._wire.transport import InferRequest
 from vitriton_server import InvalidConfiguration, WatchPolicy
 from vitriton_server._watch.canary import IMAGE, Answer, Health, death, read_answer, with_answer, with_successes
 from vitriton_server._watch.watch import RestartBudget, Watch
 
+CANARY = InferRequest(model="a", input_name="image", images=[IMAGE], output_name="embedding", timeout_s=None)
 POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
 
 
@@ -88,10 +90,10 @@ class Script:
     def successes(self) -> dict[str, int] | None:
         return self.counts
 
-    def ask(self, model: str, shape: tuple[int, ...], timeout_s: float) -> tuple[Answer, str]:
+    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[Answer, str]:
         self.asked.append(self.now_s - 100)
         answer = self._answers.pop(0) if self._answers else Answer.ALIVE
-        self.counts[model] += answer is Answer.ALIVE
+        self.counts[canary.model] += answer is Answer.ALIVE
         return answer, "why"
 
     def run(self, watch: Watch, seconds: float, traffic: bool = False) -> str | None:
@@ -104,7 +106,7 @@ class Script:
         return None
 
     def watch(self, policy: WatchPolicy = POLICY) -> Watch:
-        return Watch(self, {"a": (1, 1)}, policy, clock=lambda: self.now_s)
+        return Watch(self, {"a": CANARY}, policy, clock=lambda: self.now_s)
 
 
 def test_a_silent_model_is_asked_at_every_interval() -> None:

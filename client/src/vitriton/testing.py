@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from vitriton import _names as names
+from vitriton._wire.statistics import ModelStatistics
 from vitriton._wire.transport import (
     CallError,
     Code,
@@ -178,6 +179,10 @@ class FakeTransport:
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
         """Nothing, as any model is served."""
+        return []
+
+    def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
+        """Nothing is counted."""
         return []
 
     def send(self, request: InferRequest, timeout_s: float | None) -> FakePending:

@@ -31,6 +31,8 @@ from vitriton_server._watch.steps import Steps
 from vitriton_server._watch.watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
+    from vitriton._wire.transport import InferRequest
+
     from vitriton_server._watch.probe import Probe
 
 _LOG = logging.getLogger("vitriton_server")
@@ -102,7 +104,7 @@ class TritonServer:
         self._endpoints: Endpoints | None = None
         self._models: tuple[str, ...] = ()
         self._version = ""
-        self._watched: dict[str, tuple[int, ...]] = {}
+        self._watched: dict[str, InferRequest] = {}
         self._only_python = False
         self._was_clean = True
         self._supervisor: threading.Thread | None = None

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from vitriton._wire.address import Address
 from vitriton._wire.channel import channel_options, channel_target
 from vitriton._wire.connection import TLS, Connection
+from vitriton._wire.statistics import ModelStatistics, read_statistics
 from vitriton._wire.transport import (
     CallError,
     Code,
@@ -61,6 +63,10 @@ class GrpcTransport:
         reply = self._call(self._stub.ServerMetadata, service_pb2.ServerMetadataRequest(), timeout_s)
         return ServerMetadata(name=reply.name, version=reply.version, extensions=tuple(reply.extensions))
 
+    def is_server_ready(self, timeout_s: float | None) -> bool:
+        """Whether the server and all its models are ready; a launcher's question, which no client asks."""
+        return bool(self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s).ready)
+
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
         """See `Transport`."""
         try:
@@ -85,9 +91,15 @@ class GrpcTransport:
                 ready=model.state == "READY",
                 state=model.state or "not loaded",
                 reason=model.reason,
+                version=model.version,
             )
             for model in index.models
         ]
+
+    def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
+        """See `Transport`."""
+        message = self._call(self._stub.ModelStatistics, service_pb2.ModelStatisticsRequest(), timeout_s)
+        return read_statistics(json_format.MessageToDict(message, preserving_proto_field_name=True))
 
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """See `Transport`."""
@@ -268,6 +280,8 @@ def read_config(message: Any) -> ModelConfig:
         inputs={tensor.name: _read_tensor(tensor) for tensor in message.input},
         outputs={tensor.name: _read_tensor(tensor) for tensor in message.output},
         parameters={key: value.string_value for key, value in message.parameters.items()},
+        steps=tuple(step.model_name for step in message.ensemble_scheduling.step),
+        instances=sum(group.count or 1 for group in message.instance_group) or 1,
     )
 
 

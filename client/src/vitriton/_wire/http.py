@@ -20,6 +20,7 @@ from vitriton._wire.address import Address
 from vitriton._wire.connection import TLS, Connection
 from vitriton._wire.http_connection import Connections, CutShort, Request, Response, TooLarge
 from vitriton._wire.kserve import printable
+from vitriton._wire.statistics import ModelStatistics
 from vitriton._wire.transport import (
     CallError,
     Code,
@@ -99,6 +100,10 @@ class HttpTransport:
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
         """See `Transport`."""
         return kserve.read_index(self._call("POST", "/v2/repository/index", timeout_s))
+
+    def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
+        """See `Transport`."""
+        return kserve.read_model_statistics(self._call("GET", "/v2/models/stats", timeout_s))
 
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """See `Transport`."""

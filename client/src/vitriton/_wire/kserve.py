@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from vitriton._wire.statistics import ModelStatistics, read_statistics
 from vitriton._wire.transport import (
     CallError,
     Code,
@@ -129,6 +130,8 @@ def read_config(body: bytes) -> ModelConfig:
             parameters={
                 key: _text(value.get("string_value", "")) for key, value in document.get("parameters", {}).items()
             },
+            steps=tuple(_text(step["model_name"]) for step in document.get("ensemble_scheduling", {}).get("step", ())),
+            instances=sum(int(group.get("count", 1)) for group in document.get("instance_group", ())) or 1,
         )
     except (TypeError, ValueError, KeyError, AttributeError) as exc:
         raise _nonsense(f"the answer is not a model's configuration: {_shown(body)}") from exc
@@ -144,11 +147,21 @@ def read_index(body: bytes) -> list[ModelStatus]:
                 ready=model.get("state") == "READY",
                 state=_text(model.get("state", "")) or "not loaded",
                 reason=_text(model.get("reason", "")),
+                version=_text(model.get("version", "")),
             )
             for model in _listed(document)
         ]
     except (TypeError, KeyError, AttributeError) as exc:
         raise _nonsense(f"the answer is not a list of models: {_shown(body)}") from exc
+
+
+def read_model_statistics(body: bytes) -> list[ModelStatistics]:
+    """The answer of /v2/models/stats."""
+    document = _parse(body)
+    try:
+        return read_statistics(document)
+    except (TypeError, ValueError, KeyError, AttributeError) as exc:
+        raise _nonsense(f"the answer is not a list of statistics: {_shown(body)}") from exc
 
 
 def read_error(status: int, reason: str, body: bytes) -> CallError:

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from vitriton._errors import VitritonError
+from vitriton._wire.statistics import ModelStatistics
 
 
 class Code(str, Enum):
@@ -57,23 +58,44 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a client reads of a model's configuration."""
+    """What is read of a model's configuration.
+
+    Attributes:
+        name: the name of the model.
+        max_batch_size: the most images in a request; 0 where there is no batch.
+        inputs: the tensors that it takes, by name.
+        outputs: the tensors that it returns, by name.
+        parameters: what the export wrote into it.
+        steps: the names of the models that an ensemble consists of, in the order of the work.
+        instances: how many of it work at the same time.
+    """
 
     name: str
     max_batch_size: int
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     parameters: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[str, ...] = ()
+    instances: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStatus:
-    """A line of the server's repository index."""
+    """A line of the server's repository index.
+
+    Attributes:
+        name: the name of the model.
+        ready: whether it answers requests.
+        state: Triton's word for its state.
+        reason: why it is not ready; empty if it is, or if the server does not say.
+        version: the version that the line is about; empty where none was loaded.
+    """
 
     name: str
     ready: bool
     state: str
     reason: str = ""
+    version: str = ""
 
 
 @dataclass(kw_only=True)
@@ -191,6 +213,9 @@ class Transport(Protocol):
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
         """All models that the server knows, loaded or not."""
+
+    def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
+        """What each version of each loaded model has counted."""
 
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
         """Sends a batch, and does not wait for the reply."""

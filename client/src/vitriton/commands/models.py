@@ -124,7 +124,10 @@ def _document(catalogue: Catalogue) -> dict[str, Any]:
         "server": {"name": catalogue.server.name, "version": catalogue.server.version},
         "listed": catalogue.listed,
         "models": [_model_document(model) for model in catalogue.models],
-        "others": [asdict(status) for status in catalogue.others],
+        "others": [
+            {"name": status.name, "ready": status.ready, "state": status.state, "reason": status.reason}
+            for status in catalogue.others
+        ],
     }
 
 

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from vitriton._wire.transport import InferRequest
+
 from vitriton_server._config import WatchPolicy
 from vitriton_server._watch.canary import (
     Answer,
@@ -30,8 +32,8 @@ class Questions(Protocol):
     def successes(self) -> dict[str, int] | None:
         """Model → answered requests; None when nobody answers."""
 
-    def ask(self, model: str, shape: tuple[int, ...], timeout_s: float) -> tuple[Answer, str]:
-        """Sends the canary to a model."""
+    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[Answer, str]:
+        """Sends the canary to its model."""
 
 
 class Watch:
@@ -39,7 +41,7 @@ class Watch:
 
     Args:
         questions: how Triton is asked.
-        models: those to watch, with the shape of a request.
+        models: the models to watch, each with its canary.
         policy: how often, and what counts as dead.
         clock: seconds that only grow.
     """
@@ -47,24 +49,24 @@ class Watch:
     def __init__(
         self,
         questions: Questions,
-        models: dict[str, tuple[int, ...]],
+        models: dict[str, InferRequest],
         policy: WatchPolicy,
         clock: Clock = time.monotonic,
     ) -> None:
         self._questions = questions
-        self._shapes = models
+        self._canaries = models
         self._policy = policy
         self._clock = clock
         now = clock()
         self._health = {name: Health(since_s=now) for name in models}
         self._asked_s: dict[str, float] = {}
 
-    def follow(self, models: dict[str, tuple[int, ...]]) -> None:
+    def follow(self, models: dict[str, InferRequest]) -> None:
         """Watches these models from now on; what is known of those that stay is kept."""
         now = self._clock()
         self._health = {name: self._health.get(name, Health(since_s=now)) for name in models}
         self._asked_s = {name: asked_s for name, asked_s in self._asked_s.items() if name in models}
-        self._shapes = models
+        self._canaries = models
 
     def delay_s(self) -> float | None:
         """How long until the next look is due; None when there is nothing to watch."""
@@ -94,7 +96,7 @@ class Watch:
         return next_question_s(self._health[name], self._policy, self._asked_s[name])
 
     def _question(self, name: str) -> str | None:
-        answer, text = self._questions.ask(name, self._shapes[name], self._policy.canary_timeout_s)
+        answer, text = self._questions.ask(self._canaries[name], self._policy.canary_timeout_s)
         now = self._clock()
         if answer is not Answer.ALIVE:
             _LOG.info("canary of %s: %s (%s)", name, answer.value, text)
