@@ -12,7 +12,7 @@ from vitriton._names import Kind, ensemble_name
 from vitriton_bench._load.point import Protocol
 from vitriton_bench._statistics.source import Source
 
-_ELEMENT_BYTES = {"TYPE_FP16": 2, "TYPE_FP32": 4}
+_ELEMENT_BYTES = {"FP16": 2, "FP32": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,9 @@ class Target:
 
 def _source(addresses: dict[Protocol, str]) -> Source:
     scheme: Protocol = "grpc" if "grpc" in addresses else "http"
-    return Source(scheme, addresses[scheme])
+    return Source(f"{scheme}://{addresses[scheme]}")
 
 
 def _output_bytes(source: Source, model: str) -> int:
-    total = 0
-    for output in source.config(model).get("output", []):
-        elements = math.prod(int(size) for size in output["dims"])
-        total += max(elements, 0) * _ELEMENT_BYTES.get(output["data_type"], 4)
-    return total
+    outputs = source.config(model).outputs.values()
+    return sum(max(math.prod(output.shape), 0) * _ELEMENT_BYTES.get(output.datatype, 4) for output in outputs)

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from vitriton._wire.channel import CHANNEL_OPTIONS
+from vitriton._wire.connect import connect
+from vitriton._wire.statistics import ModelStatistics, by_model
+from vitriton._wire.transport import CallError, ModelConfig, Transport
 
 from vitriton_bench._errors import BenchError
-from vitriton_bench._statistics.counters import Counters, parse
 from vitriton_bench._statistics.split import Steps
 
+T = TypeVar("T")
+
 _CALL_S = 30.0
-# Without the proxies of the environment: the server is near, and the loads do not use them either.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Source:
     """Asks one server, over HTTP or gRPC.
 
     Args:
-        scheme: "http" or "grpc".
-        target: `host:port`.
+        address: grpc:// or http://.
     """
 
-    def __init__(self, scheme: str, target: str) -> None:
-        self._scheme = scheme
-        self._target = target
+    def __init__(self, address: str) -> None:
+        self._address = address
 
-    def look(self, models: Iterable[str]) -> dict[str, Counters]:
-        """The counters of these models, now.
+    def look(self, models: Iterable[str]) -> dict[str, ModelStatistics]:
+        """What these models have counted until now.
 
         Raises:
             BenchError: the server does not answer, or has no such model.
         """
-        answers = [self._ask(f"v2/models/{name}/stats", "get_inference_statistics", name) for name in models]
-        return {name: counters for answer in answers for name, counters in parse(answer).items()}
+        wanted = list(models)
+        known = by_model(self._ask(lambda transport: transport.statistics(_CALL_S), ", ".join(wanted)))
+        missing = [name for name in wanted if name not in known]
+        if missing:
+            raise BenchError(f"{self._address} has no statistics of the model {missing[0]}; was it unloaded?")
+        return {name: known[name] for name in wanted}
 
     def steps(self, ensemble: str) -> Steps:
         """What an ensemble is made of.
@@ -45,45 +46,30 @@ class Source:
         Raises:
             BenchError: the server does not answer, has no such model, or it is not an ensemble of two steps.
         """
-        config = self.config(ensemble)
-        names = [step["model_name"] for step in config.get("ensemble_scheduling", {}).get("step", [])]
+        names = self.config(ensemble).steps
         if len(names) != 2:
             raise BenchError(
                 f"{ensemble} is not an ensemble of two steps, as `vitriton export` makes them, but has {len(names)}"
             )
-        return Steps(
-            ensemble=ensemble,
-            preprocess=names[0],
-            encoder=names[1],
-            instances={name: _instances(self.config(name)) for name in names},
-        )
+        instances = {name: self.config(name).instances for name in names}
+        return Steps(ensemble=ensemble, preprocess=names[0], encoder=names[1], instances=instances)
 
-    def config(self, model: str) -> dict[str, Any]:
+    def config(self, model: str) -> ModelConfig:
         """A model's configuration, as Triton completed it.
 
         Raises:
             BenchError: the server does not answer, or has no such model.
         """
-        answer = self._ask(f"v2/models/{model}/config", "get_model_config", model)
-        found: dict[str, Any] = answer.get("config", answer)  # gRPC's is inside of a message
-        return found
+        return self._ask(lambda transport: transport.model_config(model, _CALL_S), model)
 
-    def _ask(self, path: str, method: str, model: str) -> dict[str, Any]:
+    def _ask(self, question: Callable[[Transport], T], model: str) -> T:
+        (transport,) = connect(self._address)
         try:
-            if self._scheme == "http":
-                with _DIRECT.open(f"http://{self._target}/{path}", timeout=_CALL_S) as response:
-                    answer: dict[str, Any] = json.load(response)
-                    return answer
-            import tritonclient.grpc
-
-            with tritonclient.grpc.InferenceServerClient(self._target, channel_args=list(CHANNEL_OPTIONS)) as client:
-                return dict(getattr(client, method)(model, as_json=True, client_timeout=_CALL_S))
-        except Exception as exc:  # urllib's, tritonclient's and gRPC's own have no base in common
+            return question(transport)
+        except CallError as exc:
             raise BenchError(
-                f"{self._scheme}://{self._target} does not tell about the model {model}: {exc}; is a Triton running "
-                "there, and does it serve that model (`vitriton models` lists them)?"
+                f"{self._address} does not tell about the model {model}: {exc}; is a Triton running there, and does it "
+                "serve that model (`vitriton models` lists them)?"
             ) from exc
-
-
-def _instances(config: Mapping[str, Any]) -> int:
-    return sum(int(group.get("count", 1)) for group in config.get("instance_group", [])) or 1
+        finally:
+            transport.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vitriton_bench._statistics.counters import Counters
+from vitriton._wire.statistics import ModelStatistics
 
 SPLIT = ("client", "queue", "preprocess", "encode", "copies", "other")
 BUSY = 0.85  # of the time: a step that computes more than that has no room left
@@ -61,7 +61,12 @@ class Split:
 
 
 def split(
-    before: Mapping[str, Counters], after: Mapping[str, Counters], steps: Steps, *, client_s: float, images_per_s: float
+    before: Mapping[str, ModelStatistics],
+    after: Mapping[str, ModelStatistics],
+    steps: Steps,
+    *,
+    client_s: float,
+    images_per_s: float,
 ) -> Split | None:
     """The difference of two looks.
 
@@ -76,7 +81,7 @@ def split(
     Returns:
         None where no request was answered between the two.
     """
-    ensemble, pre, enc = (after[name].since(before.get(name, Counters())) for name in steps.names)
+    ensemble, pre, enc = (after[name].since(before.get(name, ModelStatistics(name=name))) for name in steps.names)
     if not (ensemble.requests and pre.requests and pre.images and enc.requests and enc.executions and enc.images):
         return None
     request_s = ensemble.request_ns / ensemble.requests * 1e-9
@@ -96,7 +101,7 @@ def split(
     )
 
 
-def _busy(step: Counters, images_per_s: float, instances: int) -> float:
+def _busy(step: ModelStatistics, images_per_s: float, instances: int) -> float:
     return min(step.busy_ns * 1e-9 / step.images * images_per_s / instances, 1.0)
 
 
