@@ -20,9 +20,10 @@ from report.plan import Plan, quick_plan
 from vitriton._console.failure import Command
 from vitriton._console.signals import Signals
 from vitriton_bench import _document, _photos
-from vitriton_bench._console import check_file, check_folder, exit_if_interrupted, one_line, progress
+from vitriton_bench._console import check_file, check_folder, one_line, progress
 from vitriton_bench._errors import BenchError
 from vitriton_bench._tables.terminal import show
+from vitriton_bench.cli import INTERRUPTED
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -60,8 +61,8 @@ def compare(
             settings |= {} if minutes is None else {"budget_s": minutes * 60}
             document = _measure(quick_plan(**settings) if quick else Plan(**settings), output)
         _show(document, markdown, plots)
-        if again is None:
-            exit_if_interrupted(document)
+        if again is None and document.get("interrupted"):
+            raise typer.Exit(INTERRUPTED)
 
 
 def _measure(plan: Plan, output: Path | None) -> dict[str, Any]:

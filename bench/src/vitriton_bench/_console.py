@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import typer
 from vitriton.cli import fail
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+from vitriton_bench._errors import UnusablePath
 
 
 @contextlib.contextmanager
@@ -34,12 +32,12 @@ def check_file(option: str, path: Path | None) -> None:
     """Finds out, before anything is measured, whether the file that an option names can be written.
 
     Raises:
-        typer.BadParameter: it cannot.
+        UnusablePath: it cannot.
     """
     if path is None:
         return
     if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder; name a file", param_hint=option)
+        raise UnusablePath(option, f"{path} is a folder; name a file")
     _check_written(option, path.parent)
 
 
@@ -47,23 +45,13 @@ def check_folder(option: str, path: Path | None) -> None:
     """Finds out, before anything is measured, whether files can be written into the folder that an option names.
 
     Raises:
-        typer.BadParameter: files cannot be written into it.
+        UnusablePath: files cannot be written into it.
     """
     if path is None:
         return
     if path.is_file():
-        raise typer.BadParameter(f"{path} is a file; name a folder", param_hint=option)
+        raise UnusablePath(option, f"{path} is a file; name a folder")
     _check_written(option, path)
-
-
-def exit_if_interrupted(document: Mapping[str, Any]) -> None:
-    """Ends the command as an interrupted one, once it has shown what was measured.
-
-    Raises:
-        typer.Exit: with exit code 130.
-    """
-    if document.get("interrupted"):
-        raise typer.Exit(_INTERRUPTED)
 
 
 def _check_written(option: str, folder: Path) -> None:
@@ -72,4 +60,4 @@ def _check_written(option: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as exc:
-        raise typer.BadParameter(f"{folder} cannot be written to: {exc.strerror}", param_hint=option) from exc
+        raise UnusablePath(option, f"{folder} cannot be written to: {exc.strerror}") from exc

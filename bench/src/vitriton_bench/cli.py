@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vitriton_bench._load.point import Point, Protocol
     from vitriton_bench._sweep.sweep import Sweep
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
@@ -63,7 +65,7 @@ def _measure(sweep: Sweep, output: Path | None) -> None:
     from vitriton._console.signals import Signals
 
     from vitriton_bench import _photos
-    from vitriton_bench._console import check_file, exit_if_interrupted, progress
+    from vitriton_bench._console import check_file, progress
     from vitriton_bench._sweep.sweep import run
     from vitriton_bench._tables.tables import sweep_tables
     from vitriton_bench._tables.terminal import show
@@ -73,7 +75,8 @@ def _measure(sweep: Sweep, output: Path | None) -> None:
     with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does: in order, with what was measured
         document = run(sweep, output, " ".join(["vitriton", *sys.argv[1:]]), progress())
     show(document, sweep_tables(document))
-    exit_if_interrupted(document)
+    if document.get("interrupted"):
+        raise typer.Exit(INTERRUPTED)
 
 
 def _write_payload(name: str | None, images: Path, target: Path) -> None:
