@@ -25,13 +25,15 @@ help:
 
 setup: $(INSTALLED)
 
-$(INSTALLED): constraints.txt tests/requirements.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+REQUIREMENTS := tests/requirements.txt bench/report/requirements.txt
+
+$(INSTALLED): constraints.txt $(REQUIREMENTS) $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "this needs Python 3.11 or 3.12, and $(PYTHON) is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.11 ...`")'
 	@echo "Setting up $(VENV) (1 to 3 minutes the first time)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) -e './bench[report]' -r tests/requirements.txt
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) $(REQUIREMENTS:%=-r %)
 	@touch $@
 
 # Text files of the default model's export, committed in model_repository/
@@ -77,9 +79,9 @@ test-compose: $(INSTALLED)
 # The report in docs/benchmarks.md, on this machine, in under 25 minutes with the set-up. An interrupted run leaves the page
 # as it was, and what it measured in out/.
 bench: $(INSTALLED)
-	@$(BIN)/vitriton bench --json out/bench.json
+	@$(BIN)/python bench/compare.py --json out/bench.json
 	@mkdir -p bench/results && cp out/bench.json bench/results/report.json
-	@$(BIN)/vitriton bench --from bench/results/report.json --markdown docs/benchmarks.md --plots docs/benchmarks > out/bench.txt
+	@$(BIN)/python bench/compare.py --from bench/results/report.json --markdown docs/benchmarks.md --plots docs/benchmarks > out/bench.txt
 	@echo "docs/benchmarks.md is made anew; its tables are in out/bench.txt"
 
 # 10 minutes of 32 callers with real photos, a table by the minute; a small model, so that two cores keep up

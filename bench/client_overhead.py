@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from report.median import confidence
 from vitriton import AsyncClient, Client
 from vitriton._wire.channel import CHANNEL_OPTIONS
-from vitriton_bench._median import confidence
 from vitriton_server import TritonServer
 
 T = TypeVar("T")

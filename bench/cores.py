@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from vitriton_bench._median import confidence
+from report.median import confidence
 
 TOGETHER = 4
 ALONE = (1, 2, 4)

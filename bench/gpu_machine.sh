@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares a GPU machine without a network for `vitriton bench`, from wheels that are carried there.
+# Prepares a GPU machine without a network for `bench/compare.py`, from wheels that are carried there.
 #
 #   bench/gpu_machine.sh pack WHEELS [PYTHON]      here: downloads all wheels into the folder WHEELS
 #   bench/gpu_machine.sh install WHEELS [PYTHON]   there: makes .venv from them; nothing is downloaded
@@ -26,7 +26,7 @@ if [[ $action == pack ]]; then
     pip() { "$python" -m pip --disable-pip-version-check "$@"; }
     # one resolution for all, so that there is one version of everything
     pip wheel --quiet --wheel-dir "$wheels" -c "$constraints" --only-binary=:all: "${tools[@]}" "$torch" "$onnxruntime" \
-        tritonclient[grpc] ./client ./export ./server './bench[report]'
+        tritonclient[grpc] ./client ./export ./server ./bench -r bench/report/requirements.txt
     # what carries perf_analyzer; it is unpacked, not installed
     pip download --quiet --no-deps --only-binary=:all: --dest "$wheels/perf_analyzer" tritonclient==2.51.0
     rm -f "$wheels"/vitriton*.whl # they are installed from the checkout
@@ -38,7 +38,8 @@ fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 export PIP_NO_INDEX=1 PIP_FIND_LINKS=$wheels
 pip install --quiet "${tools[@]}"
-pip install --quiet -c "$constraints" "$torch" -e ./client -e ./export -e ./server -e './bench[report]' --no-build-isolation
+pip install --quiet -c "$constraints" "$torch" -e ./client -e ./export -e ./server -e ./bench \
+    -r bench/report/requirements.txt --no-build-isolation
 # whichever of the two is installed last has the folder
 pip uninstall --quiet --yes onnxruntime
 pip install --quiet --force-reinstall --no-deps "${onnxruntime%%[*}"
@@ -46,7 +47,7 @@ pip install --quiet -c "$constraints" "$onnxruntime"
 PIP_FIND_LINKS=$wheels/perf_analyzer .venv/bin/python - <<'PYTHON'
 import onnxruntime
 import torch
-from vitriton_bench._perf_analyzer import cache_folder, from_wheel
+from vitriton_bench._perf_analyzer.program import cache_folder, from_wheel
 
 print("perf_analyzer", from_wheel(cache_folder(), print).version)
 print("torch", torch.__version__, torch.cuda.get_device_name(0) if torch.cuda.is_available() else "sees no GPU")

@@ -26,13 +26,13 @@ from typing import Any
 
 import httpcore
 from client_overhead import IMAGE, in_turns, threads
+from report.median import confidence
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
 from vitriton._wire.http import HttpTransport
 from vitriton._wire.http_connection import KEEPALIVE_S, Request, Response
 from vitriton._wire.transport import InferRequest
 from vitriton._wire.workers import Task
-from vitriton_bench._median import confidence
 
 CALLERS = (1, 16)
 TIMEOUT_S = 60.0

@@ -2,7 +2,7 @@
 
     python bench/litserve_batches.py [--batches 4 8 16 32] [--callers 32] [--rounds 7]
 
-The servers are those of the report (`vitriton_bench._litserve_app`), around a ViT-B/16 of random weights, one for each
+The servers are those of the report (`report.sides.litserve_app`), around a ViT-B/16 of random weights, one for each
 batch size; all run, those that are not measured are stopped, and they take turns, every second round backwards. What is
 printed for each is the median of the ratios within a round to the size that the report takes, with its 95 % confidence
 interval, and the medians of images/s and p99.
@@ -16,12 +16,11 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from vitriton_bench._checkpoint import random_vit
-from vitriton_bench._exports import PEER_BATCH
-from vitriton_bench._fleet import Peer
-from vitriton_bench._litserve import LitServe
-from vitriton_bench._load import Sample
-from vitriton_bench._median import confidence
+from report.exports.checkpoint import random_vit
+from report.exports.exports import PEER_BATCH
+from report.median import confidence
+from report.rounds.speed import Sample
+from report.sides.litserve import LitServe, Peer
 from vitriton_bench._payload import find_images
 
 _SECONDS = 2.0  # and longer, until each caller had two answers

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from report.median import confidence
 from vitriton import Client
-from vitriton_bench._median import confidence
 from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 

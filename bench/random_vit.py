@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vitriton_bench._checkpoint import random_vit
+from report.exports.checkpoint import random_vit
 
 if __name__ == "__main__":
     random_vit("base", Path(sys.argv[1]))

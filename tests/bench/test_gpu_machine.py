@@ -19,6 +19,6 @@ def test_it_says_how_it_is_called(arguments):
 
 def test_it_downloads_the_wheel_that_perf_analyzer_is_in():
     """The version in the script is the one that is unpacked."""
-    from vitriton_bench._perf_analyzer import VERSION
+    from vitriton_bench._perf_analyzer.program import VERSION
 
     assert f"tritonclient=={VERSION}" in SCRIPT.read_text()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.checkpoints import CACHE
-from vitriton_bench import _perf_analyzer
 from vitriton_bench._errors import BenchError
+from vitriton_bench._perf_analyzer import program as _perf_analyzer
 
 
 def program(path: Path, text: str) -> Path:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from vitriton_bench._errors import BenchError
-from vitriton_bench._point import Point, Target, arguments, at_rate, grid, long_enough, parse_table, poisson_intervals
+from vitriton_bench._load.perf_analyzer import arguments, long_enough, parse_table, poisson_intervals
+from vitriton_bench._load.point import Point, at_rate, grid
+from vitriton_bench._load.target import Target
 
 TARGET = Target(
     addresses={"grpc": "host:8001", "http": "host:8000"}, payload=Path("payload.json"), output_bytes={"pooled": 3072}

@@ -9,22 +9,24 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+import compare
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from report.exports.exports import made_with
+from report.pages.markdown import page
+from report.pages.plots import TITLES
+from report.phases.large import Large
+from report.phases.memory import resident_bytes
+from report.phases.steady import steady
+from report.plan import Plan
+from report.run import attempt
+from report.sides.litserve import LitServe
+from report.sides.reference import load, pooled, worst_cosine
+from report.state import State
 from typer.testing import CliRunner
-from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, Resize, is_scaled
-from vitriton_bench import _machine
-from vitriton_bench._exports import made_with
-from vitriton_bench._large import Large
-from vitriton_bench._litserve import LitServe
-from vitriton_bench._markdown import page
-from vitriton_bench._plan import Plan
-from vitriton_bench._plots import TITLES
-from vitriton_bench._reference import load, pooled, worst_cosine
-from vitriton_bench._report import Report
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -42,20 +44,22 @@ def test_the_page_is_made_of_the_committed_run():
 
 
 def test_it_is_imported_without_the_heavy_libraries():
-    """`vitriton bench --help` and a sweep need neither torch nor transformers nor matplotlib nor LitServe."""
+    """A sweep, and the page of an earlier run, need neither torch nor transformers nor matplotlib nor LitServe."""
     program = (
-        "import sys, vitriton_bench.cli, vitriton_bench._sweep, vitriton_bench._markdown, vitriton_bench._terminal\n"
+        "import sys, vitriton_bench.cli, vitriton_bench._sweep.sweep, vitriton_bench._tables.terminal\n"
+        "import compare\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'litserve', 'onnxruntime', 'onnx'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "bench")}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_memory_of_a_process_and_its_children():
     """A child's counts, and pages that several have are counted once."""
     with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as child:
-        one, both = _machine.resident_bytes(child.pid), _machine.resident_bytes(os.getpid())
+        one, both = resident_bytes(child.pid), resident_bytes(os.getpid())
         child.stdin.close()
     assert 0 < one["shared_once"] <= one["sum"] < both["sum"]
 
@@ -92,9 +96,26 @@ def test_large_photos():
 
 def test_what_there_is_no_time_for_is_named(tmp_path):
     """The phases after the rounds are left out one by one, and the report is still written."""
-    report = Report(Plan(images=PHOTOS, work=tmp_path, budget_s=0.0), None, "", lambda text: None)
-    report._attempt(report._steady)
-    assert report.document["failed"] == {"steady": "there was no time for it"}
+    state = State(Plan(images=PHOTOS, work=tmp_path, budget_s=0.0), None, "", lambda text: None)
+    attempt(steady, state)
+    assert state.document["failed"] == {"steady": "there was no time for it"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--from", "{tmp}/none.json"], 1, "No such file"),
+        (["--from", str(ROOT / "pyproject.toml")], 1, "is not a file that --json wrote"),
+        (["--markdown", "{tmp}"], 2, "is a folder; name a file"),
+        (["--plots", str(ROOT / "pyproject.toml")], 2, "is a file; name a folder"),
+        (["--images", "{tmp}"], 1, "has no .jpg, .jpeg, .png or .webp files"),
+    ],
+)
+def test_what_it_cannot_make(arguments, code, message, tmp_path):
+    """One line says what is wrong, before anything is measured; a mistake on the command line is exit code 2."""
+    done = run(compare.app, [text.format(tmp=tmp_path) for text in arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == code, done.output
+    assert message in " ".join(done.stderr.split())
 
 
 @pytest.mark.long
@@ -102,8 +123,8 @@ def test_a_whole_report_of_a_small_model(tiny_vit_checkpoint, tmp_path):
     """Every phase measures something, nothing fails, and the page is made of the file."""
     target, written = tmp_path / "report.json", tmp_path / "page.md"
     files = ["--json", str(target), "--markdown", str(written), "--work", str(tmp_path / "work")]
-    what = ["bench", "--quick", "--minutes", "30", "--model", str(tiny_vit_checkpoint), "--images", str(PHOTOS)]
-    done = run(app, [*what, *files])
+    what = ["--quick", "--minutes", "30", "--model", str(tiny_vit_checkpoint), "--images", str(PHOTOS)]
+    done = run(compare.app, [*what, *files])
     assert done.exit_code == 0, done.output
     document = json.loads(target.read_text())
     assert document["failed"] == {}

@@ -4,10 +4,10 @@ import statistics
 from random import Random
 
 import pytest
-from vitriton_bench import _names as names
-from vitriton_bench._median import confidence
-from vitriton_bench._tables import limit_images_per_s, tables
-from vitriton_bench._targets import Target, judge, verdicts
+from report import names
+from report.median import confidence
+from report.pages.tables import limit_images_per_s, tables
+from report.pages.targets import Target, Verdict, verdicts
 
 
 def speed(images_per_s, p50_ms=1.0, p99_ms=2.0):
@@ -67,7 +67,7 @@ def document():
 
 def found(document, what):
     """The verdict whose text starts so."""
-    return next(verdict for verdict in verdicts(document) if verdict.what.startswith(what))
+    return next(verdict for verdict in verdicts(document) if verdict.target.what.startswith(what))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_target_is_the_median_of_the_ratios(what, median, met, document):
 def test_what_was_not_measured_is_neither_met_nor_missed(document):
     """A page of an interrupted run says so."""
     verdict = found(document, "unpooled / pooled")
-    assert (verdict.median, verdict.met, verdict.count) == (None, None, 0)
+    assert (verdict.median, verdict.met, len(verdict.ratios)) == (None, None, 0)
     table = next(table for table in tables({**document, "sweep": []}) if table.title == "Targets")
     row = next(row for row in table.rows if row[0].startswith("unpooled"))
     assert row[2:] == ["not measured", "", "0", "?"]
@@ -103,7 +103,7 @@ def test_what_was_not_measured_is_neither_met_nor_missed(document):
 def test_a_round_without_one_side_does_not_count(document):
     """As the last one of an interrupted run."""
     del document["rounds"][1][names.pipeline("fp32")]
-    assert found(document, "int8 / pipeline fp32").count == 1
+    assert len(found(document, "int8 / pipeline fp32").ratios) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_round_without_one_side_does_not_count(document):
 def test_the_median_decides(at_least, ratios, met):
     """One lucky round does not."""
     target = Target(what="", bound=1.0, at_least=at_least, ratios=lambda document: [])
-    assert judge(target, ratios).met is met
+    assert Verdict(target=target, ratios=ratios).met is met
 
 
 def test_the_limit_is_what_products_and_decoding_allow(document):
@@ -131,7 +131,7 @@ def test_the_limit_is_what_products_and_decoding_allow(document):
 def test_a_gpu_has_targets_of_its_own(document):
     """Half of the matrix peak for the encoder alone, and three times the pipeline."""
     document["settings"] |= {"device": "gpu", "fast": "fp16", "peer_fast": "fp16"}
-    assert [verdict.bound for verdict in verdicts(document)] == [0.5, 3.0]
+    assert [verdict.target.bound for verdict in verdicts(document)] == [0.5, 3.0]
 
 
 def test_confidence():

@@ -14,15 +14,22 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-PACKAGES = {"client": "vitriton", "export": "vitriton_export", "server": "vitriton_server", "bench": "vitriton_bench"}
+# A distribution's package; and the project's own comparison, which is none.
+PACKAGES = {
+    "client": "client/src/vitriton",
+    "export": "export/src/vitriton_export",
+    "server": "server/src/vitriton_server",
+    "bench": "bench/src/vitriton_bench",
+    "report": "bench/report",
+}
 LONG_FILE = 400
 
 Arrows = dict[str, set[str]]
 
 
 def package_folder(root: Path, distribution: str) -> Path:
-    """The folder of a distribution's package."""
-    return root / distribution / "src" / PACKAGES[distribution]
+    """The folder of a package, by the name of its distribution."""
+    return root / PACKAGES[distribution]
 
 
 def rooms(package: Path) -> list[str]:

@@ -48,9 +48,10 @@ def _install(environment: Path, *wheels: Path) -> None:
 
 
 def test_wheels_hold_what_they_need(wheels):
-    """Licence, types and data files are inside; tests and generated files are not."""
+    """Licence, types and data files are inside; tests, generated files and the project's own comparison are not."""
     for wheel in wheels.values():
         names = zipfile.ZipFile(wheel).namelist()
+        assert len({name.split("/")[0].split("-")[0] for name in names}) == 1
         assert any(name.endswith("/py.typed") for name in names)
         assert any(name.endswith("/licenses/LICENSE") for name in names)
         assert not any("__pycache__" in name or name.startswith("test") for name in names)

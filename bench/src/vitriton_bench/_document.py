@@ -1,12 +1,74 @@
-"""The report's file: everything that was measured, and all that tables, pages and pictures are made of."""
+"""The file of a run: everything that was measured, and all that tables, pages and pictures are made of."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitriton_bench._errors import BenchError
+
 FORMAT = 1
+
+
+class Record:
+    """The document of a run, which is written as it grows.
+
+    What lies in its file stays there until something was measured.
+
+    Args:
+        document: what is known at the beginning.
+        target: the file; None for none.
+        counts: the entries of which one must hold something before anything was measured.
+    """
+
+    def __init__(self, document: dict[str, Any], target: Path | None, counts: Sequence[str]) -> None:
+        self.document = document
+        self._target = target
+        self._counts = counts
+
+    @property
+    def has_measured(self) -> bool:
+        """Whether there is anything to keep."""
+        return any(self.document.get(entry) for entry in self._counts)
+
+    def save(self) -> dict[str, Any]:
+        """Writes the file, if anything was measured; returns what it holds."""
+        known: dict[str, Any] = significant(self.document)
+        if self._target is not None and self.has_measured:
+            write_text(json.dumps(known, indent=1) + "\n", self._target)
+        return known
+
+    @contextlib.contextmanager
+    def kept(self, say: Callable[[str], None]) -> Iterator[None]:
+        """An interruption ends the block, and is noted; it goes on as KeyboardInterrupt where nothing was measured."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.has_measured:
+                say("interrupted before anything was measured")
+                raise
+            self.document["interrupted"] = True
+            say("interrupted: what was measured so far is kept")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The document that a run wrote.
+
+    Raises:
+        BenchError: the file is another one.
+        OSError: the file cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as exc:
+        raise BenchError(f"{path} is not a file that --json wrote: {exc}") from exc
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise BenchError(f"{path} is not a file that --json wrote: its format is {found}, and this reads {FORMAT}")
+    return dict(document)
 
 
 def significant(value: Any) -> Any:
@@ -20,13 +82,8 @@ def significant(value: Any) -> Any:
     return value
 
 
-def write(document: dict[str, Any], target: Path) -> None:
-    """All of it or none."""
-    write_text(json.dumps(document, indent=1) + "\n", target)
-
-
 def write_text(text: str, target: Path) -> None:
-    """All of it or none."""
+    """Writes all of it or none."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
     try:

@@ -1,0 +1,96 @@
+"""The report in docs/benchmarks.md: served models beside transformers, LitServe, ONNX Runtime and the machine's limits.
+
+    python bench/compare.py --json out/bench.json          # 20 minutes; --quick: two, with a small model
+    python bench/compare.py --from out/bench.json --markdown out/bench.md --plots out/plots
+
+The second measures nothing: it makes page and pictures of what the first, or `vitriton bench --json`, has measured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from report.pages.markdown import page
+from report.pages.tables import tables
+from report.plan import Plan, quick_plan
+from vitriton._console.failure import Command
+from vitriton._console.signals import Signals
+from vitriton_bench import _document, _photos
+from vitriton_bench._console import check_file, check_folder, one_line, progress
+from vitriton_bench._errors import BenchError
+from vitriton_bench._tables.terminal import show
+from vitriton_bench.cli import INTERRUPTED
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(cls=Command)
+def compare(
+    images: Annotated[Path, typer.Option(help="Folder of encoded images, sent as they are.")] = Path("examples/photos"),
+    quick: Annotated[bool, typer.Option("--quick", help="Two minutes: short, and with a small model.")] = False,
+    output: Annotated[Path | None, typer.Option("--json", help="Write all that was measured to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the page to this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write the pictures to this folder.")] = None,
+    again: Annotated[
+        Path | None,
+        typer.Option("--from", help="Measure nothing: tables, page and pictures of an earlier --json."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint to compare with; by default a ViT-B/16 of random weights.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.5, help="Of the whole run: rounds end with it.")] = None,
+    work: Annotated[Path, typer.Option(help="Folder for exports.")] = Path("out/bench"),
+    reuse: Annotated[bool, typer.Option("--reuse", help="Take the exports that --work has.")] = False,
+    accelerator: Annotated[str | None, typer.Option(help="Of the exports, as in `vitriton export`.")] = None,
+    perf_analyzer: Annotated[Path | None, typer.Option(help="The program; else PATH, else downloaded.")] = None,
+) -> None:
+    """Measure served models beside the alternatives and the machine's limits."""
+    with one_line():
+        check_file("--json", output)
+        check_file("--markdown", markdown)
+        check_folder("--plots", plots)
+        if again is not None:
+            document = _document.read(again)
+        else:
+            settings: dict[str, Any] = {"model": model, "images": images, "work": work, "reuse": reuse}
+            settings |= {"accelerator": accelerator, "perf_analyzer": perf_analyzer}
+            settings |= {} if minutes is None else {"budget_s": minutes * 60}
+            document = _measure(quick_plan(**settings) if quick else Plan(**settings), output)
+        _show(document, markdown, plots)
+        if again is None and document.get("interrupted"):
+            raise typer.Exit(INTERRUPTED)
+
+
+def _measure(plan: Plan, output: Path | None) -> dict[str, Any]:
+    # The bars and the advice of transformers would stand between the lines of progress.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    _photos.check(plan.images)
+    with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does: in order, with what was measured
+        try:
+            from report.run import run
+        except ImportError as exc:
+            advice = "`pip install ./export -r bench/report/requirements.txt`"
+            raise BenchError(f"the comparison needs {exc.name}; {advice}") from exc
+        command = " ".join(["python bench/compare.py", *sys.argv[1:]])
+        return run(plan, output, command, progress())
+
+
+def _show(document: dict[str, Any], markdown: Path | None, plots: Path | None) -> None:
+    show(document, tables(document))
+    pictures: dict[str, str] = {}
+    if plots is not None:
+        from report.pages.plots import TITLES, draw
+
+        base = markdown.parent if markdown is not None else plots
+        pictures = {TITLES[path.name]: os.path.relpath(path, base) for path in draw(document, plots)}
+    if markdown is not None:
+        _document.write_text(page(document, pictures), markdown)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""The checkpoints and exports that are compared."""

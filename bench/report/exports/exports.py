@@ -1,0 +1,98 @@
+"""The exports that a report compares, and what is said of model and images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitriton._names import ensemble_name
+from vitriton_bench._errors import BenchError
+from vitriton_export import ExportError, ExportOptions, export_model
+
+from report.exports.checkpoint import random_vit
+from report.plan import Plan
+
+PEER_BATCH = 16  # most images in a batch of LitServe's: bench/litserve_batches.py
+_LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exports:
+    """What was exported.
+
+    Attributes:
+        model: the checkpoint.
+        label: the name of the model in the report.
+        repository: the model repository with the exports.
+        names: precision → export.
+        pooling: how their embeddings are made.
+    """
+
+    model: str
+    label: str
+    repository: Path
+    names: dict[str, str]
+    pooling: str
+
+    def describe(self) -> dict[str, Any]:
+        """The model, as the report's file has it."""
+        return {"label": self.label, "pooling": self.pooling}
+
+
+def export(plan: Plan, fast: str, say: Say, *, gpu: bool) -> Exports:
+    """Exports the plan's model in float32, pooled and unpooled, and pooled in a faster precision.
+
+    Raises:
+        BenchError: the export fails, or its pooling is none that the peers can be asked for.
+    """
+    model = plan.model or str(random_vit(plan.size, plan.work / f"vit-{plan.size}-random"))
+    stem = Path(model.rstrip("/")).name
+    names = {precision: f"{stem}-{precision}" for precision in ("fp32", fast)}
+    outputs = {"fp32": "both", fast: "pooled"}
+    poolings = {
+        export_one(plan, model, name, say, precision=precision, outputs=outputs[precision], gpu=gpu)
+        for precision, name in names.items()
+    }
+    pooling = poolings.pop()
+    if poolings or pooling not in ("pooler", "cls"):
+        raise BenchError(f"{model} is pooled by {pooling}; the comparison knows models with a pooler or a CLS token")
+    label = model if plan.model else _LABELS[plan.size]
+    return Exports(model=model, label=label, repository=plan.repository, names=names, pooling=pooling)
+
+
+def export_one(plan: Plan, model: str, name: str, say: Say, *, precision: str, outputs: str, gpu: bool) -> str:
+    """Exports one precision unless it is there, made in the same way, and may be reused; returns its pooling.
+
+    Raises:
+        BenchError: the export fails.
+    """
+    repository = plan.repository
+    manifest = repository / ensemble_name(name, "pooled") / "1" / "manifest.json"
+    device = "auto" if plan.accelerator else "gpu" if gpu else "cpu"
+    options: dict[str, Any] = {"precision": precision, "outputs": outputs}
+    options |= {"accelerator": plan.accelerator, "device": device}
+    if not (plan.reuse and made_with(manifest, options)):
+        say(f"exporting {name}")
+        for old in repository.glob(f"{name}_*"):
+            shutil.rmtree(old)
+        try:
+            export_model(ExportOptions(model=model, repository=repository, name=name, **options))
+        except ExportError as exc:
+            raise BenchError(f"{model} cannot be exported: {exc}") from exc
+    pooling = json.loads(manifest.read_text())["pooling"]
+    return str(pooling)
+
+
+def made_with(manifest: Path, options: Mapping[str, Any]) -> bool:
+    """Whether there is an export that was made with these options."""
+    try:
+        known = json.loads(manifest.read_text())["options"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all(known.get(name) == value for name, value in options.items())

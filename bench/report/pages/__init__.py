@@ -1,0 +1,1 @@
+"""Tables, targets, page and pictures: all of them made of the report's document."""

@@ -1,0 +1,1 @@
+"""What the report measures beside the rounds."""

@@ -1,0 +1,71 @@
+"""The whole report: exports, limits, a sweep, rounds against the peers, and what else the targets ask for.
+
+Each phase adds what it measured to one document, which is written after each phase and is all that tables, pages and
+pictures are made of. An interruption ends the phases and keeps the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vitriton_bench._errors import BenchError
+
+from report.phases.best import best
+from report.phases.large import large
+from report.phases.limits import limits, limits_again
+from report.phases.memory import memory
+from report.phases.preprocessing import preprocessing
+from report.phases.rounds import rounds
+from report.phases.small import small
+from report.phases.start import prepare, start
+from report.phases.steady import steady
+from report.phases.sweep import sweep
+from report.plan import Plan
+from report.state import State
+
+Phase = Callable[[State], None]
+
+NEEDED: tuple[Phase, ...] = (prepare, limits, start)
+OTHERS: tuple[Phase, ...] = (sweep, best, rounds, limits_again, steady, preprocessing, memory, large, small)
+
+
+def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Measures phase after phase; returns the document, also after an interruption.
+
+    Args:
+        plan: what to measure.
+        target: the file of the document; None for none.
+        command: the command line that the document names.
+        tell: shows a line of progress.
+
+    Raises:
+        BenchError: something that everything else needs is missing, or there was no time for any load.
+        KeyboardInterrupt: the run was interrupted before anything was measured.
+    """
+    state = State(plan, target, command, tell)
+    with state.stack, state.record.kept(state.clock.say):
+        for phase in NEEDED:
+            phase(state)
+            state.record.save()
+        for phase in OTHERS:
+            attempt(phase, state)
+            state.record.save()
+    if not state.record.has_measured:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in state.document["failed"].items())
+        raise BenchError(f"nothing was measured: {reasons}")
+    state.document["took_s"] = state.clock.elapsed_s
+    return state.record.save()
+
+
+def attempt(phase: Phase, state: State) -> None:
+    """A phase that fails, or for which no time is left, costs its own figures only."""
+    if state.clock.left_s < 0:
+        state.document["failed"][phase.__name__] = "there was no time for it"
+        return
+    try:
+        phase(state)
+    except Exception as exc:  # peers and programs of others can fail in any way
+        state.document["failed"][phase.__name__] = f"{type(exc).__name__}: {exc}"
+        state.clock.say(f"{phase.__name__} failed and is left out: {exc}")

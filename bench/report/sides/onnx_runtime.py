@@ -1,0 +1,84 @@
+"""ONNX Runtime in this process, on the graph that is served."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from vitriton._names import PIXELS, step_names
+from vitriton.preprocessing import PreprocessSpec, preprocess
+
+from report.rounds.speed import Sample, cycled, repeat
+
+Embeddings = npt.NDArray[Any]
+
+
+class Bare:
+    """ONNX Runtime alone on an exported graph, in this process, on all cores (or the GPU).
+
+    Args:
+        repository: the model repository.
+        name: the name of the export.
+        images: encoded images.
+        cores: threads.
+        gpu: run on the GPU.
+    """
+
+    def __init__(self, repository: Path, name: str, images: Sequence[bytes], cores: int, *, gpu: bool) -> None:
+        first_step, encoder = step_names(name, "pooled")
+        version = _version_folder(repository / encoder)
+        self.graph = version / "model.onnx"
+        self._session = onnx_session(str(self.graph), cores, gpu=gpu)
+        spec = _version_folder(repository / first_step) / "preprocess.json"
+        self.spec = PreprocessSpec.from_json(spec.read_text())
+        self._images = images
+        self._threads = ThreadPoolExecutor(cores)
+        self._pixels = self._decode(images)
+
+    def embed(self, images: Sequence[bytes]) -> Embeddings:
+        """(N, D), decoded on all cores and computed together."""
+        return self.run(self._decode(images))
+
+    def ready_pixels(self, batch: int, seconds: float) -> Sample:
+        """The speed of the graph alone: nothing is decoded."""
+        pixels = self._pixels[np.arange(batch) % len(self._pixels)]
+        return repeat(lambda: self.run(pixels), batch, seconds)
+
+    def from_bytes(self, batch: int, seconds: float) -> Sample:
+        """The speed of decoding and computing in one process."""
+        batches = itertools.cycle(self._rotations(batch))
+        return repeat(lambda: self.embed(next(batches)), batch, seconds)
+
+    def _rotations(self, batch: int) -> list[list[bytes]]:
+        """Batches that start at each of the images, so that small ones see all of them."""
+        return [cycled([*self._images[start:], *self._images[:start]], batch) for start in range(len(self._images))]
+
+    def _decode(self, images: Sequence[bytes]) -> Embeddings:
+        if len(images) == 1:
+            return preprocess(images[0], self.spec)[np.newaxis]
+        return np.stack(list(self._threads.map(lambda image: preprocess(image, self.spec), images)))
+
+    def run(self, pixels: Embeddings) -> Embeddings:
+        """(N, H, W, 3) → (N, D)."""
+        made: Embeddings = self._session.run(None, {PIXELS: pixels})[0]
+        return made
+
+
+def _version_folder(model: Path) -> Path:
+    """The newest version of a model."""
+    return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def onnx_session(model: Any, cores: int, *, gpu: bool) -> ort.InferenceSession:
+    """A session of a model's path or bytes, on the GPU or on so many cores."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = cores
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
+    return ort.InferenceSession(model, options, providers)

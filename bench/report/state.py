@@ -1,0 +1,102 @@
+"""What the phases of a report share: the plan, the clock, the document, and the sides once they are there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from vitriton_bench import _machine, _photos
+from vitriton_bench._document import FORMAT, Record
+from vitriton_bench._errors import BenchError
+from vitriton_bench._payload import find_images
+from vitriton_bench._perf_analyzer.program import PerfAnalyzer
+from vitriton_server import usable_cores
+
+from report.clock import Clock
+from report.exports.exports import Exports
+from report.plan import Plan
+from report.sides.litserve import Peer
+from report.sides.onnx_runtime import Bare
+from report.sides.pipeline import Pipeline
+from report.sides.triton import Served
+
+
+class State:
+    """One run, as far as it has come.
+
+    Args:
+        plan: what to measure.
+        target: the file of the document; None for none.
+        command: the command line that the document names.
+        tell: shows a line of progress.
+
+    Attributes:
+        stack: what ends with the run.
+        scratch: a folder that is removed with the run.
+        payload: the photos as perf_analyzer takes them.
+        analyzer: perf_analyzer.
+        exports: what was exported.
+        bares: precision → ONNX Runtime on the graph.
+        pipelines: dtype → transformers' pipeline.
+        peers: dtype → LitServe; those that got ready.
+        served: (precision, kind) → Triton.
+
+    Raises:
+        BenchError: there are no photos.
+    """
+
+    scratch: Path
+    payload: Path
+    analyzer: PerfAnalyzer
+    exports: Exports
+    bares: dict[str, Bare]
+    pipelines: dict[str, Pipeline]
+    peers: dict[str, Peer]
+    served: dict[tuple[str, str], Served]
+
+    def __init__(self, plan: Plan, target: Path | None, command: str, tell: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.clock = Clock(plan.budget_s, tell)
+        self.cores = usable_cores()
+        self.gpu = torch.cuda.is_available()
+        self.fast, self.peer_fast = ("fp16", "fp16") if self.gpu else ("int8", "bf16")
+        self.images = _read(plan.images)
+        self.stack = contextlib.ExitStack()
+        self.record = Record(self._began(command), target, counts=("sweep", "rounds"))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What was measured so far."""
+        return self.record.document
+
+    def left_out(self, name: str, reason: object) -> None:
+        """Notes and says that something is not measured."""
+        self.document["failed"][name] = str(reason)
+        self.clock.say(f"{name} is left out: {reason}")
+
+    def _began(self, command: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "command": command,
+            "machine": _machine.describe(),
+            "versions": _machine.versions(),
+            "images": _photos.describe(self.images),
+            "settings": {
+                "device": "gpu" if self.gpu else "cpu",
+                "fast": self.fast,
+                "peer_fast": self.peer_fast,
+                "seconds": self.plan.seconds,
+                "rounds": self.plan.rounds,
+            },
+            "failed": {},
+        }
+
+
+def _read(folder: Path) -> list[bytes]:
+    paths = find_images(folder)
+    if not paths:
+        raise BenchError(f"{folder} has no photos; name a folder of .jpg, .jpeg, .png or .webp files with --images")
+    return [path.read_bytes() for path in paths]

@@ -1,0 +1,55 @@
+"""The server that loads are put on, and what it is sent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitriton._names import Kind, ensemble_name
+
+from vitriton_bench._load.point import Protocol
+from vitriton_bench._statistics.source import Source
+
+_ELEMENT_BYTES = {"FP16": 2, "FP32": 4}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A server, and what to send it.
+
+    Attributes:
+        addresses: protocol → `host:port`.
+        payload: perf_analyzer's input.
+        output_bytes: kind → the bytes of an answer for one image; 0 where that depends on the image.
+    """
+
+    addresses: dict[Protocol, str]
+    payload: Path
+    output_bytes: dict[Kind, int]
+
+    @classmethod
+    def of(cls, addresses: dict[Protocol, str], payload: Path, name: str, kinds: Sequence[Kind]) -> Target:
+        """Asks the server how large the answers of an export's ensembles are.
+
+        Raises:
+            BenchError: the server does not answer, or has no such model.
+        """
+        source = _source(addresses)
+        sizes = {kind: _output_bytes(source, ensemble_name(name, kind)) for kind in kinds}
+        return cls(addresses=addresses, payload=payload, output_bytes=sizes)
+
+    def source(self) -> Source:
+        """The server's statistics."""
+        return _source(self.addresses)
+
+
+def _source(addresses: dict[Protocol, str]) -> Source:
+    scheme: Protocol = "grpc" if "grpc" in addresses else "http"
+    return Source(f"{scheme}://{addresses[scheme]}")
+
+
+def _output_bytes(source: Source, model: str) -> int:
+    outputs = source.config(model).outputs.values()
+    return sum(max(math.prod(output.shape), 0) * _ELEMENT_BYTES.get(output.datatype, 4) for output in outputs)

@@ -1,0 +1,1 @@
+"""NVIDIA's load generator for Triton."""

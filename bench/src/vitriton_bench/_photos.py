@@ -1,0 +1,45 @@
+"""The photos that are sent: found, looked at before anything is measured, and described."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from vitriton_bench._errors import BenchError
+from vitriton_bench._payload import SUFFIXES, find_images, is_image
+
+
+def check(images: Path) -> list[Path]:
+    """The files, once each has been decoded: an image that cannot be would be an error in the middle of a run."""
+    files = find_images(images)
+    if not files:
+        raise BenchError(
+            f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
+        )
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                image.load()
+        except Exception as exc:  # decoders raise what they like
+            reason = "is no image" if isinstance(exc, UnidentifiedImageError) else f"cannot be decoded: {exc}"
+            raise BenchError(f"{file} {reason}; take it out of the folder, or name another with --images") from exc
+        if not is_image(file.read_bytes()):
+            raise BenchError(f"{file} is no JPEG, PNG or WebP, whatever its name says; take it out of the folder")
+    return files
+
+
+def describe(images: Sequence[bytes]) -> dict[str, Any]:
+    """How many, and how large."""
+    sizes = [Image.open(io.BytesIO(image)).size for image in images]
+    return {
+        "count": len(images),
+        "mean_bytes": round(statistics.mean(map(len, images))),
+        "least_bytes": min(map(len, images)),
+        "most_bytes": max(map(len, images)),
+        "sizes": sorted({f"{width} × {height}" for width, height in sizes}),
+    }

@@ -1,0 +1,1 @@
+"""Triton's statistics, and where the time of a request goes."""

@@ -1,0 +1,75 @@
+"""One server, asked for its statistics and its models' configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from vitriton._wire.connect import connect
+from vitriton._wire.statistics import ModelStatistics, by_model
+from vitriton._wire.transport import CallError, ModelConfig, Transport
+
+from vitriton_bench._errors import BenchError
+from vitriton_bench._statistics.split import Steps
+
+T = TypeVar("T")
+
+_CALL_S = 30.0
+
+
+class Source:
+    """Asks one server, over HTTP or gRPC.
+
+    Args:
+        address: grpc:// or http://.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def look(self, models: Iterable[str]) -> dict[str, ModelStatistics]:
+        """What these models have counted until now.
+
+        Raises:
+            BenchError: the server does not answer, or has no such model.
+        """
+        wanted = list(models)
+        known = by_model(self._ask(lambda transport: transport.statistics(_CALL_S), ", ".join(wanted)))
+        missing = [name for name in wanted if name not in known]
+        if missing:
+            raise BenchError(f"{self._address} has no statistics of the model {missing[0]}; was it unloaded?")
+        return {name: known[name] for name in wanted}
+
+    def steps(self, ensemble: str) -> Steps:
+        """What an ensemble is made of.
+
+        Raises:
+            BenchError: the server does not answer, has no such model, or it is not an ensemble of two steps.
+        """
+        names = self.config(ensemble).steps
+        if len(names) != 2:
+            raise BenchError(
+                f"{ensemble} is not an ensemble of two steps, as `vitriton export` makes them, but has {len(names)}"
+            )
+        instances = {name: self.config(name).instances for name in names}
+        return Steps(ensemble=ensemble, preprocess=names[0], encoder=names[1], instances=instances)
+
+    def config(self, model: str) -> ModelConfig:
+        """A model's configuration, as Triton completed it.
+
+        Raises:
+            BenchError: the server does not answer, or has no such model.
+        """
+        return self._ask(lambda transport: transport.model_config(model, _CALL_S), model)
+
+    def _ask(self, question: Callable[[Transport], T], model: str) -> T:
+        (transport,) = connect(self._address)
+        try:
+            return question(transport)
+        except CallError as exc:
+            raise BenchError(
+                f"{self._address} does not tell about the model {model}: {exc}; is a Triton running there, and does it "
+                "serve that model (`vitriton models` lists them)?"
+            ) from exc
+        finally:
+            transport.close()

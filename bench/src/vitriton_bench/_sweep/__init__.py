@@ -1,0 +1,1 @@
+"""A sweep: a served export under one load after the other."""

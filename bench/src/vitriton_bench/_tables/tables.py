@@ -1,0 +1,99 @@
+"""The tables of a sweep, out of its document: the same rows for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vitriton_bench._load import names
+from vitriton_bench._statistics.split import SPLIT
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text.
+
+    Attributes:
+        title: the heading above the table.
+        columns: the heads of the columns; the first column is text, the others are figures.
+        rows: as many cells as columns.
+        notes: the sentences below the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def sweep_tables(document: Document) -> list[Table]:
+    """The loads, and where the time of their requests went; empty without a load."""
+    return [table for table in (_loads(document), _split(document)) if table.rows]
+
+
+def machine(document: Document) -> str:
+    """What was measured on, in a line."""
+    known = document["machine"]
+    cores = f"{known['cores']} core" + ("" if known["cores"] == 1 else "s")
+    return f"{known['cpu']}, {cores}" + (f", {known['gpu']}" if known.get("gpu") else "")
+
+
+def photos(document: Document) -> str:
+    """What was sent, in a line."""
+    known = document["images"]
+    kilobytes = [known[name] / 1e3 for name in ("mean_bytes", "least_bytes", "most_bytes")]
+    sizes = ", ".join(known["sizes"][:5]) + (", …" if len(known["sizes"]) > 5 else "")
+    mean, least, most = (f"{size:.0f}" for size in kilobytes)
+    return f"{known['count']} images of {sizes}, {mean} kB on average ({least} to {most})"
+
+
+def left_out(document: Document) -> list[str]:
+    """What could not be measured, a line each."""
+    lines = [f"left out: {name} ({reason.splitlines()[0]})" for name, reason in document.get("failed", {}).items()]
+    if document.get("interrupted"):
+        lines.append("The run was interrupted; what is missing was not measured.")
+    return lines
+
+
+def _load(row: Document) -> str:
+    return ", ".join([*([row["precision"]] if "precision" in row else []), names.load(row)])
+
+
+def _loads(document: Document) -> Table:
+    return Table(
+        title="Load, by perf_analyzer",
+        columns=("load", "images/s", "p50 ms", "p90 ms", "p99 ms", "images/batch"),
+        rows=[
+            [_load(row), *(f"{row[name]:.4g}" for name in ("images_per_s", "p50_ms", "p90_ms", "p99_ms")), _batch(row)]
+            for row in document.get("sweep", [])
+        ],
+    )
+
+
+def _batch(row: Document) -> str:
+    return f"{row['images_per_batch']:.1f}" if "images_per_batch" in row else ""
+
+
+def _split(document: Document) -> Table:
+    rows = [row for row in document.get("sweep", []) if "split_ms" in row]
+    return Table(
+        title="Where the time of a request goes, by Triton's statistics",
+        columns=("load, ms", *SPLIT, "encoder busy", "preprocessing busy", "bottleneck"),
+        rows=[[_load(row), *_parts(row)] for row in rows],
+        notes=(
+            [
+                "client: what callers waited longer than the server took; copies: tensors into and out of the steps; "
+                "other: between the steps; busy: part of the time in which the step works."
+            ]
+            if rows
+            else ()
+        ),
+    )
+
+
+def _parts(row: Document) -> list[str]:
+    busy = [f"{row['busy'][step]:.0%}" for step in ("encode", "preprocess")]
+    return [*(f"{row['split_ms'][part]:.3g}" for part in SPLIT), *busy, row["bottleneck"]]
