@@ -43,7 +43,7 @@ ensemble_scheduling {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(subprocesses, tmp_path_factory):
     """A Triton with a good model, some that are not, and one of another kind; over HTTP it keeps its index secret."""
     from vitriton_server import TritonServer
 
