@@ -90,7 +90,6 @@ def undisturbed(server, folder):
     return contents(folder / "whole")
 
 
-@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("images", [1, 6, 12])
 def test_killed(server, folder, undisturbed, images):
     """After kill -9 the same command goes on, and its files are those of a run that nothing interrupted."""
@@ -107,7 +106,6 @@ def test_killed(server, folder, undisturbed, images):
     assert {path.name for path in (folder / "cut").iterdir()} == set(undisturbed)
 
 
-@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted(server, folder, undisturbed, number, exit_code):
     """Ctrl-C ends it quietly; it says what is safe and how to go on, and so it does."""
@@ -127,7 +125,6 @@ def test_interrupted(server, folder, undisturbed, number, exit_code):
     assert contents(folder / "cut") == undisturbed
 
 
-@pytest.mark.usefixtures("subprocesses")
 def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory):
     """When the server is gone for longer than a request may take, the run ends, and another server goes on with it."""
     from vitriton_server import TritonServer
@@ -151,7 +148,6 @@ def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory
     assert contents(folder / "cut") == undisturbed
 
 
-@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("limit", [200, 700, 1200])
 def test_full_disk(server, folder, undisturbed, limit):
     """A disk that takes no more ends the run with one clear line; with more room it goes on."""
@@ -216,7 +212,6 @@ for kill_at in range(0, 10000, int(every)):
 """
 
 
-@pytest.mark.usefixtures("subprocesses")
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_at_every_step(server, folder, every):
     """Killed before each single write, sync, rename and removal in turn, the same command finishes the same files.
