@@ -33,7 +33,9 @@ def _batch_sizes(text: str) -> tuple[int, ...]:
     try:
         return () if text == "none" else tuple(int(part) for part in text.split(","))
     except ValueError as exc:
-        raise OptionError("warmup", f"is {text!r}; write batch sizes as 1,8,32, or none") from exc
+        raise OptionError(
+            "warmup", f"is {text!r}, which is no list of batch sizes; write it as 1,8,32, or none"
+        ) from exc
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ dataclass brings its own:
 
     width: Annotated[int | None, typer.Option(min=1)] = None
 
-The attribute's text in the docstring is the option's help. Its last sentence "None: …" is shown as the default, and the
-`name` of another field as its flag:
+The option's help is the attribute's text in the docstring, if the option has none. There, the last sentence "None: …"
+is shown as the default, and the `name` of another field as its flag:
 
     width: the width of the widest image that is taken, in pixels. None: any width.
 """
@@ -58,13 +58,14 @@ def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return command
 
 
-def faults(options: Any) -> Iterator[tuple[str, str]]:
+def faults(options: object) -> Iterator[tuple[str, str]]:
     """Finds the values that are not among the choices of an option, or not within its bounds.
 
     Yields:
         The field, and what is wrong with its value, such as "is 0; it must be from 1 to 64".
     """
-    for name, (hint, info) in _options(type(options)).items():
+    cls: Any = type(options)
+    for name, (hint, info) in _options(cls).items():
         value = getattr(options, name)
         if value is None and type(None) in get_args(hint):
             continue
@@ -111,7 +112,7 @@ def _parameters(cls: Any, instance: Any) -> list[inspect.Parameter]:
         if is_dataclass(hint):
             found += _parameters(hint, default)
         elif info is not None:
-            described = _described(info, texts[field.name], flags)
+            described = _described(info, info.help or texts[field.name], flags)
             found.append(_parameter(field.name, Annotated[_readable(hint, info), described], _written(default)))
     return found
 

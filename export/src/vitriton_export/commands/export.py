@@ -11,21 +11,22 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 
-from vitriton_export._errors import ExportError, OptionError, importing
+from vitriton_export._errors import OptionError, importing
 from vitriton_export._options import ExportOptions
 from vitriton_export.commands import results
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("export")(_explained()(flatten(export)))
+    app.command("export", cls=Command)(flatten(export))
 
 
 def register_remove(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("remove")(_explained()(remove))
+    app.command("remove", cls=Command)(remove)
 
 
 def _list(asked: bool) -> None:
@@ -78,19 +79,6 @@ def remove(
         raise OptionError("repository", "is empty; name a folder")
     for model in remove_export(Path(repository), name):
         typer.echo(f"removed {model}")
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Makes one line, and an exit code, of what is wrong."""
-    from vitriton.cli import fail
-
-    try:
-        yield
-    except OptionError as exc:
-        raise typer.BadParameter(f"it {exc.wrong}", param_hint=exc.flag) from exc
-    except ExportError as exc:
-        fail(str(exc))
 
 
 @contextlib.contextmanager
