@@ -1,7 +1,5 @@
 """A command's options are the fields of a dataclass: types, defaults, help and refusals."""
 
-import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -9,11 +7,7 @@ from typing import Annotated, Literal
 import pytest
 import typer
 from typer.testing import CliRunner
-from vitriton._console import server
-from vitriton._console.options import descriptions, faults, flatten
-from vitriton.commands.embed import request
-from vitriton_export import ExportOptions, VerifyOptions
-from vitriton_server import _config
+from vitriton._console.options import faults, flatten
 
 
 def _sizes(text):
@@ -161,16 +155,3 @@ def test_what_the_dataclass_raises_reaches_the_caller():
 def test_the_same_choices_and_bounds_hold_in_python(values, found):
     """Each value that is wrong is told."""
     assert [wrong for _, wrong in faults(Box(name="b", **values))] == found
-
-
-@pytest.mark.parametrize(
-    "cls",
-    [ExportOptions, VerifyOptions, request.Request, server.Access, _config.ServerConfig, _config.WatchPolicy],
-    ids=lambda cls: cls.__name__,
-)
-def test_every_option_is_described(cls):
-    """By a noun or a verb with what it is about, never "of it"; `url` of the commands has one text of its own."""
-    texts = descriptions(cls)
-    assert {one.name for one in dataclasses.fields(cls)} - {"url"} == texts.keys()
-    assert not [name for name, text in texts.items() if text.startswith(("of ", "see ", "for ", "that ", "in "))]
-    assert functools.reduce(lambda found, text: found and text.endswith("."), texts.values(), True)

@@ -122,9 +122,10 @@ def _made(cls: Any, instance: Any, values: Mapping[str, Any]) -> Any:
     given = {}
     for field in fields(cls):
         hint, info = _options(cls)[field.name]
+        default = _default(field, instance)
         if is_dataclass(hint):
-            given[field.name] = _made(hint, _default(field, instance), values)
-        elif info is not None and (value := values[field.name]) is not None:
+            given[field.name] = _made(hint, default, values)
+        elif info is not None and (value := values[field.name]) not in (None, _written(default)):
             given[field.name] = value if info.parser is None else info.parser(value)
     return cls(**given) if instance is _EMPTY else replace(instance, **given)
 
