@@ -112,7 +112,7 @@ def _parameters(cls: Any, instance: Any) -> list[inspect.Parameter]:
         if is_dataclass(hint):
             found += _parameters(hint, default)
         elif info is not None:
-            described = _described(info, info.help or texts[field.name], flags)
+            described = _described(info, info.help or texts.get(field.name, ""), flags)
             found.append(_parameter(field.name, Annotated[_readable(hint, info), described], _written(default)))
     return found
 
@@ -159,7 +159,7 @@ def _described(info: ParameterInfo, text: str, flags: Mapping[str, str]) -> Para
     info.parser = None  # typer would turn what it raises into words of its own
     text = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text).rstrip(".")
     text, _, default = text.partition(". None: ")
-    info.help = f"{text[0].upper()}{text[1:]}."
+    info.help = f"{text[0].upper()}{text[1:]}." if text else None  # python -OO has no docstrings
     if default and info.show_default is True:
         info.show_default = default
     return info
