@@ -9,7 +9,8 @@ from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult, export_model
-    from vitriton_export._verify.report import VerifyOptions, VerifyReport, verify_model
+    from vitriton_export._verify.options import VerifyOptions
+    from vitriton_export._verify.report import VerifyReport, verify_model
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -42,8 +42,8 @@ class OptionError(ExportError, InvalidOption):
 
     @property
     def flag(self) -> str:
-        """The option of the command."""
-        return "--" + self.option.replace("_", "-")
+        """The option of the command, whose times are all in seconds."""
+        return "--" + self.option.removesuffix("_s").replace("_", "-")
 
     @property
     def problem(self) -> str:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+import typer
 from vitriton._names import KINDS, Kind
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
@@ -21,7 +22,7 @@ from vitriton.preprocessing import (
 
 from vitriton_export._documents import json_fault
 from vitriton_export._errors import ExportError, OptionError
-from vitriton_export._serving import Accelerator, Device, Serving
+from vitriton_export._serving import Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 
@@ -32,116 +33,110 @@ OutputDtype = Literal["fp32", "fp16"]
 Optimize = Literal["default", "none"]
 JpegDecoding = Literal["exact", "scaled"]
 
-_CHOICES: dict[str, Any] = {
-    "pooling": Pooling,
-    "outputs": Outputs,
-    "precision": Precision,
-    "output_dtype": OutputDtype,
-    "optimize": Optimize,
-    "jpeg_decoding": JpegDecoding,
-}
-
-MAX_IMAGE_SIZE = 4096
-MAX_IMAGE_BYTES = 2**31 - 1  # what a gRPC message can hold
-MAX_DECODE_BYTES = 2**40
+MAX_IMAGE_SIZE = 4096  # pixels, of a side
+_MAX_IMAGE_BYTES = 2**31 - 1  # what a gRPC message can hold
 # Pillow cannot be told to take more, and the reference does not.
-MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
-MAX_IMAGE_FRAMES = 1_000_000
+_MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
+_LIMITS = "What is refused"
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
+def _formats(text: str) -> tuple[str, ...]:
+    """`jpeg,png` → Pillow's names."""
+    return tuple(part.strip().upper() for part in text.split(",") if part.strip())
+
+
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """An export, as asked for.
+class ExportOptions(Serving):
+    """An export, as asked for: the options of `vitriton export`.
+
+    It has the attributes of `Serving` as well, which say how Triton runs the export: device, instances,
+    max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator, tensorrt_cache, warmup.
 
     Attributes:
-        model: a Hugging Face hub id, or a folder with a checkpoint that `save_pretrained` wrote.
-        revision: branch, tag or commit of a hub id.
-        repository: the Triton model repository to write to; it is made if it is missing.
-        name: of the model in the repository; by default the last part of the model's id.
-        pooling: how the embedding is made; "auto" is the trained or parameter-free pooler, else CLS, else mean.
-        l2_normalize: divide the embedding by its Euclidean length, in the graph.
-        outputs: which ensembles to write.
-        max_batch_size: the most images that the server puts into one batch.
-        precision: of the encoder's weights and arithmetic: "int8" with a scale for each token, "int8-fast" with one for
-            the whole batch, so that the other images of a batch move an embedding.
-        output_dtype: of the outputs, whatever the precision.
-        optimize: "none" leaves the graph as torch exports it, with eager attention.
-        min_cosine: the least cosine similarity with the reference, instead of the precision's own gate.
-        allow_untrained_pooler: ship a pooler whose weights are random, for `pooling="pooler"`.
-        max_single_file_bytes: weights over this size go to a file beside the graph (protobuf ends at 2 GiB).
-        image_size: side of the square that the model gets, in pixels; by default the image processor's own.
-        image_processor_kwargs: settings of the image processor that replace the checkpoint's, as JSON or as a mapping.
-        jpeg_decoding: "scaled" decodes JPEGs much larger than the model's images at a part of their size: faster, and
-            not the reference's pixels.
-        device: see `Serving`, as for all that follow.
-        instances: of each encoder.
-        max_queue_delay_us: how long a request may wait for others to share its batch.
-        max_queue_size: requests that wait, in each step; 0: any number.
-        queue_timeout_ms: the longest that a request waits in a step; 0: any time.
-        accelerator: an execution accelerator of Triton's native onnxruntime backend.
-        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it.
-        warmup: batch sizes that an encoder runs before it is ready; None chooses them.
-        max_image_bytes: an encoded image over it is refused, as with all limits that follow; see `Limits`.
-        max_image_pixels: width × height.
-        max_image_frames: of an animation, or pages; None: any number.
-        image_formats: those that are taken.
-        max_decode_bytes: memory in which images are made into pixels.
+        model: the Hugging Face hub id, or the folder of a checkpoint that save_pretrained wrote.
+        revision: the branch, tag or commit of a hub id.
+        repository: the Triton model repository to write to, made if it is missing.
+        name: the name to serve the model by. None: the last part of the model's id.
+        pooling: the way the embedding is made; auto is a trained or parameter-free pooler, else cls, else mean.
+        l2_normalize: scale embeddings to length 1, in the graph.
+        outputs: the ensembles to write.
+        max_batch_size: the largest number of images that the server puts into one batch.
+        precision: the precision of weights and arithmetic: fp16 for GPUs, int8 for CPUs, with a scale for each token;
+            int8-fast has one scale for a batch, whose images then move each other's embeddings (docs/precision.md).
+        output_dtype: the data type of the outputs, whatever the precision.
+        optimize: the rewriting of the graph; none leaves it as torch exports it, with eager attention.
+        min_cosine: the least cosine similarity with the reference, on the worst image. None: the precision's own gate.
+        allow_untrained_pooler: ship a pooler of random weights, where `pooling` is pooler.
+        max_single_file_bytes: the size above which weights go to a file beside the graph, in bytes, as protobuf ends at
+            2 GiB.
+        image_size: the side of the square that the model gets, in pixels. None: the image processor's own.
+        image_processor_kwargs: the settings of the image processor that replace the checkpoint's, as a JSON object.
+        jpeg_decoding: the decoding of JPEGs; scaled decodes those much larger than the model's images at a part of
+            their size: faster, and not the reference's pixels.
+        max_image_bytes: the largest size of an encoded image, in bytes.
+        max_image_pixels: the largest size of an image, in pixels: width × height, as its header has them.
+        max_image_frames: the largest number of frames of an animation, or pages of a TIFF, of which the first is used.
+            None: any number.
+        image_formats: the formats that are taken; clients send arrays as PPM.
+        max_decode_bytes: the memory in which images are made into pixels, in bytes: of one, and of all at one time.
     """
 
-    model: str = DEFAULT_MODEL
-    revision: str | None = None
-    repository: str | os.PathLike[str] = "model_repository"
-    name: str | None = None
-    pooling: Pooling = "auto"
-    l2_normalize: bool = False
-    outputs: Outputs = "both"
-    max_batch_size: int = 32
-    precision: Precision = "fp32"
-    output_dtype: OutputDtype = "fp32"
-    optimize: Optimize = "default"
-    min_cosine: float | None = None
-    allow_untrained_pooler: bool = False
+    model: Annotated[str, typer.Argument()] = DEFAULT_MODEL
+    revision: Annotated[str | None, typer.Option()] = None
+    repository: Annotated[str | os.PathLike[str], typer.Option(metavar="PATH")] = "model_repository"
+    name: Annotated[str | None, typer.Option()] = None
+    pooling: Annotated[Pooling, typer.Option()] = "auto"
+    l2_normalize: Annotated[bool, typer.Option("--l2-normalize")] = False
+    outputs: Annotated[Outputs, typer.Option()] = "both"
+    max_batch_size: Annotated[int, typer.Option(min=1, max=1024)] = 32
+    precision: Annotated[Precision, typer.Option()] = "fp32"
+    output_dtype: Annotated[OutputDtype, typer.Option()] = "fp32"
+    optimize: Annotated[Optimize, typer.Option()] = "default"
+    min_cosine: Annotated[float | None, typer.Option()] = None
+    allow_untrained_pooler: Annotated[bool, typer.Option("--allow-untrained-pooler")] = False
     max_single_file_bytes: int = 1_900_000_000
-    image_size: int | None = None
-    image_processor_kwargs: str | Mapping[str, Any] = "{}"
-    jpeg_decoding: JpegDecoding = "exact"
-    device: Device = "auto"
-    instances: int = 1
-    max_queue_delay_us: int = 0
-    max_queue_size: int = 256
-    queue_timeout_ms: int = 60_000
-    accelerator: Accelerator | None = None
-    tensorrt_cache: str = "tensorrt-cache"
-    warmup: tuple[int, ...] | None = None
-    max_image_bytes: int = DEFAULT_MAX_BYTES
-    max_image_pixels: int = DEFAULT_MAX_PIXELS
-    max_image_frames: int | None = None
-    image_formats: tuple[str, ...] = DEFAULT_FORMATS
-    max_decode_bytes: int = DEFAULT_MAX_DECODE_BYTES
+    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", min=1, max=MAX_IMAGE_SIZE)] = None
+    image_processor_kwargs: Annotated[str | Mapping[str, Any], typer.Option(metavar="JSON")] = "{}"
+    jpeg_decoding: Annotated[JpegDecoding, typer.Option()] = "exact"
+    max_image_bytes: Annotated[int, typer.Option(min=1, max=_MAX_IMAGE_BYTES, rich_help_panel=_LIMITS)] = (
+        DEFAULT_MAX_BYTES
+    )
+    max_image_pixels: Annotated[int, typer.Option(min=1, max=_MAX_IMAGE_PIXELS, rich_help_panel=_LIMITS)] = (
+        DEFAULT_MAX_PIXELS
+    )
+    max_image_frames: Annotated[int | None, typer.Option(min=1, max=1_000_000, rich_help_panel=_LIMITS)] = None
+    image_formats: Annotated[
+        tuple[str, ...], typer.Option(metavar="NAMES", parser=_formats, rich_help_panel=_LIMITS)
+    ] = DEFAULT_FORMATS
+    max_decode_bytes: Annotated[int, typer.Option(min=1 << 20, max=1 << 40, rich_help_panel=_LIMITS)] = (
+        DEFAULT_MAX_DECODE_BYTES
+    )
 
     def __post_init__(self) -> None:
         """Refuses values that no export can have."""
-        for field, choices in _CHOICES.items():
-            value = getattr(self, field)
-            if value not in get_args(choices):
-                raise OptionError(field, f"is {value!r}; choose one of {', '.join(get_args(choices))}")
+        super().__post_init__()
+        self.check(max_batch_size=self.max_batch_size, precision=self.precision)
+        self._check_images()
+        self._check_target()
         if self.min_cosine is not None and not 0 < self.min_cosine < 1:
             raise OptionError(
                 "min_cosine",
                 f"is {self.min_cosine}; it must be above 0 and below 1, which rounding alone keeps out of reach",
             )
-        if not 1 <= self.max_batch_size <= 1024:
-            raise OptionError("max_batch_size", f"is {self.max_batch_size}; it must be from 1 to 1024")
-        self._check_limits()
-        self.serving.check(max_batch_size=self.max_batch_size, precision=self.precision)
-        if self.image_size is not None and not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise OptionError("image_size", f"is {self.image_size}; it must be from 1 to {MAX_IMAGE_SIZE}")
+
+    def _check_images(self) -> None:
+        unknown = [name for name in self.image_formats if name not in DEFAULT_FORMATS]
+        if unknown or not self.image_formats:
+            wrong = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
+            raise OptionError("image_formats", f"{wrong}; choose of {','.join(DEFAULT_FORMATS)}")
         settings = self.image_processor_settings
         if self.image_size is not None and settings.keys() & {"size", "crop_size", "pad_size"}:
             raise OptionError("image_size", "is given, and image_processor_kwargs has a size as well; give one of them")
+
+    def _check_target(self) -> None:
         if not self.model.strip():
             raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
@@ -159,21 +154,6 @@ class ExportOptions:
             ) from exc
         if is_file:
             raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
-
-    def _check_limits(self) -> None:
-        for field, least, most in (
-            ("max_image_bytes", 1, MAX_IMAGE_BYTES),
-            ("max_image_pixels", 1, MAX_IMAGE_PIXELS),
-            ("max_image_frames", 1, MAX_IMAGE_FRAMES),
-            ("max_decode_bytes", 1 << 20, MAX_DECODE_BYTES),
-        ):
-            value = getattr(self, field)
-            if value is not None and not least <= value <= most:
-                raise OptionError(field, f"is {value}; it must be from {least} to {most}")
-        unknown = [name for name in self.image_formats if name not in DEFAULT_FORMATS]
-        if unknown or not self.image_formats:
-            wrong = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
-            raise OptionError("image_formats", f"{wrong}; choose of {','.join(DEFAULT_FORMATS)}")
 
     @property
     def limits(self) -> Limits:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
+import typer
 from tritonclient.grpc import model_config_pb2 as pb
+from vitriton._console.options import faults
 
 from vitriton_export._errors import ExportError, OptionError
 
 Device = Literal["auto", "cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
-
-MAX_INSTANCES = 64
-MAX_QUEUE_DELAY_US = 10_000_000
-MAX_QUEUE_SIZE = 1_000_000
-MAX_QUEUE_TIMEOUT_MS = 3_600_000
 
 _KINDS = {
     "auto": pb.ModelInstanceGroup.KIND_AUTO,  # a GPU where there is one, else the CPU
@@ -28,48 +25,55 @@ _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
 _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
 
 
+_PANEL = "How Triton runs it"
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    """`1,8,32` → its numbers; `none` → no sizes."""
+    try:
+        return () if text == "none" else tuple(int(part) for part in text.split(","))
+    except ValueError as exc:
+        raise OptionError(
+            "warmup", f"is {text!r}, which is no list of batch sizes; write it as 1,8,32, or none"
+        ) from exc
+
+
 @dataclass(frozen=True, kw_only=True)
 class Serving:
     """What Triton is told about running the steps. The defaults are right where nobody has measured anything else.
 
+    Without a bound on the queue and on the wait in it, Triton gives an instance its next batch ahead of time.
+
     Attributes:
-        device: where the encoders run; "auto" is a GPU where there is one, else the CPU.
-        instances: of each encoder, on each GPU or on the CPU, where they share the cores.
-        max_queue_delay_us: how long a request may wait for others to share its batch. 0: what waits anyway, since all
-            instances are busy, goes together.
-        max_queue_size: requests that wait, in each step; one more is refused. 0: any number.
-        queue_timeout_ms: the longest that a request waits in a step; its own timeout may be shorter. 0: any time. With
-            both 0 Triton gives an instance its next batch ahead of time.
-        accelerator: an execution accelerator of Triton's native onnxruntime backend.
-        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it; relative to the folder in
-            which the server was started, or absolute.
-        warmup: batch sizes that every instance of an encoder runs before it is ready; None chooses them.
+        device: the device that the encoders run on; auto is a GPU where there is one, else the CPU.
+        instances: the number of instances of each encoder, on each GPU or on the CPU, where they share the cores.
+        max_queue_delay_us: the time that a request may wait for others to share its batch, in microseconds; 0: what
+            waits anyway, since all instances are busy, goes together.
+        max_queue_size: the number of requests that may wait in each step, where one more is refused; 0: any number.
+        queue_timeout_ms: the longest wait of a request in each step, in milliseconds, if its own timeout is not
+            shorter; 0: any time.
+        accelerator: the execution accelerator of Triton's native onnxruntime backend, which NVIDIA's image has.
+        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it: absolute, or relative to
+            the folder in which the server is started.
+        warmup: the batch sizes that every instance of an encoder runs before it is ready. None: 1; on a GPU, powers of
+            two up to `max_batch_size`.
     """
 
-    device: Device = "auto"
-    instances: int = 1
-    max_queue_delay_us: int = 0
-    max_queue_size: int = 256
-    queue_timeout_ms: int = 60_000
-    accelerator: Accelerator | None = None
-    tensorrt_cache: str = "tensorrt-cache"
-    warmup: tuple[int, ...] | None = None
+    device: Annotated[Device, typer.Option(rich_help_panel=_PANEL)] = "auto"
+    instances: Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_PANEL)] = 1
+    max_queue_delay_us: Annotated[int, typer.Option(min=0, max=10_000_000, rich_help_panel=_PANEL)] = 0
+    max_queue_size: Annotated[int, typer.Option(min=0, max=1_000_000, rich_help_panel=_PANEL)] = 256
+    queue_timeout_ms: Annotated[int, typer.Option(min=0, max=3_600_000, rich_help_panel=_PANEL)] = 60_000
+    accelerator: Annotated[Accelerator | None, typer.Option(rich_help_panel=_PANEL)] = None
+    tensorrt_cache: Annotated[str, typer.Option(metavar="PATH", rich_help_panel=_PANEL)] = "tensorrt-cache"
+    warmup: Annotated[
+        tuple[int, ...] | None, typer.Option(metavar="1,8,32|none", parser=_batch_sizes, rich_help_panel=_PANEL)
+    ] = None
 
     def __post_init__(self) -> None:
         """Refuses what Triton, or the accelerator, cannot do."""
-        for field, choices in (("device", Device), ("accelerator", Accelerator)):
-            value = getattr(self, field)
-            if value not in get_args(choices) and not (field == "accelerator" and value is None):
-                raise OptionError(field, f"is {value!r}; choose one of {', '.join(get_args(choices))}")
-        for field, least, most in (
-            ("instances", 1, MAX_INSTANCES),
-            ("max_queue_delay_us", 0, MAX_QUEUE_DELAY_US),
-            ("max_queue_size", 0, MAX_QUEUE_SIZE),
-            ("queue_timeout_ms", 0, MAX_QUEUE_TIMEOUT_MS),
-        ):
-            value = getattr(self, field)
-            if not least <= value <= most:
-                raise OptionError(field, f"is {value}; it must be from {least} to {most}")
+        for option, wrong in faults(self):
+            raise OptionError(option, wrong)
         if self.accelerator is not None and self.device not in ("auto", _RUNS_ON[self.accelerator]):
             raise ExportError(
                 f"the accelerator {self.accelerator} runs on a {_RUNS_ON[self.accelerator].upper()}, and device is "

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
@@ -35,21 +38,21 @@ class WatchPolicy:
     """How the server is watched after it is ready, and what happens when it no longer answers.
 
     Attributes:
-        canary_interval_s: a model that has answered nothing for this long is asked; 0 switches the watch off (a
-            Triton that exits is noticed all the same).
-        canary_timeout_s: how long one such question may take.
-        stuck_after_s: a model that answers nothing to repeated questions for this long is taken for dead. It must be
-            longer than the longest batch takes.
+        canary_interval_s: the seconds after which a silent model is asked whether it lives; 0: never, and only a Triton
+            that exits is noticed.
+        canary_timeout_s: the seconds that one such question may take.
+        stuck_after_s: the seconds after which a model that answers nothing to repeated questions is taken for dead;
+            more than the longest batch takes.
         restart: start Triton again when it has died, on the same ports; without it the server ends.
-        max_restarts: within `restart_window_s`; one more ends the server.
-        restart_window_s: see `max_restarts`.
-        backoff_s: the wait before the first restart; doubled for each one within the window.
+        max_restarts: the most restarts within `restart_window_s`; one more ends the server.
+        restart_window_s: the seconds in which restarts are counted.
+        backoff_s: the seconds before the first restart; doubled for each one within the window.
     """
 
-    canary_interval_s: float = 8.0
+    canary_interval_s: Annotated[float, typer.Option("--canary-interval")] = 8.0
     canary_timeout_s: float = 5.0
     stuck_after_s: float = 120.0
-    restart: bool = False
+    restart: Annotated[bool, typer.Option()] = False
     max_restarts: int = 5
     restart_window_s: float = 600.0
     backoff_s: float = 0.5
@@ -69,30 +72,31 @@ class ServerConfig:
 
     Attributes:
         repository: the folder of the models.
-        host: a name or an address of this machine; 0.0.0.0 or :: for all of them.
-        http_port: 0 for a free one.
-        grpc_port: 0 for a free one.
-        metrics_port: 0 for a free one.
-        ready_timeout_s: how long the models may take to load.
-        exit_timeout_s: how long requests in flight may take when the server stops.
-        watch_repository: follow the repository as it changes.
-        watch: see WatchPolicy.
-        admin_key: without it, shared memory, trace settings and log settings are closed to the network; None leaves
-            them open.
-        triton_arguments: further options of tritonserver, as on its command line.
+        host: the name or the address of this machine to bind; 0.0.0.0 or :: for all of them.
+        http_port: the port for HTTP; 0 for a free one.
+        grpc_port: the port for gRPC; 0 for a free one.
+        metrics_port: the port for metrics; 0 for a free one.
+        ready_timeout_s: the seconds that the models may take to load.
+        exit_timeout_s: the seconds that requests in flight may take when the server stops.
+        watch: how it is watched, and whether it is restarted.
+        watch_repository: take exports that come, are replaced or go, while all others are served.
+        admin_key: the key that closes shared memory, trace settings and log settings to whoever lacks it. None: they
+            are open.
+        triton_arguments: further options of tritonserver, each as --name=value; `vitriton serve` takes them after
+            a `--`.
     """
 
-    repository: Path = Path("model_repository")
-    host: str = "127.0.0.1"
-    http_port: int = 0
-    grpc_port: int = 0
-    metrics_port: int = 0
-    ready_timeout_s: float = 300.0
-    exit_timeout_s: float = 10.0
-    watch_repository: bool = False
+    repository: Annotated[Path, typer.Option()] = Path("model_repository")
+    host: Annotated[str, typer.Option()] = "127.0.0.1"
+    http_port: Annotated[int, typer.Option()] = 0
+    grpc_port: Annotated[int, typer.Option()] = 0
+    metrics_port: Annotated[int, typer.Option()] = 0
+    ready_timeout_s: Annotated[float, typer.Option("--ready-timeout")] = 300.0
+    exit_timeout_s: Annotated[float, typer.Option("--exit-timeout")] = 10.0
     watch: WatchPolicy = field(default_factory=WatchPolicy)
+    watch_repository: Annotated[bool, typer.Option("--watch/--no-watch")] = False
     admin_key: str | None = field(default=None, repr=False)
-    triton_arguments: Sequence[str] = ()
+    triton_arguments: Annotated[Sequence[str], typer.Argument(metavar="[-- TRITON_OPTIONS]")] = ()
 
     def __post_init__(self) -> None:
         """Checks the bounds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,23 +18,30 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "localhost:8001"
 
-Url = Annotated[
-    str,
-    typer.Option(
-        "--url",
-        "--address",
-        help="Triton: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
-    ),
-]
-CaFile = Annotated[Path | None, typer.Option(help="Certificates to trust (PEM), for grpcs:// and https://.")]
-CertFile = Annotated[Path | None, typer.Option(help="This client's certificate (PEM).")]
-KeyFile = Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")]
-TokenEnv = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Environment variable that holds a token to send as `Bearer`.")
-]
-Header = Annotated[
-    list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="Sent with each request; may be repeated.")
-]
+URL = typer.Option(
+    "--url",
+    "--address",
+    help="The Triton to ask: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What a command shows to a server, and what it trusts.
+
+    Attributes:
+        ca_file: the certificates to trust (PEM), for grpcs:// and https://.
+        cert_file: this client's certificate (PEM).
+        key_file: the certificate's private key (PEM).
+        token_env: the environment variable that holds a token to send as Bearer.
+        header: a header to send with each request; may be repeated.
+    """
+
+    ca_file: Annotated[Path | None, typer.Option()] = None
+    cert_file: Annotated[Path | None, typer.Option()] = None
+    key_file: Annotated[Path | None, typer.Option()] = None
+    token_env: Annotated[str | None, typer.Option(metavar="NAME")] = None
+    header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +49,12 @@ class Server:
     """Where a command's requests go.
 
     Attributes:
-        address: one, or several with commas between them.
-        ca_file: of TLS, as the two that follow.
-        cert_file: see `vitriton.TLS`.
-        key_file: see `vitriton.TLS`.
-        token_env: environment variable that holds a token.
-        header: lines `name: value`.
+        address: the server's address, or several with commas between them.
+        access: what is shown to the server, and what is trusted.
     """
 
     address: str
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    token_env: str | None = None
-    header: Sequence[str] | None = None
+    access: Access = field(default_factory=Access)
 
     def client(self, **settings: Any) -> Client:
         """A client; `settings` are further parameters of it.
@@ -88,19 +87,20 @@ class Server:
     def _connection(self) -> dict[str, Any]:
         from vitriton._wire.connection import TLS
 
-        is_tls = self.ca_file or self.cert_file or self.key_file
+        given = self.access
+        is_tls = given.ca_file or given.cert_file or given.key_file
         return {
-            "tls": TLS(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file) if is_tls else None,
+            "tls": TLS(ca_file=given.ca_file, cert_file=given.cert_file, key_file=given.key_file) if is_tls else None,
             "token": self._token(),
-            "headers": dict(_header(line) for line in self.header or ()),
+            "headers": dict(_header(line) for line in given.header),
         }
 
     def _token(self) -> str | None:
-        if self.token_env is None:
+        if self.access.token_env is None:
             return None
-        token = os.environ.get(self.token_env, "").strip()
+        token = os.environ.get(self.access.token_env, "").strip()
         if not token:
-            raise InvalidOption(f"--token-env: the environment variable {self.token_env} is empty or not set")
+            raise InvalidOption(f"--token-env: the environment variable {self.access.token_env} is empty or not set")
         return token
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitriton._console import server as _server
 from vitriton._console.failure import Command
+from vitriton._console.options import flatten
+from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, Server
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,22 +24,19 @@ _WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("models", cls=Command)(models)
+    app.command("models", cls=Command)(flatten(models))
 
 
 def models(
-    url: _server.Url = _server.DEFAULT_ADDRESS,
+    *,
+    url: Annotated[str, URL] = DEFAULT_ADDRESS,
     model: Annotated[
         list[str] | None,
         typer.Option(help="Only this one; may be repeated. Needed where the server does not list what it has."),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Also models that `vitriton export` did not make.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds for the server to answer.")] = 10.0,
-    ca_file: _server.CaFile = None,
-    cert_file: _server.CertFile = None,
-    key_file: _server.KeyFile = None,
-    token_env: _server.TokenEnv = None,
-    header: _server.Header = None,
+    access: Access,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything, for programs.")] = False,
 ) -> None:
     """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, readiness."""
@@ -49,10 +47,7 @@ def models(
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
-    server = _server.Server(
-        address=url, ca_file=ca_file, cert_file=cert_file, key_file=key_file, token_env=token_env, header=header
-    )
-    transports = server.transports()
+    transports = Server(address=url, access=access).transports()
     try:
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")

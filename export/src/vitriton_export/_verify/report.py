@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
@@ -28,54 +27,13 @@ from vitriton_export._parity.tally import Stage
 from vitriton_export._verify import exported as _exported
 from vitriton_export._verify.exported import Exported
 from vitriton_export._verify.images import Corpus, Folder, Images
+from vitriton_export._verify.options import VerifyOptions
 
 if TYPE_CHECKING:
     from vitriton._console.progress import Advance
-    from vitriton._console.server import Server
 
 Progress = Callable[[int], AbstractContextManager["Advance"]]
 _LIBRARIES = ("transformers", "torch", "onnxruntime")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
-    """What is verified, and on which images.
-
-    Attributes:
-        name: that the model was exported under; None is the only one there.
-        repository: it is read from this folder and run here, by ONNX Runtime; not looked at if there is a `server`.
-        server: its address, where it is asked; or that and how to talk to it.
-        reference: hub id or folder of the checkpoint; None is the one that it was exported from.
-        revision: of a hub id; None is the one that was exported.
-        images: a folder of images; None is the built-in corpus.
-        limit: how many images of the folder at most, evenly spread; None is all.
-        min_cosine: demanded of the outputs in place of the model's own gates.
-        timeout_s: of each request to the server, in seconds.
-    """
-
-    name: str | None = None
-    repository: str | os.PathLike[str] = "model_repository"
-    server: str | Server | None = None
-    reference: str | None = None
-    revision: str | None = None
-    images: str | os.PathLike[str] | None = None
-    limit: int | None = None
-    min_cosine: float | None = None
-    timeout_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that no verification can have."""
-        if self.limit is not None and self.limit < 1:
-            raise ExportError(f"limit is {self.limit}; it must be at least 1")
-        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
-            raise ExportError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
-        if not self.timeout_s > 0:
-            raise ExportError(f"timeout_s is {self.timeout_s}; it must be a number of seconds above 0")
-
-    @property
-    def folder(self) -> Path:
-        """The repository."""
-        return Path(self.repository)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +241,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
         "model": model,
         "revision": revision,
         "name": exported.name,
-        "repository": options.repository,
+        "repository": options.folder,
         "pooling": exported.pooling,
         "l2_normalize": exported.l2_normalize,
         "outputs": exported.outputs,

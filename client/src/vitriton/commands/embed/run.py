@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -14,38 +13,18 @@ from rich.console import Console
 from vitriton._console.failure import CommandFailed, reason
 from vitriton._console.inputs import Inputs, find_inputs
 from vitriton._console.progress import count, duration, progress
-from vitriton._console.server import Server
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError
 from vitriton.commands.embed.embedding import Embedding
 from vitriton.commands.embed.journal import Job, WorkFolder
 from vitriton.commands.embed.model import only_model
 from vitriton.commands.embed.outputs import Paths, draft, publish
+from vitriton.commands.embed.request import Request
 
 if TYPE_CHECKING:
     from vitriton._client import Client
 
 EXIT_SOME_FAILED = 3  # all is done, and some images could not be embedded
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options of `vitriton embed`; see there."""
-
-    images: Sequence[str]
-    list_file: str | None
-    recursive: bool
-    paths: Paths
-    server: Server
-    model: str | None
-    pool: bool
-    timeout_s: float
-    preprocess: Literal["server", "client"]
-    expect_fingerprint: str | None
-    overwrite: bool
-    resume: bool
-    as_json: bool
-    quiet: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,69 @@
+"""What `vitriton embed` is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, Server
+
+if TYPE_CHECKING:
+    from vitriton.commands.embed.outputs import Paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options of `vitriton embed`.
+
+    Attributes:
+        output: the file to write, which ends in .parquet, .npy or .jsonl; .npy gets a .sources.jsonl.
+        images: the images to embed.
+        list_file: a file of paths and URLs to embed, one a line; - is standard input.
+        model: the name that the model was exported under. None: the only one served.
+        pool: one vector an image, or all its tokens.
+        recursive: look into the folders in a DIR.
+        timeout_s: the seconds for each request, tries included.
+        preprocess: the place where images are decoded and resized.
+        expect_fingerprint: the fingerprint of an embedding space; a model of another one is refused.
+        errors: the file that lists images that cannot be embedded. None: OUTPUT.errors.jsonl.
+        overwrite: replace an output that exists.
+        resume: go on with a run that was interrupted, or start again.
+        access: what is shown to the server, and what is trusted.
+        as_json: print a summary for programs.
+        quiet: show errors only.
+    """
+
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE")]
+    images: Annotated[Sequence[str], typer.Argument(metavar="DIR|FILE|URL", show_default=False)] = ()
+    list_file: Annotated[str | None, typer.Option("--from", metavar="FILE")] = None
+    url: Annotated[str, URL] = DEFAULT_ADDRESS
+    model: Annotated[str | None, typer.Option()] = None
+    pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled")] = True
+    recursive: Annotated[bool, typer.Option()] = True
+    timeout_s: Annotated[float, typer.Option("--timeout")] = 60.0
+    preprocess: Annotated[Literal["server", "client"], typer.Option()] = "server"
+    expect_fingerprint: Annotated[str | None, typer.Option(metavar="HEX")] = None
+    errors: Annotated[Path | None, typer.Option(metavar="FILE")] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite")] = False
+    resume: Annotated[bool, typer.Option()] = True
+    access: Access = field(default_factory=Access)
+    as_json: Annotated[bool, typer.Option("--json")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False
+
+    @property
+    def server(self) -> Server:
+        """The server that embeds."""
+        return Server(address=self.url, access=self.access)
+
+    @property
+    def paths(self) -> Paths:
+        """The files of the run."""
+        from vitriton.commands.embed.outputs import Paths  # it imports numpy, for which --help need not wait
+
+        return Paths(
+            output=self.output, errors=self.errors or self.output.with_name(f"{self.output.name}.errors.jsonl")
+        )

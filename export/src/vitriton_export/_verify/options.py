@@ -1,0 +1,54 @@
+"""What a caller asks of a verification."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from vitriton._console.options import faults
+from vitriton._console.server import URL, Server
+
+from vitriton_export._errors import OptionError
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What is verified, and on which images: the options of `vitriton verify`.
+
+    Attributes:
+        name: the name that the model was exported under. None: the only one there.
+        repository: the Triton model repository to read, where no server is asked; ONNX Runtime runs its model here.
+            None: model_repository.
+        server: the server to ask: its address, or that and how to talk to it.
+        reference: the hub id or the folder of the checkpoint. None: the one that was exported.
+        revision: the revision of a hub id. None: the one that was exported.
+        images: the folder of your own images. None: built-in awkward ones.
+        limit: the largest number of images of the folder, evenly spread. None: all.
+        min_cosine: the least cosine similarity that is demanded of the outputs. None: the model's own gates.
+        timeout_s: the seconds for each request to the server.
+    """
+
+    name: Annotated[str | None, typer.Argument()] = None
+    repository: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="PATH")] = None
+    server: Annotated[str | Server | None, URL] = None
+    reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH")] = None
+    revision: Annotated[str | None, typer.Option()] = None
+    images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR")] = None
+    limit: Annotated[int | None, typer.Option(min=1)] = None
+    min_cosine: Annotated[float | None, typer.Option(min=-1, max=1)] = None
+    timeout_s: Annotated[float, typer.Option("--timeout")] = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that no verification can have."""
+        for option, wrong in faults(self):
+            raise OptionError(option, wrong)
+        if not self.timeout_s > 0:
+            raise OptionError("timeout_s", f"is {self.timeout_s:g}; it must be a number of seconds above 0")
+
+    @property
+    def folder(self) -> Path:
+        """The repository."""
+        return Path("model_repository" if self.repository is None else self.repository)

@@ -1,0 +1,116 @@
+"""What the commands show: steps while they run, and what an export or a verification has found."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vitriton_export._export import ExportResult
+    from vitriton_export._parity.tally import Stage
+
+_UNFOLDED = 10_000  # columns
+
+
+@contextlib.contextmanager
+def step(console: Console, title: str) -> Iterator[None]:
+    """Shows a step while it runs, and its time when it is done."""
+    started = time.perf_counter()
+    with console.status(title):
+        yield
+    console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
+
+
+def console() -> Console:
+    """For the result. What reads a pipe or a file wants each line whole, and has no width to fold it to."""
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=_UNFOLDED)
+
+
+def show(result: ExportResult, console: Console) -> None:
+    """Shows the models, the parity report and the fingerprint of an export."""
+    from vitriton._names import OUTPUT, PIXELS
+
+    deployment = result.deployment
+    models = Table(title=escape(str(result.repository)), title_justify="left")
+    for column in ("model", "output", "size"):
+        models.add_column(column, overflow="fold")
+    dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
+    rows = {deployment.preprocess_name: (PIXELS, deployment.pixels, dtype)}
+    for kind, shape in deployment.shapes.items():
+        row = (OUTPUT[kind], list(shape), deployment.output_type)
+        rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
+    for name, size in result.sizes.items():
+        output, dims, dtype = rows[name]
+        models.add_row(name, f"{output} {dtype} {[-1, *dims]}", _bytes(size))
+    console.print(models)
+    show_parity(console, result.parity, "parity")
+    console.print(
+        f"pooling      {deployment.pooling}{', L2-normalised' if deployment.l2_normalize else ''}\n"
+        f"precision    {deployment.precision}\n"
+        f"fingerprint  {deployment.fingerprint}",
+        highlight=False,
+    )
+
+
+def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
+    """The table of a parity report."""
+    columns = ("stage", "images", "max abs error", "min cosine", "mean cosine", "gate", "")
+    table = Table(*columns, title=escape(title), title_justify="left")
+    for stage in stages:
+        table.add_row(
+            stage.stage,
+            str(stage.images),
+            f"{stage.max_abs_error:.2g}",
+            f"{stage.min_cosine:.7f}",
+            f"{stage.mean_cosine:.7f}",
+            stage.gate,
+            "passed" if stage.passed else "BROKEN",
+        )
+    console.print(table)
+
+
+def warn(result: ExportResult, console: Console) -> None:
+    """Shows the warnings of an export, and what its repository has that no server can load."""
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    _warn_of_others(result.repository, console)
+    _warn_of_path(result.repository, console)
+
+
+def _warn_of_others(repository: Path, console: Console) -> None:
+    from vitriton_export._repository.install import without_weights
+
+    for name in without_weights(repository):
+        console.print(
+            f"note: {repository} also holds {name}, which has no weights yet, and no server loads it as it is; export "
+            f"that model too, or export to another --repository",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _warn_of_path(repository: Path, console: Console) -> None:
+    from vitriton_export._repository.install import is_servable
+
+    if not is_servable(repository):
+        console.print(
+            f"note: {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
+            "processes (a space, a quote, a letter outside of ASCII); to serve the repository, move it or mount it "
+            "elsewhere",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"

@@ -1,0 +1,23 @@
+"""What holds of the options of all commands."""
+
+from dataclasses import fields
+
+import pytest
+from vitriton._console.options import descriptions
+from vitriton._console.server import Access
+from vitriton.commands.embed.request import Request
+from vitriton_export import ExportOptions, VerifyOptions
+from vitriton_server._config import ServerConfig, WatchPolicy
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [ExportOptions, VerifyOptions, Request, Access, ServerConfig, WatchPolicy],
+    ids=lambda cls: cls.__name__,
+)
+def test_every_option_is_described(cls):
+    """By a noun or a verb with what it is about, never "of it"; `url` of the commands has one text of its own."""
+    texts = descriptions(cls)
+    assert {field.name for field in fields(cls)} - {"url"} == texts.keys()
+    assert not [name for name, text in texts.items() if text.startswith(("of ", "see ", "for ", "that ", "in "))]
+    assert all(text.endswith(".") for text in texts.values())
