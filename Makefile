@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 # Where pip finds torch. Empty: pip's own configuration. Without a GPU set it to PyTorch's CPU index (README).
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 3
 DISTRIBUTIONS := client export server bench
 
 .PHONY: help setup model-repository demo test-unit test test-newest test-long test-compose bench soak models check format clean
@@ -43,14 +44,17 @@ model-repository: $(INSTALLED)
 demo: $(INSTALLED)
 	@$(BIN)/python examples/demo.py
 
+# Files of tests run beside one another, one worker more than a small machine has cores, as many tests wait
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
+
 test-unit: $(INSTALLED)
-	$(BIN)/python -m pytest --unit -n 2 --dist loadfile -m "not long and not compose"
+	$(PYTEST) --unit -m "not long and not compose"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long and not compose"
+	$(PYTEST) -m "not long and not compose"
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m "long and not compose"
+	$(PYTEST) -m "long and not compose"
 
 # The client alone, on the newest Python that is here (on PATH, or among pyenv's) and on numpy 2
 NEWEST := .venv-newest

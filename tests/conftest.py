@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,11 @@ pytest_plugins = ["support.layers"]
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores; threads of torch that wait for one another waste them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vitriton_export import ExportOptions, export_model
+from support import exports
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "soak.py"
 
@@ -27,9 +27,7 @@ MB = 1_000_000
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, tiny_vit_checkpoint):
-    folder = tmp_path_factory.mktemp("soak") / "repository"
-    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=folder, outputs="pooled"))
-    return folder
+    return exports.export(tiny_vit_checkpoint, tmp_path_factory.mktemp("soak") / "repository", outputs="pooled")
 
 
 @pytest.mark.long

@@ -26,10 +26,7 @@ def models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory, models) -> Path:
     """All of them, exported with default options."""
-    folder = tmp_path_factory.mktemp("served") / "repository"
-    for name, checkpoint in models.items():
-        exports.export(checkpoint, folder, name=name)
-    return folder
+    return exports.export_all(models, tmp_path_factory.mktemp("served") / "repository")
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +49,7 @@ def small_models(torch, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def small_server(subprocesses, tmp_path_factory, small_models):
     """A real Triton with both, for tests that ask it for much."""
-    repository = tmp_path_factory.mktemp("small-served") / "repository"
-    for name, checkpoint in small_models.items():
-        exports.export(checkpoint, repository, name=name)
+    repository = exports.export_all(small_models, tmp_path_factory.mktemp("small-served") / "repository")
     with TritonServer(repository) as running:
         yield running
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support import attacks, siege
+from support import attacks, exports, siege
 from support.awkward import encode
 from support.siege import Plan
 from vitriton import Client
-from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 
 NAME = "tiny-vit"
@@ -27,8 +26,7 @@ def server(subprocesses, tmp_path_factory, tiny_vit_checkpoint):
     """A real Triton with a small model."""
     repository = tmp_path_factory.mktemp("attacked") / "repository"
     for name, limits in {NAME: {"max_image_bytes": LIMIT}, "strict": STRICT}.items():
-        options = {"model": str(tiny_vit_checkpoint), "repository": repository, "name": name, "outputs": "pooled"}
-        export_model(ExportOptions(**options, **limits))
+        exports.export(tiny_vit_checkpoint, repository, name=name, outputs="pooled", **limits)
     with TritonServer(repository) as running:
         yield running
 

@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support import monitoring
+from support import exports, monitoring
 from support.promql import asked, by_name, exported, grouped_by
 from vitriton import Client, InvalidImage
-from vitriton_export import ExportOptions, export_model
 from vitriton_server import TritonServer
 
 # Triton has them where there is a GPU: "GPU Metrics" in its docs/user_guide/metrics.md, each with the label gpu_uuid.
@@ -38,9 +37,7 @@ PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, tiny_vit_checkpoint):
     """A small export with both outputs."""
-    folder = tmp_path_factory.mktemp("observed") / "repository"
-    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=folder))
-    return folder
+    return exports.export(tiny_vit_checkpoint, tmp_path_factory.mktemp("observed") / "repository")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The graph's rewrites: the same numbers with less work, whatever the architecture."""
 
+import functools
 from collections import Counter
 
 import numpy as np
@@ -22,7 +23,10 @@ def _encoder(name):
     return Encoder(model, NORMALIZATION, architecture.pooling, prefix_tokens=1, l2_normalize=False).eval()
 
 
-def _export(encoder, *, fused=True):
+@functools.cache
+def _exported(name, *, fused=True):
+    """A graph that no test changes: `with_output` copies what it takes of it."""
+    encoder = _encoder(name)
     with attention(encoder.model, fused=fused):
         return onnx_export.to_onnx(encoder, 32, 32)
 
@@ -44,7 +48,7 @@ def test_rewrites_change_no_number(name):
     encoder = _encoder(name)
     with torch.no_grad():
         expected = [output.numpy() for output in encoder(torch.from_numpy(PIXELS))]
-    exported = _export(encoder)
+    exported = _exported(name)
     for output, target in zip(onnx_export.OUTPUTS, expected, strict=True):
         graph = onnx_export.with_output(exported, output)
         rewrites.optimize(graph)
@@ -55,7 +59,7 @@ def test_rewrites_change_no_number(name):
 @pytest.mark.parametrize("name", small_models.ARCHITECTURES)
 def test_attention_is_fused_where_it_can_be(name):
     """One node a layer; where there are biases, masks or other attention, the architecture's own stays."""
-    graph = onnx_export.with_output(_export(_encoder(name)), "last_hidden_state")
+    graph = onnx_export.with_output(_exported(name), "last_hidden_state")
     assert _ops(graph)["MultiHeadAttention"] == small_models.ARCHITECTURES[name].attentions
 
 
@@ -63,7 +67,7 @@ def test_attention_is_fused_where_it_can_be(name):
 @pytest.mark.parametrize("name", [name for name, one in small_models.ARCHITECTURES.items() if one.slim])
 def test_the_last_block_works_for_one_token(name, fused):
     """With CLS pooling, the last query, its projection and the MLP have one row; with eager attention too."""
-    graph = onnx_export.with_output(_export(_encoder(name), fused=fused), "embedding")
+    graph = onnx_export.with_output(_exported(name, fused=fused), "embedding")
     before = _rows(graph)
     rewrites.optimize(graph)
     after = _rows(graph)
@@ -84,7 +88,7 @@ def _rows(graph):
 
 def test_what_all_tokens_need_is_left_alone():
     """With mean pooling every token counts: the graph keeps its products as they are."""
-    graph = onnx_export.with_output(_export(_encoder("vit-mean")), "embedding")
+    graph = onnx_export.with_output(_exported("vit-mean"), "embedding")
     before = _rows(graph)
     rewrites.narrow(graph)
     assert _rows(graph) == before
@@ -92,7 +96,7 @@ def test_what_all_tokens_need_is_left_alone():
 
 def test_no_clutter_is_left():
     """Neither checks for masked rows nor masks nor chains of Reshape around the attention."""
-    graph = onnx_export.with_output(_export(_encoder("vit")), "last_hidden_state")
+    graph = onnx_export.with_output(_exported("vit"), "last_hidden_state")
     rewrites.optimize(graph)
     ops = _ops(graph)
     assert not ops.keys() & {"IsNaN", "Where", "Softmax"}

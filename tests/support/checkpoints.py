@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trained_dinov2
+from filelock import FileLock
 
 CACHE = Path(__file__).parents[2] / ".cache"
 SEED = 20240607
@@ -25,7 +26,9 @@ _SIZE = {"height": 32, "width": 32}
 
 def trained_dinov2_small() -> Path:
     """Trained weights, DINOv2-small; downloaded once, then kept in .cache."""
-    return trained_dinov2.checkpoint(CACHE)
+    CACHE.mkdir(exist_ok=True)
+    with FileLock(CACHE / "trained.lock"):
+        return trained_dinov2.checkpoint(CACHE)
 
 
 def vit_base(folder: Path) -> Path:

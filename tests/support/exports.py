@@ -6,32 +6,51 @@ versions of the libraries. Those who test the exporter itself call `export_model
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from support.checkpoints import CACHE
 
 _ROOT = Path(__file__).parents[2]
 _SOURCES = (_ROOT / "export" / "src", _ROOT / "client" / "src")
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "pillow", "torch", "transformers")
+_KEPT_S = 24 * 3600
+_FOREVER = -1  # to filelock
 _LINKED_BYTES = 10_000_000  # weights are never changed in place; smaller files might be, by a test
 
 
-def export(checkpoint: Path, repository: Path, **options: Any) -> Path:
-    """Has a checkpoint exported to a repository, which may have others, and returns the repository."""
+def export_all(checkpoints: Mapping[str, Path], repository: Path) -> Path:
+    """Has several exported, by name; what another worker is making is waited for last."""
+    waiting = dict(checkpoints)
+    for patience_s in (0, _FOREVER):
+        for name, checkpoint in list(waiting.items()):
+            with contextlib.suppress(Timeout):
+                export(checkpoint, repository, patience_s=patience_s, name=name)
+                del waiting[name]
+    return repository
+
+
+def export(checkpoint: Path, repository: Path, *, patience_s: float = _FOREVER, **options: Any) -> Path:
+    """Has a checkpoint exported to a repository, which may have others, and returns the repository.
+
+    Raises:
+        Timeout: another process is making the export, and that takes longer than `patience_s`.
+    """
     name = options.setdefault("name", checkpoint.name)
     made = CACHE / "exports" / f"{name}-{_key(checkpoint, options)}"
     made.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(made.with_suffix(".lock")):
+    with FileLock(made.with_name(f"{made.name}.lock"), patience_s):
         if not made.is_dir():
             _make(checkpoint, made, options)
         os.utime(made)
@@ -42,6 +61,9 @@ def export(checkpoint: Path, repository: Path, **options: Any) -> Path:
 def _make(checkpoint: Path, made: Path, options: dict[str, Any]) -> None:
     from vitriton_export import ExportOptions, export_model
 
+    for old in made.parent.glob("*"):
+        if time.time() - old.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         repository = Path(folder) / "repository"
         export_model(ExportOptions(model=str(checkpoint), repository=repository, **options))

@@ -87,7 +87,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the fast layer in a run of it."""
+    """Leaves the fast layer in a run of it, and puts it last in others: short tests fill what long ones leave free."""
+    items.sort(key=is_unit)
     if config.getoption("unit"):
         config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
         items[:] = [item for item in items if is_unit(item)]

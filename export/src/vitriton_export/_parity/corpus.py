@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from importlib import resources
 from typing import Any
@@ -22,10 +23,14 @@ def corpus(*, large: bool = False) -> dict[str, bytes]:
     Args:
         large: with JPEGs of up to 12 megapixels.
     """
+    return _small() | _large_jpegs() if large else dict(_small())
+
+
+@functools.cache
+def _small() -> dict[str, bytes]:
     photos = _photos()
     cat = Image.open(io.BytesIO(photos["cat.jpg"]))
-    files = {**photos, **_orientations(cat), **_modes(cat), **_containers(cat), **_shapes(cat)}
-    return files | _large_jpegs(photos) if large else files
+    return {**photos, **_orientations(cat), **_modes(cat), **_containers(cat), **_shapes(cat)}
 
 
 def _photos() -> dict[str, bytes]:
@@ -81,8 +86,10 @@ def _shapes(photo: Image.Image) -> dict[str, bytes]:
 _LARGE = (4000, 3000)
 
 
-def _large_jpegs(photos: dict[str, bytes]) -> dict[str, bytes]:
+@functools.cache
+def _large_jpegs() -> dict[str, bytes]:
     """For scaled decoding: the photos enlarged, and side by side, which has as much detail as a picture can hold."""
+    photos = _photos()
     decoded = [Image.open(io.BytesIO(data)).convert("RGB") for data in photos.values()]
     enlarged = {
         f"12-megapixels-{name}": _encode(photo.resize(_LARGE, Image.Resampling.LANCZOS), "JPEG", quality=90)
