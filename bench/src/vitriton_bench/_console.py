@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitriton.cli import fail
 
-from vitriton_bench._errors import UnusablePath
+from vitriton_bench._errors import UnusableOption
 
 
 @contextlib.contextmanager
@@ -32,12 +32,12 @@ def check_file(option: str, path: Path | None) -> None:
     """Finds out, before anything is measured, whether the file that an option names can be written.
 
     Raises:
-        UnusablePath: it cannot.
+        UnusableOption: it cannot.
     """
     if path is None:
         return
     if path.is_dir():
-        raise UnusablePath(option, f"{path} is a folder; name a file")
+        raise UnusableOption(option, f"{path} is a folder; name a file")
     _check_written(option, path.parent)
 
 
@@ -45,12 +45,12 @@ def check_folder(option: str, path: Path | None) -> None:
     """Finds out, before anything is measured, whether files can be written into the folder that an option names.
 
     Raises:
-        UnusablePath: files cannot be written into it.
+        UnusableOption: files cannot be written into it.
     """
     if path is None:
         return
     if path.is_file():
-        raise UnusablePath(option, f"{path} is a file; name a folder")
+        raise UnusableOption(option, f"{path} is a file; name a folder")
     _check_written(option, path)
 
 
@@ -60,4 +60,4 @@ def _check_written(option: str, folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as exc:
-        raise UnusablePath(option, f"{folder} cannot be written to: {exc.strerror}") from exc
+        raise UnusableOption(option, f"{folder} cannot be written to: {exc.strerror}") from exc

@@ -1,7 +1,7 @@
 """What a measurement can fail of.
 
 BenchError           a measurement cannot be made (a `vitriton.VitritonError`: `vitriton._errors` draws the whole tree)
-└─ UnusablePath      the caller's: what an option names cannot be written (an InvalidOption too)
+└─ UnusableOption    the caller's: an option has a value that cannot be used (an InvalidOption too)
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ class BenchError(VitritonError):
     """A measurement cannot be made; the text says what is missing and what to do. The caller's or the machine's."""
 
 
-class UnusablePath(BenchError, InvalidOption):  # noqa: N818 - its bases say that it is an error
-    """The file or folder that an option names cannot be written.
+class UnusableOption(BenchError, InvalidOption):  # noqa: N818 - its bases say that it is an error
+    """An option has a value that cannot be used: a list of something else, a file that cannot be written.
 
     Attributes:
         option: the option of the command.
-        wrong: what is wrong with the path, and what to do.
+        wrong: what is wrong with the value, and what to do.
     """
 
     def __init__(self, option: str, wrong: str) -> None:

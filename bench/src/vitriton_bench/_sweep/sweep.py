@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +15,13 @@ from vitriton_bench._document import FORMAT, Record
 from vitriton_bench._errors import BenchError
 from vitriton_bench._load.measure import measure
 from vitriton_bench._load.perf_analyzer import long_enough
-from vitriton_bench._load.point import Point, Protocol
 from vitriton_bench._load.target import Target
 from vitriton_bench._payload import find_images, write_payload
 from vitriton_bench._perf_analyzer import program
+from vitriton_bench._sweep.options import Sweep
 from vitriton_bench._sweep.server import serve
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """What is asked for.
-
-    Attributes:
-        name: the name of the export.
-        addresses: protocol → `host:port` of a running server; empty to start one.
-        repository: the model repository that a server is started on.
-        images: the folder of photos.
-        points: the loads to measure, in order.
-        seconds: the length of each measurement.
-        perf_analyzer: the program; None to look for it.
-    """
-
-    name: str
-    addresses: dict[Protocol, str]
-    repository: Path
-    images: Path
-    points: Sequence[Point]
-    seconds: float
-    perf_analyzer: Path | None
 
 
 def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""What `vitriton bench` is asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from vitriton._names import Kind
+
+from vitriton_bench._errors import UnusableOption
+from vitriton_bench._load.point import Point, Protocol, SharedMemory, grid
+
+
+def _choices(known: Any, option: str, text: str) -> tuple[Any, ...]:
+    """`grpc,http` → both."""
+    given = tuple(part.strip() for part in text.split(","))
+    for part in given:
+        if part not in get_args(known):
+            raise UnusableOption(option, f"{part!r} is not one of {', '.join(get_args(known))}")
+    return given
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """`1,8,32` → its numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UnusableOption(option, f"{text!r} is not a list of numbers above 0, such as 1,8,32")
+    return tuple(int(part) for part in parts)
+
+
+_CALLERS = typer.Option(parser=functools.partial(_numbers, "--concurrency"))
+_BATCHES = typer.Option(parser=functools.partial(_numbers, "--batch-size"))
+_KINDS = typer.Option("--output", parser=functools.partial(_choices, Kind, "--output"))
+_PROTOCOLS = typer.Option(parser=functools.partial(_choices, Protocol, "--protocol"))
+_SHARED = typer.Option(parser=functools.partial(_choices, SharedMemory, "--shared-memory"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The loads to measure, and the server that they are put on: the options of `vitriton bench`.
+
+    Attributes:
+        name: the name of the export to measure.
+        url: the address of a running server: grpc://host:8001, http://host:8000, or both.
+        repository: the model repository to serve from, without `url`.
+        images: the folder of encoded images, which are sent as they are.
+        concurrency: the numbers of callers.
+        batch_size: the numbers of images in a request.
+        kinds: the outputs to ask for: pooled, unpooled, or both with a comma.
+        protocol: the protocols: grpc, http, or both. None: those that `url` has.
+        shared_memory: the shared memory that results come through: none, system, or both.
+        seconds: the seconds of each measurement.
+        perf_analyzer: the program of that name. None: the one on PATH, else a download.
+    """
+
+    name: Annotated[str, typer.Argument(show_default=False)] = ""
+    url: Annotated[Sequence[str], typer.Option()] = ()
+    repository: Annotated[Path, typer.Option()] = Path("model_repository")
+    images: Annotated[Path, typer.Option()] = Path("examples/photos")
+    concurrency: Annotated[tuple[int, ...], _CALLERS] = (1, 2, 4, 8, 16, 32)
+    batch_size: Annotated[tuple[int, ...], _BATCHES] = (1,)
+    kinds: Annotated[tuple[Kind, ...], _KINDS] = ("pooled",)
+    protocol: Annotated[tuple[Protocol, ...] | None, _PROTOCOLS] = None
+    shared_memory: Annotated[tuple[SharedMemory, ...], _SHARED] = ("none",)
+    seconds: Annotated[float, typer.Option(min=0.1)] = 9.0
+    perf_analyzer: Annotated[Path | None, typer.Option()] = None
+
+    def __post_init__(self) -> None:
+        """Refuses protocols for which there is no address."""
+        missing = {point.protocol for point in self.points} - (set(self.addresses) or {"grpc", "http"})
+        if missing:
+            raise UnusableOption("--protocol", f"no --url has the scheme {missing.pop()}://")
+
+    @property
+    def addresses(self) -> dict[Protocol, str]:
+        """Protocol → `host:port` of a running server; empty to start one."""
+        from vitriton._wire.address import parse_address
+
+        found: dict[Any, str] = {}
+        for text in self.url:
+            try:
+                address = parse_address(text)
+            except ValueError as exc:
+                raise UnusableOption("--url", str(exc)) from exc
+            if address.is_secure:
+                raise UnusableOption("--url", f"{text}: TLS is not measured; give grpc:// or http://")
+            if address.scheme in found:
+                raise UnusableOption("--url", f"two addresses have the scheme {address.scheme}")
+            found[address.scheme] = address.target
+        return found
+
+    @property
+    def points(self) -> list[Point]:
+        """The loads to measure, in order."""
+        protocols = self.protocol or tuple(self.addresses) or ("grpc",)
+        return grid(self.kinds, protocols, self.batch_size, self.concurrency, self.shared_memory)
