@@ -81,6 +81,13 @@ def test_the_others_use_of_the_client_what_is_declared(distribution):
     assert {path: rooms - shared_modules() for path, rooms in used.items() if rooms - shared_modules()} == {}
 
 
+def test_what_is_declared_is_used():
+    """A row of the table that nobody needs is taken out of it."""
+    files = (path for name in ("export", "server", "bench") for path in (ROOT / name).rglob("*.py"))
+    used = set().union(*map(_rooms_of_the_client, files))
+    assert {room for room in shared_modules() if room.startswith("_")} <= used
+
+
 def floors(distribution: str) -> list[list[str]]:
     """The rooms of a distribution as docs/architecture.md draws them, a list for each line, from the top down."""
     text = (ROOT / "docs" / "architecture.md").read_text()
