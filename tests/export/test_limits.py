@@ -28,6 +28,8 @@ from vitriton.preprocessing import (
     Rescale,
     Resize,
     Step,
+    decoding,
+    headers,
     preprocess,
 )
 from vitriton_export import ExportError, ExportOptions
@@ -128,7 +130,7 @@ def test_of_many_frames_the_first_is_used(name):
 
 def test_counting_ends():
     """A GIF of more blocks than are looked at counts as over the limit."""
-    empty_comments = b"\x21\xfe\0" * (preprocessing._MAX_BLOCKS + 1)
+    empty_comments = b"\x21\xfe\0" * (headers._MAX_BLOCKS + 1)
     data = encode(Image.new("P", (8, 8)), "GIF")[:-1] + empty_comments + b";"
     with pytest.raises(ImageError, match="max_frames"):
         preprocess(data, spec(max_frames=1000))
@@ -162,7 +164,7 @@ def test_a_long_exif_is_looked_through_for_the_orientation():
 _MEASURE = """
 import ctypes, json, sys
 from pathlib import Path
-import vitriton.preprocessing as module
+import vitriton.preprocessing.memory as module
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 def status(key):
@@ -295,7 +297,7 @@ def test_images_share_memory():
 
 def test_out_of_memory_an_image_is_tried_once_more_alone(monkeypatch):
     """It may have been another's fault; if it is its own, it is refused by the limit's name."""
-    real, calls = preprocessing._load, []
+    real, calls = decoding.load, []
 
     def fails(times: int):
         def load(image):
@@ -307,12 +309,12 @@ def test_out_of_memory_an_image_is_tried_once_more_alone(monkeypatch):
         return load
 
     memory = Memory(1 << 30)
-    monkeypatch.setattr(preprocessing, "_load", fails(1))
+    monkeypatch.setattr(decoding, "load", fails(1))
     assert preprocess(PHOTO, spec(), memory).shape == (32, 32, 3)
     assert 0 < calls[0] < 1 << 30
     assert calls[1] == 0
     calls.clear()
-    monkeypatch.setattr(preprocessing, "_load", fails(2))
+    monkeypatch.setattr(decoding, "load", fails(2))
     with pytest.raises(ImageError, match=r"not enough memory to decode it within the limit of .*max_decode_bytes"):
         preprocess(PHOTO, spec(), memory)
     assert memory._left == 1 << 30

@@ -1,6 +1,6 @@
 """Triton python model: encoded images → uint8 pixels.
 
-`preprocess.json` beside it says how; `vitriton_preprocessing.py` does it. It needs numpy and Pillow, nothing else.
+`preprocess.json` beside it says how; the folder `vitriton_preprocessing` does it. It needs numpy and Pillow, no more.
 """
 
 from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
