@@ -9,7 +9,7 @@ from .decoding import decode, is_scaled, preprocess
 from .limits import DEFAULT_FORMATS, DEFAULT_MAX_BYTES, DEFAULT_MAX_DECODE_BYTES, DEFAULT_MAX_PIXELS, Limits
 from .memory import Memory
 from .pixels import Pixels, to_pixels
-from .refusals import ImageError, format_image_errors, parse_image_errors
+from .refusals import Code, ImageError, Refusal, format_image_errors, parse_image_errors
 from .spec import FORMAT, PreprocessSpec
 from .steps import (
     RESAMPLE,
@@ -36,6 +36,7 @@ __all__ = [
     "RESAMPLE",
     "AlignLongAxis",
     "CenterCrop",
+    "Code",
     "ConvertRGB",
     "FlipChannels",
     "ImageError",
@@ -46,6 +47,7 @@ __all__ = [
     "Patches",
     "Pixels",
     "PreprocessSpec",
+    "Refusal",
     "Rescale",
     "Resize",
     "ScaledDecoding",

@@ -11,11 +11,11 @@ from typing import TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from .headers import check_frames, told_before_opening, told_by
-from .limits import OPTIONS, Limits, check_size
+from .limits import SCALE_DOWN, Limits, check_size
 from .memory import Memory, reserve
 from .orientation import load
 from .pixels import Pixels, finish, to_pixels
-from .refusals import ImageError, one_line
+from .refusals import ImageError, undecodable
 from .scaled import load_draft, start_draft
 from .spec import PreprocessSpec
 
@@ -55,7 +55,8 @@ def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) 
         return _opened(data, spec, None, pixels)
     except MemoryError as exc:
         raise ImageError(
-            f"there is not enough memory to decode it within {spec.limits.named('max_decode_bytes')}"
+            f"there is not enough memory to decode it within {spec.limits.named('max_decode_bytes')}; {SCALE_DOWN}",
+            "too_large",
         ) from exc
     finally:
         if memory is not None:
@@ -81,9 +82,9 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
     """
     limits = spec.limits
     if not data:
-        raise ImageError("empty (0 bytes)")
+        raise ImageError("empty (0 bytes)", "empty")
     if len(data) > limits.max_bytes:
-        raise ImageError(f"{len(data)} bytes are over {limits.named('max_bytes')}")
+        raise ImageError(f"{len(data)} bytes are over {limits.named('max_bytes')}; send a smaller file", "too_large")
     Image.init()
     formats = [name for name in limits.formats if name in Image.OPEN]
     taken = 0
@@ -94,7 +95,9 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
         with Image.open(io.BytesIO(data), formats=formats) as image:
             check_size(image.width, image.height, limits)
             if told is not None and image.width * image.height > told.width * told.height:
-                raise ImageError(f"its header tells of two sizes, one of them {image.width} x {image.height}")
+                raise ImageError(
+                    f"its header tells of two sizes, one of them {image.width} x {image.height}", "corrupt"
+                )
             if limits.max_frames is not None:
                 check_frames(image, data, limits)
             if told is None:
@@ -104,16 +107,18 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
         raise
     except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
         pixels = re.search(r"\d+", str(exc))
-        raise ImageError(f"{pixels[0] if pixels else 'its'} pixels are over {limits.named('max_pixels')}") from exc
+        count = pixels[0] if pixels else "its"
+        raise ImageError(f"{count} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large") from exc
     except UnidentifiedImageError as exc:
         raise ImageError(
-            f"no image of a known format ({', '.join(formats)}: {OPTIONS['formats']} of vitriton export), or cut "
-            f"short in its header: {len(data)} bytes that start with {data[:8].hex(' ')}"
+            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
+            f"start with {data[:8].hex(' ')}; send one of these formats, and all of it",
+            "format",
         ) from exc
     # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
     # every way is this image's fault alone.
     except Exception as exc:
-        raise ImageError(f"cannot be decoded: {one_line(exc)}") from exc
+        raise undecodable(exc) from exc
     finally:
         if taken and memory is not None:
             memory.give_back(taken)

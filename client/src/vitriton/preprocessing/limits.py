@@ -19,14 +19,7 @@ DEFAULT_MAX_BYTES = 268_435_456  # as the client's max_image_bytes: an array of 
 # 12 bytes a pixel at DEFAULT_MAX_PIXELS, which is what most formats need (`memory._DECODE_BYTES`).
 DEFAULT_MAX_DECODE_BYTES = 2_147_483_648
 
-# How a refusal names its limit, so that whoever reads it knows what to change.
-OPTIONS = {
-    "max_bytes": "--max-image-bytes",
-    "max_pixels": "--max-image-pixels",
-    "max_frames": "--max-image-frames",
-    "formats": "--image-formats",
-    "max_decode_bytes": "--max-decode-bytes",
-}
+SCALE_DOWN = "scale the image down"  # what a caller can do
 
 
 @dataclass(frozen=True)
@@ -51,24 +44,26 @@ class Limits:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Limits:
         """Reads what `asdict` gives; a limit that an older file does not have is the default."""
-        known = {name: values[name] for name in OPTIONS if name in values}
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(**{name: frozen(value) for name, value in known.items()})
 
     def named(self, name: str) -> str:
-        """A limit's value and names, for a refusal."""
-        return f"the limit of {getattr(self, name)} ({name}: {OPTIONS[name]} of vitriton export)"
+        """A limit's value and name, for a refusal; what an operator can do about it is in docs/operations.md."""
+        return f"the model's limit of {getattr(self, name)} ({name})"
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:
     """Refuses an image of too many pixels."""
     if width * height > limits.max_pixels:
-        raise ImageError(f"{width} x {height} pixels are over {limits.named('max_pixels')}")
+        raise ImageError(f"{width} x {height} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large")
 
 
 def check_resize(old: tuple[int, ...], height: int, width: int, limits: Limits) -> None:
     """Refuses an image that would be resized to too many pixels, or to none."""
-    if height * width > limits.max_pixels or height < 1 or width < 1:
+    resized = f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}"
+    if height < 1 or width < 1:
+        raise ImageError(f"{resized}, which leaves nothing of it; send a part of it that is less thin", "shape")
+    if height * width > limits.max_pixels:
         raise ImageError(
-            f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}, which is outside of "
-            f"{limits.named('max_pixels')}"
+            f"{resized}, over {limits.named('max_pixels')}; send a part of it that is less thin", "too_large"
         )

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import NamedTuple
 
-from .limits import check_size
+from .limits import SCALE_DOWN, check_size
 from .refusals import ImageError
 from .spec import PreprocessSpec
 from .steps import ON_ARRAYS, Patches, Resize, Thumbnail
@@ -88,7 +88,8 @@ def reserve(memory: Memory | None, header: Header, spec: PreprocessSpec) -> int:
     if needed > limits.max_decode_bytes:
         raise ImageError(
             f"{header.width} x {header.height} pixels of {header.format} may need {needed} bytes of memory, over "
-            f"{limits.named('max_decode_bytes')}"
+            f"{limits.named('max_decode_bytes')}; {SCALE_DOWN}",
+            "too_large",
         )
     return 0 if memory is None else memory.take(needed)
 

@@ -123,7 +123,8 @@ def _pad(array: Pixels, step: Pad) -> Pixels:
     height, width = step.height - array.shape[0], step.width - array.shape[1]
     if height < 0 or width < 0:
         raise ImageError(
-            f"{array.shape[1]} x {array.shape[0]} pixels are more than the {step.width} x {step.height} to pad to"
+            f"{array.shape[1]} x {array.shape[0]} pixels are more than the {step.width} x {step.height} to pad to",
+            "too_large",
         )
     top, left = (height // 2, width // 2) if step.center else (0, 0)
     return np.pad(array, ((top, height - top), (left, width - left), (0, 0)))

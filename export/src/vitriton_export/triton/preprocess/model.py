@@ -22,7 +22,7 @@ import triton_python_backend_utils as pb_utils
 # Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from vitriton_preprocessing import ImageError, Memory, PreprocessSpec, format_image_errors, preprocess
+from vitriton_preprocessing import ImageError, Memory, PreprocessSpec, Refusal, format_image_errors, preprocess
 
 
 def _cores() -> int:
@@ -121,16 +121,16 @@ class TritonPythonModel:
         """Ends the threads when the model is unloaded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes, row: np.ndarray) -> str | None:
+    def _decode(self, data: bytes, row: np.ndarray) -> Refusal | None:
         """Writes the pixels into their row; returns why there are none.
 
-        An error goes back as text: as an exception it would be tied to the frames that it passed, and the picture in
+        An error goes back as a tuple: as an exception it would be tied to the frames that it passed, and the picture in
         them would stay in memory until the garbage collector comes by.
         """
         try:
             row[...] = preprocess(data, self._spec, self._memory)
         except ImageError as exc:
-            return str(exc)
+            return exc.refusal
         return None
 
     def _answer(self, pixels: np.ndarray, decoded: list[Future]) -> pb_utils.InferenceResponse:
@@ -139,9 +139,9 @@ class TritonPythonModel:
         except Exception as exc:  # whatever it is (out of memory, say), the other requests of this batch go on
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"preprocessing failed: {exc!r}"))
 
-    def _respond(self, pixels: np.ndarray, reasons: list[str | None]) -> pb_utils.InferenceResponse:
-        errors = {index: reason for index, reason in enumerate(reasons) if reason is not None}
+    def _respond(self, pixels: np.ndarray, refusals: list[Refusal | None]) -> pb_utils.InferenceResponse:
+        errors = {index: refusal for index, refusal in enumerate(refusals) if refusal is not None}
         if errors:
-            text = format_image_errors(errors, len(reasons))
+            text = format_image_errors(errors, len(refusals))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", pixels)])
