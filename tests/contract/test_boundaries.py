@@ -188,7 +188,7 @@ def test_every_package_has_that_version():
 
 def test_what_stands_alone_agrees_on_the_names_of_tensors():
     """The preprocess step inside Triton and the writer of perf_analyzer's input repeat what `vitriton._names` says."""
-    calls = [node for node in ast.walk(ast.parse((ROOT / INSIDE_TRITON[1]).read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse((ROOT / STEPS[0]).read_text())) if isinstance(node, ast.Call)]
     given = {
         ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
         for call in calls
