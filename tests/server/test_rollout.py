@@ -138,7 +138,7 @@ def test_the_folder_shows_the_view(repository: Path, tmp_path: Path) -> None:
     assert len(list(repository.rglob("file"))) == 6
 
 
-def test_what_python_compiles_is_no_change(repository: Path, tmp_path: Path) -> None:
+def test_what_python_compiles_is_no_change(repository: Path, tmp_path: Path, subprocesses: None) -> None:
     """A step's package is imported from the view, by every file of it, and nothing is written anywhere."""
     package = repository / "m_preprocess" / "1" / "package"
     package.mkdir()
