@@ -190,12 +190,12 @@ def test_an_export_takes_the_place_of_an_older_one(tmp_path: Path, tiny_vit_chec
                 "empty",
                 "format",
             ]
-    assert (tmp_path / "model_preprocess" / "2" / disk.PREPROCESSING / "__init__.py").is_file()
-    assert not list(tmp_path.rglob("__pycache__"))
+        assert (tmp_path / "model_preprocess" / "2" / disk.PREPROCESSING / "__init__.py").is_file()
+        assert not list(tmp_path.rglob("__pycache__"))
+        remove(tmp_path, "model")
+        wait_until(lambda: not list(tmp_path.glob("model*")), PATIENCE_S, "the export to go")
     loads = [line for line in log if "successfully loaded 'model_preprocess'" in line]
     assert len(loads) <= 3  # for each of what it is shown: the old one, both, the new one
-    remove(tmp_path, "model")
-    assert not list(tmp_path.glob("model*"))
 
 
 @pytest.mark.long
