@@ -55,7 +55,8 @@ def write_model(
     version = repository / name / "1"
     version.mkdir(parents=True)
     shutil.copy(HERE / "tiny_model.py", version / "model.py")
-    shutil.copy(vitriton.preprocessing.__file__, version / "vitriton_preprocessing.py")
+    source = Path(vitriton.preprocessing.__file__).parent
+    shutil.copytree(source, version / "vitriton_preprocessing", ignore=shutil.ignore_patterns("__pycache__"))
     unpooled = name.endswith("_unpooled")
     parameter = f'parameters {{ key: "fingerprint" value {{ string_value: "{fingerprint}" }} }}' if fingerprint else ""
     text = CONFIG.format(

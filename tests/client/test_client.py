@@ -137,7 +137,10 @@ def test_indices_of_a_later_batch(client_on):
     )
     with pytest.raises(InvalidImage) as caught:
         client_on(transport).embed(images(10))
-    assert caught.value.errors == ((4, "bytes", "empty"), (7, "bytes", "cut"))
+    assert caught.value.errors == (
+        (4, "bytes", "empty", "other"),
+        (7, "bytes", "cut", "other"),
+    )  # as of an older server
     assert caught.value.total == 10
 
 

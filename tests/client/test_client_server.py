@@ -106,6 +106,7 @@ def test_bad_images_are_named_and_the_next_call_works(client, files, embeddings)
     error = caught.value
     assert [(problem.index, problem.source) for problem in error.errors] == [(9, "bytes"), (11, "bytes")]
     assert "empty (0 bytes)" in error.errors[1].reason
+    assert [problem.code for problem in error.errors] == ["format", "empty"]
     assert (error.index, error.total, error.model, error.status) == (9, 12, "tiny_pooled", "INVALID_ARGUMENT")
     assert str(error).startswith("2 of 12 images cannot be used: image 9 (bytes): ")
     np.testing.assert_allclose(client.embed(files[:1]), embeddings[:1], rtol=1e-6)

@@ -128,28 +128,34 @@ def test_brotli_without_its_module(version, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("body", "label", "says"),
+    ("body", "label", "says", "code"),
     [
-        (zipped(bytes(10**7)), "gzip", "over the limit of 1000 bytes (url_max_bytes)"),
-        (zipped(zipped(bytes(10**8))), "gzip, gzip", "over the limit of 1000 bytes (url_max_bytes)"),
-        (zlib.compress(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)"),
-        (deflated(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)"),
-        (zipped(JPEG) * 2, "gzip", "over the limit of 1000 bytes (url_max_bytes)"),
-        (zipped(JPEG)[:-9], "gzip", "'gzip', and these bytes end too early"),
-        (zipped(JPEG)[:3], "gzip", "'gzip', and these bytes end too early"),
-        (zipped(JPEG) + zipped(JPEG)[:8], "gzip", "'gzip', and these bytes end too early"),
-        (zlib.compress(JPEG)[:-9], "deflate", "'deflate', and these bytes end too early"),
-        (zipped(JPEG)[:-5] + bytes(5), "gzip", "'gzip', and these bytes cannot be decoded"),
-        (zipped(JPEG), ", ".join(["gzip"] * 6), "at most 5 are undone"),
-        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd", "'zstd', which cannot be decoded here"),
-        (b"\x1f\x9d\x90" + bytes(50), "compress", "'compress', which cannot be decoded here"),
+        (zipped(bytes(10**7)), "gzip", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (
+            zipped(zipped(bytes(10**8))),
+            "gzip, gzip",
+            "over the limit of 1000 bytes (url_max_bytes)",
+            "too_large",
+        ),
+        (zlib.compress(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (deflated(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (zipped(JPEG) * 2, "gzip", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (zipped(JPEG)[:-9], "gzip", "'gzip', and these bytes end too early", "truncated"),
+        (zipped(JPEG)[:3], "gzip", "'gzip', and these bytes end too early", "truncated"),
+        (zipped(JPEG) + zipped(JPEG)[:8], "gzip", "'gzip', and these bytes end too early", "truncated"),
+        (zlib.compress(JPEG)[:-9], "deflate", "'deflate', and these bytes end too early", "truncated"),
+        (zipped(JPEG)[:-5] + bytes(5), "gzip", "'gzip', and these bytes cannot be decoded", "not_fetched"),
+        (zipped(JPEG), ", ".join(["gzip"] * 6), "at most 5 are undone", "not_fetched"),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd", "'zstd', which cannot be decoded here", "not_fetched"),
+        (b"\x1f\x9d\x90" + bytes(50), "compress", "'compress', which cannot be decoded here", "not_fetched"),
     ],
 )
-def test_refused(body, label, says):
+def test_refused(body, label, says, code):
     """A body that becomes too large, or is broken, says so."""
     with pytest.raises(SourceError) as caught:
         fetch(coded(body, label))
     assert says in str(caught.value)
+    assert caught.value.code == code
 
 
 def test_many_empty_members():

@@ -121,6 +121,7 @@ def test_bad_images(embed, photos, tmp_path, name):
     assert [(error["index"], error["source"]) for error in errors] == [(5, "photos/05.png"), (7, "photos/07.png")]
     assert "no image of a known format" in errors[0]["reason"]
     assert errors[1]["reason"] == "no such file"
+    assert [error["code"] for error in errors] == ["format", "not_found"]
     if name == "out.parquet":
         indices = pq.read_table(name).column("index").to_pylist()
     else:

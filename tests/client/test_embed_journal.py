@@ -1,5 +1,6 @@
 """The work folder of `vitriton embed`: what a commit has written stays, and only that."""
 
+import json
 import os
 
 import numpy as np
@@ -13,7 +14,9 @@ JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sh
 def outcomes(*indices):
     """Those of odd images are bad."""
     return [
-        Outcome(index, None, f"bad {index}") if index % 2 else Outcome(index, np.full(2, index, np.float32), None)
+        Outcome(index, None, f"bad {index}", "corrupt")
+        if index % 2
+        else Outcome(index, np.full(2, index, np.float32), None)
         for index in indices
     ]
 
@@ -35,8 +38,25 @@ def test_the_journal(tmp_path):
         7,
         4,
         [([0, 2], [[0, 0], [2, 2]]), ([4, 6], [[4, 4], [6, 6]])],
-        [[1, "bad 1"], [3, "bad 3"], [5, "bad 5"]],
+        [(1, "bad 1", "corrupt"), (3, "bad 3", "corrupt"), (5, "bad 5", "corrupt")],
     )
+
+
+def test_a_run_of_an_older_vitriton(tmp_path):
+    """Its journal has no codes; what it refused is "other", and what comes has its own."""
+    path = tmp_path / "work"
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(0, 1))
+    journal = path / "journal.jsonl"
+    older = [json.loads(line) for line in journal.read_text().splitlines()]
+    for entry in older:
+        entry.pop("codes", None)
+    journal.write_text("".join(f"{json.dumps(entry)}\n" for entry in older))
+    with WorkFolder(path) as work:
+        work.begin(JOB)
+        work.commit(outcomes(2, 3))
+    assert state(path)[3] == [(1, "bad 1", "other"), (3, "bad 3", "corrupt")]
 
 
 @pytest.mark.parametrize("torn", [b'{"done": 3, "ro', b'{"done": 3, "rows": 2, "failed": []}', b"\0" * 40, b"\0\n"])
@@ -53,7 +73,7 @@ def test_a_torn_line(tmp_path, torn):
         work.begin(JOB)
         assert work.done == 2
         work.commit(outcomes(2, 3))
-    assert state(path) == (4, 2, [([0, 2], [[0, 0], [2, 2]])], [[1, "bad 1"], [3, "bad 3"]])
+    assert state(path) == (4, 2, [([0, 2], [[0, 0], [2, 2]])], [(1, "bad 1", "corrupt"), (3, "bad 3", "corrupt")])
 
 
 def test_rows_that_are_missing(tmp_path):

@@ -1,9 +1,14 @@
 import pickle
+import re
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import vitriton
-from vitriton import DeadlineExceeded, ImageProblem, InvalidImage, ModelNotFound, Unavailable
+from vitriton import DeadlineExceeded, ImageCode, ImageProblem, InvalidImage, ModelNotFound, Unavailable, preprocessing
 from vitriton._errors import without_frames
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "client.md"
 
 
 def test_tree():
@@ -50,9 +55,25 @@ def test_text_is_bounded():
     assert len(error.errors) == 1000
 
 
+def test_a_problem_without_a_code():
+    """It is made of three things as before, and its code is "other"; an error has the code of its first image."""
+    problem = ImageProblem(3, "cat.heic", "no decoder")
+    assert problem.code == "other"
+    assert InvalidImage([(1, "a", "b", "too_large"), problem], 8).code == "too_large"
+    assert InvalidImage([(3, "cat.heic", "no decoder")]).errors == (problem,)
+
+
+def test_the_codes_of_preprocessing_are_codes_of_the_client():
+    """What is found inside Triton has a code that a caller knows, and docs/client.md has a row for each."""
+    rows = re.findall(r"^\| `([a-z_]+)` \|.*\| \d{3}", DOCUMENTATION.read_text(), re.MULTILINE)
+    assert set(get_args(preprocessing.Code)) < set(get_args(ImageCode))
+    assert tuple(rows) == get_args(ImageCode)
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        InvalidImage([ImageProblem(1, "a", "b", "too_large"), ImageProblem(2, "a", "b", "not_fetched")]),
         InvalidImage([ImageProblem(1, "a", "b")], 3, address="h", model="m", status="INVALID_ARGUMENT"),
         DeadlineExceeded("late", timeout_s=2.0, address="h", model="m"),
         ModelNotFound("no", available=["a"], address="h", model="m"),

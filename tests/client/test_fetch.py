@@ -121,24 +121,25 @@ def test_fetched(site, fetch, path):
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "says", "code"),
     [
-        ("/missing?token=secret", "the server answered 404 Not Found"),
-        ("/large", "over the limit of 1000 bytes (url_max_bytes)"),
-        ("/endless", "over the limit of 1000 bytes (url_max_bytes)"),
-        ("/bomb", "over the limit of 1000 bytes (url_max_bytes)"),
-        ("/loop", "more than 3 redirects (url_max_redirects)"),
-        ("/ftp", "neither http nor https"),
-        ("/websocket", "neither http nor https"),
-        ("/nowhere", "cannot be fetched: RemoteProtocolError"),
-        ("/cut", "cannot be fetched: RemoteProtocolError"),
+        ("/missing?token=secret", "the server answered 404 Not Found", "not_fetched"),
+        ("/large", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        ("/endless", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        ("/bomb", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        ("/loop", "more than 3 redirects (url_max_redirects)", "bad_url"),
+        ("/ftp", "neither http nor https", "bad_url"),
+        ("/websocket", "neither http nor https", "bad_url"),
+        ("/nowhere", "cannot be fetched: RemoteProtocolError", "not_fetched"),
+        ("/cut", "cannot be fetched: RemoteProtocolError", "not_fetched"),
     ],
 )
-def test_refused(site, fetch, path, says):
+def test_refused(site, fetch, path, says, code):
     """A URL that cannot be had is a SourceError that says why."""
     with pytest.raises(SourceError) as caught:
         fetch(site + path)
     assert says in str(caught.value)
+    assert caught.value.code == code
     assert "secret" not in str(caught.value)
 
 
@@ -155,13 +156,15 @@ def test_a_bad_url_is_named(site):
             client.embed([b"first", site + "/missing?token=secret"])
         assert str(caught.value) == f"image 1 of 2 ({site}/missing): the server answered 404 Not Found"
         assert caught.value.__cause__ is not None
+        assert caught.value.code == "not_fetched"
 
 
 @pytest.mark.parametrize("path", ["/silent", "/drip"])
 def test_slow(site, fetch, path):
     """A server that says nothing, or all too slowly, is given up after url_timeout_s."""
-    with pytest.raises(SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s\)"):
+    with pytest.raises(SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s\)") as caught:
         fetch(site + path, url_timeout_s=0.2)
+    assert caught.value.code == "fetch_timeout"
 
 
 @pytest.mark.parametrize(
@@ -208,17 +211,28 @@ def test_slow_beyond_the_deadline(site):
 
 def test_nobody_there(fetch):
     """A refused connection and an unknown name say so."""
-    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: .*Connection refused"):
+    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: .*Connection refused") as caught:
         fetch("http://127.0.0.1:1/a.jpg")
+    assert caught.value.code == "not_fetched"
     with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: the host name no-such-host\.invalid"):
         fetch("http://no-such-host.invalid/a.jpg")
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[", "http://a b/", "http://host:port/"])
-def test_malformed(fetch, url):
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://", "bad_url"),
+        ("http://[", "not_fetched"),  # a host name that nobody knows
+        ("http://a b/", "not_fetched"),
+        ("http://host:port/", "bad_url"),
+        ("http://xn--/", "bad_url"),
+    ],
+)
+def test_malformed(fetch, url, code):
     """A URL that is none cannot be fetched."""
-    with pytest.raises(SourceError):
+    with pytest.raises(SourceError) as caught:
         fetch(url)
+    assert caught.value.code == code
 
 
 def test_cookies_are_not_kept(site):
@@ -233,8 +247,9 @@ def test_cookies_are_not_kept(site):
 def test_private_addresses_are_refused(site, fetch, host):
     """With refuse_private_addresses nothing is fetched from this host or its networks, however it is written."""
     port = site.rpartition(":")[2]
-    with pytest.raises(SourceError, match=r"no address of the public internet.*\(refuse_private_addresses\)"):
+    with pytest.raises(SourceError, match=r"no address of the public internet.*\(refuse_private_addresses\)") as caught:
         fetch(f"http://{host}:{port}/ok", refuse_private_addresses=True)
+    assert caught.value.code == "address_refused"
 
 
 def test_each_redirect_is_checked(site, monkeypatch):

@@ -37,11 +37,12 @@ def sent(request):
     return embed
 
 
-def reason(sent, image):
+def reason(sent, image, code):
     """Why an image in a list is refused."""
     with pytest.raises(InvalidImage) as caught:
         sent([image])
     assert "\n" not in str(caught.value)
+    assert caught.value.code == code
     return caught.value.errors[0].reason
 
 
@@ -85,7 +86,7 @@ def test_undecoded_images_of_data_sets(make, sent, tmp_path):
 )
 def test_other_dicts(item, says, sent):
     """They say what was found, and what to give."""
-    assert says in reason(sent, item)
+    assert says in reason(sent, item, "kind")
 
 
 @pytest.mark.parametrize("images", [{"a.jpg": b"1", "b.jpg": b"2"}, {}, {"image": b"1"}, UserDict(train=[b"1"])])
@@ -114,7 +115,7 @@ def test_uploads(framework, max_size, sent):
         assert sent(given) == [b"an uploaded image"]
         file.seek(5)
         assert sent([b"a", given]) == [b"a", b"an uploaded image"]
-    assert "closed file" in reason(sent, given)
+    assert "closed file" in reason(sent, given, "not_readable")
 
 
 def test_asynchronous_files(sent, tmp_path):
@@ -128,7 +129,7 @@ def test_asynchronous_files(sent, tmp_path):
     async def main():
         async with await anyio.open_file(tmp_path / "a.jpg", "rb") as file:
             for image in (file, Stream(), asyncio.StreamReader()):
-                assert "await it and give the bytes" in await asyncio.to_thread(reason, sent, image)
+                assert "await it and give the bytes" in await asyncio.to_thread(reason, sent, image, "kind")
             async with AsyncClient("", model="m", transport=FakeTransport()) as client:
                 with pytest.raises(InvalidImage, match=r"image 0 of 1.*await it and give the bytes"):
                     await client.embed(file)
@@ -202,7 +203,7 @@ def test_an_encoded_file_as_an_array(made, sent):
 def test_what_may_be_either(shape, made, sent):
     """It is not guessed which axis is the colours; a PIL image says it."""
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    said = reason(sent, made(array))
+    said = reason(sent, made(array), "shape")
     assert f"shape {shape}" in said
     assert "first axis or the last" in said
     last = re.search(r"fromarray\((array(\[.*\])?)\) if they are the last", said)
@@ -230,14 +231,14 @@ def test_what_may_be_either(shape, made, sent):
 )
 def test_other_arrays(array, says, made, sent):
     """They say their shape and type, and what it must be."""
-    assert says in reason(sent, made(array)).replace("'>", "")
+    assert says in reason(sent, made(array), "shape").replace("'>", "")
 
 
 def test_tensors_that_cannot_be_read_here(sent):
     """One of another device, and one of a type that numpy has not."""
-    assert "tensor.cpu()" in reason(sent, torch.zeros(3, 5, 7, dtype=torch.uint8, device="meta"))
-    assert "torch.bfloat16; it must be uint8" in reason(sent, torch.zeros(3, 5, 7, dtype=torch.bfloat16))
-    assert "torch.float32; it must be uint8" in reason(sent, torch.zeros(3, 5, 7, requires_grad=True))
+    assert "tensor.cpu()" in reason(sent, torch.zeros(3, 5, 7, dtype=torch.uint8, device="meta"), "not_readable")
+    assert "torch.bfloat16; it must be uint8" in reason(sent, torch.zeros(3, 5, 7, dtype=torch.bfloat16), "shape")
+    assert "torch.float32; it must be uint8" in reason(sent, torch.zeros(3, 5, 7, requires_grad=True), "shape")
     assert source_name(torch.zeros(3, 5, 7, dtype=torch.uint8)) == "Tensor (3, 5, 7) torch.uint8"
 
 

@@ -80,23 +80,23 @@ def test_pixels_are_those_of_the_module():
     ("data", "says"),
     [
         (b"", "empty (0 bytes)"),
-        (b"this is a text file\n", "no image of a known format (JPEG, PNG: --image-formats of vitriton export)"),
-        (file("BMP"), "no image of a known format (JPEG, PNG: --image-formats of vitriton export)"),
+        (b"this is a text file\n", "no image of a known format (JPEG, PNG), or cut short"),
+        (file("BMP"), "no image of a known format (JPEG, PNG), or cut short"),
         (file("JPEG")[:-400], "truncated"),
         (
             file(size=(100, 80)),
-            "100 x 80 pixels are over the limit of 5000 (max_pixels: --max-image-pixels of vitriton export)",
+            "100 x 80 pixels are over the model's limit of 5000 (max_pixels); scale the image down",
         ),
         (file(size=(1, 3000)), "would be resized to 10 x 30000"),
     ],
 )
 def test_a_bad_image_has_the_server_s_reason(data, says):
     """The limits are the model's, and the text is what the server sends for the same image."""
-    reason = encode(read_preprocess(ensemble()), data)
-    assert says in reason
+    refused = encode(read_preprocess(ensemble()), data)
+    assert says in refused.reason
     with pytest.raises(ImageError) as caught:
         preprocess(data, SPEC)
-    assert parse_image_errors(format_image_errors({0: str(caught.value)}, 1)) == {0: reason}
+    assert parse_image_errors(format_image_errors({0: caught.value.refusal}, 1)) == {0: (refused.reason, refused.code)}
 
 
 def pictures():

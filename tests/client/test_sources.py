@@ -124,37 +124,42 @@ class File:
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
+    ("image", "says", "code"),
     [
-        ("/no/such/file.jpg", "no such file"),
-        ("/tmp", "it is a folder"),
-        ("/dev/zero", "not a regular file"),
-        ("a\0b", "not the name of a file"),
-        ("x" * 5000, "cannot be read: File name too long"),
-        ("s3://bucket/a.jpg", "s3:// is not supported"),
-        ("data:image/png;base64", "no comma"),
-        ("data:;base64,AAA", "not valid base64"),
-        (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)"),
-        ("data:," + "a" * 4000, "over the limit of"),
-        (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000"),
-        (io.StringIO("text"), "open it in binary mode"),
-        (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)"),
-        (np.zeros((2, 2), np.uint8), "shape (2, 2)"),
-        (np.zeros((0, 2, 3), np.uint8), "at least one pixel"),
-        (Image.new("RGB", (0, 5)), "no pixels"),
-        (Image.new("RGB", (40, 40)), "over the limit of 1000"),
-        (np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)), "3000000000000 bytes are over the limit of 1000"),
-        (File(5), "the file object gives int, and not bytes"),
-        (File([1]), "the file object gives list, and not bytes"),
-        (File(memoryview(np.zeros(500, np.int32))), "over the limit of 1000"),
-        (None, "an object of type NoneType is not an image; give a path"),
+        ("/no/such/file.jpg", "no such file", "not_found"),
+        ("/tmp", "it is a folder", "kind"),
+        ("/dev/zero", "not a regular file", "kind"),
+        ("a\0b", "not the name of a file", "not_found"),
+        ("x" * 5000, "cannot be read: File name too long", "not_readable"),
+        ("s3://bucket/a.jpg", "s3:// is not supported", "bad_url"),
+        ("data:image/png;base64", "no comma", "bad_url"),
+        ("data:;base64,AAA", "not valid base64", "bad_url"),
+        (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)", "too_large"),
+        ("data:," + "a" * 4000, "over the limit of", "too_large"),
+        (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000", "too_large"),
+        (io.StringIO("text"), "open it in binary mode", "kind"),
+        (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)", "shape"),
+        (np.zeros((2, 2), np.uint8), "shape (2, 2)", "shape"),
+        (np.zeros((0, 2, 3), np.uint8), "at least one pixel", "shape"),
+        (Image.new("RGB", (0, 5)), "no pixels", "empty"),
+        (Image.new("RGB", (40, 40)), "over the limit of 1000", "too_large"),
+        (
+            np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)),
+            "3000000000000 bytes are over the limit of 1000",
+            "too_large",
+        ),
+        (File(5), "the file object gives int, and not bytes", "kind"),
+        (File([1]), "the file object gives list, and not bytes", "kind"),
+        (File(memoryview(np.zeros(500, np.int32))), "over the limit of 1000", "too_large"),
+        (None, "an object of type NoneType is not an image; give a path", "kind"),
     ],
 )
-def test_refused(image, says):
+def test_refused(image, says, code):
     """What cannot be used is refused with the reason."""
     with pytest.raises(SourceError) as caught:
         read(image)
     assert says in str(caught.value)
+    assert caught.value.code == code
 
 
 def test_large_file(tmp_path):
@@ -170,5 +175,6 @@ def test_closed_file():
     """A closed file object says what is wrong with it."""
     file = io.BytesIO(b"a")
     file.close()
-    with pytest.raises(SourceError, match="ValueError"):
+    with pytest.raises(SourceError, match="ValueError") as caught:
         read(file)
+    assert caught.value.code == "not_readable"

@@ -114,7 +114,7 @@ def test_queue_timeout_at_the_deadline():
 def test_indices_are_the_callers():
     """Positions in the request become indices in the caller's list."""
     error = to_error(CallError(Code.INVALID_ARGUMENT, 'cannot use 1 of 2 images: [[1, "empty"]]'), CALL)
-    assert error.errors == ((9, "b.jpg", "empty"),)
+    assert error.errors == ((9, "b.jpg", "empty", "other"),)
     assert str(error) == "image 9 of 10 (b.jpg): empty"
 
 

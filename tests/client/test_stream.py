@@ -99,8 +99,9 @@ def test_a_bad_image_costs_only_itself(client_on, tmp_path):
     assert [result.index for result in results] == list(range(32))
     bad = {result.index: result.error for result in results if result.error is not None}
     assert sorted(bad) == [0, 7, 14, 21, 28, 30]
-    assert bad[7].errors == ((7, "bytes", "bad"),)
+    assert bad[7].errors == ((7, "bytes", "bad", "other"),)
     assert "no such file" in str(bad[30])
+    assert bad[30].code == "not_found"
     assert all(float(r.embedding[0]) == float(given[r.index]) for r in results if r.error is None)
 
 

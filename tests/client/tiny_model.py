@@ -28,7 +28,7 @@ class TritonPythonModel:
             try:
                 rows.append(embed(image))
             except ImageError as exc:
-                errors[index] = str(exc)
+                errors[index] = exc.refusal
         if errors:
             text = format_image_errors(errors, len(images))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))

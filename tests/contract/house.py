@@ -53,7 +53,8 @@ def module_arrows(package: Path) -> Arrows:
     found: Arrows = {}
     for path in package.rglob("*.py"):
         module = _dotted(path, package)
-        found[module] = _imported_modules(path, known) - {module}
+        parent = module if path.stem == "__init__" else module.rpartition(".")[0]
+        found[module] = _imported_modules(path, parent, known) - {module}
     return found
 
 
@@ -85,15 +86,23 @@ def _dotted(path: Path, package: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imported_modules(path: Path, known: Collection[str]) -> set[str]:
-    """Those of the known modules that a file imports; of `from package import module` the module alone."""
+def _imported_modules(path: Path, parent: str, known: Collection[str]) -> set[str]:
+    """Those of the known modules that a file imports; of `from package import module` the module alone.
+
+    Args:
+        path: the file.
+        parent: the package that its relative imports start from.
+        known: the modules of the distribution.
+    """
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names if names <= set(known) else names | {node.module}
+        elif isinstance(node, ast.ImportFrom):
+            start = ".".join(parent.split(".")[: parent.count(".") + 2 - node.level]) if node.level else ""
+            source = ".".join(filter(None, (start, node.module)))
+            names = {f"{source}.{alias.name}" for alias in node.names}
+            found |= names if names <= set(known) else names | {source}
     return found & set(known)
 
 

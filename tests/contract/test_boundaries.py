@@ -17,10 +17,17 @@ from vitriton_server._process import runtime
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = ("client", "export", "server", "bench")
 OURS = {"vitriton", "vitriton_export", "vitriton_server", "vitriton_bench"}
-INSIDE_TRITON = (
-    "client/src/vitriton/preprocessing.py",
+STEPS = (
     "export/src/vitriton_export/triton/preprocess/model.py",
     "server/src/vitriton_server/backends/onnxruntime/model.py",
+)
+INSIDE_TRITON = (
+    *sorted(
+        f"client/{path.relative_to(ROOT / 'client')}"
+        for path in (ROOT / "client/src/vitriton/preprocessing").glob("*.py")
+    ),
+    *STEPS,
+    "server/src/vitriton_server/backends/onnxruntime/vitriton_onnxruntime_runs.py",
 )
 
 
@@ -120,8 +127,10 @@ def test_no_circles(distribution):
 
 @pytest.mark.parametrize("file", INSIDE_TRITON)
 def test_what_runs_inside_triton_stands_alone(file):
-    """It works in a Triton where nothing of the project is installed."""
+    """It works in a Triton where nothing of the project is installed, by whatever name its folder has there."""
     assert not _imported(ROOT / file) & OURS
+    imports = [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.ImportFrom)]
+    assert all(node.level <= 1 for node in imports)  # from its own folder
 
 
 def test_every_grpc_channel_has_the_same_options():
@@ -179,7 +188,7 @@ def test_every_package_has_that_version():
 
 def test_what_stands_alone_agrees_on_the_names_of_tensors():
     """The preprocess step inside Triton and the writer of perf_analyzer's input repeat what `vitriton._names` says."""
-    calls = [node for node in ast.walk(ast.parse((ROOT / INSIDE_TRITON[1]).read_text())) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse((ROOT / STEPS[0]).read_text())) if isinstance(node, ast.Call)]
     given = {
         ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
         for call in calls
@@ -203,5 +212,5 @@ def test_the_names_of_an_export():
 
 def test_the_launcher_tells_both_python_steps_their_cores():
     """The variable that one sets, the preprocess model and the onnxruntime backend read."""
-    for file in INSIDE_TRITON[1:]:
+    for file in STEPS:
         assert runtime.CORES_VARIABLE in (ROOT / file).read_text()

@@ -17,9 +17,9 @@ PUBLIC = {
         "vitriton._call.stats": "Stats",
         "vitriton._client": "Client",
         "vitriton._errors": """
-            AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded ImageProblem InferenceFailed
-            InvalidImage ModelNotFound ModelNotReady PipelineMismatch ServerBusy ServerError TransportError Unavailable
-            VitritonError
+            AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded ImageCode ImageProblem
+            InferenceFailed InvalidImage ModelNotFound ModelNotReady PipelineMismatch ServerBusy ServerError
+            TransportError Unavailable VitritonError
         """,
         "vitriton._images.pixels": "PillowVersionWarning",
         "vitriton._images.sources": "ImageLike",

@@ -58,17 +58,17 @@ def test_a_refusal_says_what_to_change(server, preprocess):
     frames = [Image.new("RGB", (9, 9), (80 * number, 0, 0)) for number in range(3)]
     images = {
         "taken": encode(frames[0], "PNG"),
-        "formats: --image-formats": encode(frames[0], "JPEG"),
-        "max_frames: --max-image-frames": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
-        "max_pixels: --max-image-pixels": attacks.png_of_zeros(1000, 1000),
-        "max_bytes: --max-image-bytes": attacks.oversized(200_001),
+        "no image of a known format (": encode(frames[0], "JPEG"),
+        "(max_frames); send the first alone": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "(max_pixels); scale the image down": attacks.png_of_zeros(1000, 1000),
+        "(max_bytes); send a smaller file": attacks.oversized(200_001),
     }
     with Client(server.grpc_address, model="strict", preprocess=preprocess, timeout_s=60) as client:
         results = list(client.stream(list(images.values())))
     assert results[0].error is None
-    says = {name: result.error.reason for name, result in zip(images, results, strict=True) if result.error}
-    assert [name for name, reason in says.items() if name.removeprefix("formats: ") not in reason] == []
-    assert len(says) == 4
+    says = {name: result.error for name, result in zip(images, results, strict=True) if result.error}
+    assert [name for name, error in says.items() if name not in error.reason or "--" in error.reason] == []
+    assert [error.code for error in says.values()] == ["format", "too_large", "too_large", "too_large"]
 
 
 def test_the_kernel_holds_the_step_to_its_memory(server):

@@ -154,14 +154,17 @@ def test_all_of_them_in_one_call(served, taken):
 
 
 def test_every_bad_file_is_refused_with_its_reason(served, refused):
-    """By the server and by preprocess='client' alike, in one line, the same words."""
+    """By the server and by preprocess='client' alike, in one line, the same words and the same code."""
     wrong = {}
     for path, file in refused.items():
         reasons = []
         for client in (served.on_server, served.on_client):
             result = client.embed([path], on_error="return")[0]
-            reasons.append(result.error.reason if result.error is not None else "taken")
-        if reasons[0] != reasons[1] or "\n" in reasons[0] or not re.search(file.reason, reasons[0]):
+            reasons.append((result.error.reason, result.error.code) if result.error is not None else ("taken", ""))
+        reason, code = reasons[0]
+        if reasons[0] != reasons[1] or "\n" in reason or not re.search(file.reason, reason):
+            wrong[path.name] = reasons
+        if not re.fullmatch(file.code, code) or "--" in reason:
             wrong[path.name] = reasons
     assert wrong == {}
 

@@ -79,12 +79,13 @@ def test_the_encoder_gives_for_our_pixels_what_the_ensemble_gives_for_the_file(t
 
 @pytest.mark.parametrize("model", ["tiny-deit", "dinov2-small-trained"])
 def test_a_bad_file_has_one_reason(transport, bad, model):
-    """What is refused here is what the server refuses, and the texts are the same."""
+    """What is refused here is what the server refuses, and the texts and codes are the same."""
     ensemble, _ = contracts(transport, model)
     for data in (bad.truncated, bad.empty, bad.text):
         with pytest.raises(CallError) as caught:
             infer(transport, ensemble, data)
-        assert parse_image_errors(caught.value.message) == {0: encode(read_preprocess(ensemble), data)}
+        here = encode(read_preprocess(ensemble), data)
+        assert parse_image_errors(caught.value.message) == {0: (here.reason, here.code)}
 
 
 def test_the_parameter_changes_no_number(both, files):

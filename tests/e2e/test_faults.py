@@ -39,9 +39,10 @@ def test_the_server_names_every_bad_image_of_a_request(server, bad):
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
         errors = parse_image_errors(caught.value.message())
         assert sorted(errors) == [1, 3, 4]
-        assert "truncated" in errors[1]
-        assert errors[3] == "empty (0 bytes)"
-        assert "no image of a known format" in errors[4]
+        assert "truncated" in errors[1].reason
+        assert errors[3].reason == "empty (0 bytes)"
+        assert "no image of a known format" in errors[4].reason
+        assert [errors[index].code for index in (1, 3, 4)] == ["truncated", "empty", "format"]
 
 
 def test_a_request_full_of_bad_images_still_says_so(server, bad):
@@ -50,7 +51,9 @@ def test_a_request_full_of_bad_images_still_says_so(server, bad):
         with pytest.raises(InferenceServerException) as caught:
             client.infer(f"{MODEL}_pooled", _request([bad.text] * 32))
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-        assert sorted(parse_image_errors(caught.value.message())) == list(range(32))
+        errors = parse_image_errors(caught.value.message())
+        assert sorted(errors) == list(range(32))
+        assert {refusal.code for refusal in errors.values()} == {"format"}
 
 
 def test_the_client_names_the_image_and_goes_on(server, bad):

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from server.processes import wait_until
-from support import marked
+from support import marked, older
 from vitriton import Client, Options
 from vitriton import _repository as disk
+from vitriton_export import ExportOptions, export_model
+from vitriton_export._parity.corpus import corpus
 from vitriton_export._repository.remove import remove
 from vitriton_server import TritonServer, WatchPolicy
 
@@ -168,6 +170,32 @@ def test_an_export_that_triton_cannot_load_changes_nothing(tmp_path: Path, caplo
             wait_until(lambda: running["model"].has_seen(3), PATIENCE_S, "the next export")
         assert running["model"].marks["pooled"] == [1, 3]
         assert "the one that is loaded goes on" in caplog.text
+
+
+def test_an_export_takes_the_place_of_an_older_one(tmp_path: Path, tiny_vit_checkpoint: Path) -> None:
+    """A file of preprocessing is served, then a folder; what Python compiles is no change of either."""
+    options = ExportOptions(model=str(tiny_vit_checkpoint), repository=tmp_path, name="model")
+    export_model(options)
+    older.with_one_file(tmp_path / "model_preprocess" / "1")
+    photo = corpus()["cat.jpg"]
+    log: list[str] = []
+    with TritonServer(tmp_path, watch_repository=True, on_log_line=log.append) as server:
+        with Client(server.grpc_address, model="model") as client:
+            before = client.embed(photo)
+        export_model(options)
+        wait_until(lambda: versions(tmp_path)["model_preprocess"] == {2}, PATIENCE_S, "the older export to go")
+        with Client(server.grpc_address, model="model") as client:
+            assert np.array_equal(client.embed(photo), before)
+            assert [result.error.code for result in client.stream([b"", b"no image"]) if result.error] == [
+                "empty",
+                "format",
+            ]
+        assert (tmp_path / "model_preprocess" / "2" / disk.PREPROCESSING / "__init__.py").is_file()
+        assert not list(tmp_path.rglob("__pycache__"))
+        remove(tmp_path, "model")
+        wait_until(lambda: not list(tmp_path.glob("model*")), PATIENCE_S, "the export to go")
+    loads = [line for line in log if "successfully loaded 'model_preprocess'" in line]
+    assert len(loads) <= 3  # for each of what it is shown: the old one, both, the new one
 
 
 @pytest.mark.long

@@ -28,6 +28,8 @@ from vitriton.preprocessing import (
     Rescale,
     Resize,
     Step,
+    decoding,
+    headers,
     preprocess,
 )
 from vitriton_export import ExportError, ExportOptions
@@ -48,37 +50,43 @@ def animation(format: str, frames: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "limits", "says"),
+    ("data", "limits", "says", "code"),
     [
         (
             PHOTO,
             {"max_bytes": 1000},
-            "bytes are over the limit of 1000 (max_bytes: --max-image-bytes of vitriton export)",
+            "bytes are over the model's limit of 1000 (max_bytes); send a smaller file",
+            "too_large",
         ),
-        (PHOTO, {"max_pixels": 1000}, "pixels are over the limit of 1000 (max_pixels: --max-image-pixels of vitriton"),
+        (PHOTO, {"max_pixels": 1000}, "pixels are over the model's limit of 1000 (max_pixels); scale", "too_large"),
         (
             attacks.png_of_zeros(20_000, 20_000),
             {},
-            "400000000 pixels are over the limit of 178956970 (max_pixels: --max-im",
+            "400000000 pixels are over the model's limit of 178956970 (max_pixels); scale the image down",
+            "too_large",
         ),
-        (PHOTO, {"formats": ("PNG", "WEBP")}, "known format (PNG, WEBP: --image-formats of vitriton export)"),
+        (PHOTO, {"formats": ("PNG", "WEBP")}, "known format (PNG, WEBP), or cut short", "format"),
         (
             animation("GIF", 3),
             {"max_frames": 2},
-            "more frames than the limit of 2 (max_frames: --max-image-frames of vitri",
+            "more frames than the model's limit of 2 (max_frames); send the first alone",
+            "too_large",
         ),
         (
             PHOTO,
             {"max_decode_bytes": 1 << 20},
-            "the limit of 1048576 (max_decode_bytes: --max-decode-bytes of vitriton exp",
+            "the model's limit of 1048576 (max_decode_bytes); scale the image down",
+            "too_large",
         ),
     ],
 )
-def test_a_refusal_names_its_limit(data, limits, says):
-    """What was too much, the limit's value, its name in preprocess.json and its flag."""
+def test_a_refusal_names_its_limit(data, limits, says, code):
+    """What was too much, the limit's value, its name in preprocess.json and what to do; no flag of the operator's."""
     with pytest.raises(ImageError) as caught:
         preprocess(data, spec(**limits))
     assert says in str(caught.value)
+    assert "--" not in str(caught.value)
+    assert caught.value.code == code
 
 
 def test_limits_are_checked_on_the_header():
@@ -128,7 +136,7 @@ def test_of_many_frames_the_first_is_used(name):
 
 def test_counting_ends():
     """A GIF of more blocks than are looked at counts as over the limit."""
-    empty_comments = b"\x21\xfe\0" * (preprocessing._MAX_BLOCKS + 1)
+    empty_comments = b"\x21\xfe\0" * (headers._MAX_BLOCKS + 1)
     data = encode(Image.new("P", (8, 8)), "GIF")[:-1] + empty_comments + b";"
     with pytest.raises(ImageError, match="max_frames"):
         preprocess(data, spec(max_frames=1000))
@@ -162,7 +170,7 @@ def test_a_long_exif_is_looked_through_for_the_orientation():
 _MEASURE = """
 import ctypes, json, sys
 from pathlib import Path
-import vitriton.preprocessing as module
+import vitriton.preprocessing.memory as module
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 def status(key):
@@ -295,7 +303,7 @@ def test_images_share_memory():
 
 def test_out_of_memory_an_image_is_tried_once_more_alone(monkeypatch):
     """It may have been another's fault; if it is its own, it is refused by the limit's name."""
-    real, calls = preprocessing._load, []
+    real, calls = decoding.load, []
 
     def fails(times: int):
         def load(image):
@@ -307,13 +315,15 @@ def test_out_of_memory_an_image_is_tried_once_more_alone(monkeypatch):
         return load
 
     memory = Memory(1 << 30)
-    monkeypatch.setattr(preprocessing, "_load", fails(1))
+    monkeypatch.setattr(decoding, "load", fails(1))
     assert preprocess(PHOTO, spec(), memory).shape == (32, 32, 3)
     assert 0 < calls[0] < 1 << 30
     assert calls[1] == 0
     calls.clear()
-    monkeypatch.setattr(preprocessing, "_load", fails(2))
-    with pytest.raises(ImageError, match=r"not enough memory to decode it within the limit of .*max_decode_bytes"):
+    monkeypatch.setattr(decoding, "load", fails(2))
+    with pytest.raises(
+        ImageError, match=r"not enough memory to decode it within the model's limit of .*max_decode_bytes"
+    ):
         preprocess(PHOTO, spec(), memory)
     assert memory._left == 1 << 30
 
@@ -345,13 +355,13 @@ def test_what_the_kernel_refuses_is_a_refused_image(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     refused, shape = done.stdout.splitlines()
-    assert refused.startswith("there is not enough memory to decode it within the limit of 2147483648")
+    assert refused.startswith("there is not enough memory to decode it within the model's limit of 2147483648")
     assert shape == "(32, 32, 3)"
 
 
 def test_a_crop_is_not_padded_beyond_the_limit():
     """A centre crop pads what is smaller; of a thin image that is most of what comes out."""
-    with pytest.raises(ImageError, match=r"1000 x 9000 pixels are over the limit of 1000000 \(max_pixels"):
+    with pytest.raises(ImageError, match=r"1000 x 9000 pixels are over the model's limit of 1000000 \(max_pixels"):
         preprocess(attacks.png_of_zeros(1, 9000), spec(steps=(CenterCrop(1000, 1000),), max_pixels=1_000_000))
 
 

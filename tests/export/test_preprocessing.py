@@ -190,9 +190,7 @@ def test_what_is_no_image_is_refused_with_the_reason(data, reason):
 def test_a_picture_over_the_limit_is_refused_before_it_is_decoded():
     """The header's size is compared with max_pixels; the pixel data, here missing, are not touched."""
     header = IMAGES["rgba.png"][:60]
-    with pytest.raises(
-        ImageError, match=r"375 x 250 pixels are over the limit of 90000 \(max_pixels: --max-image-pixels"
-    ):
+    with pytest.raises(ImageError, match=r"375 x 250 pixels are over the model's limit of 90000 \(max_pixels\)"):
         preprocessing.decode(header, Limits(max_pixels=90_000))
 
 
@@ -222,9 +220,7 @@ def test_an_icon_is_measured_before_it_is_decoded(picture):
     file = io.BytesIO()
     Image.new("RGB", (200, 100)).save(file, "ICO", sizes=[(200, 100)], bitmap_format=picture.lower())
     assert preprocessing.decode(file.getvalue(), Limits()).size == (200, 100)
-    with pytest.raises(
-        ImageError, match=r"200 x [12]00 pixels are over the limit of 19999 \(max_pixels: --max-image-pixels"
-    ):
+    with pytest.raises(ImageError, match=r"200 x [12]00 pixels are over the model's limit of 19999 \(max_pixels\)"):
         preprocessing.decode(file.getvalue()[:80], Limits(max_pixels=19_999))
 
 
@@ -259,7 +255,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 def test_formats_can_be_limited():
     """A format that is not listed is not tried at all."""
     spec = PreprocessSpec(SPEC.steps, 8, 8, Limits(formats=("PNG",)))
-    with pytest.raises(ImageError, match="known format \\(PNG: --image-formats"):
+    with pytest.raises(ImageError, match="known format \\(PNG\\), or"):
         preprocessing.preprocess(JPEG, spec)
 
 

@@ -133,7 +133,7 @@ def test_limits_and_broken_files_are_refused_as_ever():
     exact, scaled = specs("to a size")
     data = jpeg(smooth(1000, 800))
     for spec in (exact, scaled):
-        with pytest.raises(ImageError, match=r"1000 x 800 pixels are over the limit of 799999"):
+        with pytest.raises(ImageError, match=r"1000 x 800 pixels are over the model's limit of 799999"):
             preprocess(data, replace(spec, limits=Limits(max_pixels=799_999)))
         with pytest.raises(ImageError, match=r"cannot be decoded"):
             preprocess(data[: len(data) // 2], spec)

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from onnx import numpy_helper
-from support import awkward, checkpoints, hub
+from support import awkward, checkpoints, hub, older
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 from vitriton._repository import locked
@@ -150,6 +150,17 @@ def test_a_changed_preprocessing_is_seen(repository, tiny_vit_checkpoint):
     done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
     assert done.exit_code == 3
     assert "is broken: pixels, embedding, last_hidden_state" in done.stdout
+
+
+def test_an_older_export_is_verified(repository, tiny_vit_checkpoint):
+    """One whose preprocessing is a file and no folder is run as it is; what is wrong in it is seen."""
+    version = repository / "tiny-vit_preprocess/1"
+    older.with_one_file(version)
+    assert run("--repository", repository, "--reference", tiny_vit_checkpoint).exit_code == 0
+    assert {path.name for path in version.iterdir()} == {"model.py", "preprocess.json", "vitriton_preprocessing.py"}
+    path = version / "vitriton_preprocessing.py"
+    path.write_text(path.read_text() + "\nRESAMPLE = dict.fromkeys(RESAMPLE, Image.Resampling.NEAREST)\n")
+    assert run("--repository", repository, "--reference", tiny_vit_checkpoint).exit_code == 3
 
 
 def test_the_versions_are_those_that_triton_runs(repository, tiny_vit_checkpoint):

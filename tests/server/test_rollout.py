@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,6 +136,33 @@ def test_the_folder_shows_the_view(repository: Path, tmp_path: Path) -> None:
     assert shown(models) == {}
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["models"]
     assert len(list(repository.rglob("file"))) == 6
+
+
+def test_what_python_compiles_is_no_change(repository: Path, tmp_path: Path, subprocesses: None) -> None:
+    """A step's package is imported from the view, by every file of it, and nothing is written anywhere."""
+    package = repository / "m_preprocess" / "1" / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .inner import NAME\n")
+    (package / "inner.py").write_text("NAME = 'before'\n")
+    (package / "__pycache__").mkdir()  # of a server that did not watch
+    (repository / "m_preprocess" / "1" / "model.py").write_text("from package import NAME\n")
+    (repository / "m_preprocess" / "1" / "loop").symlink_to(repository / "m_preprocess" / "1")
+    (tmp_path / "run").mkdir()
+    ViewFolder(repository, tmp_path / "run" / "models").show(export("m", 1))
+    version = tmp_path / "run" / "models" / "m_preprocess" / "1"
+
+    def imported() -> str:
+        command = [sys.executable, "-c", "import model; print(model.NAME)"]
+        return subprocess.run(command, cwd=version, check=True, capture_output=True, text=True).stdout.strip()
+
+    def files() -> list[Path]:
+        return sorted(path for folder in (repository, tmp_path / "run") for path in folder.rglob("*"))
+
+    before = files()
+    assert imported() == "before"
+    assert files() == before
+    (package / "inner.py").write_text("NAME = 'after, and longer'\n")
+    assert imported() == "after, and longer"
 
 
 def test_an_export_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

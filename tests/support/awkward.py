@@ -26,11 +26,13 @@ class Refused:
     Attributes:
         data: the file.
         reason: what the text of the refusal holds.
+        code: the kind of the reason; several where the file's end hides which.
         reference: whether transformers "fails" on it as well, or "takes" it: then we differ, on purpose.
     """
 
     data: bytes
     reason: str
+    code: str = "format"
     reference: str = "fails"
 
 
@@ -212,7 +214,7 @@ def _profiles(photo: Image.Image) -> dict[str, bytes]:
 def _no_images() -> dict[str, Refused]:
     unknown = "no image of a known format"
     return {
-        "empty": Refused(b"", r"empty \(0 bytes\)"),
+        "empty": Refused(b"", r"empty \(0 bytes\)", "empty"),
         "text": Refused(b"this is a text file\n", unknown),
         "html": Refused(b"<!doctype html><html><body>404</body></html>", unknown),
         "svg": Refused(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', unknown),
@@ -230,15 +232,19 @@ def _truncated() -> dict[str, Refused]:
     files = {}
     for format in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM"):
         data = encode(photo, format)
-        files[f"half-a-{format.lower()}"] = Refused(data[: len(data) // 2], "cannot be decoded|no image of a known")
-        files[f"10-bytes-of-a-{format.lower()}"] = Refused(data[:10], "cannot be decoded|no image of a known")
+        files[f"half-a-{format.lower()}"] = Refused(
+            data[: len(data) // 2], "cannot be decoded|no image of a known", "truncated|corrupt|format"
+        )
+        files[f"10-bytes-of-a-{format.lower()}"] = Refused(
+            data[:10], "cannot be decoded|no image of a known", "truncated|corrupt|format"
+        )
     progressive = encode(photo, "JPEG", progressive=True)
-    files["half-a-progressive-jpeg"] = Refused(progressive[: len(progressive) // 2], "truncated")
+    files["half-a-progressive-jpeg"] = Refused(progressive[: len(progressive) // 2], "truncated", "truncated")
     gif = encode(photo.quantize(32), "GIF")
-    files["half-a-gif"] = Refused(gif[: len(gif) // 2], "cannot be decoded")
+    files["half-a-gif"] = Refused(gif[: len(gif) // 2], "cannot be decoded", "truncated")
     png = bytearray(encode(photo, "PNG"))
     png[60] ^= 0xFF
-    files["png-with-a-flipped-byte"] = Refused(bytes(png), "cannot be decoded")
+    files["png-with-a-flipped-byte"] = Refused(bytes(png), "cannot be decoded", "corrupt")
     return files
 
 
@@ -258,18 +264,20 @@ def _bombs() -> dict[str, Refused]:
     struct.pack_into(">II", jp2, jp2.index(b"ihdr") + 4, 60_000, 60_000)
     over, text = "limit of 178956970", "Decompressed data too large"
     return {
-        "bomb.png": Refused(real, over),
-        "bomb.ico": Refused(_icon(real), over),
-        "bomb-header.png": Refused(_png_header(60_000, 60_000, 1, 2) + png[33:], over),
-        "bomb-header.gif": Refused(bytes(gif), over),
-        "bomb-frame.gif": Refused(bytes(frame), over),
-        "bomb-header.jpg": Refused(bytes(jpeg), over),
-        "bomb-header.bmp": Refused(bytes(bmp), over),
-        "bomb-header.jp2": Refused(bytes(jp2), over),
-        "bomb-header.ppm": Refused(b"P6 100000 100000 255\n" + bytes(100), over),
-        "bomb-header.tiff": Refused(_tiff_of_size(encode(tiny, "TIFF", compression="tiff_deflate"), 100_000), over),
-        "bomb-text.png": Refused(png[:33] + _chunk(b"zTXt", b"k\0\0" + zeros) + png[33:], text),
-        "bomb-profile.png": Refused(png[:33] + _chunk(b"iCCP", b"k\0\0" + zeros) + png[33:], text),
+        "bomb.png": Refused(real, over, "too_large"),
+        "bomb.ico": Refused(_icon(real), over, "too_large"),
+        "bomb-header.png": Refused(_png_header(60_000, 60_000, 1, 2) + png[33:], over, "too_large"),
+        "bomb-header.gif": Refused(bytes(gif), over, "too_large"),
+        "bomb-frame.gif": Refused(bytes(frame), over, "too_large"),
+        "bomb-header.jpg": Refused(bytes(jpeg), over, "too_large"),
+        "bomb-header.bmp": Refused(bytes(bmp), over, "too_large"),
+        "bomb-header.jp2": Refused(bytes(jp2), over, "too_large"),
+        "bomb-header.ppm": Refused(b"P6 100000 100000 255\n" + bytes(100), over, "too_large"),
+        "bomb-header.tiff": Refused(
+            _tiff_of_size(encode(tiny, "TIFF", compression="tiff_deflate"), 100_000), over, "too_large"
+        ),
+        "bomb-text.png": Refused(png[:33] + _chunk(b"zTXt", b"k\0\0" + zeros) + png[33:], text, "too_large"),
+        "bomb-profile.png": Refused(png[:33] + _chunk(b"iCCP", b"k\0\0" + zeros) + png[33:], text, "too_large"),
     }
 
 
@@ -279,7 +287,7 @@ def _without_pixels() -> dict[str, Refused]:
         "0-wide.png": Refused(_png_header(0, HEIGHT, 1, 2) + png[33:], "."),
         "0-high.png": Refused(_png_header(WIDTH, 0, 1, 2) + png[33:], "."),
         "0x0.ppm": Refused(b"P6 0 0 255\n", "."),
-        "no-data.png": Refused(png[:33] + png[-12:], "."),
+        "no-data.png": Refused(png[:33] + png[-12:], ".", "corrupt"),
     }
 
 

@@ -24,6 +24,7 @@ from vitriton import (
     ContractMismatch,
     DeadlineExceeded,
     DType,
+    ImageCode,
     ImageLike,
     ImageProblem,
     InferenceFailed,
@@ -189,7 +190,8 @@ def errors(client: Client) -> list[ImageProblem]:
     try:
         client.embed("cat.jpg")
     except InvalidImage as exc:
-        return list(exc.errors)
+        code: ImageCode = exc.code
+        return [problem for problem in exc.errors if problem.code == code]
     except ModelNotFound as exc:
         print(exc.available)
     except ClientError as exc:

@@ -2,7 +2,7 @@
 
 VitritonError
 ├─ ClientError             what a call of a client ends with: it has address, model, status and attempts
-│  ├─ InvalidImage         the caller's: which image, and why; trying again does not help
+│  ├─ InvalidImage         the caller's: which image, why, and a code for programs; trying again does not help
 │  ├─ TransportError       the way to the server
 │  │  ├─ Unavailable       nobody answers at the address, or nobody who can: trying again later may help
 │  │  └─ DeadlineExceeded  the call's total time is over
@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 _MAX_NAMED = 5  # images that a message names; `InvalidImage.errors` has all
 
@@ -78,18 +78,42 @@ class ClientError(VitritonError):
         self.attempts = attempts
 
 
+# What kind of problem an image has. docs/client.md says which HTTP status a service may answer for each.
+ImageCode = Literal[
+    # in the image itself, whoever finds it, client or server
+    "empty",  # no bytes, or no pixels
+    "format",  # no image, or of a format that the model does not take
+    "truncated",  # cut short
+    "corrupt",  # the decoder fails on it
+    "too_large",  # over a limit of bytes, pixels, frames or memory
+    "shape",  # an array that is no image, or an image so thin that nothing is left of it
+    # in what the caller gave for it
+    "kind",  # an object that is no image
+    "not_found",  # no such file
+    "not_readable",  # a file, a file object or a tensor that fails when it is read
+    # in a URL
+    "bad_url",  # no URL that can be fetched: its scheme, host, port or redirects
+    "address_refused",  # it leads to an address that is not public, and those are refused
+    "not_fetched",  # its server cannot be reached, or answers something else than an image's bytes
+    "fetch_timeout",  # its server does not give all of it in time
+    "other",  # anything else; of an older server, everything that it refuses
+]
+
+
 class ImageProblem(NamedTuple):
     """One image that cannot be used.
 
     Attributes:
         index: in the caller's list, from 0.
         source: the path, the URL (without its query), or the kind of object.
-        reason: one line.
+        reason: one line of text.
+        code: the kind of the reason, for programs.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     source: str
     reason: str
+    code: ImageCode = "other"
 
 
 class InvalidImage(ClientError):
@@ -131,6 +155,11 @@ class InvalidImage(ClientError):
     def reason(self) -> str:
         """Why the first bad image cannot be used."""
         return self.errors[0].reason
+
+    @property
+    def code(self) -> ImageCode:
+        """What kind of problem the first bad image has."""
+        return self.errors[0].code
 
 
 class TransportError(ClientError):
@@ -217,9 +246,9 @@ class InvalidOption(VitritonError, ValueError):
 def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
     of_total = "" if total is None else f" of {total}"
     if len(errors) == 1:
-        index, source, reason = errors[0]
+        index, source, reason, _ = errors[0]
         return f"image {index}{of_total} ({source}): {reason}"
-    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason in errors[:_MAX_NAMED])
+    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
     more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
     return f"{len(errors)}{of_total} images cannot be used: {named}{more}"
 

@@ -29,6 +29,8 @@ from vitriton._errors import VitritonError
 _LOG = logging.getLogger("vitriton")
 
 CONFIG = "config.pbtxt"
+# `vitriton.preprocessing` beside the file of the first step: a folder of this name, a file in older exports
+PREPROCESSING = "vitriton_preprocessing"
 FINGERPRINT = "fingerprint"  # a parameter of every model that `vitriton export` writes
 NOT_EXPORTED = "not-exported"  # the fingerprint where the text files are there and the weights are not
 LATEST = -1  # a step's version in an ensemble: whatever is the latest

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from vitriton._wire.transport import (
     ServerMetadata,
     TensorSpec,
 )
+
+if TYPE_CHECKING:
+    from vitriton.preprocessing import Refusal
 
 __all__ = [
     "CallError",
@@ -237,13 +240,14 @@ def model_died() -> CallError:
     return CallError(Code.INTERNAL, "Failed to process the request: the stub process is not healthy")
 
 
-def invalid_images(errors: Mapping[int, str], batch_size: int) -> CallError:
+def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
     """The server cannot use some images of the request.
 
     Args:
-        errors: position in the request, from 0 → reason.
+        errors: position in the request, from 0 → reason, or reason and code (`vitriton.preprocessing.Refusal`).
         batch_size: images in the request.
     """
-    from vitriton.preprocessing import format_image_errors
+    from vitriton.preprocessing import Refusal, format_image_errors
 
-    return CallError(Code.INVALID_ARGUMENT, format_image_errors(dict(errors), batch_size))
+    refusals = {index: Refusal(error) if isinstance(error, str) else error for index, error in errors.items()}
+    return CallError(Code.INVALID_ARGUMENT, format_image_errors(refusals, batch_size))

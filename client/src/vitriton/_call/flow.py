@@ -30,7 +30,8 @@ from vitriton._errors import (
     ServerBusy,
     without_frames,
 )
-from vitriton._images.reading import Unreadable, is_slow
+from vitriton._images.failure import Unreadable
+from vitriton._images.reading import is_slow
 from vitriton._images.sources import source_name
 from vitriton._options import Options
 from vitriton._served.contract import read_reply
@@ -166,7 +167,7 @@ class Flow:
         source = self._reading.pop(index)
         if isinstance(data, Unreadable):
             self._check_deadlines(now_s)  # that may be why
-            self._reject(index, source, data.reason, data.cause)
+            self._reject(ImageProblem(index, source, data.reason, data.code), data.cause)
             return
         self._ready.add(Item(index, source, data), now_s)
 
@@ -256,12 +257,12 @@ class Flow:
             self.actions.extend(map(Cancel, sent))
             self._line.clear()
 
-    def _reject(self, index: int, source: str, reason: str, cause: BaseException | None, **context: Any) -> None:
+    def _reject(self, problem: ImageProblem, cause: BaseException | None, **context: Any) -> None:
         self._settled += 1
         self._counters.rejected()
-        error = InvalidImage([ImageProblem(index, source, reason)], self._total, **context)
+        error = InvalidImage([problem], self._total, **context)
         error.__cause__ = cause
-        self.sink.reject(index, source, error)
+        self.sink.reject(problem.index, problem.source, error)
 
     # Sending
 
@@ -317,15 +318,15 @@ class Flow:
 
     def _drop_bad(self, batch: Batch, error: InvalidImage, now_s: float) -> None:
         """Each bad image costs only itself: the others go again."""
-        reasons = {problem.index: problem.reason for problem in error.errors}
-        bad = [item for item in batch.items if item.index in reasons]
-        batch.items = [item for item in batch.items if item.index not in reasons]
+        problems = {problem.index: problem for problem in error.errors}
+        bad = [item for item in batch.items if item.index in problems]
+        batch.items = [item for item in batch.items if item.index not in problems]
         bad_bytes = sum(len(item.data) for item in bad)
         batch.byte_size -= bad_bytes
         self._sent_bytes -= bad_bytes
         context = {"address": error.address, "model": error.model, "status": error.status, "attempts": batch.attempts}
         for item in bad:
-            self._reject(item.index, item.source, reasons[item.index], error.__cause__, **context)
+            self._reject(problems[item.index], error.__cause__, **context)
         if batch.items:
             self._send(batch, now_s)
         else:

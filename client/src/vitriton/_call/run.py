@@ -18,7 +18,8 @@ from vitriton._call.results import ArraySink, Floats, Result, ResultSink
 from vitriton._call.session import Core
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientError, InvalidImage, without_frames
-from vitriton._images.reading import Encode, Unreadable, encoded, is_slow
+from vitriton._images.failure import Unreadable
+from vitriton._images.reading import Encode, encoded, is_slow
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 Event = Callable[[], None]

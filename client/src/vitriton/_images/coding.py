@@ -39,17 +39,19 @@ def decode(body: bytes, codings: str, limit: int) -> bytes:
     """
     known = [name for name in (part.strip().lower() for part in codings.split(",")) if name in _DECODERS]
     if len(known) > _MOST_CODINGS:
-        raise SourceError(f"the server sent it with {len(known)} encodings; at most {_MOST_CODINGS} are undone")
+        raise SourceError(
+            f"the server sent it with {len(known)} encodings; at most {_MOST_CODINGS} are undone", "not_fetched"
+        )
     for name in reversed(known):
         said = f"the server sent it with Content-Encoding {name!r}, "
         try:
             body = _DECODERS[name](body, limit + 1)
         except _TooEarly as exc:
-            raise SourceError(f"{said}and these bytes end too early") from exc
+            raise SourceError(f"{said}and these bytes end too early", "truncated") from exc
         except zlib.error as exc:
-            raise SourceError(f"{said}and these bytes cannot be decoded: {exc}") from exc
+            raise SourceError(f"{said}and these bytes cannot be decoded: {exc}", "not_fetched") from exc
         except _NoDecoder as exc:
-            raise SourceError(f"{said}which {exc}") from exc
+            raise SourceError(f"{said}which {exc}", "not_fetched") from exc
         if len(body) > limit:
             break
     return body
@@ -89,7 +91,7 @@ def _inflate(body: bytes, wbits: int, most: int) -> bytes:
             inflate = zlib.decompressobj(wbits)
             members += 1
             if members == _MOST_MEMBERS:
-                raise SourceError(f"the server sent a gzip body of over {_MOST_MEMBERS} members")
+                raise SourceError(f"the server sent a gzip body of over {_MOST_MEMBERS} members", "too_large")
     raise _TooEarly
 
 

@@ -1,7 +1,35 @@
 """An image that cannot be used, on its way to the error that a caller sees."""
 
-from vitriton._errors import VitritonError
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitriton._errors import ImageCode, VitritonError
 
 
 class SourceError(VitritonError):
-    """An image that cannot be used; the text says why, in one line, without naming the image."""
+    """An image that cannot be used.
+
+    Args:
+        reason: one line of text, without the image's name.
+        code: the kind of the reason, for programs.
+    """
+
+    def __init__(self, reason: str, code: ImageCode) -> None:
+        super().__init__(reason)
+        self.code: ImageCode = code
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that cannot be used.
+
+    Attributes:
+        reason: one line of text, without the image's name.
+        code: the kind of the reason, for programs.
+        cause: the error behind it; without a traceback, which would keep the image in memory.
+    """
+
+    reason: str
+    code: ImageCode
+    cause: BaseException | None = None

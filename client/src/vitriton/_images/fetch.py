@@ -57,22 +57,17 @@ class UrlFetcher:
                 return self._read(response)
         except httpcore.TimeoutException as exc:
             limit = "url_timeout_s" if timeout_s == self._options.url_timeout_s else "what timeout_s had left"
-            raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})") from exc
+            raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})", "fetch_timeout") from exc
         except OperationCancelled as exc:
-            raise SourceError(_CLOSED) from exc
+            raise SourceError(_CLOSED, "not_fetched") from exc
         except AddressRefusedError as exc:
-            raise SourceError(str(exc)) from exc
+            raise SourceError(str(exc), "address_refused") from exc
         except httpcore.UnsupportedProtocol as exc:
-            raise SourceError(f"it leads to a URL that is neither http nor https: {exc}") from exc
-        except (
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.ProxyError,
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            ValueError,  # a host name or port that cannot be encoded
-        ) as exc:
-            raise SourceError(f"it cannot be fetched: {type(exc).__name__}: {' '.join(str(exc).split())}") from exc
+            raise SourceError(f"it leads to a URL that is neither http nor https: {exc}", "bad_url") from exc
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError, httpx.HTTPError) as exc:
+            raise SourceError(_failed(exc), "not_fetched") from exc
+        except (httpx.InvalidURL, ValueError) as exc:  # ValueError: a host name or port that cannot be encoded
+            raise SourceError(_failed(exc), "bad_url") from exc
 
     def close(self) -> None:
         """Ends what is being fetched and closes the connections. May be called again."""
@@ -91,7 +86,7 @@ class UrlFetcher:
         operation = Operation(Deadline.after(timeout_s))
         with self._lock:
             if self._closed:
-                raise SourceError(_CLOSED)
+                raise SourceError(_CLOSED, "not_fetched")
             self._running.add(operation)
         try:
             with operation:
@@ -114,9 +109,9 @@ class UrlFetcher:
         cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
         request = client.build_request("GET", url)
         if not request.url.host:
-            raise SourceError("the URL has no host")
+            raise SourceError("the URL has no host", "bad_url")
         if request.url.port is not None and request.url.port > _LAST_PORT:
-            raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}")
+            raise SourceError(f"its port is {request.url.port}; the last one is {_LAST_PORT}", "bad_url")
         for _ in range(self._options.url_max_redirects + 1):
             _hide_secrets(request)
             cookies.set_cookie_header(request)
@@ -129,7 +124,7 @@ class UrlFetcher:
                 request = response.next_request
             finally:
                 response.close()
-        raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)")
+        raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)", "bad_url")
 
     def _client(self) -> httpx.Client:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -141,7 +136,7 @@ class UrlFetcher:
 
         with self._lock:
             if self._closed:
-                raise SourceError(_CLOSED)
+                raise SourceError(_CLOSED, "not_fetched")
             if self._http is None:
                 refuse = self._options.refuse_private_addresses
                 try:
@@ -149,7 +144,8 @@ class UrlFetcher:
                 except OSError as exc:  # ssl's own errors are among them
                     raise SourceError(
                         f"the authorities that URLs are checked against cannot be read ({exc}); mend or unset "
-                        "SSL_CERT_FILE and SSL_CERT_DIR"
+                        "SSL_CERT_FILE and SSL_CERT_DIR",
+                        "not_fetched",
                     ) from exc
                 self._http = httpx.Client(
                     transport=transport,
@@ -165,7 +161,7 @@ class UrlFetcher:
     def _read(self, response: httpx.Response) -> bytes:
         status = f"the server answered {response.status_code} {response.reason_phrase}".rstrip()
         if response.status_code not in (200, 203, 206):
-            raise SourceError(status)
+            raise SourceError(status, "not_fetched")
         length = response.headers.get("Content-Length", "")
         if length.isdecimal():
             self._check_size(int(length))
@@ -175,14 +171,20 @@ class UrlFetcher:
             self._check_size(len(body))
         if response.status_code == 206 and not _is_whole(response, len(body)):
             part = response.headers.get("Content-Range") or response.headers["Content-Type"]
-            raise SourceError(f"{status} with a part only ({part}), which was not asked for")
+            raise SourceError(f"{status} with a part only ({part}), which was not asked for", "not_fetched")
         image = decode(bytes(body), response.headers.get("Content-Encoding", ""), self._options.url_bytes)
         self._check_size(len(image))
         return image
 
     def _check_size(self, size: int) -> None:
         if size > self._options.url_bytes:
-            raise SourceError(f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)")
+            raise SourceError(
+                f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)", "too_large"
+            )
+
+
+def _failed(error: Exception) -> str:
+    return f"it cannot be fetched: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _is_whole(response: httpx.Response, size: int) -> bool:

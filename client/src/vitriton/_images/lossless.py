@@ -34,9 +34,9 @@ def encode_pil(image: Image.Image) -> bytes:
         rgb = ImageOps.exif_transpose(image).convert("RGB")
     # A file that lies can make a decoder fail in any way, and a closed one raises ValueError.
     except Exception as exc:
-        raise SourceError(f"PIL cannot decode it: {type(exc).__name__}: {exc}") from exc
+        raise SourceError(f"PIL cannot decode it: {type(exc).__name__}: {exc}", "corrupt") from exc
     if 0 in rgb.size:
-        raise SourceError(f"it has no pixels: {rgb.width} x {rgb.height}")
+        raise SourceError(f"it has no pixels: {rgb.width} x {rgb.height}", "empty")
     buffer = io.BytesIO()
     if not isinstance(rgb.info.get("transparency"), tuple):
         rgb.save(buffer, "PPM")
@@ -67,7 +67,8 @@ def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
             raise SourceError(
                 f"the array has shape {array.shape}, and its colours may be the first axis or the last; give "
                 f"PIL.Image.fromarray({last}) if they are the last, and if they are the first "
-                "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()"
+                "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()",
+                "shape",
             )
         if array.shape[2] == 3:
             return array
@@ -75,5 +76,6 @@ def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
             return array.transpose(1, 2, 0)
     raise SourceError(
         f"the array has shape {array.shape} and dtype {array.dtype}; it must be uint8, (H, W, 3) or (3, H, W), RGB, "
-        "with at least one pixel"
+        "with at least one pixel",
+        "shape",
     )

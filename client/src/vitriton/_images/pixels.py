@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import PIL
 
+from vitriton._images.failure import Unreadable
 from vitriton._names import PIXELS
 from vitriton._served.contract import Contract
 from vitriton._wire.transport import ModelConfig
@@ -92,10 +93,10 @@ def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSp
     return encoder
 
 
-def encode(spec: PreprocessSpec, data: bytes, memory: Memory | None = None) -> bytes | str:
+def encode(spec: PreprocessSpec, data: bytes, memory: Memory | None = None) -> bytes | Unreadable:
     """The pixels of an encoded image, or why there are none.
 
-    The reason is a text and no exception, which would keep the picture in memory, in the frames that it passed.
+    That is no exception, which would keep the picture in memory, in the frames that it passed.
 
     Args:
         spec: from `read_preprocess`.
@@ -103,13 +104,13 @@ def encode(spec: PreprocessSpec, data: bytes, memory: Memory | None = None) -> b
         memory: shared with the images that are encoded at the same time.
 
     Returns:
-        height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or one line of text, as the server
-        gives it.
+        height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or the reason and the code that
+        the server gives.
     """
     try:
         return preprocess(data, spec, memory).tobytes()
     except ImageError as exc:
-        return str(exc)
+        return Unreadable(*exc.refusal)
 
 
 def _parameter(ensemble: Contract, name: str) -> str:

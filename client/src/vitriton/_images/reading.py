@@ -5,30 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from vitriton._deadline import Deadline
-from vitriton._errors import without_frames
-from vitriton._images.failure import SourceError
+from vitriton._errors import ImageCode, without_frames
+from vitriton._images.failure import SourceError, Unreadable
 from vitriton._images.fetch import UrlFetcher
 from vitriton._images.sources import read_image
 from vitriton._options import Options
 
-Encode = Callable[[bytes], "bytes | str"]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that cannot be used.
-
-    Attributes:
-        reason: one line, without the image's name.
-        cause: what was behind it; without a traceback, which would keep the image in memory.
-    """
-
-    reason: str
-    cause: BaseException | None = None
+Encode = Callable[[bytes], "bytes | Unreadable"]
 
 
 class Reader:
@@ -48,7 +34,7 @@ class Reader:
 
         Args:
             image: as the user gave it.
-            encode: makes pixels of an encoded image, or says why not (text); None sends it as it is.
+            encode: makes pixels of an encoded image, or says why not; None sends it as it is.
             deadline: for URLs.
         """
         try:
@@ -59,10 +45,10 @@ class Reader:
             )
         except SourceError as exc:
             cause = exc.__cause__ or exc
-            return Unreadable(str(exc), without_frames(cause))
+            return Unreadable(str(exc), exc.code, without_frames(cause))
         # The caller's own objects can fail in any way; and what is raised on a thread, nobody would hear of.
         except Exception as exc:
-            return _failed("read", exc)
+            return _failed("read", "not_readable", exc)
         return data if encode is None else encoded(data, encode)
 
     def submit(self, work: Callable[[], object]) -> None:
@@ -83,16 +69,14 @@ class Reader:
 def encoded(data: bytes, encode: Encode) -> bytes | Unreadable:
     """The pixels of an encoded image."""
     try:
-        pixels = encode(data)
+        return encode(data)
     except Exception as exc:  # as in `Reader.read`
-        return _failed("decoded", exc)
-    return Unreadable(pixels) if isinstance(pixels, str) else pixels
+        return _failed("decoded", "other", exc)
 
 
-def _failed(what: str, error: Exception) -> Unreadable:
-    return Unreadable(
-        f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}", without_frames(error)
-    )
+def _failed(what: str, code: ImageCode, error: Exception) -> Unreadable:
+    reason = f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return Unreadable(reason, code, without_frames(error))
 
 
 def is_slow(image: Any) -> bool:

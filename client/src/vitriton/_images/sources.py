@@ -144,7 +144,9 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         data = _decode_data_uri(image, max_bytes)
     elif isinstance(image, str) and (scheme := _URL.match(image)):
         if scheme.group().lower() not in ("http://", "https://"):
-            raise SourceError(f"{scheme.group()} is not supported; http:// and https:// are, or read it and pass bytes")
+            raise SourceError(
+                f"{scheme.group()} is not supported; http:// and https:// are, or read it and pass bytes", "bad_url"
+            )
         data = fetch(image)
     elif isinstance(image, (str, os.PathLike)):
         data = _read_file(image, max_bytes)
@@ -166,7 +168,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     else:
         raise SourceError(
             f"an object of type {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file "
-            "object, a PIL image or a uint8 array (H, W, 3)"
+            "object, a PIL image or a uint8 array (H, W, 3)",
+            "kind",
         )
     _check_size(len(data), max_bytes)
     return data
@@ -207,27 +210,29 @@ def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
     """A tensor's own memory, where it is in this process."""
     name, shape = _array_name(array), tuple(array.shape)
     if not _is_uint8(array):  # some of other types cannot even become an array
-        raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB")
+        raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB", "shape")
     _check_size(math.prod(shape), max_bytes)
     try:
         return np.asarray(array)
     # The library's code, which can fail in any way.
     except Exception as exc:
         text = " ".join(str(exc).split())
-        raise SourceError(f"the {name} cannot be read ({text}); give tensor.cpu() of one on another device") from exc
+        raise SourceError(
+            f"the {name} cannot be read ({text}); give tensor.cpu() of one on another device", "not_readable"
+        ) from exc
 
 
 def _of_item(item: Mapping[Any, Any]) -> Any:
     """The image of a data set's undecoded item. The path beside bytes is often one of another machine."""
     if not _is_item(item):
-        raise SourceError(f"{_keys(item)} is not an image; {_OF_A_DICT}")
+        raise SourceError(f"{_keys(item)} is not an image; {_OF_A_DICT}", "kind")
     data, path = item.get("bytes"), item.get("path")
     if data is None and path is None:
-        raise SourceError("the dict has neither bytes nor a path")
+        raise SourceError("the dict has neither bytes nor a path", "kind")
     if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
-        raise SourceError(f"what is under 'bytes' in the dict has the type {type(data).__name__}")
+        raise SourceError(f"what is under 'bytes' in the dict has the type {type(data).__name__}", "kind")
     if data is None and not isinstance(path, (str, os.PathLike)):
-        raise SourceError(f"what is under 'path' in the dict has the type {type(path).__name__}")
+        raise SourceError(f"what is under 'path' in the dict has the type {type(path).__name__}", "kind")
     return path if data is None else data
 
 
@@ -260,43 +265,43 @@ def _without_secrets(url: str) -> str:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise SourceError(f"{size} bytes are over the limit of {max_bytes} (max_image_bytes)")
+        raise SourceError(f"{size} bytes are over the limit of {max_bytes} (max_image_bytes)", "too_large")
 
 
 def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
     _check_size(len(uri) * 3 // 4, 2 * max_bytes)  # before it is copied; the exact check comes after
     header, comma, payload = uri.partition(",")
     if not comma:
-        raise SourceError("the data URI has no comma before its data")
+        raise SourceError("the data URI has no comma before its data", "bad_url")
     data = unquote_to_bytes(payload)
     if not header.lower().endswith(";base64"):
         return data
     try:
         return base64.b64decode(b"".join(data.split()), validate=True)
     except binascii.Error as exc:
-        raise SourceError(f"the data URI is not valid base64: {exc}") from exc
+        raise SourceError(f"the data URI is not valid base64: {exc}", "bad_url") from exc
 
 
 def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
     if not os.fspath(path):
-        raise SourceError("the path is empty")
+        raise SourceError("the path is empty", "not_found")
     try:
         status = Path(os.fsdecode(path)).stat()
         if stat.S_ISDIR(status.st_mode):
-            raise SourceError("it is a folder; pass the files in it")
+            raise SourceError("it is a folder; pass the files in it", "kind")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
-            raise SourceError("it is not a regular file; open it and pass the file object")
+            raise SourceError("it is not a regular file; open it and pass the file object", "kind")
         _check_size(status.st_size, max_bytes)
         with open(path, "rb") as file:  # noqa: PTH123 - also takes a path of bytes
             data = file.read(status.st_size + 1)
             # more only where it has grown meanwhile
             return data if len(data) <= status.st_size else data + file.read(max_bytes)
     except FileNotFoundError as exc:
-        raise SourceError("no such file") from exc
+        raise SourceError("no such file", "not_found") from exc
     except OSError as exc:
-        raise SourceError(f"the file cannot be read: {exc.strerror or exc}") from exc
+        raise SourceError(f"the file cannot be read: {exc.strerror or exc}", "not_readable") from exc
     except ValueError as exc:
-        raise SourceError(f"it is not the name of a file: {exc}") from exc
+        raise SourceError(f"it is not the name of a file: {exc}", "not_found") from exc
 
 
 def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
@@ -307,17 +312,17 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
             part = file.read(min(_CHUNK, max_bytes + 1 - size))
         # A file object is the caller's code, and can fail in any way.
         except Exception as exc:
-            raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}") from exc
+            raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}", "not_readable") from exc
         if inspect.isawaitable(part):
             if inspect.iscoroutine(part):
                 part.close()
-            raise SourceError("the file object's read() is asynchronous; await it and give the bytes")
+            raise SourceError("the file object's read() is asynchronous; await it and give the bytes", "kind")
         if isinstance(part, str):
-            raise SourceError("the file object gives text; open it in binary mode ('rb')")
+            raise SourceError("the file object gives text; open it in binary mode ('rb')", "kind")
         if part is None or (isinstance(part, (bytes, bytearray)) and not part):
             break
         if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes")
+            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes", "kind")
         parts.append(bytes(part))
         size += len(parts[-1])
     return b"".join(parts)

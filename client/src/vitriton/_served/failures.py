@@ -195,12 +195,12 @@ def not_served(
 def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
     from vitriton.preprocessing import parse_image_errors  # imports PIL
 
-    reasons = parse_image_errors(failed.message)
-    if not reasons or not all(0 <= position < len(call.indices) for position in reasons):
+    refusals = parse_image_errors(failed.message)
+    if not refusals or not all(0 <= position < len(call.indices) for position in refusals):
         return None
     problems = [
-        ImageProblem(call.indices[position], call.sources[position], reason or "cannot be used")
-        for position, reason in sorted(reasons.items())
+        ImageProblem(call.indices[position], call.sources[position], refusal.reason or "cannot be used", refusal.code)
+        for position, refusal in sorted(refusals.items())
     ]
     return InvalidImage(
         problems, call.total, address=call.address, model=call.model, status=failed.code.value, attempts=call.attempts

@@ -39,7 +39,7 @@ class RepositoryRunner:
             preprocess, encoder = (step_folder(ensemble, step) for step in step_names(name, kind))
             self._sessions[OUTPUT[kind]] = _session(encoder / "model.onnx")
         try:
-            self._module: Any = _load(preprocess / "vitriton_preprocessing.py")
+            self._module: Any = _load(preprocess)
             self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
         except (OSError, ValueError, KeyError) as exc:
             raise ExportError(f"the preprocessing in {preprocess} cannot be loaded: {one_line(exc)}") from exc
@@ -102,19 +102,25 @@ def _session(path: Path) -> ort.InferenceSession:
         raise ExportError(f"ONNX Runtime cannot load {path}: {one_line(exc)}") from exc
 
 
-def _load(path: Path) -> ModuleType:
-    """Imports a module from a file, without putting its folder on the path for good."""
-    name = "vitriton_exported_preprocessing"
-    spec = importlib.util.spec_from_file_location(name, path)
+def _load(step: Path) -> ModuleType:
+    """Imports an export's own preprocessing, without putting its folder on the path for good."""
+    name, folder = "vitriton_exported_preprocessing", step / disk.PREPROCESSING
+    if folder.is_dir():
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+    else:  # of an older export
+        spec = importlib.util.spec_from_file_location(name, step / f"{disk.PREPROCESSING}.py")
     if spec is None or spec.loader is None:
-        raise ParityError(f"{path} cannot be imported")
+        raise ParityError(f"the preprocessing in {step} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     # the folder holds what was exported, and nothing else
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up, and its own modules their package
     try:
         spec.loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = writes_bytecode
-        del sys.modules[name]
+        for loaded in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+            del sys.modules[loaded]
     return module

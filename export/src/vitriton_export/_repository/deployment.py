@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -105,8 +104,9 @@ def write(deployment: Deployment, folder: Path) -> None:
     write_configs(deployment, folder, int(VERSION))
     version = folder / deployment.preprocess_name / VERSION
     (version / "preprocess.json").write_text(deployment.spec.to_json())
-    _copy("vitriton_export", "triton/preprocess/model.py", version / "model.py")
-    _copy("vitriton", "preprocessing.py", version / "vitriton_preprocessing.py")
+    model = resources.files("vitriton_export") / "triton" / "preprocess" / "model.py"
+    (version / "model.py").write_bytes(model.read_bytes())
+    _copy_preprocessing(version / disk.PREPROCESSING)
 
 
 def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
@@ -130,9 +130,11 @@ def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
     return made
 
 
-def _copy(package: str, source: str, target: Path) -> None:
-    with resources.as_file(resources.files(package) / source) as path:
-        shutil.copyfile(path, target)
+def _copy_preprocessing(target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for source in resources.files("vitriton.preprocessing").iterdir():
+        if source.name.endswith(".py"):  # and not what Python has compiled
+            (target / source.name).write_bytes(source.read_bytes())
 
 
 def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:

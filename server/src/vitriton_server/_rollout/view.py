@@ -115,16 +115,10 @@ class ViewFolder:
         if not (source / "model.py").is_file():
             target.symlink_to(source)
             return
-        # Python would write its __pycache__ there, which Triton would take for a change of the model: a file is in its
-        # way. Only for python models, as ONNX Runtime wants external data to lie really beside the graph.
+        # Only for python models, as ONNX Runtime wants external data to lie really beside the graph.
         with self._private() as private:
-            made = private / str(version)
-            made.mkdir()
-            for entry in source.iterdir():
-                if entry.name != _PYCACHE:
-                    (made / entry.name).symlink_to(entry)
-            (made / _PYCACHE).touch()
-            made.rename(target)
+            _mirror(source, private / str(version))
+            (private / str(version)).rename(target)
 
     @contextlib.contextmanager
     def _private(self) -> Iterator[Path]:
@@ -133,3 +127,20 @@ class ViewFolder:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mirror(source: Path, made: Path) -> None:
+    """Makes a folder, and those in it, of links to the files of another.
+
+    Python would write its __pycache__ into a folder that is linked to, which Triton would take for a change of the
+    model: in these a file is in its way.
+    """
+    made.mkdir()
+    for entry in source.iterdir():
+        if entry.name == _PYCACHE:
+            continue
+        if entry.is_dir() and not entry.is_symlink():  # a link could lead to itself
+            _mirror(entry, made / entry.name)
+        else:
+            (made / entry.name).symlink_to(entry)
+    (made / _PYCACHE).touch()

@@ -83,8 +83,9 @@ class Embedding:
             raise
 
     def _take(self, result: Result, index: int) -> None:
-        reason = None if result.error is None else result.error.reason
-        self._waiting.append(Outcome(index, result.embedding, reason))
+        problem = None if result.error is None else result.error.errors[0]
+        reason, code = (None, None) if problem is None else (problem.reason, problem.code)
+        self._waiting.append(Outcome(index, result.embedding, reason, code))
         if result.embedding is not None:
             self._waiting_bytes += result.embedding.nbytes
         self._advance(failed=result.error is not None)

@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import FileIO
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
+from vitriton._errors import ImageCode
 
 try:
     import fcntl
@@ -79,11 +81,13 @@ class Outcome(NamedTuple):
         index: in the list of images.
         embedding: float32, of the job's shape.
         reason: why there is none.
+        code: the kind of the reason, for programs.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     embedding: Rows | None
     reason: str | None
+    code: ImageCode | None = None
 
 
 class WorkFolder:
@@ -179,14 +183,15 @@ class WorkFolder:
                     f"the server returned an embedding of shape {list(row.shape)} after {list(job.shape)}; was "
                     "the model exported again?"
                 )
-        failed = [(outcome.index, outcome.reason) for outcome in outcomes if outcome.embedding is None]
+        failed = [outcome for outcome in outcomes if outcome.embedding is None]
         if rows:
             _write(rows_file, np.stack(rows).astype(_FLOAT, copy=False).data.cast("B"))
             os.fsync(rows_file.fileno())
         done, count = self.done + len(outcomes), self.rows + len(rows)
-        self._append({"done": done, "rows": count, "failed": failed})
+        reasons, codes = [(each.index, each.reason) for each in failed], [each.code or "other" for each in failed]
+        self._append({"done": done, "rows": count, "failed": reasons, "codes": codes})
         self.done, self.rows = done, count
-        self._failed.extend(index for index, _ in failed)
+        self._failed.extend(each.index for each in failed)
 
     def blocks(self, max_rows: int) -> Iterator[tuple[list[int], Rows]]:
         """All embeddings so far: the indices of at most `max_rows` images, and (n, *shape) float32."""
@@ -206,11 +211,14 @@ class WorkFolder:
         """Where a result is written before it takes its place."""
         return self.path / f"{_DRAFT}{name}"
 
-    def failures(self) -> Iterator[tuple[int, str]]:
-        """Index and reason of each image that has no embedding, in order."""
+    def failures(self) -> Iterator[tuple[int, str, ImageCode]]:
+        """Index, reason and code of each image that has no embedding, in order."""
         with (self.path / _JOURNAL).open("rb") as file:
             for line in file:
-                yield from json.loads(line).get("failed", ())
+                entry = json.loads(line)
+                codes = chain(entry.get("codes", ()), repeat("other"))  # a run that an older vitriton began has none
+                for (index, reason), code in zip(entry.get("failed", ()), codes, strict=False):
+                    yield index, reason, code
 
     def mark_publishing(self) -> None:
         """Notes that the results are whole and begin to take their places."""

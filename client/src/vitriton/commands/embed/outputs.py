@@ -155,8 +155,8 @@ def _write_sources(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) ->
 
 def _write_errors(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
     """A line for each image that has no embedding."""
-    for index, reason in work.failures():
-        _write_line(file, {"index": index, "source": text(sources[index]), "reason": reason})
+    for index, reason, code in work.failures():
+        _write_line(file, {"index": index, "source": text(sources[index]), "reason": reason, "code": code})
 
 
 def _write_parquet(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:

@@ -1,9 +1,9 @@
 """Triton python model: encoded images → uint8 pixels.
 
-`preprocess.json` beside it says how; `vitriton_preprocessing.py` does it. It needs numpy and Pillow, nothing else.
+`preprocess.json` beside it says how; the folder `vitriton_preprocessing` does it. It needs numpy and Pillow, no more.
 """
 
-from __future__ import annotations  # the types of triton_python_backend_utils appear only after this is imported
+from __future__ import annotations  # nothing evaluates them: typings/ has names that Triton has not
 
 import contextlib
 import ctypes
@@ -14,6 +14,7 @@ import resource
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -22,7 +23,9 @@ import triton_python_backend_utils as pb_utils
 # Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from vitriton_preprocessing import ImageError, Memory, PreprocessSpec, format_image_errors, preprocess
+from vitriton_preprocessing import ImageError, Memory, Pixels, PreprocessSpec, Refusal, format_image_errors, preprocess
+
+Decoded = Future[Refusal | None]  # whose row of the pixels is written, or why not
 
 
 def _cores() -> int:
@@ -30,7 +33,7 @@ def _cores() -> int:
     return int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
 
 
-def _warn_of_other_pillow(config: dict) -> None:
+def _warn_of_other_pillow(config: dict[str, Any]) -> None:
     exported = config.get("parameters", {}).get("pillow_version", {}).get("string_value")
     if exported and exported != PIL.__version__:
         pb_utils.Logger.log_warn(
@@ -92,9 +95,9 @@ class TritonPythonModel:
         _warm_up(self._spec)
         _limit_memory(self._spec, threads)
 
-    def execute(self, requests: list) -> list:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answers each request by itself: a bad image fails the request that it came with, and no other."""
-        pending: list[tuple[np.ndarray, list[Future]]] = []
+        pending: list[tuple[Pixels, list[Decoded]]] = []
         held = 0
         for request in requests:
             pixels, submitted, size = self._submit(request)
@@ -105,13 +108,13 @@ class TritonPythonModel:
                 held = 0
         return [self._answer(pixels, decoded) for pixels, decoded in pending]
 
-    def _submit(self, request: pb_utils.InferenceRequest) -> tuple[np.ndarray, list[Future], int]:
+    def _submit(self, request: pb_utils.InferenceRequest) -> tuple[Pixels, list[Decoded], int]:
         """Where the pixels of a request's images will be, each on its way there, and the bytes of the images."""
         try:
             images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
             pixels = np.empty((len(images), self._spec.height, self._spec.width, 3), self._spec.dtype)
         except MemoryError:
-            failed: Future = Future()
+            failed: Decoded = Future()
             failed.set_exception(MemoryError("the images are more than can be held; send fewer in a request"))
             return np.empty(0), [failed], 0
         decoded = [self._threads.submit(self._decode, data, row) for data, row in zip(images, pixels, strict=True)]
@@ -121,27 +124,27 @@ class TritonPythonModel:
         """Ends the threads when the model is unloaded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _decode(self, data: bytes, row: np.ndarray) -> str | None:
+    def _decode(self, data: bytes, row: Pixels) -> Refusal | None:
         """Writes the pixels into their row; returns why there are none.
 
-        An error goes back as text: as an exception it would be tied to the frames that it passed, and the picture in
+        An error goes back as a tuple: as an exception it would be tied to the frames that it passed, and the picture in
         them would stay in memory until the garbage collector comes by.
         """
         try:
             row[...] = preprocess(data, self._spec, self._memory)
         except ImageError as exc:
-            return str(exc)
+            return exc.refusal
         return None
 
-    def _answer(self, pixels: np.ndarray, decoded: list[Future]) -> pb_utils.InferenceResponse:
+    def _answer(self, pixels: Pixels, decoded: list[Decoded]) -> pb_utils.InferenceResponse:
         try:
             return self._respond(pixels, [future.result() for future in decoded])
         except Exception as exc:  # whatever it is (out of memory, say), the other requests of this batch go on
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"preprocessing failed: {exc!r}"))
 
-    def _respond(self, pixels: np.ndarray, reasons: list[str | None]) -> pb_utils.InferenceResponse:
-        errors = {index: reason for index, reason in enumerate(reasons) if reason is not None}
+    def _respond(self, pixels: Pixels, refusals: list[Refusal | None]) -> pb_utils.InferenceResponse:
+        errors = {index: refusal for index, refusal in enumerate(refusals) if refusal is not None}
         if errors:
-            text = format_image_errors(errors, len(reasons))
+            text = format_image_errors(errors, len(refusals))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", pixels)])

@@ -27,7 +27,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 sys.path.insert(0, str(Path(__file__).parent))  # Triton has it there for a model's own file alone
 
-from vitriton_onnxruntime_runs import Arrays, Run, run_batch, side_by_side, sliced
+from vitriton_onnxruntime_runs import Array, Arrays, Run, run_batch, side_by_side, sliced
 
 # The cores that this process may really use; the launcher counts them (affinity and cgroup), ONNX Runtime would take
 # all of the host's.
@@ -454,11 +454,11 @@ class TritonPythonModel:
     def _runs(self, session: ort.InferenceSession) -> Run:
         return lambda names, feed: session.run(names, feed, self._run_options)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answers a batch of requests, each with its own tensors or its own error."""
         feeds: list[Arrays] = []
         wanted: list[list[str]] = []
-        answers: dict[int, Any] = {}
+        answers: dict[int, pb_utils.InferenceResponse] = {}
         places: list[int] = []
         for place, request in enumerate(requests):
             try:
@@ -473,8 +473,8 @@ class TritonPythonModel:
             answers[place] = _response(result)
         return [answers[place] for place in range(len(requests))]
 
-    def _as_array(self, tensor: Any) -> np.ndarray:
-        array: np.ndarray = tensor.as_numpy()
+    def _as_array(self, tensor: pb_utils.Tensor) -> Array:
+        array = tensor.as_numpy()
         if array.dtype == np.object_:
             # onnxruntime takes str; bytes it would turn into their repr.
             flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
@@ -482,7 +482,7 @@ class TritonPythonModel:
         return array.reshape(()) if tensor.name() in self._scalars else array
 
 
-def _response(result: Arrays | Exception) -> Any:
+def _response(result: Arrays | Exception) -> pb_utils.InferenceResponse:
     if isinstance(result, InvalidArgument):
         return _error(f"onnxruntime refuses the input: {result}", pb_utils.TritonError.INVALID_ARG)
     if isinstance(result, Exception):
@@ -492,5 +492,5 @@ def _response(result: Arrays | Exception) -> Any:
     return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
-def _error(message: str, code: int) -> Any:
+def _error(message: str, code: pb_utils.TritonErrorCode) -> pb_utils.InferenceResponse:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

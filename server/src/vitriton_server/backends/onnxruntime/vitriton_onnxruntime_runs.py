@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Arrays = dict[str, np.ndarray]
-Run = Callable[[list[str], Arrays], list[np.ndarray]]
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+Run = Callable[[list[str], Arrays], list[Array]]
 
 
 def run_batch(
@@ -46,7 +49,7 @@ def sliced(run: Run, rows: int) -> Run:
     For outputs whose other axes are fixed: where they depend on the batch, slices cannot be put together.
     """
 
-    def run_slices(names: list[str], feed: Arrays) -> list[np.ndarray]:
+    def run_slices(names: list[str], feed: Arrays) -> list[Array]:
         size = _size(feed)
         if size <= rows:
             return run(names, feed)
@@ -77,7 +80,7 @@ def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
     """
     threads = ThreadPoolExecutor(cores)
 
-    def run(names: list[str], feed: Arrays) -> list[np.ndarray]:
+    def run(names: list[str], feed: Arrays) -> list[Array]:
         size = _size(feed)
         if size < cores:
             return together(names, feed)
@@ -113,7 +116,7 @@ def _rows(feed: Arrays, part: slice) -> Arrays:
     return {name: array[part] for name, array in feed.items()}
 
 
-def _has_rows(arrays: Iterable[np.ndarray], part: slice) -> bool:
+def _has_rows(arrays: Iterable[Array], part: slice) -> bool:
     return all(array.shape[:1] == (part.stop - part.start,) for array in arrays)
 
 

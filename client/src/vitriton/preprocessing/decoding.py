@@ -1,0 +1,124 @@
+"""From an encoded image to pixels, within the limits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from .headers import check_frames, told_before_opening, told_by
+from .limits import SCALE_DOWN, Limits, check_size
+from .memory import Memory, reserve
+from .orientation import load
+from .pixels import Pixels, finish, to_pixels
+from .refusals import ImageError, undecodable
+from .scaled import load_draft, start_draft
+from .spec import PreprocessSpec
+
+
+def decode(data: bytes, limits: Limits) -> Image.Image:
+    """Decodes an encoded image as the reference does: first frame, EXIF orientation applied, RGB.
+
+    Source: transformers.image_utils.load_image.
+
+    Raises:
+        ImageError: it is not an image that can be used; the text says why.
+    """
+    return _opened(data, PreprocessSpec((), 0, 0, limits), None, load)
+
+
+def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) -> Pixels:
+    """Encoded image → (height, width, 3) of `spec.dtype`.
+
+    Args:
+        data: the file.
+        spec: what is done to it.
+        memory: shared with the images that are made into pixels at the same time; None: there are none.
+
+    Raises:
+        ImageError: it is not an image that can be used; the text says why.
+    """
+
+    def pixels(image: Image.Image) -> Pixels:
+        draft = start_draft(image, spec)
+        return to_pixels(load(image), spec) if draft is None else finish(*load_draft(image, draft, spec), spec)
+
+    with contextlib.suppress(MemoryError):
+        return _opened(data, spec, memory, pixels)
+    # It may have been another image that took more than its header told. So once more, with nobody beside.
+    taken = 0 if memory is None else memory.take(None)
+    try:
+        return _opened(data, spec, None, pixels)
+    except MemoryError as exc:
+        raise ImageError(
+            f"there is not enough memory to decode it within {spec.limits.named('max_decode_bytes')}; {SCALE_DOWN}",
+            "too_large",
+        ) from exc
+    finally:
+        if memory is not None:
+            memory.give_back(taken)
+
+
+def is_scaled(data: bytes, spec: PreprocessSpec) -> bool:
+    """Whether `preprocess` decodes the image at a part of its size, so that its pixels are not the reference's.
+
+    Raises:
+        ImageError: it is not an image that can be used; the text says why.
+    """
+    return _opened(data, spec, None, lambda image: start_draft(image, spec) is not None)
+
+
+_Used = TypeVar("_Used")
+
+
+def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Callable[[Image.Image], _Used]) -> _Used:
+    """What `use` makes of an image whose header is within all limits, and for which memory is reserved.
+
+    What Pillow raises becomes an ImageError.
+    """
+    limits = spec.limits
+    if not data:
+        raise ImageError("empty (0 bytes)", "empty")
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"{len(data)} bytes are over {limits.named('max_bytes')}; send a smaller file", "too_large")
+    Image.init()
+    formats = [name for name in limits.formats if name in Image.OPEN]
+    taken = 0
+    try:
+        told = told_before_opening(data)
+        if told is not None:
+            taken = reserve(memory, told, spec)
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            check_size(image.width, image.height, limits)
+            if told is not None and image.width * image.height > told.width * told.height:
+                raise ImageError(
+                    f"its header tells of two sizes, one of them {image.width} x {image.height}", "corrupt"
+                )
+            if limits.max_frames is not None:
+                check_frames(image, data, limits)
+            if told is None:
+                taken = reserve(memory, told_by(image, data), spec)
+            return use(image)
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
+        pixels = re.search(r"\d+", str(exc))
+        count = pixels[0] if pixels else "its"
+        raise ImageError(f"{count} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large") from exc
+    except UnidentifiedImageError as exc:
+        raise ImageError(
+            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
+            f"start with {data[:8].hex(' ')}; send one of these formats, and all of it",
+            "format",
+        ) from exc
+    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
+    # every way is this image's fault alone.
+    except Exception as exc:
+        raise undecodable(exc) from exc
+    finally:
+        if taken and memory is not None:
+            memory.give_back(taken)

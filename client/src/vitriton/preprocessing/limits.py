@@ -1,0 +1,69 @@
+"""What is refused before it costs anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .refusals import ImageError
+from .steps import frozen
+
+# Formats that Pillow decodes by itself. Left out: those that start other programs (EPS: Ghostscript), that are no
+# pictures (PDF, video), or that have no signature and so match anything (TGA).
+DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+# Where Pillow itself refuses to decode (2 × Image.MAX_IMAGE_PIXELS): what the reference takes, this takes.
+DEFAULT_MAX_PIXELS = 178_956_970
+DEFAULT_MAX_BYTES = 268_435_456  # as the client's max_image_bytes: an array of 89 million pixels, sent without loss
+
+# 12 bytes a pixel at DEFAULT_MAX_PIXELS, which is what most formats need (`memory._DECODE_BYTES`).
+DEFAULT_MAX_DECODE_BYTES = 2_147_483_648
+
+SCALE_DOWN = "scale the image down"  # what a caller can do
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is refused before it costs anything, as far as the header tells. None of it moves a pixel.
+
+    Attributes:
+        max_pixels: of the image, and of any step between.
+        formats: those that are tried, by Pillow's names.
+        max_bytes: of the encoded image.
+        max_frames: of an animation, or pages of a TIFF, of which the first is used; None: any number, not counted.
+        max_decode_bytes: memory that an image may need while pixels are made of it, and all that share a `Memory`
+            together; estimated from the header.
+    """
+
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    formats: tuple[str, ...] = DEFAULT_FORMATS
+    max_bytes: int = DEFAULT_MAX_BYTES
+    max_frames: int | None = None
+    max_decode_bytes: int = DEFAULT_MAX_DECODE_BYTES
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Limits:
+        """Reads what `asdict` gives; a limit that an older file does not have is the default."""
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        return cls(**{name: frozen(value) for name, value in known.items()})
+
+    def named(self, name: str) -> str:
+        """A limit's value and name, for a refusal; what an operator can do about it is in docs/operations.md."""
+        return f"the model's limit of {getattr(self, name)} ({name})"
+
+
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Refuses an image of too many pixels."""
+    if width * height > limits.max_pixels:
+        raise ImageError(f"{width} x {height} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large")
+
+
+def check_resize(old: tuple[int, ...], height: int, width: int, limits: Limits) -> None:
+    """Refuses an image that would be resized to too many pixels, or to none."""
+    resized = f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}"
+    if height < 1 or width < 1:
+        raise ImageError(f"{resized}, which leaves nothing of it; send a part of it that is less thin", "shape")
+    if height * width > limits.max_pixels:
+        raise ImageError(
+            f"{resized}, over {limits.named('max_pixels')}; send a part of it that is less thin", "too_large"
+        )

@@ -1,0 +1,60 @@
+"""JPEGs that are decoded at a part of their size."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from .limits import check_resize
+from .orientation import TURNED, load, read_orientation, upright_box
+from .pixels import Pixels, pack_patches
+from .spec import PreprocessSpec
+from .steps import RESAMPLE, Patches, ScaledDecoding, Step, resize_after_decoding
+
+
+class _Draft(NamedTuple):
+    """A JPEG that is about to be decoded at a part of its size.
+
+    Attributes:
+        resize: how many steps there are up to the resize.
+        size: (width, height) that it is resized to.
+        box: the picture in what will be decoded and turned: the last column and row of that may be less than whole.
+    """
+
+    resize: int
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]
+
+
+def start_draft(image: Image.Image, spec: PreprocessSpec) -> _Draft | None:
+    """Tells an opened JPEG to decode itself at a part of its size, where `spec` has it and the size allows it."""
+    first = spec.steps[0] if spec.steps else None
+    number = resize_after_decoding(spec.steps)
+    if not isinstance(first, ScaledDecoding) or number is None or not isinstance(image, JpegImageFile):
+        return None
+    orientation = read_orientation(image)
+    turned = orientation in TURNED
+    step: Any = spec.steps[number]
+    old = (image.height, image.width)
+    upright = old[::-1] if turned else old
+    height, width = step.size(*upright)
+    check_resize(upright, height, width, spec.limits)
+    wanted = (ceil(width * first.reducing_gap), ceil(height * first.reducing_gap))
+    drafted = image.draft(None, wanted[::-1] if turned else wanted)
+    if drafted is None or (image.height, image.width) == old:
+        return None
+    return _Draft(number, (width, height), upright_box(image, drafted[1], orientation))
+
+
+def load_draft(
+    image: Image.Image, draft: _Draft, spec: PreprocessSpec
+) -> tuple[Image.Image | Pixels, tuple[Step, ...]]:
+    """Decodes and resizes; what comes out, and the steps that are left."""
+    step: Any = spec.steps[draft.resize]
+    resized = load(image).resize(draft.size, RESAMPLE[step.resample], draft.box)
+    value = pack_patches(np.asarray(resized), step) if isinstance(step, Patches) else resized
+    return value, spec.steps[draft.resize + 1 :]
