@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from vitriton import ContractMismatch
 from vitriton._images.pixels import PillowVersionWarning, encode, encoder_contract, read_preprocess
-from vitriton._names import encoder_name
+from vitriton._repository.names import encoder_name
 from vitriton._served.contract import read_contract
 from vitriton._wire.transport import ModelConfig, TensorSpec
 from vitriton.preprocessing import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tomllib
 from contract import house
-from vitriton import _names as names
+from vitriton._repository import names
 from vitriton_bench import _payload as payload
 from vitriton_server._process import runtime
 
@@ -187,7 +187,7 @@ def test_every_package_has_that_version():
 
 
 def test_what_stands_alone_agrees_on_the_names_of_tensors():
-    """The preprocess step inside Triton and the writer of perf_analyzer's input repeat what `vitriton._names` says."""
+    """The preprocess step inside Triton and the writer of perf_analyzer's input repeat the names of the ground floor."""
     calls = [node for node in ast.walk(ast.parse((ROOT / STEPS[0]).read_text())) if isinstance(node, ast.Call)]
     given = {
         ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]

@@ -13,7 +13,7 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2
 from vitriton import Client, ContractMismatch, InvalidImage
 from vitriton._images.pixels import PillowVersionWarning, encode, encoder_contract, read_preprocess
-from vitriton._names import encoder_name
+from vitriton._repository.names import encoder_name
 from vitriton._served.contract import ensemble_name, read_contract
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection

@@ -17,7 +17,7 @@ import tritonclient.grpc as triton
 from server.processes import wait_until
 from support import marked, older
 from vitriton import Client, Options
-from vitriton import _repository as disk
+from vitriton._repository import disk
 from vitriton_export import ExportOptions, export_model
 from vitriton_export._parity.corpus import corpus
 from vitriton_export._repository.remove import remove

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support import marked
 from vitriton import Client
-from vitriton import _repository as disk
+from vitriton._repository import disk
 from vitriton_export import ExportError
 from vitriton_export._repository import install
 from vitriton_export._repository.remove import remove

@@ -8,7 +8,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from support import small_models
-from vitriton._names import OUTPUT
+from vitriton._repository.names import OUTPUT
 from vitriton_export import ExportError, ExportOptions, ParityError, export_model
 from vitriton_export._graph import onnx_export
 from vitriton_export._graph import precision as _precision

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
-from vitriton import _repository as disk
+from vitriton._repository import disk
 from vitriton.preprocessing import PreprocessSpec
 from vitriton_export import ExportError
 from vitriton_export._repository import deployment as _deployment

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from support import awkward, checkpoints, hub, older
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
-from vitriton._repository import locked
+from vitriton._repository.disk import locked
 from vitriton.cli import app
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._parity.compare import ALONE_IMAGES

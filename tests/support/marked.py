@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
-from vitriton._names import OUTPUT
+from vitriton._repository.names import OUTPUT
 from vitriton.preprocessing import PreprocessSpec, Resize
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository import deployment as _deployment

@@ -6,8 +6,8 @@ import ast
 import shutil
 from pathlib import Path
 
-from vitriton import _repository as disk
 from vitriton import preprocessing
+from vitriton._repository import disk
 
 # what is imported comes before what imports it
 _ORDER = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitriton._names import ensemble_name
+from vitriton._repository.names import ensemble_name
 from vitriton_bench._errors import BenchError
 from vitriton_export import ExportError, ExportOptions, export_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 from vitriton_bench._errors import BenchError
 from vitriton_bench._payload import find_images, write_payload
 from vitriton_bench._perf_analyzer import program

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from vitriton._names import PIXELS, step_names
+from vitriton._repository.names import PIXELS, step_names
 from vitriton.preprocessing import PreprocessSpec, preprocess
 
 from report.rounds.speed import Sample, cycled, repeat

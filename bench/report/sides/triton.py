@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 from vitriton import Client
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 from vitriton_bench._load.point import Protocol
 from vitriton_bench._load.target import Target
 from vitriton_bench._sweep.server import serve

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vitriton import _names as names
+from vitriton._repository import names
 from vitriton._wire.statistics import ModelStatistics
 from vitriton._wire.transport import (
     CallError,

@@ -12,7 +12,7 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
-from vitriton._names import OUTPUT, Kind
+from vitriton._repository.names import OUTPUT, Kind
 
 from vitriton_export._checkpoint import checkpoint as _checkpoint
 from vitriton_export._checkpoint import source as sources

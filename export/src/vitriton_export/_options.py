@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from vitriton._names import KINDS, Kind
+from vitriton._repository.names import KINDS, Kind
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
     DEFAULT_MAX_BYTES,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import ViTConfig, ViTImageProcessorPil
-from vitriton._repository import NOT_EXPORTED
+from vitriton._repository.disk import NOT_EXPORTED
 
 from vitriton_export._options import ExportOptions
 from vitriton_export._processors import processor

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from vitriton import _repository as disk
+from vitriton._repository import disk
 
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._drain.drain import drain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitriton._names import ensemble_name
+from vitriton._repository.names import ensemble_name
 
 from vitriton_bench._load.perf_analyzer import run
 from vitriton_bench._load.point import Point

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 
 from vitriton_bench._load import names
 

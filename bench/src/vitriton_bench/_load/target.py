@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitriton._names import Kind, ensemble_name
+from vitriton._repository.names import Kind, ensemble_name
 
 from vitriton_bench._load.point import Protocol
 from vitriton_bench._statistics.source import Source

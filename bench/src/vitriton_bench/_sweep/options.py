@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 
 from vitriton_bench._errors import UnusableOption
 from vitriton_bench._load.point import Point, Protocol, SharedMemory, grid

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vitriton._names import Kind, model_names
+from vitriton._repository.names import Kind, model_names
 from vitriton_server import TritonServer, WatchPolicy
 
 from vitriton_bench._errors import BenchError

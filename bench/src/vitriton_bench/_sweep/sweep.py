@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 
 from vitriton_bench import _machine, _photos
 from vitriton_bench._document import FORMAT, Record

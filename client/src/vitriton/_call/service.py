@@ -15,7 +15,7 @@ from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
 from vitriton._call.settings import Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
-from vitriton._names import OUTPUT, encoder_name
+from vitriton._repository.names import OUTPUT, encoder_name
 from vitriton._served.catalogue import read_index, read_model
 from vitriton._served.contract import (
     Contract,

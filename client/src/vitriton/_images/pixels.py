@@ -14,7 +14,7 @@ from dataclasses import replace
 import PIL
 
 from vitriton._images.failure import Unreadable
-from vitriton._names import PIXELS
+from vitriton._repository.names import PIXELS
 from vitriton._served.contract import Contract
 from vitriton._wire.transport import ModelConfig
 from vitriton.preprocessing import ImageError, Memory, PreprocessSpec, preprocess

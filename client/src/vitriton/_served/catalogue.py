@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitriton import _names as names
 from vitriton._deadline import Deadline
 from vitriton._errors import AccessDenied, ContractMismatch, Unavailable
 from vitriton._options import check_seconds
+from vitriton._repository import names
 from vitriton._served.contract import read_contract, served_models
 from vitriton._served.failures import Call, not_served, to_error
 from vitriton._served.model import ModelInfo, ModelOutput, model_info

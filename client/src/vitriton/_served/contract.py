@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton import _names as names
 from vitriton._errors import ContractMismatch
+from vitriton._repository import names
 from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}

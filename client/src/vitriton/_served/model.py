@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vitriton._names import Kind
+from vitriton._repository.names import Kind
 from vitriton._served.contract import DTYPES
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
-from vitriton._names import OUTPUT, PIXELS
+from vitriton._repository.names import OUTPUT, PIXELS
 
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._graph.encoder import Encoder

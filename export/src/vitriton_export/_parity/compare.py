@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers.image_utils import load_image
-from vitriton._names import OUTPUT, PIXELS
+from vitriton._repository.names import OUTPUT, PIXELS
 from vitriton.preprocessing import ImageError, PreprocessSpec, is_scaled, preprocess
 
 from vitriton_export._checkpoint.checkpoint import Checkpoint

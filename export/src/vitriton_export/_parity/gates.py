@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vitriton._names import OUTPUT, PIXELS
+from vitriton._repository.names import OUTPUT, PIXELS
 
 
 def alone(stage: str) -> str:

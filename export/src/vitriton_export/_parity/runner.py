@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from vitriton import _repository as disk
-from vitriton._names import OUTPUT, PIXELS, Kind, ensemble_name, step_names
+from vitriton._repository import disk
+from vitriton._repository.names import OUTPUT, PIXELS, Kind, ensemble_name, step_names
 
 from vitriton_export._errors import ExportError, ParityError, one_line
 from vitriton_export._parity.compare import Answers

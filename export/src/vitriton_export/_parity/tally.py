@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from vitriton._names import PIXELS
+from vitriton._repository.names import PIXELS
 
 from vitriton_export._parity.gates import Gate, scaled
 

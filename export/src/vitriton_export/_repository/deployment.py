@@ -11,8 +11,7 @@ from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
-from vitriton import _names as names
-from vitriton import _repository as disk
+from vitriton._repository import disk, names
 from vitriton._version import __version__
 from vitriton.preprocessing import PreprocessSpec
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitriton import _repository as disk
-from vitriton._names import KINDS, ensemble_name
+from vitriton._repository import disk
+from vitriton._repository.names import KINDS, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._options import ExportOptions

@@ -1,6 +1,6 @@
 """Changing a model repository so that whoever reads it, at any moment, finds models that belong together.
 
-The rules that servers rely on are in `vitriton._repository`.
+The rules that servers rely on are in `vitriton._repository.disk`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vitriton import _names as names
-from vitriton import _repository as disk
-from vitriton._repository import NOT_EXPORTED, REPLACED
+from vitriton._repository import disk, names
+from vitriton._repository.disk import NOT_EXPORTED, REPLACED
 
 from vitriton_export._errors import ExportError
 from vitriton_export._repository import deployment as _deployment

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vitriton._names import OUTPUT
+from vitriton._repository.names import OUTPUT
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.source import Source

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vitriton import _names as names
-from vitriton import _repository as disk
+from vitriton._repository import disk, names
 
 from vitriton_export._errors import ExportError
 from vitriton_export._repository.install import not_writable

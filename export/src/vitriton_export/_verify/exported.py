@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from vitriton._names import KINDS, Kind, ensemble_name
-from vitriton._repository import NOT_EXPORTED
+from vitriton._repository.disk import NOT_EXPORTED
+from vitriton._repository.names import KINDS, Kind, ensemble_name
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._errors import ExportError, one_line

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL
-from vitriton import _repository as disk
+from vitriton._repository import disk
 from vitriton.preprocessing import ImageError, preprocess
 
 from vitriton_export._checkpoint import checkpoint

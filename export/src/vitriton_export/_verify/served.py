@@ -8,7 +8,7 @@ from types import TracebackType
 import numpy as np
 from vitriton import Client
 from vitriton._console.server import Server
-from vitriton._names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
+from vitriton._repository.names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
 from vitriton._served.catalogue import read_catalogue
 from vitriton._served.failures import Call, to_error
 from vitriton._served.model import ModelInfo, ModelOutput

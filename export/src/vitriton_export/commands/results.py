@@ -36,7 +36,7 @@ def console() -> Console:
 
 def show(result: ExportResult, console: Console) -> None:
     """Shows the models, the parity report and the fingerprint of an export."""
-    from vitriton._names import OUTPUT, PIXELS
+    from vitriton._repository.names import OUTPUT, PIXELS
 
     deployment = result.deployment
     models = Table(title=escape(str(result.repository)), title_justify="left")

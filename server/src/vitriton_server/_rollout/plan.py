@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vitriton import _repository as disk
+from vitriton._repository import disk
 
 from vitriton_server._rollout.view import Model, View
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vitriton import _repository as disk
-from vitriton._names import encoder_name, read_ensemble_name
-from vitriton._repository import FINGERPRINT, NOT_EXPORTED, read_config
+from vitriton._repository import disk
+from vitriton._repository.disk import FINGERPRINT, NOT_EXPORTED, read_config
+from vitriton._repository.names import encoder_name, read_ensemble_name
 
 from vitriton_server._errors import RepositoryError
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from vitriton import _repository as disk
+from vitriton._repository import disk
 
 from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitriton import _repository as disk
+from vitriton._repository import disk
 
 _PYCACHE = "__pycache__"
 

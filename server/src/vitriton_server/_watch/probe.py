@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vitriton import _names as names
+from vitriton._repository import names
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport

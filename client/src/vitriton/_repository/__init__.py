@@ -1,0 +1,1 @@
+"""What exporter, server and client agree on about a model repository."""
