@@ -187,7 +187,7 @@ def test_every_package_has_that_version():
 
 
 def test_what_stands_alone_agrees_on_the_names_of_tensors():
-    """The preprocess step inside Triton and the writer of perf_analyzer's input repeat the names of the ground floor."""
+    """The preprocess step in Triton and the writer of perf_analyzer's input repeat the names of the ground floor."""
     calls = [node for node in ast.walk(ast.parse((ROOT / STEPS[0]).read_text())) if isinstance(node, ast.Call)]
     given = {
         ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
