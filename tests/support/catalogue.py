@@ -24,12 +24,12 @@ from transformers import AutoConfig
 from transformers import __version__ as VERSION  # noqa: N812 - it is a constant
 from transformers.models.auto import modeling_auto
 from vitriton import Client
+from vitriton._names import OUTPUT
 from vitriton_export import ExportError, ExportOptions, ExportResult, export_model
 from vitriton_export._checkpoint import checkpoint as checkpoints
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
 from vitriton_export._checkpoint.refusals import called_with
 from vitriton_export._checkpoint.source import find
-from vitriton_export._names import TENSOR
 from vitriton_export._parity.compare import Reference
 from vitriton_export._parity.corpus import corpus
 from vitriton_export._parity.gates import FP32_TOLERANCE
@@ -166,7 +166,7 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
     images = {name: data for name, data in corpus().items() if name in _SERVED}
     files = list(images.values())
     reference = Reference(checkpoint, result.deployment.pooling, l2_normalize=False).run(files)
-    expected = {kind: reference.values[tensor] for kind, tensor in TENSOR.items()}
+    expected = {kind: reference.values[tensor] for kind, tensor in OUTPUT.items()}
     with Client(address, model=model_type) as client:
         answers = {"pooled": client.embed(files), "unpooled": client.embed(files, pool=False)}
     served = max(_part(answers[kind] - expected[kind], expected[kind]) for kind in ("pooled", "unpooled"))
@@ -174,7 +174,7 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
     spread = float(np.ptp(expected["pooled"], axis=0).max())
     assert spread > 0.01, f"{model_type} gives the same for all images ({spread}), and proves nothing"
     stages = {stage.stage: stage for stage in result.parity}
-    pixels, outputs = stages["pixels"], [stages[tensor] for tensor in TENSOR.values()]
+    pixels, outputs = stages["pixels"], [stages[tensor] for tensor in OUTPUT.values()]
     return Row(
         model_type=model_type,
         image_processor=type(checkpoint.image_processor).__name__,
