@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from vitriton._wire.transport import InferReply, InferRequest, ModelConfig, ModelStatus
-from vitriton.testing import FakePending
+from vitriton._wire.transport import ModelConfig, ModelStatus
+from vitriton.testing import FakePending, InferReply, InferRequest
 from vitriton.testing import FakeTransport as PublicFakeTransport
 
 FAKE_ADDRESS = "grpc://fake:8001"

@@ -8,7 +8,7 @@ from client.scripted import ScriptedServer, http
 from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
 from vitriton._wire.http import HttpTransport
-from vitriton._wire.transport import CallError, InferRequest
+from vitriton.testing import CallError, InferRequest
 
 LONG_S = 60.0
 

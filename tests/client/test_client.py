@@ -23,7 +23,8 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
-from vitriton._wire.transport import CallError, Code, InferReply, ModelStatus
+from vitriton._wire.transport import ModelStatus
+from vitriton.testing import CallError, Code, InferReply
 
 
 @pytest.fixture(params=KINDS)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from vitriton import ContractMismatch
 from vitriton._served.contract import explain_not_ready, is_ready, read_contract, read_reply, served_models
-from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus, TensorSpec
+from vitriton._wire.transport import ModelConfig, ModelStatus, TensorSpec
+from vitriton.testing import InferReply
 
 IMAGE = {"image": TensorSpec(datatype="BYTES", shape=(1,))}
 EMBEDDING = {"embedding": TensorSpec(datatype="FP32", shape=(2,))}

@@ -21,8 +21,7 @@ from vitriton._deadline import Deadline
 from vitriton._images.reading import Unreadable
 from vitriton._options import UNSET
 from vitriton._served.contract import Contract
-from vitriton._wire.transport import CallError, Code, InferReply
-from vitriton.testing import busy, invalid_images, model_died, unavailable
+from vitriton.testing import CallError, Code, InferReply, busy, invalid_images, model_died, unavailable
 
 CONTRACT = Contract(
     model="m_pooled",

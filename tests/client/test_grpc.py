@@ -16,7 +16,8 @@ from vitriton._wire.address import Address, parse_address
 from vitriton._wire.channel import CHANNEL_OPTIONS, channel_options
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport, read_config, read_response, write_request
-from vitriton._wire.transport import CallError, Code, InferRequest, TensorSpec
+from vitriton._wire.transport import TensorSpec
+from vitriton.testing import CallError, Code, InferRequest
 
 PATIENCE_S = 60.0
 

@@ -20,7 +20,8 @@ from vitriton._wire.address import Address
 from vitriton._wire.connection import Connection
 from vitriton._wire.statistics import by_model
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, Code, ServerMetadata, TensorSpec
+from vitriton._wire.transport import ServerMetadata, TensorSpec
+from vitriton.testing import CallError, Code
 
 
 @pytest.fixture

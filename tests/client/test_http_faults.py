@@ -18,7 +18,7 @@ from client.scripted import ScriptedServer, http
 from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._wire.kserve import read_error
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, Code
+from vitriton.testing import CallError, Code
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from client.http_tools import (
     wait_until,
 )
 from client.scripted import ScriptedServer, http
-from vitriton._wire.transport import CallError, Code
+from vitriton.testing import CallError, Code
 
 
 def test_connections_are_kept():

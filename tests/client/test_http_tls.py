@@ -14,8 +14,8 @@ from client.http_tools import (
 )
 from client.scripted import ScriptedServer, http
 from client.tls import Authority
-from vitriton._wire.connection import TLS
-from vitriton._wire.transport import CallError, Code
+from vitriton import TLS
+from vitriton.testing import CallError, Code
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton import ContractMismatch, InvalidImage, ModelNotFound, Options, VitritonError, pipeline
-from vitriton._wire.transport import CallError, Code, ModelStatus
+from vitriton._wire.transport import ModelStatus
 from vitriton.preprocessing import CenterCrop, PreprocessSpec, Resize
-from vitriton.testing import FakeTransport
+from vitriton.testing import CallError, Code, FakeTransport
 
 COMMIT = "5dca96d358b3fcb9d53b3d3881eb1ae20b6752d1"
 SPEC = PreprocessSpec((Resize("bilinear", height=40, width=40), CenterCrop(32, 32)), 32, 32)

@@ -11,8 +11,8 @@ import numpy as np
 import PIL
 import pytest
 from PIL import Image
-from vitriton import ContractMismatch
-from vitriton._images.pixels import PillowVersionWarning, encode, encoder_contract, read_preprocess
+from vitriton import ContractMismatch, PillowVersionWarning
+from vitriton._images.pixels import encode, encoder_contract, read_preprocess
 from vitriton._repository.names import encoder_name
 from vitriton._served.contract import read_contract
 from vitriton._wire.transport import ModelConfig, TensorSpec

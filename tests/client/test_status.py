@@ -16,7 +16,7 @@ from vitriton import (
 )
 from vitriton._served.failures import Call, to_error
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, Code
+from vitriton.testing import CallError, Code
 
 REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host"
 TABLE = [

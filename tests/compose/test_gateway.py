@@ -22,7 +22,7 @@ from server.processes import wait_until
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from vitriton import TLS, AccessDenied, Client, InferenceFailed, InvalidImage, Options, ServerBusy, Unavailable
 from vitriton._wire.grpc import write_request
-from vitriton._wire.transport import InferRequest
+from vitriton.testing import InferRequest
 
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 PHOTO = PHOTOS[0].read_bytes()

@@ -8,7 +8,8 @@ from vitriton._console.server import Access
 from vitriton.commands.embed.request import Request
 from vitriton_bench._sweep.options import Sweep
 from vitriton_export import ExportOptions, VerifyOptions
-from vitriton_server._config import ServerConfig, WatchPolicy
+from vitriton_server import WatchPolicy
+from vitriton_server._config import ServerConfig
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from vitriton import Client
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport
-from vitriton._wire.transport import InferRequest
+from vitriton.testing import InferRequest
 
 TOLERANCE = 1e-4
 TIMEOUT_S = 120.0

@@ -11,15 +11,15 @@ import pytest
 from google.protobuf import text_format
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
-from vitriton import Client, ContractMismatch, InvalidImage
-from vitriton._images.pixels import PillowVersionWarning, encode, encoder_contract, read_preprocess
+from vitriton import Client, ContractMismatch, InvalidImage, PillowVersionWarning
+from vitriton._images.pixels import encode, encoder_contract, read_preprocess
 from vitriton._repository.names import encoder_name
 from vitriton._served.contract import ensemble_name, read_contract
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import Connection
 from vitriton._wire.grpc import GrpcTransport
-from vitriton._wire.transport import CallError, InferRequest
 from vitriton.preprocessing import parse_image_errors
+from vitriton.testing import CallError, InferRequest
 from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 

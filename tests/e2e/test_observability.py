@@ -107,6 +107,7 @@ def test_nothing_that_matters_is_left_out():
     assert [name for name in alerts if f"`{name}`" not in operations] == []
 
 
+@pytest.mark.usefixtures("subprocesses")
 def test_the_dashboard_is_what_its_script_makes(tmp_path):
     """The committed file is made from the panels in dashboard.py."""
     made = tmp_path / "made.json"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export._errors import ExportError, HubError, OptionError, ParityError, explained, importing, one_line
+from vitriton_export import ExportError, HubError, ParityError
+from vitriton_export._errors import OptionError, explained, importing, one_line
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from vitriton_server import usable_cores
 from vitriton_server._process.cgroup import CgroupMount, folders_upwards, parse_cgroup, parse_mountinfo
-from vitriton_server._process.cores import combine, parse_cfs, parse_cpu_max, read_quota, usable_cores
+from vitriton_server._process.cores import combine, parse_cfs, parse_cpu_max, read_quota
 
 V2_MOUNT = "29 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1_MOUNT = "33 32 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from PIL import Image
-from vitriton._wire.transport import InferRequest
+from vitriton.testing import InferRequest
 from vitriton_server import InvalidConfiguration, WatchPolicy
 from vitriton_server._watch.canary import IMAGE, Answer, Health, death, read_answer, with_answer, with_successes
 from vitriton_server._watch.watch import RestartBudget, Watch

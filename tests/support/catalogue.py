@@ -25,12 +25,11 @@ from transformers import __version__ as VERSION  # noqa: N812 - it is a constant
 from transformers.models.auto import modeling_auto
 from vitriton import Client
 from vitriton._repository.names import OUTPUT
-from vitriton_export import ExportError, ExportOptions, export_model
+from vitriton_export import ExportError, ExportOptions, ExportResult, export_model
 from vitriton_export._checkpoint import checkpoint as checkpoints
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
 from vitriton_export._checkpoint.refusals import called_with
 from vitriton_export._checkpoint.source import find
-from vitriton_export._export import ExportResult
 from vitriton_export._parity.compare import Reference
 from vitriton_export._parity.corpus import corpus
 from vitriton_export._parity.gates import FP32_TOLERANCE
