@@ -172,6 +172,15 @@ def test_an_export_that_triton_cannot_load_changes_nothing(tmp_path: Path, caplo
         assert "the one that is loaded goes on" in caplog.text
 
 
+def test_a_stopped_server_uses_nothing(tmp_path: Path) -> None:
+    """What it watched can be removed whole, although its process goes on."""
+    marked.export(tmp_path, "model", 1)
+    with TritonServer(tmp_path, watch_repository=True):
+        pass
+    remove(tmp_path, "model")
+    assert versions(tmp_path) == {}
+
+
 def test_an_export_takes_the_place_of_an_older_one(tmp_path: Path, tiny_vit_checkpoint: Path) -> None:
     """A file of preprocessing is served, then a folder; what Python compiles is no change of either."""
     options = ExportOptions(model=str(tiny_vit_checkpoint), repository=tmp_path, name="model")

@@ -247,6 +247,11 @@ class TritonServer:
         supervisor = self._supervisor
         if supervisor is not None and supervisor is not threading.current_thread():
             supervisor.join()
+        self._end()
+
+    def _end(self) -> None:
+        if self._rollout is not None:
+            self._rollout.end()
         self._ended.set()
 
     def _known_endpoints(self) -> Endpoints:
@@ -340,7 +345,7 @@ class TritonServer:
             process = self._process
             if process is not None and not process.ended.is_set() and not self._stopping.is_set():
                 process.kill()
-            self._ended.set()
+            self._end()
 
     def _watch_to_the_end(self, probe: Probe) -> str | None:
         """Returns why Triton has ended or been ended; None when `stop()` was called."""

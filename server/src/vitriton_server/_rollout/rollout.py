@@ -87,6 +87,10 @@ class Rollout:
         self._folder.show(self._view)
         self._served = _ensembles(self._view)
 
+    def end(self) -> None:
+        """Lets others remove what Triton was given: there is no Triton any more."""
+        self._uses.keep(())
+
     def delay_s(self) -> float:
         """How long until the next look is due."""
         return max(0.0, self._due_s - self._clock())
