@@ -462,7 +462,7 @@ class World:
         data = self.data(index)
         if data is not None:
             self.held[index] = len(data)
-        self.flow.image_read(index, Unreadable("no such file") if data is None else data, self.play.now_s)
+        self.flow.image_read(index, Unreadable("no such file", "not_found") if data is None else data, self.play.now_s)
 
     # Servers
 
