@@ -84,7 +84,7 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
     """
     if isinstance(inputs, (Mapping, Set)):
         raise TypeError(
-            f"inputs is a {type(inputs).__name__}, whose order does not tell which image is which; give a list"
+            f"inputs is a {type(inputs).__name__}, which has no order to assign answers to images; give a list"
         )
     if hasattr(type(inputs), "__iter__"):
         return lambda: inputs

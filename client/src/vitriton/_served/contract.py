@@ -129,7 +129,7 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
     if reply.name != contract.output or dtype != contract.dtype or not fits:
         raise contract.mismatch(
             f"returned {reply.name} {reply.datatype} {list(reply.shape)}, and its configuration says {contract.output} "
-            f"{list(wanted)}; was it exported again? The next call reads its configuration anew"
+            f"{list(wanted)}; was it exported again? The next call reads its configuration again"
         )
     needed = math.prod(reply.shape) * contract.dtype.itemsize
     if len(reply.data) != needed:
