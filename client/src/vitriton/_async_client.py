@@ -186,6 +186,31 @@ class AsyncClient:
         if puller.error is not None:  # raised after the results of the images before it
             raise puller.error
 
+    async def describe(self) -> ModelInfo:
+        """See `Client.describe`."""
+        self._core.check_usable()
+        return await self._blocking(self._core.services.describe)
+
+    def stats(self) -> Stats:
+        """See `Client.stats`."""
+        return self._core.counters.stats()
+
+    async def close(self) -> None:
+        """Ends running calls and closes the connections. May be called again."""
+        await asyncio.get_running_loop().run_in_executor(None, self._core.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        self._core.check_usable()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._core)
+
     async def _run(self, given: GivenImages, plan: Plan, mailbox: _Mailbox) -> Run:
         core, deadline = self._core, Deadline.after(plan.timeout_s)
         service = core.services.known(plan.pool)
@@ -216,31 +241,6 @@ class AsyncClient:
             raise
         except ClientError as exc:
             raise run.error_to_raise(exc) from exc.__cause__
-
-    async def describe(self) -> ModelInfo:
-        """See `Client.describe`."""
-        self._core.check_usable()
-        return await self._blocking(self._core.services.describe)
-
-    def stats(self) -> Stats:
-        """See `Client.stats`."""
-        return self._core.counters.stats()
-
-    async def close(self) -> None:
-        """Ends running calls and closes the connections. May be called again."""
-        await asyncio.get_running_loop().run_in_executor(None, self._core.close)
-
-    async def __aenter__(self) -> AsyncClient:
-        self._core.check_usable()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._core)
 
     async def _blocking(self, work: Callable[[], T]) -> T:
         """Runs `work`, which waits for a server, on a thread of the client."""

@@ -215,6 +215,38 @@ class Client:
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True)
         return self._stream(given, plan)
 
+    def describe(self) -> ModelInfo:
+        """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
+
+        Each call asks a server, as another export may have the same name by now. The result omits outputs that are not
+        loaded.
+
+        Raises:
+            ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
+            TransportError, ServerError: see `embed`.
+        """
+        return self._core.services.describe()
+
+    def stats(self) -> Stats:
+        """The client's counts so far."""
+        return self._core.counters.stats()
+
+    def close(self) -> None:
+        """Ends running calls and closes the connections. May be called again."""
+        self._core.close()
+
+    def __enter__(self) -> Client:
+        self._core.check_usable()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._core)
+
     def _stream(self, given: GivenImages, plan: Plan) -> Generator[Result, None, None]:
         core = self._core
         deadline = Deadline.after(plan.timeout_s)
@@ -261,38 +293,6 @@ class Client:
             raise
         except ClientError as exc:
             raise run.error_to_raise(exc) from exc.__cause__
-
-    def describe(self) -> ModelInfo:
-        """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
-
-        Each call asks a server, as another export may have the same name by now. The result omits outputs that are not
-        loaded.
-
-        Raises:
-            ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
-            TransportError, ServerError: see `embed`.
-        """
-        return self._core.services.describe()
-
-    def stats(self) -> Stats:
-        """The client's counts so far."""
-        return self._core.counters.stats()
-
-    def close(self) -> None:
-        """Ends running calls and closes the connections. May be called again."""
-        self._core.close()
-
-    def __enter__(self) -> Client:
-        self._core.check_usable()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._core)
 
 
 class _Source:

@@ -243,16 +243,6 @@ class InvalidOption(VitritonError, ValueError):
         return str(self)
 
 
-def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
-    of_total = "" if total is None else f" of {total}"
-    if len(errors) == 1:
-        index, source, reason, _ = errors[0]
-        return f"image {index}{of_total} ({source}): {reason}"
-    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
-    more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
-    return f"{len(errors)}{of_total} images cannot be used: {named}{more}"
-
-
 def without_frames(error: Error) -> Error:
     """Removes the tracebacks of `error` and of the errors behind it; returns `error`.
 
@@ -268,3 +258,13 @@ def without_frames(error: Error) -> Error:
             one.__traceback__ = None
             todo += (one.__cause__, one.__context__)
     return error
+
+
+def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
+    of_total = "" if total is None else f" of {total}"
+    if len(errors) == 1:
+        index, source, reason, _ = errors[0]
+        return f"image {index}{of_total} ({source}): {reason}"
+    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
+    more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
+    return f"{len(errors)}{of_total} images cannot be used: {named}{more}"

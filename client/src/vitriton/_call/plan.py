@@ -109,24 +109,6 @@ def plan_embed(
     return _plan_embed(pool, limit_s, renews, on_error, dtype, images.total is None, images.awaited)
 
 
-@lru_cache(maxsize=64)  # most calls of a program have the same plan, and making one takes some microseconds
-def _plan_embed(
-    pool: bool, timeout_s: float | None, renews: bool, on_error: OnError, dtype: DType, eager: bool, awaited: bool
-) -> Plan:
-    return Plan(
-        pool=pool,
-        timeout_s=timeout_s,
-        renews=renews,
-        ends=True,
-        returns_errors=on_error == "return",
-        served_dtype=dtype == "served",
-        array=on_error == "raise",
-        ordered=True,
-        eager=eager,
-        awaited=awaited,
-    )
-
-
 def plan_stream(
     images: GivenImages,
     pool: bool,
@@ -187,6 +169,24 @@ def take_images(images: Any, *, asynchronous: bool = False) -> GivenImages:
         return GivenImages(*as_images(images))
     # An asynchronous file is one image, although it can be iterated over: that yields its lines.
     return GivenImages(images, None, True)
+
+
+@lru_cache(maxsize=64)  # most calls of a program have the same plan, and making one takes some microseconds
+def _plan_embed(
+    pool: bool, timeout_s: float | None, renews: bool, on_error: OnError, dtype: DType, eager: bool, awaited: bool
+) -> Plan:
+    return Plan(
+        pool=pool,
+        timeout_s=timeout_s,
+        renews=renews,
+        ends=True,
+        returns_errors=on_error == "return",
+        served_dtype=dtype == "served",
+        array=on_error == "raise",
+        ordered=True,
+        eager=eager,
+        awaited=awaited,
+    )
 
 
 def _check_choices(pool: object, on_error: str, dtype: str) -> None:

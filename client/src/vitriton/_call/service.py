@@ -99,10 +99,6 @@ class Services:
             self._services[pool] = service
             return service
 
-    def _note_contract(self, server: Server, contract: Contract) -> None:
-        server.contracts[contract.model] = contract
-        server.last_seen_s = self._clock()
-
     def any_service(self, deadline: Deadline) -> Service:
         """The service of the pooled ensemble, or of the unpooled one if there is no other."""
         try:
@@ -176,6 +172,10 @@ class Services:
             if deadline.expired:
                 raise problem
             self._lifetime.wait(deadline.bounded_s(_POLL_S))
+
+    def _note_contract(self, server: Server, contract: Contract) -> None:
+        server.contracts[contract.model] = contract
+        server.last_seen_s = self._clock()
 
     def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
         try:

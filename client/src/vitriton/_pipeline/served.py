@@ -122,6 +122,11 @@ class ClientFactory:
                     catalogue = first_catalogue(transports, deadline.remaining_s(), [default])
         return catalogue.listed, [model for model in catalogue.models if any(each.ready for each in model.outputs)]
 
+    def close(self) -> None:
+        """Closes the transport, if one was given. May be called again."""
+        if self._transport is not None:
+            self._transport.close()
+
     @contextlib.contextmanager
     def _lent(self) -> Iterator[list[Transport]]:
         if self._transport is not None:
@@ -134,24 +139,6 @@ class ClientFactory:
         finally:
             for transport in transports:
                 transport.close()
-
-    def close(self) -> None:
-        """Closes the transport, if one was given. May be called again."""
-        if self._transport is not None:
-            self._transport.close()
-
-
-class _Lent:
-    """A transport that several clients use one after the other, and that none of them closes."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def close(self) -> None:
-        pass
 
 
 def find(model: str, clients: ClientFactory) -> ServedModel:
@@ -189,6 +176,19 @@ def find(model: str, clients: ClientFactory) -> ServedModel:
     if not found:
         raise _unknown(model, clients, known, listed) from cause
     return _read(found[0].name, clients)
+
+
+class _Lent:
+    """A transport that several clients use one after the other, and that none of them closes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        pass
 
 
 def _read(name: str, clients: ClientFactory) -> ServedModel:

@@ -154,6 +154,23 @@ def read_index(transport: Transport, deadline: Deadline) -> Sequence[ModelStatus
         raise
 
 
+def read_output(kind: names.Kind, config: ModelConfig) -> ModelOutput:
+    """The output of a loaded ensemble.
+
+    Raises:
+        ContractMismatch: the model was not made by `vitriton export`.
+    """
+    contract = read_contract(config, kind == "pooled")
+    return ModelOutput(
+        kind=kind,
+        model=config.name,
+        tensor=contract.output,
+        datatype=config.outputs[contract.output].datatype,
+        shape=contract.shape,
+        max_batch_size=contract.max_batch_size,
+    )
+
+
 def _by_name(index: Sequence[ModelStatus]) -> dict[str, ModelStatus]:
     """The state of each model, by name: the index has a line for each version, and a ready version counts first."""
     states: dict[str, ModelStatus] = {}
@@ -196,23 +213,6 @@ def _config(transport: Transport, model: str, deadline: Deadline) -> ModelConfig
         if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
             return None
         raise
-
-
-def read_output(kind: names.Kind, config: ModelConfig) -> ModelOutput:
-    """The output of a loaded ensemble.
-
-    Raises:
-        ContractMismatch: the model was not made by `vitriton export`.
-    """
-    contract = read_contract(config, kind == "pooled")
-    return ModelOutput(
-        kind=kind,
-        model=config.name,
-        tensor=contract.output,
-        datatype=config.outputs[contract.output].datatype,
-        shape=contract.shape,
-        max_batch_size=contract.max_batch_size,
-    )
 
 
 def _reasons(name: str, kind: names.Kind, states: Mapping[str, ModelStatus]) -> Iterator[str]:

@@ -102,35 +102,6 @@ def to_error(failed: CallError, call: Call) -> ClientError:
     return kind(f"{hint}: {failed.message}", **context)
 
 
-_NOT_SENT = "nothing was sent to the server at {address}"
-_HINTS = {
-    None: "the server at {address} could not run model {model} ({status})",
-    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
-    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
-    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
-}
-_SERVER_HINTS = {  # for a call that is about no model
-    None: "the server at {address} could not answer ({status})",
-    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
-    Failure.CANCELLED: "the call to {address} was cancelled",
-}
-
-
-def _advice(address: str, message: str) -> str:
-    """What to check when no server answers; a failed handshake gives a better hint than silence."""
-    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
-        return (
-            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
-            "host as the certificate does"
-        )
-    advice = f"check that it runs, and that this is its {port_hint(address)}"
-    if address.startswith(("grpcs://", "https://")):
-        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
-    if "SETTINGS frame" in message:
-        return f"{advice}; a port with TLS wants grpcs://"
-    return advice
-
-
 def port_hint(address: str) -> str:
     """The port of Triton that the address should have."""
     if address.startswith("http"):
@@ -190,6 +161,35 @@ def not_served(
     if known if index is None else any(status.name == wanted for status in index):
         return ModelNotReady(text, **context)
     return ModelNotFound(text, available=served_models(index or ()), **context)
+
+
+_NOT_SENT = "nothing was sent to the server at {address}"
+_HINTS = {
+    None: "the server at {address} could not run model {model} ({status})",
+    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
+    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
+    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
+}
+_SERVER_HINTS = {  # for a call that is about no model
+    None: "the server at {address} could not answer ({status})",
+    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
+    Failure.CANCELLED: "the call to {address} was cancelled",
+}
+
+
+def _advice(address: str, message: str) -> str:
+    """What to check when no server answers; a failed handshake gives a better hint than silence."""
+    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
+        return (
+            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
+            "host as the certificate does"
+        )
+    advice = f"check that it runs, and that this is its {port_hint(address)}"
+    if address.startswith(("grpcs://", "https://")):
+        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
+    if "SETTINGS frame" in message:
+        return f"{advice}; a port with TLS wants grpcs://"
+    return advice
 
 
 def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
