@@ -87,8 +87,7 @@ class Flow:
         self._count = 0  # images taken from the caller
         self._settled = 0  # images answered or rejected
         self._reading: dict[int, str] = {}  # index → source
-        # the index of the caller's object that is being read: the caller may change it when it gives the next
-        self._exclusive: int | None = None
+        self._exclusive: int | None = None  # the caller's object that is being read, which may change afterwards
         self._ready = Ready()
         self._sent_bytes = 0  # size of the images in requests
         self._line = Line()
