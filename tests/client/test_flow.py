@@ -37,7 +37,7 @@ BAD = b"bad" * 9
 
 
 class Address:
-    """What a flow knows of the way to a server; it could not call anything."""
+    """What a flow knows of a transport: an address, and nothing that it could call."""
 
     def __init__(self, number):
         self.address = f"grpc://server-{number}:8001"
@@ -71,14 +71,14 @@ class Play:
             plan, given.total, Service(CONTRACT), deadline, self.options, self.balancer, self.counters, jitter
         )
 
-    def all_promise(self):
-        """Every server has just said what it promises."""
+    def note_all_contracts(self):
+        """Every server has just shown its contract."""
         for server in self.servers:
-            self.promise(server)
+            self.note_contract(server)
 
-    def promise(self, server):
-        """As `Services.verify` notes it."""
-        server.contracts[MODEL], server.heard_s = CONTRACT, self.now_s
+    def note_contract(self, server):
+        """As `Services.verify` does."""
+        server.contracts[MODEL], server.last_seen_s = CONTRACT, self.now_s
 
     def fill(self):
         """Gives images as long as they are wanted."""
@@ -91,7 +91,7 @@ class Play:
                 self.flow.give(image, self.now_s)
 
     def turn(self, now_s=None):
-        """What a shell does: images, then what is due; returns the actions, which are done."""
+        """What a client does: images, then what is due; returns the actions, which are done."""
         self.now_s = self.now_s if now_s is None else now_s
         self.fill()
         self.flow.step(self.now_s)
@@ -120,7 +120,7 @@ def images(count):
     return [b"%d" % number for number in range(count)]
 
 
-def test_the_machine_can_neither_wait_nor_throw_dice():
+def test_the_machine_can_neither_wait_nor_draw_random_numbers():
     """Its modules import nothing that they could do it with."""
     folder = Path(flow_module.__file__).parent
     for name in ("flow", "line", "actions", "plan", "retry"):
@@ -134,7 +134,7 @@ def test_the_machine_can_neither_wait_nor_throw_dice():
 def test_images_travel_in_batches():
     """Ten images are three requests, whose answers may come in any order."""
     play = Play(images(10))
-    play.all_promise()
+    play.note_all_contracts()
     sends = play.turn()
     assert [len(send.batch.items) for send in sends] == [4, 4, 2]
     assert [send.timeout_s for send in sends] == [60.0, 120.0, 180.0]  # each that is before it may take all of its time
@@ -148,7 +148,7 @@ def test_images_travel_in_batches():
 def test_the_last_request_is_told():
     """Where its answer is all that is left to wait for, whoever runs the flow may wait for it alone."""
     play = Play(images(6), max_in_flight=1)
-    play.all_promise()
+    play.note_all_contracts()
     play.fill()
     play.flow.step(0.0)
     assert play.flow.last_send is None  # two images are still here
@@ -162,8 +162,8 @@ def test_the_last_request_is_told():
     assert play.flow.finished
 
 
-def test_a_server_is_asked_what_it_promises():
-    """Before its first request, and again when it was silent for a second; whoever promises something else ends it."""
+def test_a_server_is_asked_for_its_contract():
+    """Before its first request, and again when it was silent for a second; another contract ends the call."""
     play = Play(images(1))
     (verify,) = play.turn()
     assert isinstance(verify, Verify)
@@ -180,9 +180,9 @@ def test_a_server_is_asked_what_it_promises():
 
 
 def test_a_busy_server():
-    """Its request waits for as long as the dice say, and goes to the end of the line."""
+    """Its request waits for the share of its backoff that the jitter says, and goes to the end of the line."""
     play = Play(images(8), jitter=lambda: 0.5, initial_backoff_s=2.0)
-    play.all_promise()
+    play.note_all_contracts()
     first, second = play.turn()
     play.fail(first, busy())
     assert play.turn(0.9) == []
@@ -199,7 +199,7 @@ def test_a_busy_server():
 def test_a_busy_server_among_others():
     """A request that failed goes to a server where it has not, although that one is not next."""
     play = Play(images(8), servers=2)
-    play.all_promise()
+    play.note_all_contracts()
     first, _ = play.turn()
     play.fail(first, busy())
     (again,) = play.turn(0.1)
@@ -209,7 +209,7 @@ def test_a_busy_server_among_others():
 def test_a_server_that_dies():
     """Its requests go to the others at once, and it is left alone until it has proved itself."""
     play = Play(images(16), servers=3)
-    play.all_promise()
+    play.note_all_contracts()
     sends = play.turn()
     assert [play.servers.index(send.server) for send in sends] == [0, 1, 2, 0]
     for send in (sends[0], sends[3]):
@@ -222,13 +222,13 @@ def test_a_server_that_dies():
 
 @pytest.mark.parametrize("late", [LATE, unavailable()], ids=["a late reply", "a reply after all"])
 def test_a_reply_after_a_retry(late):
-    """Of an attempt that was given up nothing is taken: each image is answered once."""
+    """An attempt that was cancelled counts for nothing: each image is answered once."""
     play = Play(images(4), servers=2, attempt_timeout_s=1.0)
-    play.all_promise()
+    play.note_all_contracts()
     (first,) = play.turn()
     assert first.timeout_s == 1.0
     play.now_s = 1.0
-    play.all_promise()
+    play.note_all_contracts()
     play.fail(first, late)
     (second,) = play.turn(1.0)
     assert (second.batch, second.server) == (first.batch, play.servers[1])
@@ -244,7 +244,7 @@ def test_a_reply_after_a_retry(late):
 def test_a_bad_image_among_good_ones():
     """It costs only itself: the others go again; or with on_error="raise" it ends the call."""
     play = Play(images(4), on_error="return")
-    play.all_promise()
+    play.note_all_contracts()
     (send,) = play.turn()
     play.fail(send, invalid_images({1: "no picture"}, 4))
     (again,) = play.turn()
@@ -254,7 +254,7 @@ def test_a_bad_image_among_good_ones():
     assert [result.index for result in results if result.error] == [1]
     assert "no picture" in str(results[1].error)
     ended = Play(images(4))
-    ended.all_promise()
+    ended.note_all_contracts()
     (send,) = ended.turn()
     with pytest.raises(InvalidImage, match="image 1 of 4"):
         ended.fail(send, invalid_images({1: "no picture"}, 4))
@@ -263,7 +263,7 @@ def test_a_bad_image_among_good_ones():
 def test_a_request_of_bad_images_only():
     """It has its end, and makes room for the next."""
     play = Play(images(5), on_error="return", max_in_flight=1)
-    play.all_promise()
+    play.note_all_contracts()
     (send,) = play.turn()
     play.fail(send, invalid_images(dict.fromkeys(range(4), "no picture"), 4))
     (last,) = play.turn()
@@ -276,14 +276,14 @@ def test_a_request_of_bad_images_only():
 def test_a_deadline():
     """A total time ends the call, and what failed before tells why."""
     play = Play(images(4), timeout_s=5.0)
-    play.all_promise()
+    play.note_all_contracts()
     play.turn()
     assert play.flow.wait_s(3.0) == 2.0
     with pytest.raises(DeadlineExceeded) as caught:
         play.turn(5.0)
     assert caught.value.timeout_s == 5.0
     told = Play(images(4), timeout_s=5.0, initial_backoff_s=9.0, max_backoff_s=9.0)
-    told.all_promise()
+    told.note_all_contracts()
     (send,) = told.turn()
     told.fail(send, busy())
     with pytest.raises(ServerBusy, match="tried 1 time in 5 s"):
@@ -293,7 +293,7 @@ def test_a_deadline():
 def test_renewals():
     """Without a total time, an answer gives what is behind it all its time anew, and nothing to what is before it."""
     play = Play(images(12), default_s=10.0)
-    play.all_promise()
+    play.note_all_contracts()
     first, second, third = play.turn()
     play.now_s = 9.0
     play.answer(second)
@@ -302,7 +302,7 @@ def test_renewals():
     with pytest.raises(DeadlineExceeded):
         play.turn(10.0)
     overtaken = Play(images(12), default_s=10.0)
-    overtaken.all_promise()
+    overtaken.note_all_contracts()
     for number, send in enumerate(overtaken.turn(), 1):
         overtaken.now_s = 9.0 * number
         overtaken.answer(send)
@@ -312,7 +312,7 @@ def test_renewals():
 def test_objects_of_the_caller_are_read_one_by_one():
     """No other image is asked for while one that may change is being read; paths are read beside each other."""
     play = Play([np.zeros((2, 2, 3), np.uint8), "a.jpg", "b.jpg"])
-    play.all_promise()
+    play.note_all_contracts()
     (own,) = play.turn()
     assert isinstance(own, Read)
     assert not play.flow.wants_image
@@ -329,7 +329,7 @@ def test_objects_of_the_caller_are_read_one_by_one():
 def test_closing():
     """What was sent is cancelled, what waits or is verified is not; nothing that comes afterwards counts."""
     play = Play(images(12), servers=2, initial_backoff_s=9.0)
-    play.promise(play.servers[0])
+    play.note_contract(play.servers[0])
     first, verify, third = play.turn()
     assert isinstance(verify, Verify)
     play.fail(third, busy())
@@ -348,28 +348,28 @@ class World:
     """
 
     def __init__(self, seed):
-        dice = self.dice = random.Random(seed)
-        self.shown = [self.image(index) for index in range(dice.choice((0, 1, 3, 20, 90)))]
-        self.ordered, self.stream = dice.random() < 0.5, dice.random() < 0.7
+        rng = self.rng = random.Random(seed)
+        self.shown = [self.image(index) for index in range(rng.choice((0, 1, 3, 20, 90)))]
+        self.ordered, self.stream = rng.random() < 0.5, rng.random() < 0.7
         self.play = Play(
             list(self.shown),
-            servers=dice.randint(1, 4),
-            default_s=dice.choice((3.0, 1000.0, None)),
+            servers=rng.randint(1, 4),
+            default_s=rng.choice((3.0, 1000.0, None)),
             on_error="return",
-            jitter=dice.random,
+            jitter=rng.random,
             stream=self.stream,
             ordered=self.ordered,
-            max_in_flight=dice.randint(1, 5),
-            read_ahead=dice.randint(1, 20),
-            max_request_bytes=dice.choice((40, 1000)),
-            max_held_bytes=dice.choice((60, 100_000)),
+            max_in_flight=rng.randint(1, 5),
+            read_ahead=rng.randint(1, 20),
+            max_request_bytes=rng.choice((40, 1000)),
+            max_held_bytes=rng.choice((60, 100_000)),
             max_image_bytes=40,
-            attempt_timeout_s=dice.choice((None, 0.5)),
+            attempt_timeout_s=rng.choice((None, 0.5)),
         )
         self.flow, self.options = self.play.flow, self.play.options
         self.events = []
         self.order = itertools.count()
-        self.troubles = dice.random() * 0.8
+        self.troubles = rng.random() * 0.8
         self.down_until_s = dict.fromkeys(self.play.servers, 0.0)
         self.proved = set()
         self.outstanding = set()
@@ -379,8 +379,8 @@ class World:
         self.results = []
 
     def image(self, index):
-        data = BAD if self.dice.random() < 0.1 else b"%d" % index + bytes(self.dice.randint(0, 30))
-        return self.dice.choice((data, data, data, f"{index}.jpg", np.full((1, 1, 3), index % 256, np.uint8)))
+        data = BAD if self.rng.random() < 0.1 else b"%d" % index + bytes(self.rng.randint(0, 30))
+        return self.rng.choice((data, data, data, f"{index}.jpg", np.full((1, 1, 3), index % 256, np.uint8)))
 
     def data(self, index):
         """What is sent for an image; None where it cannot be read."""
@@ -428,7 +428,7 @@ class World:
         while self.flow.actions:
             action = self.flow.actions.popleft()
             if isinstance(action, Read):
-                self.at(self.dice.random() * 0.1, self.was_read, action.index)
+                self.at(self.rng.random() * 0.1, self.was_read, action.index)
                 continue
             assert action.number == action.batch.attempts
             self.outstanding.add(action)
@@ -467,8 +467,8 @@ class World:
     # Servers
 
     def is_down(self, server):
-        if self.dice.random() < 0.1 * self.troubles:
-            self.down_until_s[server] = self.play.now_s + self.dice.random() * 2.0
+        if self.rng.random() < 0.1 * self.troubles:
+            self.down_until_s[server] = self.play.now_s + self.rng.random() * 2.0
         return self.down_until_s[server] > self.play.now_s
 
     def verify(self, verify):
@@ -480,21 +480,21 @@ class World:
     def verified(self, verify):
         self.outstanding.discard(verify)
         self.proved.add(verify.server)
-        self.play.promise(verify.server)
+        self.play.note_contract(verify.server)
         self.flow.verified(verify, None, self.play.now_s)
 
     def send(self, send):
         items = send.batch.items
-        assert send.server in self.proved, "nobody has asked it what it promises"
+        assert send.server in self.proved, "nobody has asked it for its contract"
         assert 1 <= len(items) <= CONTRACT.max_batch_size
         assert len(items) == 1 or sum(len(item.data) for item in items) <= self.options.max_request_bytes
         bad = {place: "no picture" for place, item in enumerate(items) if item.data == BAD}
-        took_s = self.dice.random() * 0.3
+        took_s = self.rng.random() * 0.3
         if send.timeout_s is not None and took_s > send.timeout_s:
             self.at(send.timeout_s, self.failed, send, LATE)
         elif self.is_down(send.server):
             self.at(took_s, self.failed, send, unavailable())
-        elif self.dice.random() < self.troubles:
+        elif self.rng.random() < self.troubles:
             self.trouble(send, took_s)
         elif bad:
             self.at(took_s, self.failed, send, invalid_images(bad, len(items)))
@@ -502,10 +502,10 @@ class World:
             self.at(took_s, self.answered, send, reply(send))
 
     def trouble(self, send, took_s):
-        kind = self.dice.choice(("busy", "died", "silent"))
+        kind = self.rng.choice(("busy", "died", "silent"))
         if kind == "silent" and send.timeout_s is not None:  # and answers when nobody waits any more
             self.at(send.timeout_s, self.failed, send, LATE)
-            self.at(send.timeout_s + self.dice.random(), self.answered, send, reply(send))
+            self.at(send.timeout_s + self.rng.random(), self.answered, send, reply(send))
         else:
             self.at(took_s, self.failed, send, model_died() if kind == "died" else busy())
 

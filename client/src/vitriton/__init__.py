@@ -1,6 +1,6 @@
 """Client for image-embedding models on NVIDIA Triton Inference Server.
 
-Importing this opens nothing, reads nothing, and brings in neither gRPC nor numpy: they come with `Client`.
+Importing this package opens no connection, reads no file, and imports neither gRPC nor numpy; `Client` imports them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The asynchronous client: a shell around `_call.run`, which waits in an event loop."""
+"""The asynchronous client: runs calls (`_call.run`) in an event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Event, Run
 from vitriton._call.service import WaitFor
@@ -41,29 +41,30 @@ T = TypeVar("T")
 class AsyncClient:
     """Embeds images with a model on a Triton server, for asyncio.
 
-    The same as `Client`, with methods to await; see its methods for their parameters, results and errors. Requests wait
-    in gRPC's own thread, or over HTTP in threads of a pool; files are read and URLs fetched in others: the event loop
-    never waits for any of them. May be used from several event loops, and from several tasks at a time.
+    It has the methods of `Client`, as coroutines; `Client` describes their arguments, results and errors. Requests wait
+    in gRPC's own thread, or for HTTP in a pool of threads; other threads read files and fetch URLs. The event loop
+    never waits for any of them. Several event loops and several tasks may use one client at a time.
 
     Args:
-        address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default), grpcs://, http:// or https://;
-            without a port Triton's own, 8001 for gRPC and 8000 for HTTP. Several, in a sequence or with commas between
-            them, take turns, and stand in for each other. So do the addresses behind one name.
+        address: the server's address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default),
+            grpcs://, http:// or https://; the default port is Triton's, 8001 for gRPC and 8000 for HTTP. Several
+            servers, in a sequence or separated by commas, take turns, and replace each other when one fails. So do the
+            addresses behind one host name.
         model: the name that the model was exported under, without `_pooled` or `_unpooled`.
-        timeout_s: the longest that a call waits for its first answer, and from each answer for the next, in seconds;
-            None is no limit. A call can be given a total time in its place.
-        options: what the client may spend.
-        tls: for grpcs:// and https://: whom to trust, and who the client is.
-        token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
-        headers: sent with each request.
-        preprocess: where images are decoded and resized: "server", or "client", which sends pixels to the encoder. The
-            same code does it in both places.
-        expect_fingerprint: the embedding space that the model must have; nothing is embedded in another.
-        tracing: a span of OpenTelemetry for each request, its context in the headers; needs `vitriton[otel]`.
-        transport: in place of the one that `address` says, which then is not read; the client closes it.
+        timeout_s: the longest wait of a call for its first answer, and from each answer to the next, in seconds; None
+            means no limit. `timeout_s` of a call replaces it by a total time.
+        options: the client's limits.
+        tls: the trusted certificates and the client's own, for grpcs:// and https://.
+        token: the bearer token, sent with each request; a function is called for each request.
+        headers: the headers to send with each request.
+        preprocess: the place where images are decoded and resized: "server", or "client", which sends pixels to the
+            encoder. The code is the same in both places.
+        expect_fingerprint: the fingerprint that the model must have; the client embeds nothing with another.
+        tracing: whether to make an OpenTelemetry span for each request and send its context; needs `vitriton[otel]`.
+        transport: the transport to use; `address` is ignored, and the client closes the transport.
 
     Raises:
-        ValueError: a parameter cannot be used; names it.
+        ValueError: an argument is invalid; the text names it.
         ImportError: tracing is on, and OpenTelemetry is not installed.
     """
 
@@ -131,7 +132,7 @@ class AsyncClient:
         on_error: OnError = "raise",
         dtype: DType = "float32",
     ) -> Floats | list[Result]:
-        """See `Client.embed`; `images` may be an async iterable too. Cancelling it cancels what is running."""
+        """See `Client.embed`. `images` may also be an async iterable. Cancelling the task cancels its requests."""
         core = self._core
         core.check_usable()
         given = take_images(images, asynchronous=True)
@@ -158,9 +159,9 @@ class AsyncClient:
         ordered: bool = True,
         dtype: DType = "float32",
     ) -> AsyncGenerator[Result, None]:
-        """See `Client.stream`. An async iterable is waited for while requests run; an iterable must not block.
+        """See `Client.stream`. `images` may also be an async iterable; another iterable must not block.
 
-        Close it (`contextlib.aclosing`) if it is left before its end.
+        A caller that leaves the stream early has to close it (`contextlib.aclosing`).
 
         Yields:
             A Result for each image.
@@ -172,7 +173,7 @@ class AsyncClient:
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False)
         mailbox = _Mailbox()
         run = await self._run(given, plan, mailbox)
-        puller = _Puller(given, run, mailbox, patient=True)
+        puller = _Puller(given, run, mailbox, keep_error=True)
         try:
             has_more = True
             while not run.finished:
@@ -182,39 +183,8 @@ class AsyncClient:
         finally:
             run.close()
             await puller.close()
-        if puller.error is not None:  # after the results of the images before it
+        if puller.error is not None:  # raised after the results of the images before it
             raise puller.error
-
-    async def _run(self, given: Images, plan: Plan, mailbox: _Mailbox) -> Run:
-        core, deadline = self._core, Deadline.after(plan.timeout_s)
-        service = core.services.known(plan.pool)
-        if service is None:
-            service = await self._blocking(partial(core.services.get, plan.pool, deadline))
-        return Run(core, given, plan, service, deadline, mailbox.put, reads_own=False)
-
-    async def _turn(self, run: Run, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
-        """Does what can be done now, or with `wait` as soon as there is something; see `Run.fill` for what it returns.
-
-        The caller closes the run, so that whatever ends the call, no request of it is left running.
-        """
-        core = self._core
-        try:
-            if wait:
-                core.lifetime.wake_on_end(mailbox)
-                core.check_usable()  # closed before that
-                await mailbox.wait(run.wait_s())
-                core.check_usable()
-            for event in mailbox.waiting():
-                event()
-            has_more = run.fill(puller.take)
-            last = run.step()
-            if last is not None:
-                await run.infer_async(last)
-            return has_more
-        except ClientClosed:
-            raise
-        except ClientError as exc:
-            raise run.ended_by(exc) from exc.__cause__
 
     async def describe(self) -> ModelInfo:
         """See `Client.describe`."""
@@ -226,7 +196,7 @@ class AsyncClient:
         return self._core.counters.stats()
 
     async def close(self) -> None:
-        """Ends what is running and closes the connections. May be called again."""
+        """Ends running calls and closes the connections. May be called again."""
         await asyncio.get_running_loop().run_in_executor(None, self._core.close)
 
     async def __aenter__(self) -> AsyncClient:
@@ -241,13 +211,44 @@ class AsyncClient:
     def __repr__(self) -> str:
         return repr(self._core)
 
+    async def _run(self, given: GivenImages, plan: Plan, mailbox: _Mailbox) -> Run:
+        core, deadline = self._core, Deadline.after(plan.timeout_s)
+        service = core.services.known(plan.pool)
+        if service is None:
+            service = await self._blocking(partial(core.services.get, plan.pool, deadline))
+        return Run(core, given, plan, service, deadline, mailbox.put, reads_own=False)
+
+    async def _turn(self, run: Run, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
+        """Processes events, images and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
+
+        The caller closes the run, so that no request is left running, whatever ends the call.
+        """
+        core = self._core
+        try:
+            if wait:
+                core.lifetime.wake_on_end(mailbox)
+                core.check_usable()  # another task may have closed it before
+                await mailbox.wait(run.wait_s())
+                core.check_usable()
+            for event in mailbox.waiting():
+                event()
+            has_more = run.fill(puller.take)
+            last = run.step()
+            if last is not None:
+                await run.infer_async(last)
+            return has_more
+        except ClientClosed:
+            raise
+        except ClientError as exc:
+            raise run.error_to_raise(exc) from exc.__cause__
+
     async def _blocking(self, work: Callable[[], T]) -> T:
-        """Runs what waits for a server on a thread of the client."""
+        """Runs `work`, which waits for a server, on a thread of the client."""
         return await asyncio.wrap_future(self._core.run_control(work))
 
 
 class _Mailbox:
-    """Where other threads put events for the task of a call."""
+    """A queue of events from other threads for the task of a call."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -256,31 +257,31 @@ class _Mailbox:
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, event: Event) -> None:
-        """From any thread."""
+        """Adds an event; any thread may call it."""
         self._events.append(event)
         self.wake()
 
     def wake(self) -> None:
-        """Ends a wait; from any thread."""
+        """Ends a wait; any thread may call it."""
         if self._waiter is None:
             return
         if threading.get_ident() == self._thread:
             self._wake()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
                 self._loop.call_soon_threadsafe(self._wake)
 
     def waiting(self) -> Iterable[Event]:
-        """All events that are there."""
+        """Takes all queued events."""
         while self._events:
             yield self._events.popleft()
 
     async def wait(self, timeout_s: float | None) -> None:
-        """Returns when there is an event, or when the time is over; perhaps earlier."""
+        """Returns when there is an event or the time is over; perhaps earlier."""
         waiter = self._waiter = self._loop.create_future()
         timer = None if timeout_s is None else self._loop.call_later(timeout_s, self._wake)
         try:
-            if not self._events:  # after the waiter is there, so that no event is missed
+            if not self._events:  # checked after the waiter is set, so that no event is missed
                 await waiter
         finally:
             self._waiter = None
@@ -295,10 +296,10 @@ class _Mailbox:
 class _Puller:
     """Takes the next image from an iterable or an async iterable, and gives it to the run."""
 
-    def __init__(self, given: Images, run: Run, mailbox: _Mailbox, *, patient: bool = False) -> None:
+    def __init__(self, given: GivenImages, run: Run, mailbox: _Mailbox, *, keep_error: bool = False) -> None:
         self.error: Exception | None = None
-        self._patient = patient
-        self._call = run
+        self._keep_error = keep_error
+        self._run = run
         self._mailbox = mailbox
         self._task: asyncio.Future[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
@@ -309,7 +310,7 @@ class _Puller:
             self._sync = iter(given.items)
 
     def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give`; False: it will come as an event. Raises StopIteration when there is none."""
+        """Passes the next image to `give`; False if it will come as an event. Raises StopIteration at the end."""
         if self._sync is not None:
             try:
                 image = next(self._sync)
@@ -330,13 +331,13 @@ class _Puller:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            # Whatever it ends with, nobody wants it any more.
+            # The outcome no longer matters.
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
 
     def _keep(self, error: Exception) -> None:
-        """What the iterable has raised comes through, or if it is patient, is kept as `error`."""
-        if not self._patient:
+        """Raises an error of the iterable, or with `keep_error` stores it as `error`."""
+        if not self._keep_error:
             raise error
         self.error = error
 
@@ -345,10 +346,10 @@ class _Puller:
         try:
             image = task.result()
         except StopAsyncIteration:
-            self._call.end()
+            self._run.end()
             return
         except Exception as exc:
             self._keep(exc)
-            self._call.end()
+            self._run.end()
             return
-        self._call.give(image)
+        self._run.give(image)

@@ -1,4 +1,4 @@
-"""The blocking client: a shell around `_call.run`, which waits in the caller's thread."""
+"""The blocking client: runs calls (`_call.run`) in the caller's thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from vitriton._call.plan import DType, Images, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Event, Run
 from vitriton._call.service import WaitFor
@@ -23,35 +23,36 @@ from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 
-# A wait is cut into pieces of this: where a signal does not interrupt it (Windows, a signal that another thread takes),
-# Ctrl-C is noticed after one.
+# Longer waits are split into pieces of this length, so that Ctrl-C takes effect after one, where a signal does not
+# interrupt a wait (Windows, or a signal that another thread receives).
 _LONGEST_WAIT_S = 0.5
 
 
 class Client:
     """Embeds images with a model on a Triton server.
 
-    Safe to share between threads. Not usable in a process that was forked after it was made: it says so.
+    Safe to share between threads. A client does not survive a fork: in the child process it raises ClientClosed.
 
     Args:
-        address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default), grpcs://, http:// or https://;
-            without a port Triton's own, 8001 for gRPC and 8000 for HTTP. Several, in a sequence or with commas between
-            them, take turns, and stand in for each other. So do the addresses behind one name.
+        address: the server's address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default),
+            grpcs://, http:// or https://; the default port is Triton's, 8001 for gRPC and 8000 for HTTP. Several
+            servers, in a sequence or separated by commas, take turns, and replace each other when one fails. So do the
+            addresses behind one host name.
         model: the name that the model was exported under, without `_pooled` or `_unpooled`.
-        timeout_s: the longest that a call waits for its first answer, and from each answer for the next, in seconds;
-            None is no limit. A call can be given a total time in its place.
-        options: what the client may spend.
-        tls: for grpcs:// and https://: whom to trust, and who the client is.
-        token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
-        headers: sent with each request.
-        preprocess: where images are decoded and resized: "server", or "client", which sends pixels to the encoder. The
-            same code does it in both places.
-        expect_fingerprint: the embedding space that the model must have; nothing is embedded in another.
-        tracing: a span of OpenTelemetry for each request, its context in the headers; needs `vitriton[otel]`.
-        transport: in place of the one that `address` says, which then is not read; the client closes it.
+        timeout_s: the longest wait of a call for its first answer, and from each answer to the next, in seconds; None
+            means no limit. `timeout_s` of a call replaces it by a total time.
+        options: the client's limits.
+        tls: the trusted certificates and the client's own, for grpcs:// and https://.
+        token: the bearer token, sent with each request; a function is called for each request.
+        headers: the headers to send with each request.
+        preprocess: the place where images are decoded and resized: "server", or "client", which sends pixels to the
+            encoder. The code is the same in both places.
+        expect_fingerprint: the fingerprint that the model must have; the client embeds nothing with another.
+        tracing: whether to make an OpenTelemetry span for each request and send its context; needs `vitriton[otel]`.
+        transport: the transport to use; `address` is ignored, and the client closes the transport.
 
     Raises:
-        ValueError: a parameter cannot be used; names it.
+        ValueError: an argument is invalid; the text names it.
         ImportError: tracing is on, and OpenTelemetry is not installed.
     """
 
@@ -84,11 +85,11 @@ class Client:
         self._core = Core(address, settings, transport, type(self).__name__)
 
     def wait_ready(self, *, servers: WaitFor = "all", timeout_s: float | None = 60.0) -> None:
-        """Waits until servers answer and have loaded the model, both of its outputs where it has both.
+        """Waits until the servers answer and have loaded the model with all its outputs.
 
         Args:
-            servers: "all" waits for every server, "any" for the first that is ready.
-            timeout_s: the longest wait, in seconds; None is no limit.
+            servers: the servers to wait for: "all", or "any" for the first that is ready.
+            timeout_s: the longest wait, in seconds; None means no limit.
 
         Raises:
             Unavailable: a server did not answer in that time.
@@ -134,28 +135,27 @@ class Client:
         """Embeds images.
 
         Args:
-            images: an iterable of, mixed freely: path (str or Path), http(s) URL, `data:` URI, bytes, binary file
-                object or upload, PIL image, uint8 array or tensor (H, W, 3) or (3, H, W) RGB, dict with `bytes` or a
-                `path`. One of these alone is a list of one. Paths, URLs, bytes and file objects hold an encoded file
-                (JPEG, PNG, WebP, ...).
-            pool: one vector an image, or all its tokens.
-            timeout_s: total time of this call, in seconds, all included; None is no limit. Not given, the call has no
-                total: the client's `timeout_s` starts anew with each answer.
-            on_error: "raise": an image that cannot be used ends the call. "return": it costs only itself.
-            dtype: "float32", or "served" for what the model returns (float16 where it was exported so).
+            images: the images, an iterable of any mix of: path (str or Path), http(s) URL, `data:` URI, bytes, binary
+                file object or upload, PIL image, uint8 array or tensor (H, W, 3) or (3, H, W) RGB, dict with `bytes` or
+                a `path`. A single image counts as a list of one. Paths, URLs, bytes and file objects hold an encoded
+                file (JPEG, PNG, WebP, ...).
+            pool: whether to return one vector for each image instead of all its tokens.
+            timeout_s: the total time of the call, in seconds; None means no limit. If it is not given, the call has no
+                total time, and each answer renews the client's `timeout_s`.
+            on_error: the effect of an invalid image: "raise" ends the call, "return" gives a result with an error.
+            dtype: the dtype of the result: "float32", or "served" for the model's own (float16 for such an export).
 
         Returns:
-            In input order: (N, D), or with pool=False (N, T, D), or (N, C, h, w) for convolutional models. No images
-            give N = 0. With on_error="return" a list with a Result for each image.
+            The embeddings in input order: (N, D), or with pool=False (N, T, D), or (N, C, h, w) for convolutional
+            models; N is 0 without images. With on_error="return", a list with a Result for each image.
 
         Raises:
-            InvalidImage: an image cannot be used; names it by its index from 0. Ends the call.
+            InvalidImage: an image cannot be used; the text has its index, from 0.
             DeadlineExceeded: the time is over.
             Unavailable: no server answered in that time.
-            ServerBusy, ModelNotFound, ModelNotReady, AccessDenied, InferenceFailed: the server did not do it.
-            ContractMismatch: what the server has under this name is not a model of `vitriton export`, or not the one
-                that was expected.
-            TypeError: images is neither an image nor an iterable, or another parameter has the wrong type.
+            ServerBusy, ModelNotFound, ModelNotReady, AccessDenied, InferenceFailed: the server failed or refused.
+            ContractMismatch: the model under this name was not made by `vitriton export`, or is not the expected one.
+            TypeError: images is neither an image nor an iterable, or another argument has the wrong type.
             ClientClosed: the client is closed, or was made before a fork.
         """
         core = self._core
@@ -188,25 +188,25 @@ class Client:
     ) -> Generator[Result, None, None]:
         """Embeds an iterable that may be endless, in bounded memory.
 
-        Images are taken from it some ahead of the results (`Options`): from a list in the thread that asks for results,
-        from an iterator, which may block, in a thread of its own, so that a result never waits for the next image.
-        Nothing is done before the first result is asked for. Closing the generator ends what is running.
+        The stream reads images ahead of the results, within the limits of `Options`. It reads a list in the thread that
+        asks for results, and an iterator, which may block, in a separate thread, so that a result never waits for the
+        next image. The stream starts when the first result is requested. Closing the generator ends running requests.
 
         Args:
-            images: as for `embed`.
-            pool: as for `embed`.
-            timeout_s: time of each request with its retries, in seconds, which starts anew with each answer to a
-                request before it; None is no limit; not given, the client's. The whole has no limit.
-            on_error: "return": an image that cannot be used gives a result with `error`. "raise": it ends the stream.
-                What fails on the side of the server is always raised; it can be gone on with from the last index.
-            ordered: results in input order, or as soon as they are there.
-            dtype: as for `embed`.
+            images: the images; see `embed`.
+            pool: whether to return one vector for each image instead of all its tokens.
+            timeout_s: the time limit of each request with its retries, in seconds; each answer to an earlier request
+                renews it. None means no limit; the default is the client's. The whole stream has no limit.
+            on_error: the effect of an invalid image: "return" gives a result with `error`, "raise" ends the stream.
+                Failures of the server are always raised; the caller can continue after the last index.
+            ordered: whether results come in input order instead of as soon as they are ready.
+            dtype: the dtype of the embeddings; see `embed`.
 
         Yields:
             A Result for each image.
 
         Raises:
-            As `embed`. What the iterable raises comes after the results of the images before it.
+            The errors of `embed`. An error of the iterable comes after the results of the images before it.
         """
         core = self._core
         core.check_usable()
@@ -215,71 +215,24 @@ class Client:
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True)
         return self._stream(given, plan)
 
-    def _stream(self, given: Images, plan: Plan) -> Generator[Result, None, None]:
-        core = self._core
-        deadline = Deadline.after(plan.timeout_s)
-        mailbox = _Mailbox()
-        service = core.services.get(plan.pool, deadline)
-        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
-        source = (
-            SourceThread(given.items, mailbox.wake, core.options.read_ahead)
-            if plan.awaited
-            else _Source(given.items, patient=True)
-        )
-        try:
-            has_more = True
-            while not run.finished:
-                core.check_usable()  # also in a fork that goes on with a stream
-                has_more = self._turn(run, mailbox, source, wait=not has_more)
-                yield from run.ready()
-        finally:
-            run.close()
-            source.close()
-        if source.error is not None:  # after the results of the images before it
-            raise source.error
-
-    def _turn(self, run: Run, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
-        """Does what can be done now, or with `wait` as soon as there is something; see `Run.fill` for what it returns.
-
-        The caller closes the run, so that whatever ends the call, no request of it is left running.
-        """
-        core = self._core
-        try:
-            if wait:
-                core.lifetime.wake_on_end(mailbox)
-                core.check_usable()  # closed before that
-                mailbox.wait(run.wait_s())
-                core.check_usable()
-            for event in mailbox.waiting():
-                event()
-            has_more = run.fill(source.take)
-            last = run.step()
-            if last is not None:
-                run.infer(last)
-            return has_more
-        except ClientClosed:
-            raise
-        except ClientError as exc:
-            raise run.ended_by(exc) from exc.__cause__
-
     def describe(self) -> ModelInfo:
-        """What a server tells of the model: its outputs, its fingerprint, its limits, and what it was exported from.
+        """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
 
-        It is read each time: another export may be served under the same name by now. Outputs that are not loaded are
-        left out.
+        Each call asks a server, as another export may have the same name by now. The result omits outputs that are not
+        loaded.
 
         Raises:
             ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
-            TransportError, ServerError: as `embed`.
+            TransportError, ServerError: see `embed`.
         """
         return self._core.services.describe()
 
     def stats(self) -> Stats:
-        """What this client has done so far."""
+        """The client's counts so far."""
         return self._core.counters.stats()
 
     def close(self) -> None:
-        """Ends what is running and closes the connections. May be called again."""
+        """Ends running calls and closes the connections. May be called again."""
         self._core.close()
 
     def __enter__(self) -> Client:
@@ -294,26 +247,73 @@ class Client:
     def __repr__(self) -> str:
         return repr(self._core)
 
+    def _stream(self, given: GivenImages, plan: Plan) -> Generator[Result, None, None]:
+        core = self._core
+        deadline = Deadline.after(plan.timeout_s)
+        mailbox = _Mailbox()
+        service = core.services.get(plan.pool, deadline)
+        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
+        source = (
+            SourceThread(given.items, mailbox.wake, core.options.read_ahead)
+            if plan.awaited
+            else _Source(given.items, keep_error=True)
+        )
+        try:
+            has_more = True
+            while not run.finished:
+                core.check_usable()  # also in a fork that continues a stream
+                has_more = self._turn(run, mailbox, source, wait=not has_more)
+                yield from run.ready()
+        finally:
+            run.close()
+            source.close()
+        if source.error is not None:  # raised after the results of the images before it
+            raise source.error
+
+    def _turn(self, run: Run, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
+        """Processes events, images and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
+
+        The caller closes the run, so that no request is left running, whatever ends the call.
+        """
+        core = self._core
+        try:
+            if wait:
+                core.lifetime.wake_on_end(mailbox)
+                core.check_usable()  # another thread may have closed it before
+                mailbox.wait(run.wait_s())
+                core.check_usable()
+            for event in mailbox.waiting():
+                event()
+            has_more = run.fill(source.take)
+            last = run.step()
+            if last is not None:
+                run.infer(last)
+            return has_more
+        except ClientClosed:
+            raise
+        except ClientError as exc:
+            raise run.error_to_raise(exc) from exc.__cause__
+
 
 class _Source:
-    """Takes images from an iterable in the caller's thread; see `SourceThread`."""
+    """Takes images from an iterable in the caller's thread, as `SourceThread` does in a thread of its own."""
 
-    def __init__(self, images: Iterable[Any], *, patient: bool = False) -> None:
+    def __init__(self, images: Iterable[Any], *, keep_error: bool = False) -> None:
         self._iterator = iter(images)
-        self._patient = patient
+        self._keep_error = keep_error
         self.error: Exception | None = None
 
     def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give`; raises StopIteration when there is none.
+        """Passes the next image to `give`; raises StopIteration at the end.
 
-        What the iterable raises comes through, or if it is patient, is kept as `error`.
+        An error of the iterable is raised, or with `keep_error` stored as `error`.
         """
         try:
             image = next(self._iterator)
         except StopIteration:
             raise
         except Exception as exc:
-            if not self._patient:
+            if not self._keep_error:
                 raise
             self.error = exc
             raise StopIteration from exc
@@ -321,11 +321,11 @@ class _Source:
         return True
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing, as there is nothing to release."""
 
 
 class _Mailbox:
-    """Where other threads put events for the thread of a call."""
+    """A queue of events from other threads for the thread of a call."""
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -337,15 +337,15 @@ class _Mailbox:
         self.put(_nothing)
 
     def waiting(self) -> Iterator[Event]:
-        """All events that are there."""
+        """Takes all queued events."""
         if self._next is not None:
             event, self._next = self._next, None
             yield event
-        while not self._events.empty():  # only one thread takes from it
+        while not self._events.empty():  # only one thread takes events
             yield self._events.get_nowait()
 
     def wait(self, timeout_s: float | None) -> None:
-        """Returns when there is an event, or when the time is over; perhaps earlier."""
+        """Returns when there is an event or the time is over; perhaps earlier."""
         try:
             self._next = self._events.get(
                 timeout=_LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S)

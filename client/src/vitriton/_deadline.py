@@ -1,4 +1,4 @@
-"""The time that a call, or one request of it, may take."""
+"""The deadline of a call, or of one of its requests."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Longer is as good as no limit, and would overflow gRPC's deadline and Triton's microseconds (int64).
+# A longer time would overflow gRPC's deadline and Triton's microseconds (int64).
 _LONGEST_S = 365 * 24 * 3600.0
 
 
 @dataclass(slots=True)
 class Deadline:
-    """A point in time; made with `Deadline.after`, or with `Deadline.starting` where the time is given.
+    """A point in time, made with `Deadline.after`, or with `Deadline.starting` for a given start.
 
-    Methods that take `now_s` read no clock.
+    Methods that take `now_s` do not read the clock.
 
     Attributes:
-        timeout_s: the time from the start, or from the last renewal, in seconds; None is no limit.
+        timeout_s: the time from the start, or from the last renewal, in seconds; None means no limit.
         ends_at: the end on the clock, in seconds.
-        clock: a monotonic clock, in seconds.
-        renewed: whether the time has started anew.
+        clock: the monotonic clock, in seconds.
+        renewed: whether the deadline was renewed.
     """
 
     timeout_s: float | None
@@ -31,25 +31,25 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
-        """A deadline `timeout_s` seconds from now; None is no limit."""
+        """A deadline `timeout_s` seconds from now; None means no limit."""
         return cls.starting(clock(), timeout_s, clock)
 
     @classmethod
     def starting(cls, now_s: float, timeout_s: float | None, clock: Callable[[], float] = time.monotonic) -> Deadline:
-        """A deadline `timeout_s` seconds after `now_s`; None is no limit."""
+        """A deadline `timeout_s` seconds after `now_s`; None means no limit."""
         return cls(timeout_s, math.inf if timeout_s is None else now_s + timeout_s, clock)
 
     def renew(self, now_s: float) -> None:
-        """Starts the time anew."""
+        """Starts the time again, at `now_s`."""
         if self.timeout_s is not None:
             self.ends_at, self.renewed = now_s + self.timeout_s, True
 
     def later(self, by_s: float) -> Deadline:
-        """Another deadline, which ends `by_s` seconds after this one."""
+        """A new deadline, `by_s` seconds after this one."""
         return Deadline(self.timeout_s, self.ends_at + by_s, self.clock, self.renewed)
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds that are left at `now_s`, 0 when it is over; None is no limit."""
+        """The time left at `now_s`, in seconds; 0 if it is over, None if there is no limit."""
         if self.timeout_s is None:
             return None
         left_s = self.ends_at - now_s
@@ -60,11 +60,11 @@ class Deadline:
         return now_s >= self.ends_at
 
     def remaining_s(self) -> float | None:
-        """Seconds that are left, 0 when it is over; None is no limit."""
+        """The time left, in seconds; 0 if it is over, None if there is no limit."""
         return self.left_s(self.clock())
 
     def bounded_s(self, limit_s: float) -> float:
-        """Seconds that are left, at most `limit_s`."""
+        """The time left, at most `limit_s`, in seconds."""
         remaining_s = self.remaining_s()
         return limit_s if remaining_s is None else min(limit_s, remaining_s)
 

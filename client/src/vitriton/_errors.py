@@ -1,31 +1,31 @@
-"""What can go wrong, and whose fault it is. One root for all distributions; each draws its own part.
+"""The errors of all distributions, and whose fault each is. They have one root; each distribution draws its own part.
 
 VitritonError
-├─ ClientError             what a call of a client ends with: it has address, model, status and attempts
-│  ├─ InvalidImage         the caller's: which image, why, and a code for programs; trying again does not help
-│  ├─ TransportError       the way to the server
-│  │  ├─ Unavailable       nobody answers at the address, or nobody who can: trying again later may help
+├─ ClientError             a client's call failed: address, model, status and attempts
+│  ├─ InvalidImage         the caller's: which image, why, and a code for programs; a retry does not help
+│  ├─ TransportError       the connection to the server failed
+│  │  ├─ Unavailable       no server answers at the address, or it cannot serve now; a later retry may help
 │  │  └─ DeadlineExceeded  the call's total time is over
-│  ├─ ServerError          the server answered, and did not do it
-│  │  ├─ ServerBusy        its queue is full, the request waited in it for too long, or a gateway limits how many there
-│  │  │                    may be: trying again helps
+│  ├─ ServerError          the server answered, and failed or refused
+│  │  ├─ ServerBusy        the queue is full, the request waited in it for too long, or a gateway limits requests; a
+│  │  │                    retry helps
 │  │  ├─ ModelNotFound     the server does not have the model
-│  │  ├─ ModelNotReady     the server has the model, and has not loaded it: trying again helps if it is loading
+│  │  ├─ ModelNotReady     the server has the model, but has not loaded it; a retry helps if it is loading
 │  │  ├─ AccessDenied      the token is refused or missing, or the protocol is restricted
-│  │  └─ InferenceFailed   anything else that the server reports
-│  ├─ ContractMismatch     the server's tensors or fingerprint are not what was asked for
-│  │  └─ PipelineMismatch  what a `vitriton.pipeline` was asked for is not what the server has
+│  │  └─ InferenceFailed   the server reports any other error
+│  ├─ ContractMismatch     the server's tensors or fingerprint differ from the expected ones
+│  │  └─ PipelineMismatch  an argument of `vitriton.pipeline` contradicts the served model
 │  └─ ClientClosed         the caller's: the client is closed, or was made before a fork
-├─ InvalidOption           the caller's: an option of a command, an export or a launcher has a value that cannot be
-├─ CommandFailed           a command cannot do what it was asked to (`_console.failure`)
-├─ ExportError             vitriton_export: an export, or its verification, did not happen
-├─ LauncherError           vitriton_server: Triton did not start, or did not stay
+├─ InvalidOption           the caller's: an option of a command, an export or a launcher has an invalid value
+├─ CommandFailed           a command failed (`_console.failure`)
+├─ ExportError             vitriton_export: an export or its verification failed
+├─ LauncherError           vitriton_server: Triton did not start, or stopped
 └─ BenchError              vitriton_bench: a measurement cannot be made
 
-Below the surface, and mapped to one of those before a caller sees them: `CallError` of a transport, `NetworkFailure` of
-a connection, `SourceError` of an image, `RepositoryBusy` of a model repository.
+Internal errors become one of these before a caller sees them: `CallError` of a transport, `NetworkFailure` of a
+connection, `SourceError` of an image, `RepositoryBusy` of a model repository.
 
-Wrong arguments of the client library raise Python's own ValueError and TypeError.
+Invalid arguments of the client library raise Python's own ValueError and TypeError.
 """
 
 # ruff: noqa: N818 - the names say what happened, and are the public interface
@@ -36,30 +36,30 @@ import copyreg
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
-_MAX_NAMED = 5  # images that a message names; `InvalidImage.errors` has all
+_MAX_NAMED = 5  # the largest number of images in a message; `InvalidImage.errors` has all
 
 Error = TypeVar("Error", bound=BaseException)
 
 
 class VitritonError(Exception):
-    """Base of all that Vitriton raises, in all distributions. The text is for a person: what, which, what next."""
+    """Base of all errors of Vitriton, in all distributions. The text says what failed, which object, and what to do."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors come through multiprocessing and task queues whole, whatever their `__init__` takes."""
+        """Lets errors pass through multiprocessing and task queues unchanged, whatever their `__init__` takes."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # not in typeshed
 
 
 class ClientError(VitritonError):
-    """Base of what a call of a client ends with.
+    """Base of the errors of a client's calls.
 
     Attributes:
-        address: the address of the server, if one was involved.
-        model: the model as the server knows it (`<name>_pooled`), if one was involved.
-        status: the server's or the transport's own status code (gRPC's name for it), if there was one.
-        attempts: how many times the request was tried.
+        address: the server's address, if a server was involved.
+        model: the name of the model on the server (`<name>_pooled`), if a model was involved.
+        status: the status code of the server or the transport, by gRPC's name, if there was one.
+        attempts: the number of attempts.
     """
 
     def __init__(
@@ -78,36 +78,36 @@ class ClientError(VitritonError):
         self.attempts = attempts
 
 
-# What kind of problem an image has. docs/client.md says which HTTP status a service may answer for each.
+# The kinds of image problems. docs/client.md says which HTTP status a service may answer for each.
 ImageCode = Literal[
-    # in the image itself, whoever finds it, client or server
+    # problems of the image itself, found by the client or the server
     "empty",  # no bytes, or no pixels
-    "format",  # no image, or of a format that the model does not take
+    "format",  # not an image, or in a format that the model does not take
     "truncated",  # cut short
-    "corrupt",  # the decoder fails on it
-    "too_large",  # over a limit of bytes, pixels, frames or memory
-    "shape",  # an array that is no image, or an image so thin that nothing is left of it
-    # in what the caller gave for it
-    "kind",  # an object that is no image
+    "corrupt",  # the decoder fails
+    "too_large",  # over a limit on bytes, pixels, frames or memory
+    "shape",  # an array that is not an image, or an image so thin that resizing leaves nothing of it
+    # problems of the caller's object
+    "kind",  # an object that is not an image
     "not_found",  # no such file
-    "not_readable",  # a file, a file object or a tensor that fails when it is read
-    # in a URL
-    "bad_url",  # no URL that can be fetched: its scheme, host, port or redirects
-    "address_refused",  # it leads to an address that is not public, and those are refused
-    "not_fetched",  # its server cannot be reached, or answers something else than an image's bytes
-    "fetch_timeout",  # its server does not give all of it in time
-    "other",  # anything else; of an older server, everything that it refuses
+    "not_readable",  # a file, a file object or a tensor that cannot be read
+    # problems of a URL
+    "bad_url",  # a URL that cannot be fetched, because of its scheme, host, port or redirects
+    "address_refused",  # the URL leads to an address that is not public, and such addresses are refused
+    "not_fetched",  # the URL's server cannot be reached, or does not answer with an image's bytes
+    "fetch_timeout",  # the URL's server does not send all of the image in time
+    "other",  # any other problem; from an older server, every problem
 ]
 
 
 class ImageProblem(NamedTuple):
-    """One image that cannot be used.
+    """The problem of one image.
 
     Attributes:
-        index: in the caller's list, from 0.
+        index: the image's index in the caller's input, from 0.
         source: the path, the URL (without its query), or the kind of object.
-        reason: one line of text.
-        code: the kind of the reason, for programs.
+        reason: the reason, as one line of text.
+        code: the kind of problem, for programs.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
@@ -117,12 +117,12 @@ class ImageProblem(NamedTuple):
 
 
 class InvalidImage(ClientError):
-    """The caller gave an image that cannot be used. Never worth a retry; the server goes on serving.
+    """One or more of the caller's images cannot be used. A retry does not help.
 
     Attributes:
-        errors: every bad image that was found, by index; never empty. Those of one request are found together,
-            and the call ends with the first request that has any (unless it has on_error="return").
-        total: the number of images in the call, None where it is not known (an iterator).
+        errors: the invalid images, by index; never empty. The server reports all invalid images of a request together,
+            and the first request that has any ends the call (unless on_error="return").
+        total: the number of images in the call; None if it is unknown (an iterator).
     """
 
     def __init__(
@@ -143,38 +143,38 @@ class InvalidImage(ClientError):
 
     @property
     def index(self) -> int:
-        """The first bad image, in the caller's list, from 0."""
+        """The index of the first invalid image in the caller's input, from 0."""
         return self.errors[0].index
 
     @property
     def source(self) -> str:
-        """What the first bad image is."""
+        """The source of the first invalid image."""
         return self.errors[0].source
 
     @property
     def reason(self) -> str:
-        """Why the first bad image cannot be used."""
+        """The reason why the first invalid image cannot be used."""
         return self.errors[0].reason
 
     @property
     def code(self) -> ImageCode:
-        """What kind of problem the first bad image has."""
+        """The kind of problem of the first invalid image."""
         return self.errors[0].code
 
 
 class TransportError(ClientError):
-    """The way to the server failed."""
+    """The connection to the server failed."""
 
 
 class Unavailable(TransportError):
-    """Nobody answers at the address, or the one who does cannot serve now. Worth a retry later."""
+    """No server answers at the address, or it cannot serve now. A later retry may help."""
 
 
 class DeadlineExceeded(TransportError):
-    """The call's time is over; what was still running has been cancelled.
+    """The call's time is over; its running requests are cancelled.
 
     Attributes:
-        timeout_s: the time that the call had in all, or without an answer, in seconds.
+        timeout_s: the time limit of the whole call, or of the wait for an answer, in seconds.
     """
 
     def __init__(self, message: str = "", *, timeout_s: float | None = None, **context: Any) -> None:
@@ -183,21 +183,21 @@ class DeadlineExceeded(TransportError):
 
 
 class ServerError(ClientError):
-    """The server answered, and did not do what was asked."""
+    """The server answered, and failed or refused."""
 
 
 class ServerBusy(ServerError):
     """The server's queue is full, the request waited in it longer than the server allows, or a gateway limits requests.
 
-    Worth a retry.
+    A retry helps.
     """
 
 
 class ModelNotFound(ServerError):
-    """The server does not have the model, or not the output of it that was asked for. Correct the name, or export it.
+    """The server does not have the model, or not the requested output. Correct the name, or export the model.
 
     Attributes:
-        available: the models that the server has, as `Client(model=...)` takes them; empty where it does not tell.
+        available: the names of the server's models, as `Client(model=...)` takes them; empty if it does not list them.
     """
 
     def __init__(self, message: str = "", *, available: Sequence[str] = (), **context: Any) -> None:
@@ -206,58 +206,48 @@ class ModelNotFound(ServerError):
 
 
 class ModelNotReady(ServerError):
-    """The server has the model, and has not loaded it: it is loading, or could not be loaded; the text says which."""
+    """The server has the model, but it is still loading, or loading failed; the text says which."""
 
 
 class AccessDenied(ServerError):
-    """The token is refused, missing or cannot be sent, or the protocol is restricted: by the server or its gateway."""
+    """The server or its gateway refuses the token or restricts the protocol, or the token is missing or unsendable."""
 
 
 class InferenceFailed(ServerError):
-    """The server reports an error of another kind; its text is in the message."""
+    """The server reports any other error; the message has its text."""
 
 
 class ContractMismatch(ClientError):
-    """The server's tensors or fingerprint are not what was asked for."""
+    """The server's tensors or fingerprint differ from the expected ones."""
 
 
 class PipelineMismatch(ContractMismatch, ValueError):
-    """What a `vitriton.pipeline` was asked for is not what the server has. A ValueError too, as transformers raises."""
+    """An argument of `vitriton.pipeline` contradicts the served model. Also a ValueError, as transformers raises."""
 
 
 class ClientClosed(ClientError, RuntimeError):
-    """The client is closed, belongs to the process before a fork, or the program is ending. A RuntimeError too."""
+    """The client is closed or was made before a fork, or the program is ending. Also a RuntimeError."""
 
 
 class InvalidOption(VitritonError, ValueError):
-    """An option has a value that cannot be; the text names the option, the value and the bound. A ValueError too."""
+    """An option has an invalid value; the text names the option, the value and the bound. Also a ValueError."""
 
     @property
     def flag(self) -> str | None:
-        """The command's option, where `problem` does not name it."""
+        """The command's option, if `problem` does not name it."""
         return None
 
     @property
     def problem(self) -> str:
-        """What is wrong, for the usage text of a command."""
+        """The problem, for the usage text of a command."""
         return str(self)
 
 
-def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
-    of_total = "" if total is None else f" of {total}"
-    if len(errors) == 1:
-        index, source, reason, _ = errors[0]
-        return f"image {index}{of_total} ({source}): {reason}"
-    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
-    more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
-    return f"{len(errors)}{of_total} images cannot be used: {named}{more}"
-
-
 def without_frames(error: Error) -> Error:
-    """`error`, and what is behind it, without their tracebacks.
+    """Removes the tracebacks of `error` and of the errors behind it; returns `error`.
 
-    Their frames hold the images of the call, and often the error itself: all that would stay in memory until the
-    garbage collector comes.
+    Their frames hold the images of the call, and often the error itself, which would keep all of that in memory until
+    the garbage collector runs.
     """
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -268,3 +258,13 @@ def without_frames(error: Error) -> Error:
             one.__traceback__ = None
             todo += (one.__cause__, one.__context__)
     return error
+
+
+def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
+    of_total = "" if total is None else f" of {total}"
+    if len(errors) == 1:
+        index, source, reason, _ = errors[0]
+        return f"image {index}{of_total} ({source}): {reason}"
+    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
+    more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
+    return f"{len(errors)}{of_total} images cannot be used: {named}{more}"

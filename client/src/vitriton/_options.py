@@ -1,4 +1,4 @@
-"""The client's bounds, checked when they are made."""
+"""The client's limits, checked when they are made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final
 
 MIB = 1024 * 1024
-# What one gRPC message can carry is INT32_MAX bytes; the rest of the request (names, shapes) needs little.
+# A gRPC message can carry INT32_MAX bytes; the rest of the request (names, shapes) needs little.
 MAX_MESSAGE_BYTES = 2**31 - 1
 _MAX_IMAGE_BYTES = MAX_MESSAGE_BYTES - MIB
 
@@ -25,29 +25,31 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a client may spend.
+    """The client's limits on time, memory, threads and connections.
 
     Attributes:
-        max_in_flight: requests of one call that are with the servers at a time.
-        max_request_bytes: images in one request, in bytes; a larger image travels alone. The default keeps below the
-            64 MiB that Triton's HTTP endpoint takes.
-        max_image_bytes: one image, in bytes. PIL images and arrays need width × height × 3.
-        max_held_bytes: images of one call that are read and not yet answered, in bytes; reading pauses above it.
-        read_threads: that read files, fetch URLs and (with preprocess="client") decode, for all calls of the client.
-        read_ahead: images of one call that are taken from the caller beyond those that are with the servers.
-        max_linger_s: for how long images wait for others to fill their request, in seconds.
-        initial_backoff_s: the first wait before a retry lies between 0 and this, in seconds; it doubles each time.
-        max_backoff_s: what it doubles up to, in seconds.
-        max_attempts: times that a request is tried; None is limited by the deadline alone.
-        attempt_timeout_s: after which an attempt counts as failed and another server is tried, in seconds; None leaves
-            it all the time that the call has.
-        max_connections: of an HTTP client to one server, which is also its requests at a time.
-        grpc_options: of the gRPC channel, over the client's own; proxies are used only where it says so.
-        url_timeout_s: for fetching one URL, redirects and body included, in seconds.
-        url_max_bytes: the body of one URL, in bytes; None is max_image_bytes, at most 64 MiB.
-        url_max_redirects: that one URL may lead through.
-        refuse_private_addresses: whether URLs that lead into a private network (loopback, link-local, ...) are refused,
-            judged by the address that is really connected to, at each redirect.
+        max_in_flight: the largest number of requests of one call that are sent and unanswered.
+        max_request_bytes: the largest size of the images in one request, in bytes; a larger image is sent alone. The
+            default stays below the 64 MiB that Triton's HTTP endpoint takes.
+        max_image_bytes: the largest size of one image, in bytes. PIL images and arrays need width × height × 3.
+        max_held_bytes: the largest size of one call's images in memory, in bytes; reading pauses above it.
+        read_threads: the number of threads that read files, fetch URLs and (with preprocess="client") decode, for all
+            calls of the client.
+        read_ahead: the number of images of one call that are read ahead, beyond those in requests.
+        max_linger_s: the longest time that an image waits for others to fill its request, in seconds.
+        initial_backoff_s: the upper limit of the first wait before a retry, in seconds; it doubles with each attempt.
+        max_backoff_s: the largest upper limit of a wait before a retry, in seconds.
+        max_attempts: the largest number of attempts of one request; None leaves the limit to the deadline.
+        attempt_timeout_s: the time after which an attempt fails and another server is tried, in seconds; None gives
+            each attempt all the time that the call has.
+        max_connections: the largest number of HTTP connections to one server, and so of HTTP requests at a time.
+        grpc_options: the options of the gRPC channel, which override the client's own; a proxy is used only if they
+            say so.
+        url_timeout_s: the time limit for fetching one URL, including redirects and body, in seconds.
+        url_max_bytes: the largest size of one URL's body, in bytes; None means max_image_bytes, at most 64 MiB.
+        url_max_redirects: the largest number of redirects of one URL.
+        refuse_private_addresses: whether to refuse URLs that lead into a private network (loopback, link-local, ...);
+            the check is on the address of the actual connection, at each redirect.
     """
 
     max_in_flight: int = 4
@@ -72,7 +74,7 @@ class Options:
         """Checks every field against its bounds.
 
         Raises:
-            ValueError: names the field, the value and the bound.
+            ValueError: a field is out of its bounds; the text names the field, the value and the bound.
         """
         check_count("max_in_flight", self.max_in_flight, 1, 1024)
         check_count("max_request_bytes", self.max_request_bytes, 1, _MAX_IMAGE_BYTES)
@@ -93,7 +95,7 @@ class Options:
 
     @property
     def url_bytes(self) -> int:
-        """The most that the body of a URL may have, in bytes."""
+        """The largest size of a URL's body, in bytes."""
         return min(64 * MIB, self.max_image_bytes) if self.url_max_bytes is None else self.url_max_bytes
 
 

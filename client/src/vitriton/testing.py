@@ -1,16 +1,16 @@
-"""For the tests of applications: a server that is not there.
+"""A fake server for the tests of applications.
 
 ```python
 from vitriton import Client, Unavailable
 from vitriton.testing import FakeTransport, unavailable
 
-transport = FakeTransport(faults=[unavailable()])  # the first request fails, and is tried again
+transport = FakeTransport(faults=[unavailable()])  # the first request fails, and the client retries it
 with Client("fake", model="any", transport=transport) as client:
     assert client.embed([b"one", b"two"]).shape == (2, 8)
     assert len(transport.requests) == 2
 ```
 
-Everything above the wire is the real client: batches, retries, deadlines, errors, streams.
+Everything above the transport is the real client: batches, retries, deadlines, errors, streams.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ __all__ = [
 
 
 class FakePending:
-    """A request that a FakeTransport has; it stays open until `finish` or `cancel` is called."""
+    """A request to a FakeTransport; it stays open until `finish` or `cancel` is called."""
 
     def __init__(self, respond: Callable[[], InferReply]) -> None:
         self._respond = respond
@@ -64,11 +64,11 @@ class FakePending:
 
     @property
     def is_done(self) -> bool:
-        """Whether it was answered or cancelled."""
+        """Whether the request was answered or cancelled."""
         return self._done.is_set()
 
     def finish(self) -> None:
-        """The server has answered."""
+        """Answers the request."""
         with self._lock:
             if self._done.is_set():
                 return
@@ -78,7 +78,7 @@ class FakePending:
             callback()
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Returns whether it is done after at most `timeout_s` seconds."""
+        """Waits at most `timeout_s` seconds; returns whether the request is done."""
         return self._done.wait(timeout_s)
 
     def result(self) -> InferReply:
@@ -104,28 +104,29 @@ class FakePending:
 
 
 class FakeTransport:
-    """Serves every model that it is asked for, from memory. Safe to share between threads.
+    """Serves a model of any name, from memory. Safe to share between threads.
 
-    An embedding is made of the hash of what was sent for the image: equal images have equal embeddings, others have
-    not. It has the length 1.
+    It computes an embedding of length 1 from the hash of the image's bytes: equal images have equal embeddings, and
+    different images have different ones.
 
     Args:
-        embed: makes the embedding, (dim,), in place of that: of the encoded file, or raw pixels, that was sent.
-        dim: D.
-        tokens: T, for pool=False; each token is the embedding.
-        max_batch_size: images in a request.
-        parameters: of the models' configuration; `fingerprint` is "fake" unless it is given here.
-        faults: what happens to the requests, one after another: None answers it, a CallError fails it. When they are
-            used up, all are answered.
-        answers_at_once: whether a request is answered when it is sent; otherwise the test calls `finish()` of the items
-            of `sent`.
+        embed: the function that computes an embedding, (dim,), from the bytes that were sent: an encoded file, or raw
+            pixels; None means the hash.
+        dim: the length D of an embedding.
+        tokens: the number T of tokens for pool=False; each token is the embedding.
+        max_batch_size: the largest number of images in a request.
+        parameters: the parameters in the models' configuration; the default of `fingerprint` is "fake".
+        faults: the outcomes of the requests, one after another: None answers the request, a CallError fails it. All
+            later requests are answered.
+        answers_at_once: whether each request is answered when it is sent; otherwise the test calls `finish()` of the
+            items of `sent`.
 
     Attributes:
-        requests: all that were sent, oldest first.
-        timeouts_s: their time limits, in seconds.
-        sent: the requests as the client sees them.
-        parameters: of the models' configuration; may be changed, as if the server had been replaced.
-        closed: how often it was closed.
+        requests: the requests so far, oldest first.
+        timeouts_s: the time limits of these requests, in seconds.
+        sent: the pending answers to these requests.
+        parameters: the parameters in the models' configuration; a test may change them, as if the server was replaced.
+        closed: the number of times that the transport was closed.
     """
 
     def __init__(
@@ -154,22 +155,22 @@ class FakeTransport:
         self._lock = threading.Lock()
 
     def respond(self, request: InferRequest) -> InferReply:
-        """The answer to a request; for subclasses. May raise CallError."""
+        """Answers a request; a subclass may override it. May raise CallError."""
         rows = np.array([self._embed(bytes(image)) for image in request.images], np.float32)
         if request.output_name == names.OUTPUT["unpooled"]:
             rows = np.repeat(rows[:, None], self._tokens, axis=1)
         return InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
 
     def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
-        """See `vitriton._wire.transport.Transport`, and so on."""
+        """The metadata of the fake server."""
         return ServerMetadata(name="triton", version="0.0.0")
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
-        """That of an ensemble of `vitriton export`, whatever the name."""
+        """The configuration of an ensemble of `vitriton export`, for any name."""
         _, kind = names.read_ensemble_name(model) or (model, "pooled")
         shape = (self._dim,) if kind == "pooled" else (self._tokens, self._dim)
         return ModelConfig(
@@ -181,15 +182,15 @@ class FakeTransport:
         )
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
-        """Nothing, as any model is served."""
+        """An empty index, as the fake server serves any model."""
         return []
 
     def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
-        """Nothing is counted."""
+        """An empty list, as the fake server counts nothing."""
         return []
 
     def send(self, request: InferRequest, timeout_s: float | None) -> FakePending:
-        """Takes a request."""
+        """Takes a request; returns its pending answer."""
         with self._lock:
             fault = next(self._faults, None)
             pending = FakePending(lambda: self._answer(request, fault))
@@ -201,7 +202,7 @@ class FakeTransport:
         return pending
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
-        """Takes a request, and waits until it is answered."""
+        """Takes a request and waits for its answer."""
         pending = self.send(request, timeout_s)
         if not pending.wait(timeout_s):
             pending.cancel()
@@ -209,7 +210,7 @@ class FakeTransport:
         return pending.result()
 
     def close(self) -> None:
-        """Ends what is open."""
+        """Cancels the open requests."""
         self.closed += 1
         for pending in self.sent:
             pending.cancel()
@@ -226,26 +227,27 @@ class FakeTransport:
 
 
 def unavailable() -> CallError:
-    """Nobody answers: retried, and at last `Unavailable`."""
+    """The error when no server answers: the client retries, then raises `Unavailable`."""
     return CallError(Code.UNAVAILABLE, "failed to connect to all addresses")
 
 
 def busy() -> CallError:
-    """The queue is full: retried, and at last `ServerBusy`."""
+    """The error when the queue is full: the client retries, then raises `ServerBusy`."""
     return CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
 
 
 def model_died() -> CallError:
-    """The process of the model has died: retried, and at last `Unavailable`."""
+    """The error when the model's process has died: the client retries, then raises `Unavailable`."""
     return CallError(Code.INTERNAL, "Failed to process the request: the stub process is not healthy")
 
 
 def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
-    """The server cannot use some images of the request.
+    """The error when the server cannot use some images of the request.
 
     Args:
-        errors: position in the request, from 0 → reason, or reason and code (`vitriton.preprocessing.Refusal`).
-        batch_size: images in the request.
+        errors: the reasons by position in the request, from 0: a text, or a `vitriton.preprocessing.Refusal` with text
+            and code.
+        batch_size: the number of images in the request.
     """
     from vitriton.preprocessing import Refusal, format_image_errors
 

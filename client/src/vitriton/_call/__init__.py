@@ -1,1 +1,1 @@
-"""One call: what is read, sent, sent again and given up, and what all calls of a client share."""
+"""One call: reading, sending, retrying and cancelling; and what all calls of a client share."""

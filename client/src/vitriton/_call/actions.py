@@ -1,4 +1,4 @@
-"""What a call wants to have done: `flow` gives these, `run` does them and tells the flow what came of it."""
+"""The actions of a call: `flow` issues them, `run` performs them and reports each outcome to the flow."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vitriton._errors import ClientError
 
 @dataclass(eq=False, repr=False, slots=True)
 class Batch:
-    """Images that travel together, in one request that may take several attempts.
+    """The images of one request, which may take several attempts.
 
     Attributes:
-        items: the images that are still to be answered.
+        items: the images without an answer so far.
         byte_size: the size of these images, in bytes.
         deadline: the end of the request with all its attempts.
-        turn: the batch's place in the line; a server that is busy sends it to the end.
+        turn: the batch's place in the line; an answer from a busy server moves it to the end.
         attempts: the number of attempts so far.
-        failed_on: the servers that are not worth asking again as long as there are others.
-        due_s: when the batch is sent again.
+        failed_on: the servers on which an attempt has failed; the others are tried first.
+        due_s: the time of the next attempt, on the client's clock, in seconds.
         cut_short: whether the running attempt has less time than the request.
-        error: what the last attempt failed with, if that may be repeated.
+        error: the error of the last attempt, if it can be retried.
         server: the server of the last attempt.
-        attempt: what is being done with the batch; None while it waits.
+        attempt: the running action for this batch; None while the batch waits.
     """
 
     items: list[Item]
@@ -44,11 +44,11 @@ class Batch:
 
 @dataclass(eq=False, slots=True)
 class Read:
-    """Read an image: `Flow.taken` when the caller may have it back, `Flow.image_read` when there is something to send.
+    """Read an image. Call `Flow.taken` when the caller may change it, and `Flow.image_read` when its data is ready.
 
     Attributes:
-        index: the image's place in what the caller gave, from 0.
-        image: the image, as the caller gave it.
+        index: the image's index in the caller's input, from 0.
+        image: the image, in the form that the caller gave.
     """
 
     index: int
@@ -57,13 +57,13 @@ class Read:
 
 @dataclass(eq=False, slots=True)
 class Verify:
-    """Ask a server what it promises, and answer with `Flow.verified` or `Flow.failed`.
+    """Read and check a server's contract, then call `Flow.verified` or `Flow.failed`.
 
     Attributes:
-        batch: the batch that waits for it.
-        server: the server to ask.
-        timeout_s: the longest that it may take, in seconds; None is no limit.
-        number: which attempt of the batch it is, from 1.
+        batch: the batch that waits for the check.
+        server: the server to check.
+        timeout_s: the time limit, in seconds; None means no limit.
+        number: the number of the batch's attempt, from 1.
     """
 
     batch: Batch
@@ -74,13 +74,13 @@ class Verify:
 
 @dataclass(eq=False, slots=True)
 class Send:
-    """Send a batch, and answer with `Flow.answered` or `Flow.failed`.
+    """Send a batch, then call `Flow.answered` or `Flow.failed`.
 
     Attributes:
-        batch: the images.
+        batch: the images to send.
         server: the server to send them to.
-        timeout_s: the longest that it may take, in seconds; None is no limit.
-        number: which attempt of the batch it is, from 1.
+        timeout_s: the time limit, in seconds; None means no limit.
+        number: the number of the batch's attempt, from 1.
     """
 
     batch: Batch
@@ -91,10 +91,10 @@ class Send:
 
 @dataclass(eq=False, slots=True)
 class Cancel:
-    """Give up an attempt; nothing is to be told.
+    """Cancel an attempt; the flow expects no event for it.
 
     Attributes:
-        send: the attempt.
+        send: the attempt to cancel.
     """
 
     send: Send

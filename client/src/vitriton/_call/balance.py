@@ -1,4 +1,4 @@
-"""Which of several servers gets a request."""
+"""The choice of a server for each request."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from vitriton._wire.transport import Transport
 
 _LOG = logging.getLogger("vitriton")
 
-# What answers again within this time is the same server: a Triton takes longer to be replaced (2 s with a tiny model).
+# A server that answers again within this time is the same: replacing a Triton takes longer (2 s with a tiny model).
 _REPLACED_S = 1.0
 
 
 @dataclass(eq=False)
 class Server:
-    """One of the servers, and what is known of it.
+    """One server and its state.
 
     Attributes:
-        transport: the way to it.
-        failures: in a row.
-        rests_until_s: it is left alone until then where there is another, on the balancer's clock.
-        contracts: ensemble → what it promised; emptied when it fails, as it may come back with another export.
-        heard_s: when it last answered, on the balancer's clock.
+        transport: the transport to the server.
+        failures: the number of failures in a row.
+        down_until_s: the time until which other servers are preferred, on the client's clock, in seconds.
+        contracts: the server's contracts by ensemble; cleared on failure, as the server may return with another export.
+        last_seen_s: the time of the last answer, on the client's clock, in seconds.
     """
 
     transport: Transport
     failures: int = 0
-    rests_until_s: float = 0.0
+    down_until_s: float = 0.0
     contracts: dict[str, Contract] = field(default_factory=dict)
-    heard_s: float = -math.inf
+    last_seen_s: float = -math.inf
 
     @property
     def address(self) -> str:
         """The server's address, for messages."""
         return self.transport.address
 
-    def promise(self, model: str, now_s: float) -> Contract | None:
-        """What it promised for an ensemble; None where it must be asked, as it may have been replaced meanwhile."""
-        return self.contracts.get(model) if now_s - self.heard_s < _REPLACED_S else None
+    def known_contract(self, model: str, now_s: float) -> Contract | None:
+        """The contract of an ensemble; None if it must be read again, as the server may have been replaced."""
+        return self.contracts.get(model) if now_s - self.last_seen_s < _REPLACED_S else None
 
 
 class Balancer:
     """Round robin over the servers that are up. Safe to share between threads.
 
-    A server that failed rests for a while, longer each time; when all rest, the one whose rest ends first is taken, so
-    that somebody is always asked.
+    A server that failed counts as down for a while, longer each time. When all servers are down, the balancer picks
+    the one that is down for the shortest remaining time, so that there is always a server to try.
 
     Args:
-        transports: one for each server.
-        backoff: how long a server rests.
+        transports: the transports, one for each server.
+        backoff: the policy that says how long a failed server counts as down.
     """
 
     def __init__(self, transports: Sequence[Transport], backoff: Backoff) -> None:
@@ -69,11 +69,11 @@ class Balancer:
         return ", ".join(server.address for server in self.servers)
 
     def pick(self, now_s: float, avoid: Collection[Server] = ()) -> Server:
-        """The server for the next request.
+        """Picks the server for the next request.
 
         Args:
-            now_s: the time.
-            avoid: taken only if there is no other: those where this request has failed.
+            now_s: the current time, in seconds.
+            avoid: the servers on which this request has failed; they are picked only if there is no other.
         """
         if len(self.servers) == 1:
             return self.servers[0]
@@ -81,24 +81,24 @@ class Balancer:
             turn = self._next
             self._next = (turn + 1) % len(self.servers)
             order = [*self.servers[turn:], *self.servers[:turn]]
-        return min(order, key=lambda server: (max(0.0, server.rests_until_s - now_s), server in avoid))
+        return min(order, key=lambda server: (max(0.0, server.down_until_s - now_s), server in avoid))
 
     def succeeded(self, server: Server) -> None:
-        """Notes an answer."""
+        """Records an answer from a server."""
         if server.failures:
             with self._lock:
                 was_down = server.failures > 0
-                server.failures, server.rests_until_s = 0, 0.0
+                server.failures, server.down_until_s = 0, 0.0
             if was_down:
                 _LOG.info("the server at %s answers again", server.address)
 
     def failed(self, server: Server, now_s: float, reason: object) -> None:
-        """Notes that a server is down, for `reason`; the log has the first of it."""
+        """Marks a server as down; logs `reason` at the first failure in a row."""
         with self._lock:
             was_up = server.failures == 0
             server.contracts.clear()
-            if now_s >= server.rests_until_s:  # requests that fail together count once
+            if now_s >= server.down_until_s:  # requests that fail together count once
                 server.failures += 1
-                server.rests_until_s = now_s + self.backoff.longest_s(server.failures)
+                server.down_until_s = now_s + self.backoff.longest_s(server.failures)
         if was_up:
             _LOG.info("the server at %s is down: %s", server.address, reason)

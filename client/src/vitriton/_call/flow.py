@@ -1,8 +1,8 @@
-"""One call, as a machine: it takes events and gives actions. It has no thread, no socket, no clock and no dice.
+"""One call as a state machine. It has no thread, no socket, no clock and no random numbers.
 
 Events are methods: `give` and `end` for the caller's images; `taken`, `image_read`, `verified`, `answered` and `failed`
-for what came of actions; `step` for the time. What is to be done is put at the end of `actions`, and whoever does it
-(`_call.run`) takes it out. All methods are called by one thread at a time, and none of them waits.
+for the outcomes of actions; `step` for the time. The flow appends actions to `actions`; `_call.run` takes and performs
+them. One thread at a time may call the methods, and none of them waits.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _LOG = logging.getLogger("vitriton")
 
 
 class Flow:
-    """See the module.
+    """Takes the events of one call and issues its actions.
 
     Args:
-        plan: what the call is to do.
-        total: the number of images, None where it is not known.
-        service: the model that is called.
-        deadline: the end of the whole call; with `plan.renews` it starts anew with each answer. None: the call has no
-            end of its own.
-        options: what the client may spend.
-        balancer: says which server gets a request.
+        plan: the plan of the call.
+        total: the number of images; None if it is unknown.
+        service: the model to call.
+        deadline: the end of the whole call, renewed by each answer with `plan.renews`; None if only its requests have
+            deadlines.
+        options: the client's limits.
+        balancer: the balancer that picks a server for each request.
         counters: the client's counts.
-        jitter: gives a number from 0 to 1, evenly distributed.
+        jitter: a function that returns a random number from 0 to 1, evenly distributed.
 
     Attributes:
-        actions: what is to be done, in this order.
-        sink: what came back.
+        actions: the actions to perform, in order.
+        sink: the results so far.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Flow:
         self._plan = plan
         self._total = total
         self._contract = service.contract
-        self._sends_bytes = service.encode is None  # as they are
+        self._sends_bytes = service.encode is None  # unchanged
         self._deadline = deadline
         self._request_s = plan.timeout_s if plan.renews else None
         self._options = options
@@ -85,16 +85,16 @@ class Flow:
         self._counters = counters
         self._jitter = jitter
         self._count = 0  # images taken from the caller
-        self._settled = 0  # of them, answered or rejected
+        self._settled = 0  # images answered or rejected
         self._reading: dict[int, str] = {}  # index → source
-        self._exclusive: int | None = None  # an object of the caller is being read: no other may be asked for
+        self._exclusive: int | None = None  # the caller's object that is being read, which may change afterwards
         self._ready = Ready()
-        self._sent_bytes = 0  # of images that are in requests
+        self._sent_bytes = 0  # size of the images in requests
         self._line = Line()
         self._ended = False
         self._window = options.max_in_flight * service.contract.max_batch_size + options.read_ahead
 
-    # What whoever runs it asks
+    # State
 
     @property
     def count(self) -> int:
@@ -103,12 +103,12 @@ class Flow:
 
     @property
     def finished(self) -> bool:
-        """Whether all images were given and all are settled."""
+        """Whether the input has ended and every image is answered or rejected."""
         return self._ended and self._settled == self._count
 
     @property
     def wants_image(self) -> bool:
-        """Whether the next image may be given now."""
+        """Whether the flow can take the next image now."""
         return (
             not self._ended
             and self._exclusive is None
@@ -118,7 +118,7 @@ class Flow:
 
     @property
     def last_send(self) -> Send | None:
-        """The request whose answer is all that is left to wait for; None where there is more, or another action."""
+        """The one request left to send and wait for; None if anything else is left."""
         actions, line = self.actions, self._line
         if len(actions) != 1 or not self._ended or len(line.running) != 1:
             return None
@@ -128,7 +128,7 @@ class Flow:
         return action if isinstance(action, Send) else None
 
     def wait_s(self, now_s: float) -> float | None:
-        """How long nothing can be done unless an event comes, in seconds; None is for ever."""
+        """The time until the next `step` is needed if no event comes first, in seconds; None means never."""
         if self.actions:
             return 0.0
         next_s = self._line.next_s()
@@ -141,7 +141,7 @@ class Flow:
     # Events
 
     def give(self, image: Any, now_s: float) -> None:
-        """The next image."""
+        """Takes the next image."""
         index = self._count
         self._count += 1
         if type(image) is bytes and self._sends_bytes and len(image) <= self._options.max_image_bytes:
@@ -153,26 +153,26 @@ class Flow:
         self.actions.append(Read(index, image))
 
     def end(self) -> None:
-        """There are no more images."""
+        """Ends the input: there are no more images."""
         self._ended = True
 
     def taken(self, index: int) -> None:
-        """An image that is being read is not needed any more: it may change."""
+        """The caller's object is no longer needed: the caller may change it."""
         if self._exclusive == index:
             self._exclusive = None
 
     def image_read(self, index: int, data: bytes | Unreadable, now_s: float) -> None:
-        """An image was read."""
+        """An image was read, or could not be read."""
         self.taken(index)
         source = self._reading.pop(index)
         if isinstance(data, Unreadable):
-            self._check_deadlines(now_s)  # that may be why
+            self._check_deadlines(now_s)  # a missed deadline may be the reason
             self._reject(ImageProblem(index, source, data.reason, data.code), data.cause)
             return
         self._ready.add(Item(index, source, data), now_s)
 
     def step(self, now_s: float) -> None:
-        """Sends what is due.
+        """Sends the requests that are due.
 
         Raises:
             ClientError: the call has failed.
@@ -187,8 +187,8 @@ class Flow:
             self._send(self._cut(now_s), now_s)
 
     def verified(self, verify: Verify, mismatch: ClientError | None, now_s: float) -> None:
-        """A server has said what it promises: what the others do, or else `mismatch`, which is raised."""
-        if verify.batch.attempt is not verify:  # given up
+        """A server's contract was read. It must agree with that of the call; if it does not, raises `mismatch`."""
+        if verify.batch.attempt is not verify:  # cancelled
             return
         if mismatch is not None:
             raise mismatch
@@ -201,7 +201,7 @@ class Flow:
             ClientError: the call has failed.
         """
         batch, server = send.batch, send.server
-        if batch.attempt is not send:  # given up
+        if batch.attempt is not send:  # cancelled
             return
         batch.attempt = None
         try:
@@ -211,28 +211,28 @@ class Flow:
             raise
         count = len(batch.items)
         self.sink.add(batch.items, rows)
-        server.heard_s = now_s
+        server.last_seen_s = now_s
         if server.failures:
             self._balancer.succeeded(server)
         self._counters.answered(count)
         self._settled += count
         self._sent_bytes -= batch.byte_size
         self._line.running.discard(batch)
-        if self._request_s is not None:  # the server works: what comes behind has its time anew, and so has the call
+        if self._request_s is not None:  # progress: renews the deadlines of later requests and of the call
             self._line.renew_behind(batch, now_s)
             if self._deadline is not None:
                 self._deadline.renew(now_s)
 
     def failed(self, attempt: Send | Verify, error: CallError, now_s: float) -> None:
-        """A server did not do it.
+        """An attempt failed.
 
         Raises:
             ClientError: the call has failed.
         """
         batch, server = attempt.batch, attempt.server
-        if batch.attempt is not attempt:  # given up
+        if batch.attempt is not attempt:  # cancelled
             return
-        error = self.as_seen(attempt, error, now_s)
+        error = self.attempt_error(attempt, error, now_s)
         failure = classify(error.code, error.message)
         batch.attempt = None
         shown = to_error(error, self._context(batch, server, now_s))
@@ -242,15 +242,15 @@ class Flow:
         else:
             self._retry_or_raise(batch, server, failure, shown, now_s)
 
-    def as_seen(self, attempt: Send | Verify, error: CallError, now_s: float) -> CallError:
-        """What an attempt failed with: an attempt that had less time than its request found nobody."""
+    def attempt_error(self, attempt: Send | Verify, error: CallError, now_s: float) -> CallError:
+        """The error of an attempt; a timeout shorter than the request's own counts as an unreachable server."""
         batch = attempt.batch
         if error.code is Code.DEADLINE_EXCEEDED and batch.cut_short and not batch.deadline.is_over(now_s):
             return no_answer(error, self._options.attempt_timeout_s)
         return error
 
     def close(self) -> None:
-        """Gives up what is still running: the actions that are left only cancel."""
+        """Ends the call early. The remaining actions only cancel its requests."""
         self.actions.clear()
         if not self._line.is_empty:
             sent = [batch.attempt for batch in self._line.running if isinstance(batch.attempt, Send)]
@@ -270,7 +270,7 @@ class Flow:
         return len(self._line.running) + len(self._line.waiting) < self._options.max_in_flight
 
     def _is_due(self, now_s: float) -> bool:
-        """Whether a request is made of what there is: it is full, nothing else will come, or it has waited enough."""
+        """Whether to send the images that are ready: they fill a request, no more will come, or they waited enough."""
         ready, plan = self._ready, self._plan
         if len(ready.items) >= self._contract.max_batch_size or ready.byte_size >= self._options.max_request_bytes:
             return True
@@ -278,7 +278,7 @@ class Flow:
             return True
         if plan.eager and self._line.is_empty:
             return True
-        if self.wants_image and not plan.awaited:  # another is given at once
+        if self.wants_image and not plan.awaited:  # the next image is given at once
             return False
         if not self.wants_image and not self._reading:
             return True
@@ -298,8 +298,8 @@ class Flow:
         self._line.running.add(batch)
         server = batch.server = self._balancer.pick(now_s, batch.failed_on)
         batch.attempts += 1
-        promised = server.promise(self._contract.model, now_s)
-        if promised is self._contract or (promised is not None and self._contract.accepts(promised)):
+        known = server.known_contract(self._contract.model, now_s)
+        if known is self._contract or (known is not None and self._contract.accepts(known)):
             self._send_to(batch, server, now_s)
         else:
             batch.attempt = Verify(batch, server, self._attempt_s(batch, now_s), batch.attempts)
@@ -317,7 +317,7 @@ class Flow:
     # Failures
 
     def _drop_bad(self, batch: Batch, error: InvalidImage, now_s: float) -> None:
-        """Each bad image costs only itself: the others go again."""
+        """Rejects the invalid images and sends the others again."""
         problems = {problem.index: problem for problem in error.errors}
         bad = [item for item in batch.items if item.index in problems]
         batch.items = [item for item in batch.items if item.index not in problems]
@@ -335,16 +335,16 @@ class Flow:
     def _retry_or_raise(self, batch: Batch, server: Server, failure: Failure, error: ClientError, now_s: float) -> None:
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
             self._balancer.failed(server, now_s, error)
-        elif failure is not Failure.DEADLINE:  # it has answered
-            server.heard_s = now_s
+        elif failure is not Failure.DEADLINE:  # the server has answered
+            server.last_seen_s = now_s
         batch.failed_on.add(server)
         untried = len(batch.failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, batch.attempts, self._jitter())
-        if failure is Failure.UNKNOWN_MODEL and untried:  # a server that lacks the model does not stop the others
+        if failure is Failure.UNKNOWN_MODEL and untried:  # another server may have the model
             wait_s = 0.0
-        if isinstance(error, DeadlineExceeded):  # perhaps the server was the first to notice, in its queue
-            tells = batch if batch.error is not None else self._line.that_tells(batch.deadline)
-            raise error if tells is None else self._too_late(tells, now_s)
+        if isinstance(error, DeadlineExceeded):  # the server may be the first to notice, in its queue
+            earlier = batch if batch.error is not None else self._line.failed_before(batch.deadline)
+            raise error if earlier is None else self._too_late(earlier, now_s)
         if wait_s is None:
             raise error
         if untried and failure in SERVER_DOWN:
@@ -363,7 +363,7 @@ class Flow:
     def _check_deadlines(self, now_s: float) -> None:
         deadline = self._deadline
         if self._request_s is None and deadline is not None and not deadline.is_over(now_s):
-            return  # which all of its requests share
+            return  # all requests share the call's deadline
         late = self._line.late(now_s)
         if late:
             raise self._too_late(first_failed(late) or late[0], now_s)
@@ -371,7 +371,7 @@ class Flow:
             raise deadline_exceeded(self._context(None, None, now_s), during=self._occupation())
 
     def _occupation(self) -> str | None:
-        """What is waited for on this side; None where that is a server."""
+        """What the call waits for on the client's side; None if it waits for a server."""
         if not self._line.is_empty:
             return None
         if self._reading:

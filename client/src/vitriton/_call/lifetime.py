@@ -1,4 +1,4 @@
-"""From when to when a client can be used. Safe to share between threads."""
+"""The time in which a client can be used: from its creation to its end, in one process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vitriton._errors import ClientClosed
 
 
 class Waker(Protocol):
-    """Somebody who waits."""
+    """A wait that another thread can end."""
 
     def wake(self) -> None:
         """Ends the wait; may be called from any thread."""
 
 
 class Lifetime:
-    """See the module. Begins with this.
+    """The lifetime of a client, which begins when this is made. Safe to share between threads.
 
     Args:
-        kind: the name of the client's class, for messages, as all of these.
-        address: the addresses of its servers.
-        model: the name of its model.
+        kind: the name of the client's class, for messages.
+        address: the addresses of the client's servers, for messages.
+        model: the name of the client's model, for messages.
     """
 
     def __init__(self, kind: str, address: str, model: str) -> None:
@@ -42,11 +42,11 @@ class Lifetime:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is another process than the client was made in: the connections belong to that one."""
+        """Whether this process is a fork of the one that made the client, which owns the connections."""
         return os.getpid() != self._pid
 
     def check_usable(self) -> None:
-        """Raises ClientClosed where the client can no longer be used."""
+        """Raises ClientClosed if the client can no longer be used."""
         if os.getpid() != self._pid:
             raise self.closed(
                 f"this {self.kind} was made in process {self._pid}, and this is its fork {os.getpid()}: connections "
@@ -56,25 +56,25 @@ class Lifetime:
             raise self.closed(f"this {self.kind} is closed; make a new one")
 
     def closed(self, text: str) -> ClientClosed:
-        """The error that says so."""
+        """The error for a client that can no longer be used."""
         return ClientClosed(text, address=self._address, model=self._model)
 
     def end(self) -> bool:
-        """Ends it, and what waits in `wait`; returns whether this was the first to do so."""
+        """Ends the lifetime and every `wait`; returns whether this was the first call."""
         with self._lock:
             first = not self._closing.is_set()
             self._closing.set()
         return first
 
     def wait(self, timeout_s: float) -> None:
-        """Waits for its end, or until the time is over."""
+        """Waits for the end, at most `timeout_s` seconds."""
         self._closing.wait(timeout_s)
 
     def wake_on_end(self, waker: Waker) -> None:
-        """`wake` is to call `waker`, as long as its owner keeps it."""
+        """Registers `waker` for `wake`, as long as something else refers to it."""
         self._wakers.add(waker)
 
     def wake(self) -> None:
-        """Wakes those who wait."""
+        """Wakes all registered wakers."""
         for waker in list(self._wakers):
             waker.wake()

@@ -1,4 +1,4 @@
-"""The images and the requests of one call, in the order in which they have their turn."""
+"""The images and the requests of one call, in the order in which they are sent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vitriton._deadline import Deadline
 
 
 class Ready:
-    """Images that were read, and are in no request yet.
+    """The images that are read and not yet in a request.
 
     Attributes:
-        items: these images.
+        items: the images.
         byte_size: the size of these images, in bytes.
-        since_s: since when the first of them waits.
+        since_s: the time since which the first image waits, on the client's clock, in seconds.
     """
 
     __slots__ = ("byte_size", "items", "since_s")
@@ -29,14 +29,14 @@ class Ready:
         self.since_s = 0.0
 
     def add(self, item: Item, now_s: float) -> None:
-        """Takes one more."""
+        """Adds an image."""
         if not self.items:
             self.since_s = now_s
         self.items.append(item)
         self.byte_size += len(item.data)
 
     def cut(self, max_count: int, max_bytes: int) -> tuple[list[Item], int]:
-        """As many images as fit into one request, at least one, and their size in bytes."""
+        """Removes as many images as fit into one request, at least one; returns them and their size in bytes."""
         ready = self.items
         items: list[Item] = []
         used = 0
@@ -51,11 +51,11 @@ class Ready:
 
 
 class Line:
-    """The requests of one call that are not answered yet.
+    """The unanswered requests of one call.
 
     Attributes:
-        running: those that are with a server.
-        waiting: those that are to be sent again.
+        running: the requests that were sent.
+        waiting: the requests that wait for a retry.
     """
 
     __slots__ = ("_turns", "running", "waiting")
@@ -74,21 +74,21 @@ class Line:
         return iter((*self.running, *self.waiting))
 
     def next_turn(self) -> int:
-        """The place at the end."""
+        """The number of the next place, at the end of the line."""
         return next(self._turns)
 
     def due(self, now_s: float) -> list[Batch]:
-        """Those that are to be sent again now."""
+        """The requests whose retry is due."""
         return [batch for batch in self.waiting if batch.due_s <= now_s]
 
     def late(self, now_s: float) -> list[Batch]:
-        """Those whose time is over."""
+        """The requests whose deadline is over."""
         if self.is_empty:
             return []
         return [batch for batch in (*self.running, *self.waiting) if batch.deadline.ends_at <= now_s]
 
     def next_s(self) -> float:
-        """When the next is due or late."""
+        """The time at which the next request is due or late, in seconds."""
         next_s = math.inf
         for batch in self.running:
             next_s = min(next_s, batch.deadline.ends_at)
@@ -97,37 +97,37 @@ class Line:
         return next_s
 
     def latest_end(self, batch: Batch, request_s: float | None) -> Deadline:
-        """When the batch's time is over if each request before it takes all of its own, `request_s` seconds."""
+        """The batch's deadline if each request before it takes all of its time, `request_s` seconds."""
         if request_s is None or len(self.running) + len(self.waiting) == 1:
             return batch.deadline
         before = sum(other.turn < batch.turn for other in self)
         return batch.deadline.later(before * request_s) if before else batch.deadline
 
     def renew_behind(self, answered: Batch, now_s: float) -> None:
-        """Gives the requests behind one that was answered their time anew.
+        """Renews the deadlines of the requests behind one that was answered.
 
-        Not those before it: one that is overtaken again and again would otherwise never be missed.
+        The requests before it keep theirs: otherwise one that others overtake again and again would never be late.
         """
         for batch in self:
             if batch.turn > answered.turn:
                 batch.deadline.renew(now_s)
 
-    def that_tells(self, deadline: Deadline) -> Batch | None:
-        """Of the requests that share `deadline`, one that failed before: it tells why the deadline was missed.
+    def failed_before(self, deadline: Deadline) -> Batch | None:
+        """A request that shares `deadline` and has failed before; None if there is none.
 
-        One that merely got no answer, perhaps to an attempt that had hardly any time, has less to tell.
+        Its error explains the missed deadline better than a request that got no answer, perhaps in too short a time.
         """
         return first_failed([batch for batch in self if batch.deadline is deadline])
 
     def clear(self) -> None:
-        """Gives all of them up."""
+        """Drops all requests."""
         for batch in self:
-            # a frame may hold the batch for longer
+            # a stack frame may keep the batch alive for longer
             batch.items, batch.error, batch.attempt = [], None, None
         self.running.clear()
         self.waiting.clear()
 
 
 def first_failed(batches: list[Batch]) -> Batch | None:
-    """The first that has failed before, if there is one."""
+    """The first batch that has failed before; None if there is none."""
     return next((batch for batch in batches if batch.error is not None), None)

@@ -1,4 +1,4 @@
-"""What one call is to do: pure data, made from the caller's arguments before anything happens."""
+"""The plan of one call: pure data, made from the caller's arguments before anything happens."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DType = Literal["float32", "served"]
 
 @dataclass(frozen=True)
 class Service:
-    """A model as it is used: what is called, and what is done on this side before.
+    """A model to call, and the client's own preprocessing.
 
     Attributes:
-        contract: what the model that is called promises.
-        encode: makes the pixels of an encoded image; None where the server does.
+        contract: the contract of the model.
+        encode: the function that turns an encoded image into pixels; None if the server does that.
     """
 
     contract: Contract
@@ -34,20 +34,19 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One call.
+    """What one call has to do.
 
     Attributes:
-        pool: one vector an image, or all its tokens.
-        timeout_s: the time of the call, or of each request, in seconds; None is no limit.
-        renews: whether that time starts anew with each answer: a request has it for itself.
+        pool: whether to return one vector for each image instead of all its tokens.
+        timeout_s: the time limit of the call or of each request, in seconds; None means no limit.
+        renews: whether each answer renews the time limit, so that each request has its own.
         ends: whether the call as a whole has a deadline.
-        returns_errors: whether an image that cannot be used costs only itself.
-        served_dtype: whether embeddings have the dtype of the model, and not float32.
-        array: whether the result is one array, and not a result for each image.
-        ordered: whether results come in input order, or as they are ready.
-        eager: whether images are sent without waiting for others while no request is running: for a source that may
-            block the caller.
-        awaited: whether images come when they like: those that are there wait for others only so long.
+        returns_errors: whether an invalid image becomes a result with an error instead of ending the call.
+        served_dtype: whether embeddings keep the model's dtype instead of float32.
+        array: whether the result is one array instead of a `Result` for each image.
+        ordered: whether results come in input order instead of as soon as they are ready.
+        eager: whether images are sent at once while no request is running, for a source that may block the caller.
+        awaited: whether images arrive at their own pace: those that are ready wait for others only `max_linger_s`.
     """
 
     pool: bool
@@ -62,19 +61,19 @@ class Plan:
     awaited: bool
 
     def make_sink(self, contract: Contract, total: int | None) -> ArraySink | ResultSink:
-        """Where the results of so many images go."""
+        """The sink for the results of `total` images; None if their number is unknown."""
         dtype = contract.dtype if self.served_dtype else np.dtype(np.float32)
         if self.array:
             return ArraySink(contract, dtype, total)
         return ResultSink(dtype, ordered=self.ordered, raises=not self.returns_errors)
 
 
-class Images(NamedTuple):
-    """What the caller gave.
+class GivenImages(NamedTuple):
+    """The caller's images.
 
     Attributes:
-        items: an iterable, or where the client can await an async iterable.
-        total: the number of images, None where it is not known.
+        items: the images: an iterable, or for `AsyncClient` perhaps an async iterable.
+        total: the number of images; None if it is unknown.
         awaited: whether `items` is an async iterable.
     """
 
@@ -84,7 +83,7 @@ class Images(NamedTuple):
 
 
 def plan_embed(
-    images: Images,
+    images: GivenImages,
     pool: bool,
     timeout_s: float | Unset | None,
     on_error: OnError,
@@ -94,15 +93,15 @@ def plan_embed(
     """The plan of `Client.embed`.
 
     Args:
-        images: what the caller gave.
-        pool: the caller's choice, as those that follow.
-        timeout_s: the total time of the call, in seconds; not given, `default_s` starts anew with each answer.
-        on_error: ...
-        dtype: ...
-        default_s: the client's `timeout_s`.
+        images: the caller's images.
+        pool: the argument of `Client.embed`.
+        timeout_s: the total time of the call, in seconds; if it is not given, each answer renews `default_s`.
+        on_error: the argument of `Client.embed`.
+        dtype: the argument of `Client.embed`.
+        default_s: the client's `timeout_s`, in seconds; None means no limit.
 
     Raises:
-        TypeError, ValueError: an argument cannot be used; names it.
+        TypeError, ValueError: an argument is invalid; the text names it.
     """
     _check_choices(pool, on_error, dtype)
     renews = isinstance(timeout_s, Unset)
@@ -110,26 +109,8 @@ def plan_embed(
     return _plan_embed(pool, limit_s, renews, on_error, dtype, images.total is None, images.awaited)
 
 
-@lru_cache(maxsize=64)  # as a rule all calls of a program have the same, and to make one takes some microseconds
-def _plan_embed(
-    pool: bool, timeout_s: float | None, renews: bool, on_error: OnError, dtype: DType, eager: bool, awaited: bool
-) -> Plan:
-    return Plan(
-        pool=pool,
-        timeout_s=timeout_s,
-        renews=renews,
-        ends=True,
-        returns_errors=on_error == "return",
-        served_dtype=dtype == "served",
-        array=on_error == "raise",
-        ordered=True,
-        eager=eager,
-        awaited=awaited,
-    )
-
-
 def plan_stream(
-    images: Images,
+    images: GivenImages,
     pool: bool,
     timeout_s: float | Unset | None,
     on_error: OnError,
@@ -139,20 +120,20 @@ def plan_stream(
     ordered: bool,
     threaded: bool,
 ) -> Plan:
-    """The plan of `Client.stream`; see `plan_embed`.
+    """The plan of `Client.stream`.
 
     Args:
-        images: ...
-        pool: ...
-        timeout_s: the time of each request, in seconds.
-        on_error: ...
-        dtype: ...
-        default_s: ...
+        images: the caller's images.
+        pool: the argument of `Client.stream`.
+        timeout_s: the time of each request, in seconds; if it is not given, `default_s`.
+        on_error: the argument of `Client.stream`.
+        dtype: the argument of `Client.stream`.
+        default_s: the client's `timeout_s`, in seconds; None means no limit.
         ordered: whether results come in input order.
-        threaded: whether an iterable that may block is run through by a thread, and its images so come when they like.
+        threaded: whether a thread reads an iterable that may block, so that its images arrive at their own pace.
 
     Raises:
-        TypeError, ValueError: an argument cannot be used; names it.
+        TypeError, ValueError: an argument is invalid; the text names it.
     """
     _check_choices(pool, on_error, dtype)
     may_block = images.total is None
@@ -171,23 +152,41 @@ def plan_stream(
 
 
 def checked_timeout(timeout_s: float | None) -> float | None:
-    """`timeout_s`, if it can be one; else ValueError."""
+    """Returns `timeout_s` if it is valid; raises ValueError otherwise."""
     if timeout_s is not None:
         check_seconds("timeout_s", timeout_s)
     return timeout_s
 
 
-def take_images(images: Any, *, asynchronous: bool = False) -> Images:
+def take_images(images: Any, *, asynchronous: bool = False) -> GivenImages:
     """The images of a call; with `asynchronous` they may be an async iterable.
 
     Raises:
-        TypeError: they are neither an image nor an iterable.
+        TypeError: `images` is neither an image nor an iterable.
     """
-    # A list, the usual case, is not asked: that takes time.
+    # A list, the usual case, skips the slow check for an async iterable.
     if not asynchronous or isinstance(images, list) or not isinstance(images, AsyncIterable) or is_one(images):
-        return Images(*as_images(images))
-    # A file that is to be awaited gives its lines to who iterates over it, and so is one image.
-    return Images(images, None, True)
+        return GivenImages(*as_images(images))
+    # An asynchronous file is one image, although it can be iterated over: that yields its lines.
+    return GivenImages(images, None, True)
+
+
+@lru_cache(maxsize=64)  # most calls of a program have the same plan, and making one takes some microseconds
+def _plan_embed(
+    pool: bool, timeout_s: float | None, renews: bool, on_error: OnError, dtype: DType, eager: bool, awaited: bool
+) -> Plan:
+    return Plan(
+        pool=pool,
+        timeout_s=timeout_s,
+        renews=renews,
+        ends=True,
+        returns_errors=on_error == "return",
+        served_dtype=dtype == "served",
+        array=on_error == "raise",
+        ordered=True,
+        eager=eager,
+        awaited=awaited,
+    )
 
 
 def _check_choices(pool: object, on_error: str, dtype: str) -> None:

@@ -1,4 +1,4 @@
-"""What the user gets: one array, or a result for each image."""
+"""The results of a call: one array, or a result for each image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What became of one image: either `embedding` or `error` is None.
+    """The result for one image: either `embedding` or `error` is None.
 
     Attributes:
-        index: in what the caller gave, from 0.
+        index: the image's index in the caller's input, from 0.
         source: the path, the URL (without its query), or the kind of object.
-        embedding: (D,), or without pooling (T, D) or (C, h, w); float32, or the server's dtype if it was asked for.
-        error: why there is none.
+        embedding: the vector (D,), or without pooling the tokens (T, D) or (C, h, w); float32, or the model's dtype
+            with dtype="served".
+        error: the reason why there is no embedding.
     """
 
     index: int
@@ -37,9 +38,9 @@ class Item:
     """An image that was read.
 
     Attributes:
-        index: in what the caller gave.
-        source: its name, for messages.
-        data: as it goes over the wire.
+        index: the image's index in the caller's input, from 0.
+        source: the image's name, for messages.
+        data: the bytes to send.
     """
 
     index: int
@@ -48,29 +49,29 @@ class Item:
 
 
 class Sink(Protocol):
-    """Takes what comes back, in any order."""
+    """Collects results, in any order."""
 
     @property
     def held(self) -> int:
-        """Results that cannot be passed on yet."""
+        """The number of results that cannot be passed on yet."""
 
     def add(self, items: Sequence[Item], rows: Floats) -> None:
-        """Takes `rows` (len(items), ...), which are copied: their memory is used again."""
+        """Copies `rows` (len(items), ...): their memory is used again."""
 
     def reject(self, index: int, source: str, error: InvalidImage) -> None:
-        """Takes an image that cannot be used."""
+        """Takes the error of an invalid image."""
 
 
 class ArraySink:
-    """Makes one array.
+    """Collects one array.
 
     Args:
-        contract: of the model.
-        dtype: of the array.
-        total: images in the call, None where it is not known.
+        contract: the model's contract.
+        dtype: the dtype of the array.
+        total: the number of images in the call; None if it is unknown.
     """
 
-    held = 0  # all are wanted at the end
+    held = 0  # results are passed on only at the end
 
     def __init__(self, contract: Contract, dtype: np.dtype[Any], total: int | None) -> None:
         self._contract = contract
@@ -100,11 +101,11 @@ class ArraySink:
         raise error
 
     def result(self, count: int) -> Floats:
-        """(count, ...) in input order."""
+        """The array, (count, ...), in input order."""
         if count == 0:
             return self._contract.empty(self._dtype)
         if self._whole is not None:
-            return self._whole[:count]  # fewer than their number said
+            return self._whole[:count]  # the input may have had fewer images than its length
         shape = self._parts[0][1].shape[1:]
         whole = np.empty((count, *shape), self._dtype)
         for indices, rows in self._parts:
@@ -112,7 +113,7 @@ class ArraySink:
         return whole
 
     def _check(self, rows: Floats) -> None:
-        """All rows must have one shape; a model with open dimensions may break that."""
+        """Raises ContractMismatch unless all rows have one shape, which a model with open dimensions may break."""
         if self._shape is None:
             self._shape = rows.shape[1:]
         elif rows.shape[1:] != self._shape:
@@ -123,12 +124,12 @@ class ArraySink:
 
 
 class ResultSink:
-    """Makes a result for each image.
+    """Collects a result for each image.
 
     Args:
-        dtype: of the embeddings.
-        ordered: whether they come out in input order, or as they are ready.
-        raises: whether an image that cannot be used ends the call.
+        dtype: the dtype of the embeddings.
+        ordered: whether results come in input order instead of as soon as they are ready.
+        raises: whether an invalid image ends the call.
     """
 
     def __init__(self, dtype: np.dtype[Any], *, ordered: bool, raises: bool) -> None:
@@ -141,12 +142,12 @@ class ResultSink:
 
     @property
     def held(self) -> int:
-        """See `Sink`: those that wait for an earlier one."""
+        """The number of results that wait for an earlier one."""
         return len(self._waiting)
 
     def add(self, items: Sequence[Item], rows: Floats) -> None:
         """See `Sink`."""
-        # Each row is an array of its own: one that is kept must not keep all of its request.
+        # Each row is copied, so that a row that the caller keeps does not keep the whole reply in memory.
         for item, row in zip(items, rows, strict=True):
             self._put(Result(item.index, item.source, row.astype(self._dtype)))
 
@@ -157,7 +158,7 @@ class ResultSink:
         self._put(Result(index, source, error=error))
 
     def take(self) -> list[Result]:
-        """What is ready since the last time."""
+        """The results that are ready since the last call."""
         ready, self._ready = self._ready, []
         return ready
 
@@ -172,6 +173,6 @@ class ResultSink:
 
 
 def _selection(indices: list[int]) -> Any:
-    """For numpy: a slice where it can be, which copies faster."""
+    """The index for numpy: a slice if possible, as numpy copies that faster."""
     first, last = indices[0], indices[-1]
     return slice(first, last + 1) if indices == list(range(first, last + 1)) else indices

@@ -1,4 +1,4 @@
-"""When a failed request is tried again: pure decisions, without a clock."""
+"""The decision whether and when to retry a failed request: pure functions, without a clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitriton._errors import without_frames
 from vitriton._wire.status import Failure
 from vitriton._wire.transport import CallError, Code
 
-# Trying again is safe, as embedding an image changes nothing on the server, and can help.
+# A retry can help, and is safe, as embedding an image changes nothing on the server.
 RETRIED = frozenset(
     {
         Failure.UNREACHABLE,
@@ -21,7 +21,7 @@ RETRIED = frozenset(
     }
 )
 
-# It says something about the server rather than about its load or the request: another one is tried first.
+# The server itself has failed, rather than its load or the request: other servers are tried first.
 SERVER_DOWN = frozenset({Failure.UNREACHABLE, Failure.NOT_SERVING, Failure.MODEL_DIED, Failure.NOT_READY})
 
 
@@ -33,8 +33,8 @@ class Backoff:
 
     Attributes:
         initial_s: the longest first wait, in seconds.
-        max_s: what the longest wait doubles up to, in seconds.
-        max_attempts: after which there is no other; None is no limit.
+        max_s: the upper limit of the longest wait, which doubles each time, in seconds.
+        max_attempts: the largest number of attempts; None means no limit.
     """
 
     initial_s: float
@@ -46,12 +46,12 @@ class Backoff:
         return float(min(self.max_s, self.initial_s * 2.0 ** min(attempts - 1, 60)))
 
     def wait_s(self, failure: Failure, attempts: int, random: float) -> float | None:
-        """How long to wait before the next attempt, in seconds; None when there must be none.
+        """The wait before the next attempt, in seconds; None if there must be none.
 
         Args:
-            failure: of the last attempt.
-            attempts: that have failed.
-            random: from 0 to 1, evenly distributed.
+            failure: the failure of the last attempt.
+            attempts: the number of failed attempts.
+            random: a random number from 0 to 1, evenly distributed.
         """
         if failure not in RETRIED or (self.max_attempts is not None and attempts >= self.max_attempts):
             return None
@@ -62,8 +62,8 @@ def attempt_s(left_s: float | None, limit_s: float | None) -> tuple[float | None
     """The time of one attempt of a request, in seconds, and whether that is less than the request has.
 
     Args:
-        left_s: the time that the request has left, in seconds; None is no limit.
-        limit_s: the longest that one attempt may take (`Options.attempt_timeout_s`), in seconds; None is no limit.
+        left_s: the time that the request has left, in seconds; None means no limit.
+        limit_s: the time limit of one attempt (`Options.attempt_timeout_s`), in seconds; None means no limit.
     """
     if limit_s is None or (left_s is not None and left_s <= limit_s):
         return left_s, False

@@ -1,7 +1,7 @@
-"""One call as it runs: does what its flow wants, with threads and transports, and tells it what came of it.
+"""The execution of one call: performs the actions of its flow with threads and transports, and reports the outcomes.
 
-A shell (`_client`, `_async_client`) gives it images, waits for events, and passes on what is ready. All methods are
-called by the shell's thread; only `post`, which the shell gives, is called from others.
+A client (`_client`, `_async_client`) gives it images, waits for events, and passes on results. The client's thread
+calls all methods; other threads call only `put_event`, which the client provides.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from vitriton._call.actions import Cancel, Read, Send, Verify
 from vitriton._call.flow import Flow
-from vitriton._call.plan import Images, Plan, Service
+from vitriton._call.plan import GivenImages, Plan, Service
 from vitriton._call.results import ArraySink, Floats, Result, ResultSink
 from vitriton._call.session import Core
 from vitriton._deadline import Deadline
@@ -26,42 +26,42 @@ Event = Callable[[], None]
 
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_DEADLINE = Deadline.after(None)
-_GIVEN_UP = CallError(Code.CANCELLED, "given up by this client")
+_CANCELLED = CallError(Code.CANCELLED, "cancelled by this client")
 
 
 class Run:
-    """See the module.
+    """Performs the actions of a call's flow.
 
     Args:
-        core: what the calls of a client share.
+        core: the state that the calls of a client share.
         images: the images of the call.
-        plan: what the call is to do.
-        service: the model that is called.
+        plan: the plan of the call.
+        service: the model to call.
         deadline: the end of the call, which began before this was made.
-        post: puts an event, to be called by the shell's thread, in the shell's queue.
-        reads_own: whether the shell's thread may wait for the caller's own objects (files, PIL images) to be read.
+        put_event: a function that any thread may call; it queues an event, which the client's thread then calls.
+        reads_own: whether the client's thread may read the caller's own objects (files, PIL images), which can block.
     """
 
     def __init__(
         self,
         core: Core,
-        images: Images,
+        images: GivenImages,
         plan: Plan,
         service: Service,
         deadline: Deadline,
-        post: Callable[[Event], None],
+        put_event: Callable[[Event], None],
         *,
         reads_own: bool,
     ) -> None:
         ends = deadline if plan.ends else None
-        total = images.total if plan.ends else None  # a stream does not tell how many there will be
+        total = images.total if plan.ends else None  # the errors of a stream name no total
         self._flow = Flow(plan, total, service, ends, core.options, core.balancer, core.counters, random.random)
         self._core = core
         self._plan = plan
         self._contract = service.contract
         self._encode = service.encode
         self._deadline = ends or _NO_DEADLINE
-        self._post = post
+        self._put_event = put_event
         self._reads_own = reads_own
         self._clock = core.clock
         self._tracer = core.tracer
@@ -72,35 +72,35 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all images were given and all are settled."""
+        """Whether the input has ended and every image is answered or rejected."""
         return self._flow.finished
 
     def result(self) -> Floats | list[Result]:
-        """What came back: what is ready since the last time, or the one array of all."""
+        """The result of the call: one array, or the results that are ready since the last call."""
         sink = self._flow.sink
         return sink.take() if isinstance(sink, ResultSink) else sink.result(self._flow.count)
 
     def ready(self) -> list[Result]:
-        """The results that are ready since the last time."""
+        """The results of a stream that are ready since the last call."""
         sink = self._flow.sink
-        assert not isinstance(sink, ArraySink)  # of a stream
+        assert not isinstance(sink, ArraySink)  # a stream has none
         return sink.take()
 
     def wait_s(self) -> float | None:
-        """How long nothing can be done unless an event comes, in seconds; None is for ever."""
+        """The time until the next `step` is needed if no event comes first, in seconds; None means never."""
         return self._flow.wait_s(self._clock())
 
     # Images
 
     def fill(self, take: Callable[[Callable[[Any], None]], bool]) -> bool:
-        """Takes images as long as there are some and they are wanted.
+        """Takes images as long as there are some and the flow wants them.
 
         Args:
-            take: passes the next image to the function that it gets, and returns whether there was one; raises
-                StopIteration when there are no more.
+            take: a function that passes the next image to its argument and returns whether there was one; raises
+                StopIteration at the end of the input.
 
         Returns:
-            Whether another may be there: a source that may block is asked again after `step`.
+            Whether to call this again after `step`, as a source that may block can have more.
         """
         flow = self._flow
         while flow.wants_image:
@@ -114,19 +114,19 @@ class Run:
         return False
 
     def give(self, image: Any) -> None:
-        """Takes the next image; one that is read in this thread is read when this returns."""
+        """Takes the next image; if this thread reads it, it is read when this returns."""
         self._flow.give(image, self._clock())
         if self._flow.actions:
             self._do()
 
     def end(self) -> None:
-        """There are no more images."""
+        """Ends the input: there are no more images."""
         self._flow.end()
 
-    # What is to be done
+    # Actions
 
     def step(self) -> Send | None:
-        """Does what is due; returns the request, if there is one, that the shell is to send and has alone to wait for.
+        """Performs the actions that are due; returns the request that the client has to send and wait for, if any.
 
         Raises:
             ClientError: the call has failed.
@@ -140,7 +140,7 @@ class Run:
         return None
 
     def infer(self, send: Send) -> None:
-        """Sends a request, and waits for its answer in this thread: that saves the way through the queue of events."""
+        """Sends a request and waits for its answer in this thread, which is faster than the queue of events."""
         try:
             reply = send.server.transport.infer(self._request(send), send.timeout_s)
         except CallError as exc:
@@ -149,7 +149,7 @@ class Run:
             self._answered(send, reply)
 
     async def infer_async(self, send: Send) -> None:
-        """The same in this task, where the transport can."""
+        """Sends a request and waits for its answer in this task, if the transport supports that."""
         transport = self._core.awaitables.get(send.server)
         if transport is None:
             self._send(send)
@@ -162,17 +162,16 @@ class Run:
             self._answered(send, reply)
 
     def close(self) -> None:
-        """Gives up what is still running."""
+        """Cancels the requests that are still running."""
         self._closed = True
         self._flow.close()
         self._do()
 
-    def ended_by(self, error: ClientError) -> ClientError:
-        """What the caller is to hear of the error that ended the call.
+    def error_to_raise(self, error: ClientError) -> ClientError:
+        """The error to raise to the caller, for the one that ended the call.
 
         Raises:
-            ClientClosed: the client was closed, by another thread or task: that is what happened, and the error is its
-                result.
+            ClientClosed: another thread or task closed the client, which caused the error.
         """
         self._core.check_usable()
         if not isinstance(error, InvalidImage):
@@ -206,15 +205,15 @@ class Run:
             self._core.submit_reading(partial(self._encode_later, read.index, data, self._encode))
 
     def _read_later(self, index: int, image: Any) -> None:
-        """On a thread."""
+        """Runs on a thread."""
         if not self._closed:
             data = self._core.reader.read(image, self._encode, self._deadline)
-            self._post(partial(self._image_read, index, data))
+            self._put_event(partial(self._image_read, index, data))
 
     def _encode_later(self, index: int, data: bytes, encode: Encode) -> None:
-        """On a thread."""
+        """Runs on a thread."""
         if not self._closed:
-            self._post(partial(self._image_read, index, encoded(data, encode)))
+            self._put_event(partial(self._image_read, index, encoded(data, encode)))
 
     def _image_read(self, index: int, data: bytes | Unreadable) -> None:
         self._flow.image_read(index, data, self._clock())
@@ -222,13 +221,13 @@ class Run:
     # Verifying
 
     def _verify_later(self, verify: Verify, deadline: Deadline) -> None:
-        """On a thread: what does this server promise?"""
+        """Checks a server's contract; runs on a thread."""
         error: CallError | ClientError | None = None
         try:
             self._core.services.verify(verify.server, self._contract, deadline, verify.number)
         except (CallError, ClientError) as exc:
             error = without_frames(exc)
-        self._post(partial(self._verified, verify, error))
+        self._put_event(partial(self._verified, verify, error))
 
     def _verified(self, verify: Verify, error: CallError | ClientError | None) -> None:
         if isinstance(error, CallError):
@@ -264,16 +263,16 @@ class Run:
             self._failed(send, exc)
             return
         self._sent[send] = pending
-        pending.add_done_callback(lambda: self._post(partial(self._done, send, pending)))
+        pending.add_done_callback(lambda: self._put_event(partial(self._done, send, pending)))
 
     def _cancel(self, cancel: Cancel) -> None:
         pending = self._sent.pop(cancel.send, None)
         if pending is not None:
             pending.cancel()
-        self._end_span(cancel.send, _GIVEN_UP)
+        self._end_span(cancel.send, _CANCELLED)
 
     def _done(self, send: Send, pending: Pending) -> None:
-        if self._sent.pop(send, None) is None:  # given up
+        if self._sent.pop(send, None) is None:  # cancelled
             return
         try:
             reply = pending.result()
@@ -294,7 +293,7 @@ class Run:
     def _failed(self, send: Send, error: CallError) -> None:
         now_s = self._clock()
         if self._tracer is not None:
-            self._end_span(send, self._flow.as_seen(send, error, now_s))
+            self._end_span(send, self._flow.attempt_error(send, error, now_s))
         self._flow.failed(send, error, now_s)
 
     def _end_span(self, send: Send, error: Exception | None) -> None:

@@ -1,4 +1,4 @@
-"""What the servers of a client have under its name, read from their configurations. Safe to share between threads."""
+"""The contracts of a client's servers, read from their configurations."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ _LOG = logging.getLogger("vitriton")
 
 WaitFor = Literal["all", "any"]
 
-_POLL_S = 0.1  # between two looks at a server that is starting
-_FIRST_LOOK_S = 1.0  # for each server, where one that is ready is looked for
+_POLL_S = 0.1  # time between two checks of a server that is starting
+_FIRST_LOOK_S = 1.0  # time for each server in the first search for one that is ready
 
 
 class Services:
-    """See the module. What waits for a server, waits in the caller's thread.
+    """Reads what the servers serve under the client's model name. Safe to share between threads.
+
+    Methods that wait for a server block the calling thread.
 
     Args:
-        settings: what the client was made with.
-        balancer: the servers.
-        lifetime: the client's.
+        settings: the client's settings.
+        balancer: the balancer with the client's servers.
+        lifetime: the client's lifetime.
         clock: a monotonic clock, in seconds.
     """
 
@@ -51,24 +53,24 @@ class Services:
         self._balancer = balancer
         self._lifetime = lifetime
         self._clock = clock
-        self._services: dict[bool, Service] = {}  # by pool; each item is set and read in one step, so it needs no lock
+        self._services: dict[bool, Service] = {}  # by pool; an item is set or read in one step, so no lock is needed
 
     def known(self, pool: bool) -> Service | None:
-        """What `service` has found before, if it can still be so."""
+        """The service that `get` found before, if it may still be valid."""
         known = self._services.get(pool)
         if known is None:
             return None
         now_s, model = self._clock(), known.contract.model
         for server in self._balancer.servers:
-            if server.promise(model, now_s) is not None:
+            if server.known_contract(model, now_s) is not None:
                 return known
         return None
 
     def get(self, pool: bool, deadline: Deadline) -> Service:
-        """What the servers have under the client's name; waits for one that answers.
+        """The service under the client's model name; waits for a server that answers.
 
         Raises:
-            ClientError: as `Client.embed`.
+            ClientError: see `Client.embed`.
         """
         known = self.known(pool)
         if known is not None:
@@ -92,17 +94,13 @@ class Services:
                 failed_on.add(server)
                 error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
                 continue
-            self._promised(server, service.contract)
+            self._note_contract(server, service.contract)
             self._balancer.succeeded(server)
             self._services[pool] = service
             return service
 
-    def _promised(self, server: Server, contract: Contract) -> None:
-        server.contracts[contract.model] = contract
-        server.heard_s = self._clock()
-
     def any_service(self, deadline: Deadline) -> Service:
-        """The pooled model where there is one, else the other."""
+        """The service of the pooled ensemble, or of the unpooled one if there is no other."""
         try:
             return self.get(True, deadline)
         except (ModelNotFound, ModelNotReady) as pooled:
@@ -112,11 +110,11 @@ class Services:
                 raise pooled from pooled.__cause__
 
     def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
-        """Checks that a server promises what the others do, before it gets its first request.
+        """Checks that a server has the contract of the call, before it gets its first request.
 
         Raises:
-            CallError: it does not answer.
-            ContractMismatch: it promises something else.
+            CallError: the server does not answer.
+            ContractMismatch: the server has another contract.
         """
         service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
         if not contract.accepts(service.contract):
@@ -130,10 +128,10 @@ class Services:
                 model=contract.model,
                 attempts=attempts,
             )
-        self._promised(server, service.contract)
+        self._note_contract(server, service.contract)
 
     def forget(self) -> None:
-        """Another export may be served under the same name by now: what is served is read anew."""
+        """Forgets all contracts: the servers may serve another export under the same name by now."""
         self._services.clear()
         for server in self._balancer.servers:
             server.contracts.clear()
@@ -143,7 +141,7 @@ class Services:
         self._lifetime.check_usable()
         self.forget()
         deadline = Deadline.after(self._settings.timeout_s)
-        self.any_service(deadline)  # waits for a server that answers, and holds it to what is expected of it
+        self.any_service(deadline)  # waits for a server that answers, and checks its fingerprint
         servers = self._balancer.servers
         server = next((server for server in servers if server.contracts), servers[0])
         try:
@@ -165,25 +163,29 @@ class Services:
         while True:
             self._lifetime.check_usable()
             latest = self._look_at_all(deadline) if servers == "all" else self._look_for_any(deadline, look_s)
-            look_s *= 2  # a server that is slow to answer is given more time
+            look_s *= 2  # gives a slow server more time
             if latest is None:
                 return
-            # the last look has hardly any time, and so less to tell than the one before it
+            # the last check has hardly any time, so the problem that the one before it found says more
             if problem is None or not deadline.expired:
                 problem = latest
             if deadline.expired:
                 raise problem
             self._lifetime.wait(deadline.bounded_s(_POLL_S))
 
+    def _note_contract(self, server: Server, contract: Contract) -> None:
+        server.contracts[contract.model] = contract
+        server.last_seen_s = self._clock()
+
     def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
         try:
-            return self._read_promise(server, pool, deadline)
+            return self._read_configuration(server, pool, deadline)
         except ContractMismatch as exc:
             exc.address, exc.model = server.address, ensemble_name(self._settings.model, pool)
             exc.attempts = attempts
             raise
 
-    def _read_promise(self, server: Server, pool: bool, deadline: Deadline) -> Service:
+    def _read_configuration(self, server: Server, pool: bool, deadline: Deadline) -> Service:
         transport = server.transport
         config = transport.model_config(ensemble_name(self._settings.model, pool), deadline.remaining_s())
         contract = read_contract(config, pool)
@@ -209,7 +211,7 @@ class Services:
     def _wait_for_retry(
         self, server: Server, pool: bool, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
     ) -> ClientError:
-        """Returns, when the next attempt is due, the error of this one; raises it where there must be no other."""
+        """Waits until the next attempt is due, then returns this one's error; raises it if there must be no other."""
         self._lifetime.check_usable()
         failure = classify(failed.code, failed.message)
         if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
@@ -237,7 +239,7 @@ class Services:
         return error
 
     def _look_at_all(self, deadline: Deadline) -> ClientError | None:
-        """What still stands between the caller and a model that is ready on all servers."""
+        """The first reason why the model is not ready on all servers; None if it is."""
         for server in self._balancer.servers:
             problem = self._look_at(server, deadline)
             if problem is not None:
@@ -245,11 +247,11 @@ class Services:
         return None
 
     def _look_for_any(self, deadline: Deadline, look_s: float) -> ClientError | None:
-        """What stands between the caller and a model that is ready on one server; raises what all of them refuse.
+        """The first reason why the model is ready on no server, None if it is on one; raises if all of them refuse.
 
         Args:
             deadline: the end of the wait.
-            look_s: the time for each server, so that a silent one does not hide the others, in seconds.
+            look_s: the time for each server, in seconds, so that a silent one does not hide the others.
         """
         problems, refusals = [], []
         for server in self._balancer.servers:
@@ -291,7 +293,7 @@ class Services:
         return problem
 
     def _index(self, server: Server, deadline: Deadline) -> Sequence[ModelStatus] | None:
-        """What the server has; None where it does not tell (a restricted server)."""
+        """The server's index of models; None if it does not list them (a restricted server)."""
         try:
             return read_index(server.transport, deadline)
         except CallError as exc:

@@ -1,4 +1,4 @@
-"""What the calls of a client share, blocking or asynchronous ones. Safe to share between threads."""
+"""What the calls of a client share, for the blocking and the asynchronous client."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ENDING = "the program is ending: its main thread has returned; join the threads
 
 
 class Core:
-    """See the module.
+    """What the calls of a client share: servers, contracts, reading threads, counts. Safe to share between threads.
 
     Args:
-        address: the servers' addresses; not read where there is a transport.
-        settings: what the client was made with.
-        transport: a transport in place of those for `address`.
+        address: the servers' addresses; ignored if there is a transport.
+        settings: the client's settings.
+        transport: a transport to use instead of those for `address`.
         kind: the name of the client's class, for messages.
-        asynchronous: whether requests are sent in an event loop.
+        asynchronous: whether an event loop sends the requests.
         clock: a monotonic clock, in seconds.
     """
 
@@ -83,7 +83,7 @@ class Core:
         return f"{self.lifetime.kind}({self.balancer.address!r}, model={self.settings.model!r}{closed})"
 
     def close(self) -> None:
-        """Ends what is running and closes the connections. May be called again."""
+        """Ends running calls and closes the connections. May be called again."""
         if not self.lifetime.end() or self.lifetime.is_forked:
             return
         for server in self.balancer.servers:
@@ -93,7 +93,7 @@ class Core:
         self.reader.close()
 
     def run_control(self, work: Callable[[], T]) -> Future[T]:
-        """Runs `work`, which waits for a server, on a thread."""
+        """Runs `work` on a thread; it may wait for a server."""
         try:
             return self._control.submit(work)
         except RuntimeError as exc:
@@ -101,7 +101,7 @@ class Core:
             raise self.lifetime.closed(_ENDING) from exc
 
     def submit_reading(self, work: Callable[[], object]) -> None:
-        """Runs `work`, which reads an image and must not raise, on a thread."""
+        """Runs `work` on a thread; it reads an image and must not raise."""
         try:
             self.reader.submit(work)
         except RuntimeError as exc:

@@ -1,4 +1,4 @@
-"""What a client was made with."""
+"""The settings of a client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Preprocess = Literal["server", "client"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a client was made with; see `Client`."""
+    """The arguments of `Client`, which describes them."""
 
     model: str
     timeout_s: float | None
@@ -27,10 +27,10 @@ class Settings:
     tracing: bool
 
     def __post_init__(self) -> None:
-        """Checks what `Options` does not.
+        """Checks the arguments; `Options` checks its own fields.
 
         Raises:
-            ValueError, TypeError: names the parameter.
+            ValueError, TypeError: an argument is invalid; the text names it.
         """
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"model is {self.model!r}; give the name that the model was exported under")

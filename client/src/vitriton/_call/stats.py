@@ -1,4 +1,4 @@
-"""What a client has done so far."""
+"""Counts of a client's work."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Stats:
     """Counts since the client was made.
 
     Attributes:
-        images: that were embedded.
-        invalid_images: that could not be used.
-        requests: that were sent, each attempt counted.
-        retries: attempts that failed and were tried again.
-        bytes_sent: of images, each attempt counted.
+        images: the number of images that were embedded.
+        invalid_images: the number of images that could not be used.
+        requests: the number of requests that were sent, counting each attempt.
+        retries: the number of failed attempts that were followed by another.
+        bytes_sent: the size of the images that were sent, in bytes, counting each attempt.
     """
 
     images: int = 0
@@ -26,14 +26,14 @@ class Stats:
 
 
 class Counters:
-    """Safe to share between threads."""
+    """The counters behind `Stats`. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = dict.fromkeys((field.name for field in fields(Stats)), 0)
 
     def stats(self) -> Stats:
-        """The counts at this moment."""
+        """The current counts."""
         with self._lock:
             return Stats(**self._counts)
 
@@ -49,11 +49,11 @@ class Counters:
             self._counts["images"] += images
 
     def rejected(self) -> None:
-        """Counts an image that cannot be used."""
+        """Counts an invalid image."""
         with self._lock:
             self._counts["invalid_images"] += 1
 
     def retried(self) -> None:
-        """Counts a failed attempt that is followed by another."""
+        """Counts a failed attempt that another follows."""
         with self._lock:
             self._counts["retries"] += 1

@@ -1,7 +1,7 @@
 """OpenTelemetry: a span for each attempt of a request, and its context in the request's headers.
 
-Names are those of the semantic conventions for RPC, as of 1.45.0. Over HTTP the calls are the same ones of the KServe
-protocol, so they are described in the same way, and not as HTTP requests.
+Names follow the semantic conventions for RPC, version 1.45.0. The calls over HTTP are those of the same KServe
+protocol, so the spans describe them in the same way, and not as HTTP requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of ima
 
 
 class OpenTelemetryTracer:
-    """Spans by the tracer provider of the application, which may be set later.
+    """Makes spans with the application's tracer provider, which may be set later.
 
     Raises:
         ImportError: opentelemetry-api is not installed.
@@ -35,13 +35,21 @@ class OpenTelemetryTracer:
         self._tracer = trace.get_tracer("vitriton", __version__)
 
     def context(self) -> Any:
-        """Of the caller, in whose thread or task this is called: the current span and the baggage."""
+        """The context of the calling thread or task: its current span and baggage."""
         return self._context.get_current()
 
     def start(
         self, model: str, address: str, images: int, attempt: int, context: Any = None
     ) -> tuple[Any, Mapping[str, str]]:
-        """A request goes out; returns a handle for `end`, and the headers to send. Without a context: the current."""
+        """Starts the span of an attempt; returns the span, for `end`, and the headers to send.
+
+        Args:
+            model: the name of the model on the server.
+            address: the server's address.
+            images: the number of images in the request.
+            attempt: the number of the attempt, from 1.
+            context: the parent context; None means the current one.
+        """
         call = _describe(address)
         span = self._tracer.start_span(
             str(call["rpc.method"]),
@@ -54,7 +62,7 @@ class OpenTelemetryTracer:
         return span, {name.lower(): value for name, value in headers.items()}
 
     def end(self, span: Any, error: Exception | None) -> None:
-        """It has ended."""
+        """Ends a span, with the attempt's error if it failed."""
         if error is None:
             span.set_attribute("rpc.response.status_code", "OK")
         else:
@@ -68,10 +76,10 @@ class OpenTelemetryTracer:
 
 
 def _describe(address: str) -> dict[str, str | int]:
-    """Attributes that say whom is called, and how."""
+    """The attributes for the server and the protocol."""
     try:
         server = parse_address(address)
-    except ValueError:  # of a transport that the application brings
+    except ValueError:  # the address of the application's own transport
         return {**_GRPC, "server.address": address}
     protocol = _HTTP if server.scheme in ("http", "https") else _GRPC
     return {**protocol, "server.address": server.host, "server.port": server.port}

@@ -1,1 +1,1 @@
-"""The drop-in for transformers' pipeline."""
+"""The drop-in replacement for transformers' pipeline."""

@@ -1,6 +1,6 @@
-"""Whether what a pipeline is asked for is what is served. Each check names both sides, and what to do.
+"""Checks of a pipeline's arguments against the served model. Each error names both sides, and what to do.
 
-The parameters are those of transformers.pipeline() and of its ImageFeatureExtractionPipeline.
+The arguments are those of transformers.pipeline() and of its ImageFeatureExtractionPipeline.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TASK = "image-feature-extraction"
 
 _PRECISIONS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16"}
 
-# Of from_pretrained: how the weights are loaded, and where from and to; not what they compute.
+# Arguments of from_pretrained about how and where the weights are loaded; they do not change what the model computes.
 _LOADING = frozenset(
     {
         "attn_implementation",
@@ -40,20 +40,20 @@ _LOADING = frozenset(
     }
 )
 
-_EXPORT = "export the model so, under another name"
+_EXPORT = "export the model with it, under another name"
 
 
 def check_task(task: str | None) -> None:
-    """Raises ValueError unless the task is the one that is served."""
+    """Raises ValueError unless `task` is None or the pipeline's task."""
     if task not in (None, TASK):
         raise ValueError(f"task is {task!r}; this pipeline does {TASK!r} only")
 
 
 def model_name(model: Any) -> str:
-    """The text of `model`.
+    """The name in the argument `model`.
 
     Raises:
-        TypeError, ValueError: it cannot name a served model.
+        TypeError, ValueError: `model` cannot be the name of a served model.
     """
     if isinstance(model, os.PathLike):
         model = os.fspath(model)
@@ -63,12 +63,12 @@ def model_name(model: Any) -> str:
             "and give the name of the export"
         )
     if not model:
-        raise ValueError("model is empty; give the name that it was exported under, or the hub id of what was exported")
+        raise ValueError("model is empty; give the name of the export, or the hub id of the exported checkpoint")
     return model
 
 
 def check_source(served: ServedModel, parameter: str, value: Any) -> None:
-    """Raises PipelineMismatch unless `value` is None or names what is served, as the model itself does."""
+    """Raises PipelineMismatch unless `value` is None or a name of the served model."""
     if value is None or (isinstance(value, str) and value in (served.name_or_path, served.name)):
         return
     given = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
@@ -77,11 +77,11 @@ def check_source(served: ServedModel, parameter: str, value: Any) -> None:
 
 
 def check_revision(served: ServedModel, parameter: str, revision: str | None) -> None:
-    """Raises PipelineMismatch unless `revision` is None or the commit of what is served, in full or from 7 digits."""
+    """Raises PipelineMismatch unless `revision` is None or the exported commit, with at least 7 digits."""
     has = served.revision
     if revision is None or (has is not None and len(revision) >= 7 and has.startswith(revision)):
         return
-    made_of = f"commit {has}" if has else "a folder, or of a commit that it does not tell"
+    made_of = f"commit {has}" if has else "a folder, or from a commit that it does not name"
     raise _mismatch(
         served,
         f"{parameter} is {revision!r}",
@@ -91,7 +91,7 @@ def check_revision(served: ServedModel, parameter: str, revision: str | None) ->
 
 
 def check_dtype(served: ServedModel, parameter: str, dtype: Any) -> None:
-    """Raises PipelineMismatch unless `dtype` is None, "auto" or what the served model computes in."""
+    """Raises PipelineMismatch unless `dtype` is None, "auto" or the precision of the served model."""
     if dtype is None or dtype == "auto":
         return
     name = _dtype_name(dtype)
@@ -105,7 +105,7 @@ def check_dtype(served: ServedModel, parameter: str, dtype: Any) -> None:
 
 
 def result_dtype(dtype: Any, torch_dtype: Any, model_kwargs: Mapping[str, Any] | None) -> np.dtype[Any]:
-    """Of the tensors, which the reference returns in the dtype of the model; "auto" is float32 here."""
+    """The dtype of the tensors: the reference returns those of the model's dtype; "auto" is float32 here."""
     loading = model_kwargs or {}
     asked = {_dtype_name(value) for value in (dtype, torch_dtype, loading.get("dtype"), loading.get("torch_dtype"))}
     return np.dtype(np.float16 if asked & {"float16", "half"} else np.float32)
@@ -126,12 +126,12 @@ def check_model_kwargs(served: ServedModel, model_kwargs: Mapping[str, Any] | No
 
 
 def check_processor(served: ServedModel, parameter: str, processor: Any) -> None:
-    """Raises PipelineMismatch unless `processor` is None, or prepares images as the served model does.
+    """Raises PipelineMismatch unless `processor` is None or preprocesses images as the served model does.
 
     Args:
-        served: the model.
-        parameter: the name of the parameter.
-        processor: an id, an image processor, or a processor that holds one.
+        served: the served model.
+        parameter: the name of the parameter, for messages.
+        processor: the argument: an id, an image processor, or a processor that contains one.
     """
     if processor is None or isinstance(processor, str):
         check_source(served, parameter, processor)
@@ -157,13 +157,13 @@ def check_processor(served: ServedModel, parameter: str, processor: Any) -> None
 
 
 def check_processor_kwargs(served: ServedModel, kwargs: Mapping[str, Any] | None) -> None:
-    """Raises PipelineMismatch unless each of `kwargs` says what the served model does."""
+    """Raises PipelineMismatch unless all of `kwargs` agree with the served model."""
     if kwargs:
         check_settings(served, "image_processor_kwargs", dict(kwargs))
 
 
 def check_pipeline_class(pipeline_class: Any) -> None:
-    """Raises ValueError for a class of the user's own, whose code would have to run beside the model."""
+    """Raises ValueError for the user's own class, whose code would have to run beside the model."""
     if pipeline_class is not None and getattr(pipeline_class, "__name__", "") != "ImageFeatureExtractionPipeline":
         raise ValueError(
             f"pipeline_class is {pipeline_class!r}; its code cannot run on the server. Leave it out, and work on what "
@@ -172,13 +172,13 @@ def check_pipeline_class(pipeline_class: Any) -> None:
 
 
 def check_framework(framework: str | None) -> None:
-    """Raises ValueError for a framework whose tensors transformers no longer gives."""
+    """Raises ValueError for a framework whose tensors transformers no longer returns."""
     if framework not in (None, "pt"):
         raise ValueError(f"framework is {framework!r}; tensors are torch's: give 'pt', or leave it out")
 
 
 def check_batching(batch_size: int | None, num_workers: int | None) -> None:
-    """Raises ValueError for numbers that the reference refuses."""
+    """Raises ValueError for a number that the reference refuses."""
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, 2**31)
     if num_workers is not None:

@@ -1,4 +1,4 @@
-"""What a pipeline is called with, and the iterator that it returns."""
+"""The inputs of a pipeline's call, and the iterator that it returns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from vitriton._images.sources import as_images
 if TYPE_CHECKING:
     from vitriton._call.results import Result
 
-# Shorter ones are rather names of files that are missing: the smallest image there is, a GIF of one pixel, has 48.
+# A shorter text is more likely the name of a missing file: the smallest image, a GIF of one pixel, has 48 characters.
 _BASE64 = re.compile(r"(?=.{48})[A-Za-z0-9+/\s]+={0,2}\s*", re.DOTALL)
 
 
 class FeatureIterator(Iterator[Any]):
-    """The answers for a generator or a data set, one by one, in its order; each is made when it is asked for.
+    """The answers for a generator or a data set, one by one, in input order, each converted on request.
 
-    As the reference's: `iter` on the answers for a data set begins anew; `len` is that of the data set.
+    As in the reference, `iter` on the answers for a data set starts again, and `len` is the length of the data set.
 
     Args:
-        start: begins to embed; nothing happens before the first result is asked for.
-        convert: makes an answer of (1, ...) rows.
-        total: images, None where it is not known.
+        start: the function that starts to embed; nothing happens before the first result is requested.
+        convert: the function that converts rows, (1, ...), to an answer.
+        total: the number of images; None if it is unknown.
         restarts: whether `start` may be called again.
     """
 
@@ -64,32 +64,32 @@ class FeatureIterator(Iterator[Any]):
         return self._total
 
     def close(self) -> None:
-        """Ends what is running; there are no more answers, until `iter` begins anew with a data set."""
+        """Ends running requests; there are no more answers, unless `iter` starts again on a data set."""
         self._running.close()
 
 
 def is_single(inputs: Any) -> bool:
-    """Whether a pipeline is called with one image."""
+    """Whether the inputs are one image."""
     try:
-        return as_images(inputs)[0] is not inputs  # it makes a list of one image
+        return as_images(inputs)[0] is not inputs  # as_images makes a list of a single image
     except TypeError:  # a data set without __iter__
         return False
 
 
 def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
-    """What begins to go through a data set.
+    """A function that starts an iteration over a data set.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `inputs` is not a data set.
     """
     if isinstance(inputs, (Mapping, Set)):
         raise TypeError(
-            f"inputs is a {type(inputs).__name__}, whose order does not tell which image is which; give a list"
+            f"inputs is a {type(inputs).__name__}, which has no order to assign answers to images; give a list"
         )
     if hasattr(type(inputs), "__iter__"):
         return lambda: inputs
     if hasattr(type(inputs), "__getitem__") and hasattr(type(inputs), "__len__"):
-        # By its indices, as not every data set ends iteration with an IndexError
+        # Uses the length, as not every data set ends an iteration with an IndexError.
         return lambda: (inputs[index] for index in range(len(inputs)))
     raise TypeError(
         f"inputs is a {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), or a "
@@ -98,7 +98,7 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
 
 
 def readable(image: Any) -> Any:
-    """The image as `Client` takes it: bare base64 text, which the reference's `load_image` knows, as a data URI."""
+    """Converts bare base64 text, which the reference's `load_image` takes, to a data URI, which `Client` takes."""
     if isinstance(image, str) and _BASE64.fullmatch(image) and not os.path.isfile(image):  # noqa: PTH113 - see below
         return f"data:;base64,{image}"  # Path.is_file raises for a text that is too long for a path
     return image

@@ -1,8 +1,8 @@
 """transformers' pipeline("image-feature-extraction"), with the model on a server: same parameters, same results.
 
-What it follows, of transformers 5: `pipeline` (pipelines/__init__.py), `Pipeline` (pipelines/base.py),
-`PipelineIterator` (pipelines/pt_utils.py), `ImageFeatureExtractionPipeline` (pipelines/image_feature_extraction.py) and
-`load_image` (image_utils.py).
+Its reference is transformers 5: `pipeline` (pipelines/__init__.py), `Pipeline` (pipelines/base.py), `PipelineIterator`
+(pipelines/pt_utils.py), `ImageFeatureExtractionPipeline` (pipelines/image_feature_extraction.py) and `load_image`
+(image_utils.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vitriton._options import check_seconds
 from vitriton._pipeline import checks
 from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
-from vitriton._pipeline.served import Access, ServedModel, find
+from vitriton._pipeline.served import ClientFactory, ServedModel, find
 
 if TYPE_CHECKING:
     from vitriton._call.results import Result
@@ -70,65 +70,65 @@ def pipeline(
     code_revision: str | None = None,
     local_files_only: bool = False,
 ) -> ImageFeatureExtractionPipeline:
-    """The drop-in for transformers' function of this name, with a model that a Triton server serves.
+    """A drop-in replacement for transformers' function of this name, with a model on a Triton server.
 
-    Everything but `url`, `client_options` and `allow_served_pooling` is a parameter of transformers'. What
-    has no bearing on a model that is loaded already (where it runs, how it is loaded, tokenizers) is accepted; what
-    contradicts it is an error. docs/pipeline.md goes through them one by one.
+    All parameters except `url`, `client_options` and `allow_served_pooling` are those of transformers. An argument that
+    cannot affect a loaded model (its device, its loading, tokenizers) is ignored; one that contradicts the model is an
+    error. docs/pipeline.md describes each parameter.
 
     Args:
-        task: "image-feature-extraction", or None.
-        model: the name of an export, or the hub id that one was made of; None is the reference's default.
-        config: None, or the id of what was exported, as also for the other parts of a model.
-        tokenizer: without effect, as in the reference: images have none.
-        feature_extractor: as image_processor.
-        image_processor: None, an id, or a PIL image processor with the settings that the model was exported with.
-        video_processor: without effect, as in the reference.
-        processor: as image_processor, which it may hold.
-        revision: None, or the commit that was exported (from 7 digits).
-        use_fast: without effect: it is about tokenizers.
-        token: of the Hugging Face hub: without effect, and never sent to the server, whose own token is in
+        task: the task: "image-feature-extraction", or None.
+        model: the name of an export, or the hub id of its checkpoint; None means the reference's default.
+        config: the id of the exported checkpoint, or None.
+        tokenizer: an ignored argument, as in the reference: images need no tokenizer.
+        feature_extractor: the image processor, under its old name; see image_processor.
+        image_processor: an id, or a PIL image processor with the settings of the export; or None.
+        video_processor: an ignored argument, as in the reference.
+        processor: the image processor, or a processor that contains it; see image_processor.
+        revision: the exported commit, with at least 7 digits; or None.
+        use_fast: an ignored argument about tokenizers.
+        token: the token of the Hugging Face hub; ignored, and never sent to the server, whose own token goes into
             client_options.
-        device: without effect: the export and the server say where the model runs.
-        device_map: as device.
-        dtype: "auto", None, or what the served model computes in. With float16, tensors are float16.
-        trust_remote_code: without effect.
-        model_kwargs: what says how to load weights is without effect; what changes the model is an error.
-        pipeline_class: None, or transformers' ImageFeatureExtractionPipeline.
-        url: the server's address, as `Client` takes it.
-        client_options: further arguments of `Client`: tls, token, headers, timeout_s (of each request), options, ...
-        allow_served_pooling: take the served embedding for pool=True, also where it is not the model's pooler_output.
-        pool: for every call: the pooled output in place of all tokens.
-        return_tensors: for every call: torch tensors (True or "pt") in place of lists.
-        timeout: for every call: for fetching one URL, in seconds; None is the client's `url_timeout_s`.
-        image_processor_kwargs: settings that the model was exported with.
-        batch_size: without effect: the server makes batches of what is waiting.
-        num_workers: without effect: images are read ahead by the client's `read_threads`.
-        torch_dtype: as dtype.
-        framework: None or "pt".
-        binary_output: kept, and without effect, as in the reference.
-        args_parser: without effect, as in the reference.
-        tokenize_kwargs: without effect, as in the reference.
-        code_revision: None.
-        local_files_only: without effect.
+        device: an ignored argument: the export and the server decide where the model runs.
+        device_map: an ignored argument; see device.
+        dtype: the precision of the served model, "auto" or None. With float16, tensors are float16.
+        trust_remote_code: an ignored argument.
+        model_kwargs: the arguments for loading weights; ignored, unless one would change the model, which is an error.
+        pipeline_class: the class ImageFeatureExtractionPipeline of transformers, or None.
+        url: the server's address, in the form that `Client` takes.
+        client_options: more arguments of `Client`: tls, token, headers, timeout_s (of each request), options, ...
+        allow_served_pooling: whether pool=True may return the served embedding if it is not the model's pooler_output.
+        pool: whether calls return the pooled output instead of all tokens.
+        return_tensors: whether calls return torch tensors (True or "pt") instead of lists.
+        timeout: the time limit for fetching one URL, in seconds; None means the client's `url_timeout_s`.
+        image_processor_kwargs: the settings of the image processor, which must be those of the export.
+        batch_size: an ignored argument: the server forms the batches.
+        num_workers: an ignored argument: the client reads ahead with its `read_threads`.
+        torch_dtype: the older name of dtype.
+        framework: the framework: "pt" or None.
+        binary_output: an ignored argument, kept as an attribute, as in the reference.
+        args_parser: an ignored argument, as in the reference.
+        tokenize_kwargs: an ignored argument, as in the reference.
+        code_revision: the exported commit, or None; see revision.
+        local_files_only: an ignored argument.
 
     Returns:
-        What is called with images, as transformers' is.
+        The pipeline, to call with images as transformers' own.
 
     Raises:
-        PipelineMismatch: (a ContractMismatch and a ValueError) a parameter contradicts the served model.
+        PipelineMismatch: (a ContractMismatch and a ValueError) an argument contradicts the served model.
         ModelNotFound: the server does not have the model.
-        VitritonError: the server does not answer; as `Client.embed`.
-        ValueError, TypeError: a parameter cannot be used.
-        ImportError: tensors are wanted, and torch is not installed.
+        VitritonError: the server does not answer; see `Client.embed`.
+        ValueError, TypeError: an argument is invalid.
+        ImportError: return_tensors is set, and torch is not installed.
     """
     checks.check_task(task)
     checks.check_framework(framework)
     checks.check_pipeline_class(pipeline_class)
     checks.check_batching(batch_size, num_workers)
-    defaults = Call().changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
-    access = Access(url, client_options)
-    served = find(_given_model(task, model), access)
+    defaults = CallParameters().changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
+    clients = ClientFactory(url, client_options)
+    served = find(_given_model(task, model), clients)
     checks.check_source(served, "config", config)
     checks.check_revision(served, "revision", revision)
     checks.check_revision(served, "code_revision", code_revision)
@@ -141,7 +141,7 @@ def pipeline(
     checks.check_processor_kwargs(served, image_processor_kwargs)
     return ImageFeatureExtractionPipeline(
         served,
-        access,
+        clients,
         defaults,
         dtype=checks.result_dtype(dtype, torch_dtype, model_kwargs),
         allow_served_pooling=allow_served_pooling,
@@ -150,25 +150,25 @@ def pipeline(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
-    """What one call of a pipeline is to do.
+class CallParameters:
+    """The parameters of one call of a pipeline.
 
     Attributes:
-        pool: the pooled output in place of all tokens.
-        return_tensors: torch tensors in place of lists.
-        timeout: for fetching one URL, in seconds; None is the client's.
+        pool: whether to return the pooled output instead of all tokens.
+        return_tensors: whether to return torch tensors instead of lists.
+        timeout: the time limit for fetching one URL, in seconds; None means the client's.
     """
 
     pool: bool = False
     return_tensors: bool = False
     timeout: float | None = None
 
-    def changed(self, *, pool: bool | None, return_tensors: bool | str | None, timeout: float | None) -> Call:
-        """The same with what is given; None is not given.
+    def changed(self, *, pool: bool | None, return_tensors: bool | str | None, timeout: float | None) -> CallParameters:
+        """A copy with the given arguments; None means not given.
 
         Raises:
-            TypeError, ValueError: it cannot be used.
-            ImportError: tensors are wanted, and torch is not installed.
+            TypeError, ValueError: an argument is invalid.
+            ImportError: return_tensors is set, and torch is not installed.
         """
         if not isinstance(pool, (bool, type(None))):
             raise TypeError(f"pool is {pool!r}; it must be True or False")
@@ -181,7 +181,7 @@ class Call:
             check_seconds("timeout", timeout)
         if return_tensors:
             _import_torch()
-        return Call(
+        return CallParameters(
             pool=self.pool if pool is None else pool,
             return_tensors=self.return_tensors if return_tensors is None else bool(return_tensors),
             timeout=self.timeout if timeout is None else timeout,
@@ -189,21 +189,21 @@ class Call:
 
 
 class ImageFeatureExtractionPipeline:
-    """What `vitriton.pipeline` returns: called with images, it answers as transformers' class of this name does.
+    """The pipeline that `vitriton.pipeline` returns. Its calls return what transformers' class of this name returns.
 
-    Safe to share between threads. A context manager; who does not close it leaves that to the end of the program.
+    Safe to share between threads. It is a context manager; an open pipeline closes at the end of the program.
 
     Attributes:
-        task: "image-feature-extraction".
-        model: what is served.
-        binary_output: as it was given.
+        task: the task, "image-feature-extraction".
+        model: the served model.
+        binary_output: the argument of `vitriton.pipeline`.
     """
 
     def __init__(
         self,
         model: ServedModel,
-        access: Access,
-        defaults: Call,
+        clients: ClientFactory,
+        defaults: CallParameters,
         *,
         dtype: np.dtype[Any],
         allow_served_pooling: bool,
@@ -212,7 +212,7 @@ class ImageFeatureExtractionPipeline:
         self.task = checks.TASK
         self.model = model
         self.binary_output = binary_output
-        self._access = access
+        self._clients = clients
         self._defaults = defaults
         self._dtype = dtype
         self._allow_served_pooling = allow_served_pooling
@@ -234,57 +234,57 @@ class ImageFeatureExtractionPipeline:
         """Embeds images.
 
         Args:
-            inputs: an image; a list of them; an iterator (a generator) of them; or a data set: what has `__getitem__`
-                and `__len__`, or can be iterated over again. An image is a path, an http(s) URL, a `data:` URI or
-                base64 text, a PIL image, or whatever else `Client.embed` takes.
-            num_workers: without effect.
-            batch_size: without effect.
-            pool: here in place of what the pipeline was made with; so also the next two.
-            return_tensors: torch tensors (True or "pt") in place of lists.
-            timeout: for fetching one URL, in seconds.
-            image_processor_kwargs: settings that the model was exported with.
-            tokenize_kwargs: without effect.
+            inputs: an image; a list of images; an iterator (a generator) over images; or a data set, which has
+                `__getitem__` and `__len__`, or can be iterated over again. An image is a path, an http(s) URL, a
+                `data:` URI or base64 text, a PIL image, or anything else that `Client.embed` takes.
+            num_workers: an ignored argument.
+            batch_size: an ignored argument.
+            pool: whether to return the pooled output instead of all tokens; None means the pipeline's own setting.
+            return_tensors: whether to return torch tensors (True or "pt") instead of lists; None means the pipeline's
+                own setting.
+            timeout: the time limit for fetching one URL, in seconds; None means the pipeline's own setting.
+            image_processor_kwargs: the settings of the image processor, which must be those of the export.
+            tokenize_kwargs: an ignored argument.
 
         Returns:
-            For one image a nested list of floats, or a tensor on the CPU: (1, T, D), or (1, C, h, w) for
-            convolutional models, or with pool=True (1, D). For a list a list of these; for an iterator or a data set
-            an iterator over these, in the same order, which reads ahead within bounds. An iterator without images
-            gives [].
+            For one image, a nested list of floats or a tensor on the CPU: (1, T, D), or (1, C, h, w) for convolutional
+            models, or with pool=True (1, D). For a list, a list of these. For an iterator or a data set, an iterator
+            over these in input order, which reads ahead within bounds; [] for an iterator without images.
 
         Raises:
-            InvalidImage: an image cannot be used; names it by its index. An iterator can be gone on with after it.
+            InvalidImage: an image cannot be used; the text has its index. The caller can continue with the iterator.
             PipelineMismatch: the served embedding is not what pool=True means, or a setting contradicts the model.
-            VitritonError: the server failed; as `Client.embed`.
+            VitritonError: the server failed; see `Client.embed`.
             TypeError: inputs is none of these.
         """
         checks.check_batching(batch_size, num_workers)
         checks.check_processor_kwargs(self.model, image_processor_kwargs)
-        call = self._defaults.changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
-        self._check_pool(call)
+        parameters = self._defaults.changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
+        self._check_pool(parameters)
         if isinstance(inputs, (list, tuple)):
-            return list(self._iterate(lambda: inputs, call, total=len(inputs)))
+            return list(self._iterate(lambda: inputs, parameters, total=len(inputs)))
         if is_single(inputs):
-            with self._client_for(call) as client:
-                return self._converted(client.embed([readable(inputs)], pool=call.pool), call)
+            with self._client_for(parameters) as client:
+                return self._converted(client.embed([readable(inputs)], pool=parameters.pool), parameters)
         if isinstance(inputs, Iterator):
             first = next(inputs, _END)
             if first is _END:
                 return []
-            return self._iterate(lambda: itertools.chain([first], inputs), call, restarts=False)
-        return self._iterate(items_of(inputs), call, total=len(inputs) if isinstance(inputs, Sized) else None)
+            return self._iterate(lambda: itertools.chain([first], inputs), parameters, restarts=False)
+        return self._iterate(items_of(inputs), parameters, total=len(inputs) if isinstance(inputs, Sized) else None)
 
     def predict(self, X: Any) -> Any:  # noqa: N803 - the reference's own name
-        """As calling it."""
+        """Calls the pipeline."""
         return self(X)
 
     def transform(self, X: Any) -> Any:  # noqa: N803 - the reference's own name
-        """As calling it."""
+        """Calls the pipeline."""
         return self(X)
 
     def close(self) -> None:
-        """Ends what is running and closes the connections. May be called again."""
+        """Ends running calls and closes the connections. May be called again."""
         self._client.close()
-        self._access.close()
+        self._clients.close()
 
     def __enter__(self) -> ImageFeatureExtractionPipeline:
         return self
@@ -297,11 +297,11 @@ class ImageFeatureExtractionPipeline:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model.name!r}, url={self.model.address!r})"
 
-    if not TYPE_CHECKING:  # a type checker is to go on telling what is missing
+    if not TYPE_CHECKING:  # so that type checkers still report missing attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Refuses what transformers' pipeline has and this cannot have."""
-            if name.startswith("__"):  # what copy and pickle look for
+            """Refuses the attributes that transformers' pipeline has and this one cannot have."""
+            if name.startswith("__"):  # copy and pickle look for these
                 raise AttributeError(name)
             raise AttributeError(
                 f"{type(self).__name__} of vitriton has no {name!r}: the model, its device and its image processor are "
@@ -309,40 +309,48 @@ class ImageFeatureExtractionPipeline:
                 "images"
             )
 
-    def _check_pool(self, call: Call) -> None:
-        if call.pool and not self._allow_served_pooling:
+    def _check_pool(self, parameters: CallParameters) -> None:
+        if parameters.pool and not self._allow_served_pooling:
             checks.check_pool(self.model)
 
     def _iterate(
-        self, items: Callable[[], Iterable[Any]], call: Call, *, total: int | None = None, restarts: bool = True
+        self,
+        items: Callable[[], Iterable[Any]],
+        parameters: CallParameters,
+        *,
+        total: int | None = None,
+        restarts: bool = True,
     ) -> FeatureIterator:
         return FeatureIterator(
-            lambda: self._results(items(), call), lambda rows: self._converted(rows, call), total, restarts=restarts
+            lambda: self._results(items(), parameters),
+            lambda rows: self._converted(rows, parameters),
+            total,
+            restarts=restarts,
         )
 
-    def _results(self, items: Iterable[Any], call: Call) -> Generator[Result, None, None]:
-        with self._client_for(call) as client:
-            results: Any = client.stream(map(readable, items), pool=call.pool, on_error="return")
+    def _results(self, items: Iterable[Any], parameters: CallParameters) -> Generator[Result, None, None]:
+        with self._client_for(parameters) as client:
+            results: Any = client.stream(map(readable, items), pool=parameters.pool, on_error="return")
             with contextlib.closing(results):
                 yield from results
 
-    def _converted(self, rows: NDArray[Any], call: Call) -> Any:
-        """(1, ...) as the reference returns it."""
+    def _converted(self, rows: NDArray[Any], parameters: CallParameters) -> Any:
+        """The rows, (1, ...), in the form that the reference returns."""
         rows = np.require(rows, self._dtype, ["C", "W"])
-        return _import_torch().from_numpy(rows) if call.return_tensors else rows.tolist()
+        return _import_torch().from_numpy(rows) if parameters.return_tensors else rows.tolist()
 
     @contextlib.contextmanager
-    def _client_for(self, call: Call) -> Iterator[Client]:
-        """The pipeline's client; with another time for URLs one that is made for this call."""
-        if call.timeout == self._defaults.timeout:
+    def _client_for(self, parameters: CallParameters) -> Iterator[Client]:
+        """The pipeline's client, or for another URL timeout a new client for this call."""
+        if parameters.timeout == self._defaults.timeout:
             yield self._client
             return
-        with self._connect(call.timeout) as client:
+        with self._connect(parameters.timeout) as client:
             yield client
 
     def _connect(self, timeout: float | None) -> Client:
         bounds = {} if timeout is None else {"url_timeout_s": timeout}
-        return self._access.client(self.model.name, fingerprint=self.model.fingerprint, **bounds)
+        return self._clients.client(self.model.name, fingerprint=self.model.fingerprint, **bounds)
 
 
 def _given_model(task: str | None, model: Any) -> str:
@@ -350,7 +358,7 @@ def _given_model(task: str | None, model: Any) -> str:
         return checks.model_name(model)
     if task is None:
         raise ValueError("neither task nor model is given; give the model, by the name that it was exported under")
-    _LOG.warning("no model is given: the reference's default is taken, %s", DEFAULT_MODEL)
+    _LOG.warning("no model is given; using the reference's default, %s", DEFAULT_MODEL)
     return DEFAULT_MODEL
 
 
@@ -360,6 +368,6 @@ def _import_torch() -> Any:
     except ImportError as exc:
         raise ImportError(
             "return_tensors gives torch tensors, and torch is not installed: pip install torch, or leave out "
-            "return_tensors for lists, or take numpy arrays from vitriton.Client.embed"
+            "return_tensors for lists, or use vitriton.Client.embed for numpy arrays"
         ) from exc
     return torch

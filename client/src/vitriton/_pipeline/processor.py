@@ -1,4 +1,4 @@
-"""Image processors of transformers, compared with the preprocessing of a served model, setting by setting."""
+"""The comparison of transformers' image processors with a served model's preprocessing, setting by setting."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _VALUES = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_
 
 
 def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
-    """Raises PipelineMismatch unless `settings` prepare images as the served model does.
+    """Raises PipelineMismatch unless `settings` preprocess images as the served model does.
 
     Args:
-        served: the model.
-        asked: where the settings come from, for messages.
-        settings: an image processor, or some of its settings by their names.
+        served: the served model.
+        asked: the origin of the settings, for messages.
+        settings: the image processor, or some of its settings by name.
     """
     own = _served_settings(served)
     if not isinstance(settings, dict):
@@ -36,16 +36,16 @@ def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
         if value != expected[name]:
             raise _mismatch(served, f"{asked}: {name} comes to {value}", f"was exported with {expected[name]}")
     if "rescale_factor" not in own and any(name in settings for name in _VALUES):
-        raise _mismatch(served, f"{asked}: it rescales and normalises", "does not tell how it does that")
+        raise _mismatch(served, f"{asked}: it rescales and normalises", "does not say how it does that")
 
 
 def _served_settings(served: ServedModel) -> dict[str, Any]:
-    """What the served model does, in the terms of an image processor."""
+    """The served model's preprocessing, as settings of an image processor."""
     from vitriton.preprocessing import CenterCrop, ConvertRGB, PreprocessSpec, Resize
 
     text = served.parameters.get("preprocess")
     if text is None:
-        raise _mismatch(served, "an image processor is given", "does not tell how it prepares images")
+        raise _mismatch(served, "an image processor is given", "does not say how it prepares images")
     settings: dict[str, Any] = dict.fromkeys(_GEOMETRY, False)
     for step in PreprocessSpec.from_json(text).steps:
         if isinstance(step, Resize):
@@ -69,7 +69,7 @@ def _served_settings(served: ServedModel) -> dict[str, Any]:
 
 
 def _effect(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings come to: those that are switched off do not count."""
+    """The effect of settings: those that are switched off do not count."""
     effect: dict[str, Any] = {
         "size": _size(settings["size"], own["size"]) if settings["do_resize"] else None,
         "resample": _resample(settings["resample"]) if settings["do_resize"] else None,
@@ -86,7 +86,7 @@ def _effect(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
 
 
 def _size(size: Any, own: Any) -> dict[str, int]:
-    """A size by its edges. A number alone stands for whichever edges the served model's processor has."""
+    """A size by its edges. A single number stands for the edges that the served model's processor has."""
     if isinstance(size, int):
         edges = [edge for edge, value in (own or {}).items() if value] or ["height", "width"]
         return dict.fromkeys(edges, size)

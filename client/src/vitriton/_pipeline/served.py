@@ -1,4 +1,4 @@
-"""The model behind a pipeline: which of the server's it is, and what its export says of it."""
+"""The served model behind a pipeline: how it is found, and its description."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from vitriton._wire.transport import Transport
 
 _MAX_LISTED = 20
-_POLL_S = 0.1  # between two questions to a server that is starting
+_POLL_S = 0.1  # time between two requests to a server that is starting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServedModel(ModelInfo):
-    """A served model, in the place of transformers' own. Its weights and its configuration are on the server."""
+    """A served model, in place of a transformers model. Its weights and its configuration are on the server."""
 
     @property
     def name_or_path(self) -> str | None:
-        """The hub id that it was exported from, or the name of the folder; None where the server does not tell."""
+        """The hub id or the folder name of the exported checkpoint; None if the server does not say."""
         return self.source
 
     @property
     def address(self) -> str:
-        """The addresses of its servers, for messages."""
+        """The addresses of the model's servers, for messages."""
         return ", ".join(self.addresses)
 
-    if not TYPE_CHECKING:  # a type checker is to go on telling what is missing
+    if not TYPE_CHECKING:  # so that type checkers still report missing attributes
 
         def __getattr__(self, name: str) -> Any:
-            """Refuses what a transformers model has and this cannot have."""
-            if name.startswith("__"):  # what copy and pickle look for
+            """Refuses the attributes that a transformers model has and this one cannot have."""
+            if name.startswith("__"):  # copy and pickle look for these
                 raise AttributeError(name)
             raise AttributeError(
                 f"{type(self).__name__} has no {name!r}: it describes a model on a server, where the weights and the "
@@ -50,16 +50,16 @@ class ServedModel(ModelInfo):
             )
 
     def __str__(self) -> str:
-        """As a message names it."""
+        """The model in the text of a message."""
         return f"model {self.name} on the server at {self.address}"
 
 
-class Access:
-    """How the clients of a pipeline are made: all go to the same servers, in the same way.
+class ClientFactory:
+    """Makes the clients of a pipeline, with the same servers and the same options.
 
     Args:
-        url: as `Client` takes it; None where the options have a transport.
-        options: further arguments of `Client`.
+        url: the servers' addresses, in the form that `Client` takes; None if the options have a transport.
+        options: the other arguments of `Client`.
 
     Raises:
         ValueError: there is no address.
@@ -74,18 +74,18 @@ class Access:
 
     @property
     def address(self) -> str:
-        """Of the servers, for messages."""
+        """The servers' addresses, for messages."""
         if self._transport is not None:
             return self._transport.address
         return self._url if isinstance(self._url, str) else ", ".join(self._url)
 
     def client(self, model: str, *, fingerprint: str | None = None, **bounds: Any) -> Client:
-        """A client for one export.
+        """Makes a client for one export.
 
         Args:
             model: the name of the export.
-            fingerprint: that it must have; what the user expects goes first.
-            bounds: fields of `Options` that differ from the user's.
+            fingerprint: the fingerprint that the export must have, unless the user's options name one.
+            bounds: the fields of `Options` that differ from the user's.
         """
         from vitriton._client import Client
 
@@ -99,13 +99,13 @@ class Access:
         return Client(self._url, model=model, **arguments)
 
     def models(self, default: str) -> tuple[bool, list[ModelInfo]]:
-        """The exports that are loaded; waits for a server that answers.
+        """Reads the loaded exports; waits for a server that answers.
 
         Args:
-            default: the export that is looked for where the server does not list what it has.
+            default: the name of the export to read if the server does not list its models.
 
         Returns:
-            Whether the server lists what it has, and the exports.
+            Whether the server lists its models, and the exports.
         """
         deadline = Deadline.after(self._options.get("timeout_s", 60.0))
         with self._lent() as transports:
@@ -122,6 +122,11 @@ class Access:
                     catalogue = first_catalogue(transports, deadline.remaining_s(), [default])
         return catalogue.listed, [model for model in catalogue.models if any(each.ready for each in model.outputs)]
 
+    def close(self) -> None:
+        """Closes the transport, if one was given. May be called again."""
+        if self._transport is not None:
+            self._transport.close()
+
     @contextlib.contextmanager
     def _lent(self) -> Iterator[list[Transport]]:
         if self._transport is not None:
@@ -135,14 +140,46 @@ class Access:
             for transport in transports:
                 transport.close()
 
-    def close(self) -> None:
-        """Closes the transport, if one was given. May be called again."""
-        if self._transport is not None:
-            self._transport.close()
+
+def find(model: str, clients: ClientFactory) -> ServedModel:
+    """Finds the served model for the argument `model`.
+
+    Args:
+        model: the name of an export, which is tried first, or the hub id of its checkpoint.
+        clients: the factory for clients of the server.
+
+    Raises:
+        ModelNotFound: the server does not have the model.
+        ModelNotReady: the server has the model, but has not loaded it.
+        PipelineMismatch: the server has several exports of this hub id.
+        VitritonError: the server does not answer; see `Client.embed`.
+    """
+    cause = None
+    if "/" not in model:  # the name of an export has no slash
+        try:
+            return _read(model, clients)
+        except ModelNotFound as exc:
+            if not exc.available or model in exc.available:
+                raise
+            cause = exc
+    # A server that does not list its models may still have this one, under the default name of its export.
+    listed, known = clients.models(model.rsplit("/", 1)[-1])
+    found = [served for served in known if served.source == model]
+    if len(found) > 1:
+        names = _listed([f"{served.name} ({_kind(served)})" for served in found])
+        raise PipelineMismatch(
+            f"model is {model!r}, and the server at {clients.address} has {len(found)} exports of it: {names}; give "
+            "the name of one of them as model",
+            address=clients.address,
+            model=model,
+        )
+    if not found:
+        raise _unknown(model, clients, known, listed) from cause
+    return _read(found[0].name, clients)
 
 
 class _Lent:
-    """A transport that is used by several clients one after the other, and that none of them closes."""
+    """A transport that several clients use one after the other, and that none of them closes."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -154,58 +191,21 @@ class _Lent:
         pass
 
 
-def find(model: str, access: Access) -> ServedModel:
-    """The served model that a user means.
-
-    Args:
-        model: the name of an export, or the hub id that it was made of. Names go first.
-        access: to the server.
-
-    Raises:
-        ModelNotFound: the server does not have it.
-        ModelNotReady: the server has it, and has not loaded it.
-        PipelineMismatch: it has several exports of this hub id.
-        VitritonError: the server does not answer; as `Client.embed`.
-    """
-    cause = None
-    if "/" not in model:  # else never the name of an export
-        try:
-            return _read(model, access)
-        except ModelNotFound as exc:
-            if not exc.available or model in exc.available:
-                raise
-            cause = exc
-    # A server that does not list its models may still have this one, under the name that exports have by default.
-    listed, known = access.models(model.rsplit("/", 1)[-1])
-    found = [served for served in known if served.source == model]
-    if len(found) > 1:
-        names = _listed([f"{served.name} ({_kind(served)})" for served in found])
-        raise PipelineMismatch(
-            f"model is {model!r}, and the server at {access.address} has {len(found)} exports of it: {names}; give "
-            "the name of one of them as model",
-            address=access.address,
-            model=model,
-        )
-    if not found:
-        raise _unknown(model, access, known, listed) from cause
-    return _read(found[0].name, access)
-
-
-def _read(name: str, access: Access) -> ServedModel:
-    with access.client(name) as client:
+def _read(name: str, clients: ClientFactory) -> ServedModel:
+    with clients.client(name) as client:
         return ServedModel(**vars(client.describe()))
 
 
-def _unknown(model: str, access: Access, known: Sequence[ModelInfo], listed: bool) -> ModelNotFound:
+def _unknown(model: str, clients: ClientFactory, known: Sequence[ModelInfo], listed: bool) -> ModelNotFound:
     if listed:
         has = f"it has: {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
     else:
-        has = "it does not list what it has; give the name that the model was exported under"
+        has = "it does not list its models; give the name that the model was exported under"
     path = "; a path means nothing to a server: give the name of the export" if model[:1] in "./~" else ""
     return ModelNotFound(
-        f"the server at {access.address} has no model {model}, and none that was exported from {model}: {has}{path}",
+        f"the server at {clients.address} has no model {model}, and none that was exported from {model}: {has}{path}",
         available=tuple(served.name for served in known),
-        address=access.address,
+        address=clients.address,
         model=model,
     )
 

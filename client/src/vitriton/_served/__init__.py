@@ -1,1 +1,1 @@
-"""What a model on a server promises, and what its failures mean for a caller."""
+"""The models of a server, their contracts, and the errors for a server's failures."""

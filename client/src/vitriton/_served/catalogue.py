@@ -1,4 +1,4 @@
-"""What a server serves, seen from outside. Nothing else asks this."""
+"""The models that a server serves. No other module asks a server for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitriton._wire.connection import TLS, Token
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, ModelConfig, ModelStatus, ServerMetadata, Transport
 
-# What Triton calls a model that was never asked for, or was unloaded: no reason to be told.
+# Triton's reasons for a model that was never loaded, or was unloaded: they are no failures.
 _NOT_FAILED = ("", "unloaded")
 
 
@@ -31,20 +31,21 @@ def list_models(
     token: Token | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> list[ModelInfo]:
-    """The models of `vitriton export` that a server has, ready or not, by name; what `vitriton models` shows.
+    """Lists the models of `vitriton export` on a server, ready or not, sorted by name, as `vitriton models` shows them.
 
-    It waits for the server in the thread of its caller; in an event loop: `await asyncio.to_thread(list_models, ...)`.
+    The function blocks its thread; in an event loop, call `await asyncio.to_thread(list_models, ...)`.
 
     Args:
-        address: the address of the server, as `Client` takes it. Of several, the first that answers is asked.
+        address: the server's address, in the form that `Client` takes. Of several servers, the first that answers is
+            used.
         models: the names of the models to describe; none means all that the server lists.
-        timeout_s: the longest wait for one server, in seconds; None is no limit.
-        tls: for grpcs:// and https://: whom to trust, and who the client is.
-        token: sent with each request as `authorization: Bearer <token>`; a function is called each time.
-        headers: sent with each request.
+        timeout_s: the longest wait for one server, in seconds; None means no limit.
+        tls: the trusted certificates and the client's own, for grpcs:// and https://.
+        token: the bearer token, sent with each request; a function is called for each request.
+        headers: the headers to send with each request.
 
     Raises:
-        ValueError: a parameter cannot be used; names it.
+        ValueError: an argument is invalid; the text names it.
         Unavailable: no server answered in that time.
         ModelNotFound: the server does not have one of `models`.
         ModelNotReady: the server does not list its models, and one of `models` is not ready.
@@ -62,7 +63,7 @@ def list_models(
         catalogue = first_catalogue(transports, timeout_s, asked)
     if not (catalogue.listed or asked):
         raise AccessDenied(
-            f"the server at {catalogue.address} does not list its models; name those that you want (models)",
+            f"the server at {catalogue.address} does not list its models; name the models that you want (models)",
             address=catalogue.address,
         )
     return list(catalogue.models)
@@ -70,14 +71,14 @@ def list_models(
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """All that a server has.
+    """The models of a server.
 
     Attributes:
-        address: the address of the server.
-        server: what the server says of itself.
-        listed: whether it tells what it has; if not, `models` has those that were asked for, and `others` nothing.
-        models: the models that `vitriton export` made, by name.
-        others: the models of another kind, sorted.
+        address: the server's address.
+        server: the server's metadata: its name and version.
+        listed: whether the server lists its models; if not, `models` has the requested ones, and `others` is empty.
+        models: the models that `vitriton export` made, sorted by name.
+        others: the state of all other models, sorted by name.
     """
 
     address: str
@@ -88,18 +89,18 @@ class Catalogue:
 
 
 def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequence[str] = ()) -> Catalogue:
-    """Asks a server what it serves.
+    """Reads the catalogue of a server.
 
     Args:
-        transport: the way to the server.
-        timeout_s: the total time, in seconds; None is no limit.
+        transport: the transport to the server.
+        timeout_s: the total time, in seconds; None means no limit.
         asked: the names of the exports to describe; none means all.
 
     Raises:
-        ModelNotFound: the server does not have one of those that were asked for.
-        ModelNotReady: the server does not tell what it has, and one of them is not ready.
-        ContractMismatch: one of them was not made by `vitriton export`.
-        ClientError: the server does not answer, or not these questions.
+        ModelNotFound: the server does not have one of the requested exports.
+        ModelNotReady: the server does not list its models, and one of the requested exports is not ready.
+        ContractMismatch: one of the requested exports was not made by `vitriton export`.
+        ClientError: the server does not answer, or refuses the requests.
     """
     deadline = Deadline.after(timeout_s)
     try:
@@ -122,7 +123,7 @@ def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequenc
 
 
 def first_catalogue(transports: Sequence[Transport], timeout_s: float | None, asked: Sequence[str] = ()) -> Catalogue:
-    """The catalogue of the first server that answers; for the parameters and the errors see `read_catalogue`."""
+    """The catalogue of the first server that answers. `read_catalogue` describes the arguments and the errors."""
     for transport in transports[:-1]:
         with contextlib.suppress(Unavailable):
             return read_catalogue(transport, timeout_s, asked)
@@ -130,7 +131,7 @@ def first_catalogue(transports: Sequence[Transport], timeout_s: float | None, as
 
 
 def read_model(transport: Transport, name: str, deadline: Deadline) -> ModelInfo:
-    """What is loaded of a model, by its configuration alone; no outputs where nothing is.
+    """Reads a model from its configuration alone; the outputs that are not loaded are missing.
 
     Raises:
         CallError: the server does not answer.
@@ -140,7 +141,7 @@ def read_model(transport: Transport, name: str, deadline: Deadline) -> ModelInfo
 
 
 def read_index(transport: Transport, deadline: Deadline) -> Sequence[ModelStatus] | None:
-    """The state of all models that a server has; None where it does not tell.
+    """Reads the state of all models of a server; None if the server does not list them.
 
     Raises:
         CallError: the server does not answer.
@@ -153,8 +154,25 @@ def read_index(transport: Transport, deadline: Deadline) -> Sequence[ModelStatus
         raise
 
 
+def read_output(kind: names.Kind, config: ModelConfig) -> ModelOutput:
+    """The output of a loaded ensemble.
+
+    Raises:
+        ContractMismatch: the model was not made by `vitriton export`.
+    """
+    contract = read_contract(config, kind == "pooled")
+    return ModelOutput(
+        kind=kind,
+        model=config.name,
+        tensor=contract.output,
+        datatype=config.outputs[contract.output].datatype,
+        shape=contract.shape,
+        max_batch_size=contract.max_batch_size,
+    )
+
+
 def _by_name(index: Sequence[ModelStatus]) -> dict[str, ModelStatus]:
-    """The index has a line for each version; a model is as good as its best one."""
+    """The state of each model, by name: the index has a line for each version, and a ready version counts first."""
     states: dict[str, ModelStatus] = {}
     for status in index:
         known = states.get(status.name)
@@ -166,7 +184,7 @@ def _by_name(index: Sequence[ModelStatus]) -> dict[str, ModelStatus]:
 def _model(
     transport: Transport, name: str, states: Mapping[str, ModelStatus] | None, deadline: Deadline, *, asked: bool
 ) -> ModelInfo:
-    """What there is of a model. Where another kind of model has such a name: no outputs, or an error if `asked`."""
+    """Describes a model. If another kind of model has that name, it has no outputs; with `asked` that is an error."""
     outputs: list[ModelOutput] = []
     parameters: Mapping[str, str] = {}
     for kind in names.KINDS:
@@ -181,14 +199,14 @@ def _model(
             except ContractMismatch:
                 if asked:
                     raise
-        elif states is not None:  # without an index, what is not ready cannot be told from what is not there
+        elif states is not None:  # without an index, a missing model looks like one that is not ready
             reason = "; ".join(_reasons(name, kind, states))
             outputs.append(ModelOutput(kind=kind, model=model, state=states[model].state, reason=reason))
     return model_info(name, [transport.address], outputs, parameters)
 
 
 def _config(transport: Transport, model: str, deadline: Deadline) -> ModelConfig | None:
-    """None for a model that is not loaded: Triton shows the configuration of those that are ready."""
+    """The configuration of a model; None if it is not loaded, as Triton shows only those of ready models."""
     try:
         return transport.model_config(model, deadline.remaining_s())
     except CallError as exc:
@@ -197,25 +215,8 @@ def _config(transport: Transport, model: str, deadline: Deadline) -> ModelConfig
         raise
 
 
-def read_output(kind: names.Kind, config: ModelConfig) -> ModelOutput:
-    """The output of a loaded ensemble.
-
-    Raises:
-        ContractMismatch: the model is not one that `vitriton export` makes.
-    """
-    contract = read_contract(config, kind == "pooled")
-    return ModelOutput(
-        kind=kind,
-        model=config.name,
-        tensor=contract.output,
-        datatype=config.outputs[contract.output].datatype,
-        shape=contract.shape,
-        max_batch_size=contract.max_batch_size,
-    )
-
-
 def _reasons(name: str, kind: names.Kind, states: Mapping[str, ModelStatus]) -> Iterator[str]:
-    """Why an ensemble is not ready: its own reason, and those of its steps, where the cause mostly is."""
+    """The reasons why an ensemble is not ready: its own, and those of its steps, which usually have the cause."""
     first = True
     for part in (names.ensemble_name(name, kind), *names.step_names(name, kind)):
         status = states.get(part)

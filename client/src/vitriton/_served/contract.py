@@ -1,4 +1,4 @@
-"""What a served model promises, and whether what came keeps the promise."""
+"""The contract of a served model, and the check of a reply against it."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _MAX_LISTED = 20
 
 
 def ensemble_name(model: str, pool: bool) -> str:
-    """The model that Triton knows, of the name that the user gave."""
+    """The ensemble's name on Triton, for the model name that the user gave."""
     return names.ensemble_name(model, names.kind_of(pool))
 
 
 def output_name(pool: bool) -> str:
-    """The tensor that the ensemble returns."""
+    """The name of the tensor that the ensemble returns."""
     return names.OUTPUT[names.kind_of(pool)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """What one ensemble takes and returns.
+    """The input and output of one ensemble.
 
     Attributes:
-        model: the ensemble.
-        output: its tensor.
-        shape: of one image's output, -1 where it is open.
-        max_batch_size: images in a request.
-        dtype: of the output.
-        parameters: what the export wrote into the configuration.
-        input: what is sent to it.
-        datatype: of the input, BYTES or UINT8.
-        item_shape: of one image's input.
+        model: the name of the ensemble.
+        output: the name of the output tensor.
+        shape: the shape of one image's output; -1 is an open dimension.
+        max_batch_size: the largest number of images in a request.
+        dtype: the dtype of the output.
+        parameters: the parameters that the export wrote into the configuration.
+        input: the name of the input tensor.
+        datatype: the Triton datatype of the input: BYTES, UINT8 or FP32.
+        item_shape: the shape of one image's input.
     """
 
     model: str
@@ -56,11 +56,11 @@ class Contract:
 
     @property
     def fingerprint(self) -> str | None:
-        """Names the embedding space; None where the configuration has none."""
+        """The name of the embedding space; None if the configuration has none."""
         return self.parameters.get("fingerprint")
 
     def empty(self, dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The result of no images: (0, D) or (0, T, D); an open dimension is 0."""
+        """The result for no images: (0, D) or (0, T, D); an open dimension is 0."""
         return np.empty((0, *(max(0, size) for size in self.shape)), dtype)
 
     def accepts(self, other: Contract) -> bool:
@@ -73,35 +73,35 @@ class Contract:
         )
 
     def mismatch(self, problem: str) -> ContractMismatch:
-        """The error for a server that does not keep it."""
+        """The error for a server that breaks the contract."""
         return ContractMismatch(f"model {self.model} {problem}", model=self.model)
 
 
 def read_contract(config: ModelConfig, pool: bool) -> Contract:
-    """The contract in a model's configuration.
+    """Reads the contract in a model's configuration.
 
     Raises:
-        ContractMismatch: the model is not one that `vitriton export` makes.
+        ContractMismatch: the model was not made by `vitriton export`.
     """
     name = output_name(pool)
-    given, promised = config.inputs.get(names.IMAGE), config.outputs.get(name)
+    given, output = config.inputs.get(names.IMAGE), config.outputs.get(name)
     problem = None
     if given is None or given.datatype != "BYTES" or given.shape != (1,):
         problem = f"it has no input {names.IMAGE!r} of type BYTES and shape [1]"
-    elif promised is None:
+    elif output is None:
         problem = f"it has no output {name!r}, only {', '.join(sorted(config.outputs)) or 'none'}"
-    elif promised.datatype not in DTYPES:
-        problem = f"its output {name!r} is {promised.datatype}; this client takes {' and '.join(DTYPES)}"
+    elif output.datatype not in DTYPES:
+        problem = f"its output {name!r} is {output.datatype}; this client takes {' and '.join(DTYPES)}"
     elif config.max_batch_size < 1:
         problem = f"its max_batch_size is {config.max_batch_size}; it must be at least 1"
-    if problem or promised is None:
+    if problem or output is None:
         raise ContractMismatch(f"model {config.name} was not made by `vitriton export`: {problem}", model=config.name)
     return Contract(
         model=config.name,
         output=name,
-        shape=promised.shape,
+        shape=output.shape,
         max_batch_size=config.max_batch_size,
-        dtype=DTYPES[promised.datatype],
+        dtype=DTYPES[output.datatype],
         parameters=dict(config.parameters),
     )
 
@@ -110,15 +110,15 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
     """The reply as an array, without a copy.
 
     Args:
-        reply: of the server.
-        contract: of the model.
-        batch_size: images in the request.
+        reply: the server's reply.
+        contract: the model's contract.
+        batch_size: the number of images in the request.
 
     Returns:
-        (batch_size, D) or (batch_size, T, D) in the dtype of the model, read-only.
+        The rows, (batch_size, D), (batch_size, T, D) or (batch_size, C, h, w), in the model's dtype, read-only.
 
     Raises:
-        ContractMismatch: the reply is another tensor than the model's configuration says.
+        ContractMismatch: the reply differs from the model's configuration.
     """
     wanted = (batch_size, *contract.shape)
     dtype = DTYPES.get(reply.datatype)
@@ -129,7 +129,7 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
     if reply.name != contract.output or dtype != contract.dtype or not fits:
         raise contract.mismatch(
             f"returned {reply.name} {reply.datatype} {list(reply.shape)}, and its configuration says {contract.output} "
-            f"{list(wanted)}; was it exported again? The next call reads its configuration anew"
+            f"{list(wanted)}; was it exported again? The next call reads its configuration again"
         )
     needed = math.prod(reply.shape) * contract.dtype.itemsize
     if len(reply.data) != needed:
@@ -141,19 +141,19 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
 
 
 def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:
-    """The names that `Client(model=...)` takes, of all that a server has, sorted."""
+    """The names of a server's exports, as `Client(model=...)` takes them, sorted."""
     ensembles = (names.read_ensemble_name(status.name) for status in index)
     return tuple(sorted({ensemble[0] for ensemble in ensembles if ensemble is not None}))
 
 
 def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | None, address: str) -> str:
-    """Why `model` cannot be used, and what to do.
+    """Explains why `model` cannot be used, and what to do.
 
     Args:
-        model: as the user gave it.
-        pool: which of its two ensembles was asked for.
-        index: what the server has; None where it does not tell.
-        address: of the server.
+        model: the name that the user gave.
+        pool: whether the pooled ensemble was requested.
+        index: the state of the server's models; None if the server does not list them.
+        address: the server's address.
     """
     wanted = ensemble_name(model, pool)
     if index is None:
@@ -175,12 +175,12 @@ def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | Non
 
 
 def is_ready(model: str, ready: Sequence[bool], index: Sequence[ModelStatus] | None) -> bool:
-    """Whether a model can be used: what the server has of its two ensembles is loaded, or has failed for good.
+    """Whether a model can be used: one of its ensembles is ready, and the other is ready, missing or has failed.
 
     Args:
-        model: as the user gave it.
-        ready: of the pooled and the unpooled ensemble.
-        index: what the server has; None where it does not tell.
+        model: the name that the user gave.
+        ready: the readiness of the pooled and of the unpooled ensemble.
+        index: the state of the server's models; None if the server does not list them.
     """
     if not any(ready) or all(ready):
         return any(ready)

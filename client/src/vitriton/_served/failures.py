@@ -1,4 +1,4 @@
-"""From a transport's failure to the error that the user sees."""
+"""The error that the user sees, for a transport's failure."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from vitriton._wire.transport import CallError, ModelStatus
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What was being done when it failed.
+    """The call that failed.
 
     Attributes:
-        address: of the server.
-        model: as the server knows it.
-        timeout_s: the call's time, in seconds; None is no limit.
+        address: the server's address.
+        model: the name of the model on the server; empty if the call was about no model.
+        timeout_s: the call's time limit, in seconds; None means no limit.
         expired: whether that time is over.
-        renewed: whether that time had started anew, with an answer.
-        attempts: how many times it was tried.
-        indices: of the request's images, in the caller's list.
-        sources: of the request's images.
-        total: images in the call, None where it is not known.
+        renewed: whether an answer had renewed that time.
+        attempts: the number of attempts.
+        indices: the indices of the request's images in the caller's input.
+        sources: the names of the request's images.
+        total: the number of images in the call; None if it is unknown.
     """
 
     address: str
@@ -102,44 +102,15 @@ def to_error(failed: CallError, call: Call) -> ClientError:
     return kind(f"{hint}: {failed.message}", **context)
 
 
-_NOT_SENT = "nothing was sent to the server at {address}"
-_HINTS = {
-    None: "the server at {address} could not run model {model} ({status})",
-    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
-    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
-    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
-}
-_SERVER_HINTS = {  # of a question that is about no model
-    None: "the server at {address} could not answer ({status})",
-    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
-    Failure.CANCELLED: "the call to {address} was cancelled",
-}
-
-
-def _advice(address: str, message: str) -> str:
-    """What to look at when nobody answers; a handshake that fails tells more than silence."""
-    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
-        return (
-            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
-            "host as the certificate does"
-        )
-    advice = f"check that it runs, and that this is its {port_hint(address)}"
-    if address.startswith(("grpcs://", "https://")):
-        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
-    if "SETTINGS frame" in message:
-        return f"{advice}; a port with TLS wants grpcs://"
-    return advice
-
-
 def port_hint(address: str) -> str:
-    """Which of Triton's ports the address should have."""
+    """The port of Triton that the address should have."""
     if address.startswith("http"):
-        return "HTTP port (8000 unless it was told otherwise; 8001 is gRPC)"
-    return "gRPC port (8001 unless it was told otherwise; 8000 is HTTP)"
+        return "HTTP port (8000 by default; 8001 is gRPC)"
+    return "gRPC port (8001 by default; 8000 is HTTP)"
 
 
 def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> ClientError:
-    """The error of the last attempt, when the time for others is over: the same, and its text says so."""
+    """The error of the last attempt when there is no time for another: the same error, whose text now says that."""
     within = "" if deadline.timeout_s is None else f" in {deadline.timeout_s:g} s (timeout_s)"
     if deadline.renewed:
         within = f"; no other request was answered in the last {deadline.timeout_s:g} s (timeout_s)"
@@ -149,7 +120,7 @@ def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> Cli
 
 
 def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
-    """The error for a call whose time is over; `during`: what it was waiting for on this side."""
+    """The error for a call whose time is over; `during` says what it was waiting for on the client's side."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
     where = f"model {call.model} at {call.address}"
     if during is not None:
@@ -178,11 +149,11 @@ def not_served(
 
     Args:
         model: the name that the user gave.
-        pool: which of its two ensembles was asked for.
-        index: what the server has; None where it does not tell.
-        known: whether the model may be there all the same, where the server does not tell what it has.
-        address: the address of the server.
-        **context: further arguments of the error.
+        pool: whether the pooled ensemble was requested.
+        index: the state of the server's models; None if the server does not list them.
+        known: whether the server may have the model, where there is no index.
+        address: the server's address.
+        **context: the other arguments of the error.
     """
     wanted = ensemble_name(model, pool)
     context |= {"address": address, "model": wanted}
@@ -190,6 +161,35 @@ def not_served(
     if known if index is None else any(status.name == wanted for status in index):
         return ModelNotReady(text, **context)
     return ModelNotFound(text, available=served_models(index or ()), **context)
+
+
+_NOT_SENT = "nothing was sent to the server at {address}"
+_HINTS = {
+    None: "the server at {address} could not run model {model} ({status})",
+    Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
+    Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
+    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
+}
+_SERVER_HINTS = {  # for a call that is about no model
+    None: "the server at {address} could not answer ({status})",
+    Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
+    Failure.CANCELLED: "the call to {address} was cancelled",
+}
+
+
+def _advice(address: str, message: str) -> str:
+    """What to check when no server answers; a failed handshake gives a better hint than silence."""
+    if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
+        return (
+            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
+            "host as the certificate does"
+        )
+    advice = f"check that it runs, and that this is its {port_hint(address)}"
+    if address.startswith(("grpcs://", "https://")):
+        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
+    if "SETTINGS frame" in message:
+        return f"{advice}; a port with TLS wants grpcs://"
+    return advice
 
 
 def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:

@@ -1,4 +1,4 @@
-"""What a server tells of a model that `vitriton export` made."""
+"""The description of a served model that `vitriton export` made."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ READY = "READY"  # Triton's word for a model that answers requests
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutput:
-    """One of the outputs of a model. What only a loaded model tells is None where it is not loaded.
+    """One output of a model. Fields that only a loaded model has are None if it is not loaded.
 
     Attributes:
-        kind: "pooled", one vector for each image, or "unpooled", all its tokens.
-        model: the name under which Triton has it.
-        state: Triton's word for its state, READY where it answers requests.
-        reason: the reason why it is not ready; empty if it is, or if the server does not say.
+        kind: the kind of the output: "pooled", one vector for each image, or "unpooled", all its tokens.
+        model: the name of the output's ensemble on Triton.
+        state: the ensemble's state, by Triton's name; READY if it answers requests.
+        reason: the reason why the ensemble is not ready; empty if it is, or if the server does not say.
         tensor: the name of the tensor.
         datatype: the type of the tensor, by Triton's name: FP32 or FP16.
-        shape: the shape of one image's output, -1 where it is open: (D,), (T, D), or (C, h, w).
-        max_batch_size: the most images in a request.
+        shape: the shape of one image's output, (D,), (T, D), or (C, h, w); -1 is an open dimension.
+        max_batch_size: the largest number of images in a request.
     """
 
     kind: Kind
@@ -42,7 +42,7 @@ class ModelOutput:
 
     @property
     def ready(self) -> bool:
-        """Whether it answers requests."""
+        """Whether the output's ensemble answers requests."""
         return self.state == READY
 
     @property
@@ -53,20 +53,20 @@ class ModelOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """A model, as its server describes it. What only a loaded model tells is None where it is not loaded.
+    """A model, as its server describes it. Fields that only a loaded model has are None if it is not loaded.
 
     Attributes:
-        name: the name that it was exported under, as `Client(model=...)` takes it.
+        name: the name of the export, as `Client(model=...)` takes it.
         addresses: the addresses of the servers.
-        outputs: what it returns, the pooled output first.
-        fingerprint: the name of the embedding space. Vectors of one fingerprint may be compared, those of two may not.
-        source: the model that it was exported from: a hub id, or the name of a folder.
-        revision: the commit on the hub; None for a folder.
-        precision: what the encoder computes in: fp32, fp16, int8 or int8-fast.
-        pooling: how the pooled output is made: pooler, cls, mean or projection.
-        l2_normalize: whether the vectors of the pooled output have the length 1.
-        max_batch_size: the most images in a request, for any of the outputs.
-        parameters: all that the export wrote into the configuration, as text.
+        outputs: the model's outputs, the pooled one first.
+        fingerprint: the name of the embedding space. Only vectors with the same fingerprint may be compared.
+        source: the checkpoint that was exported: a hub id, or the name of a folder.
+        revision: the checkpoint's commit on the hub; None for a folder.
+        precision: the precision of the encoder: fp32, fp16, int8 or int8-fast.
+        pooling: the pooling method: pooler, cls, mean or projection.
+        l2_normalize: whether the vectors of the pooled output have length 1.
+        max_batch_size: the largest number of images in a request that all outputs take.
+        parameters: the parameters that the export wrote into the configuration, as text.
     """
 
     name: str
@@ -83,22 +83,22 @@ class ModelInfo:
 
     @property
     def ready(self) -> bool:
-        """Whether all of its outputs are ready."""
+        """Whether all outputs are ready."""
         return all(output.ready for output in self.outputs)
 
     @property
     def pooled(self) -> ModelOutput | None:
-        """The pooled output; None where the model was exported without it."""
+        """The pooled output; None if the model was exported without it."""
         return self._output("pooled")
 
     @property
     def unpooled(self) -> ModelOutput | None:
-        """The output with all tokens; None where the model was exported without it."""
+        """The output with all tokens; None if the model was exported without it."""
         return self._output("unpooled")
 
     @property
     def limits(self) -> Limits | None:
-        """What the preprocessing refuses of an image; None where the export does not tell that in a way known here."""
+        """The preprocessing's limits for images; None if this version cannot read them from the export."""
         from vitriton.preprocessing import Limits  # imports PIL
 
         try:
@@ -113,7 +113,7 @@ class ModelInfo:
 def model_info(
     name: str, addresses: Sequence[str], outputs: Sequence[ModelOutput], parameters: Mapping[str, str]
 ) -> ModelInfo:
-    """The description of a model with these outputs and these parameters in its configuration."""
+    """Describes a model from its outputs and the parameters in its configuration."""
     l2_normalize = parameters.get("l2_normalize")
     return ModelInfo(
         name=name,
