@@ -28,7 +28,7 @@ import httpcore
 from client_overhead import IMAGE, in_turns, threads
 from report.median import confidence
 from vitriton._wire.address import Address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.http import HttpTransport
 from vitriton._wire.http_connection import KEEPALIVE_S, Request, Response
 from vitriton._wire.transport import InferRequest
@@ -201,7 +201,7 @@ def server() -> Iterator[int]:
 
 def transport(port: int, **parts: Any) -> HttpTransport:
     """An HTTP transport with `parts` in place of its own."""
-    made = HttpTransport(Address("http", "127.0.0.1", port), Connection())
+    made = HttpTransport(Address("http", "127.0.0.1", port), ConnectionSettings())
     for name, part in parts.items():
         setattr(made, f"_{name}", part)
     return made
@@ -246,7 +246,7 @@ def main() -> None:
             for made in (
                 transport(port),
                 transport(port, connections=Pool(port)),
-                transport(port, workers=Executor(Connection().max_connections, "executor")),
+                transport(port, workers=Executor(ConnectionSettings().max_connections, "executor")),
             )
         )
         for callers in CALLERS:

@@ -2,10 +2,10 @@
 
 import pytest
 from vitriton._wire.statistics import ModelStatistics
-from vitriton_bench._statistics.split import Split, Steps, bottleneck, split
+from vitriton_bench._statistics.split import EnsembleSteps, Split, bottleneck, split
 
 MS = 10**6  # in ns
-STEPS = Steps(ensemble="e", preprocess="p", encoder="n", instances={"p": 1, "n": 1})
+STEPS = EnsembleSteps(ensemble="e", preprocess="p", encoder="n", instances={"p": 1, "n": 1})
 
 
 def look(requests, images, executions):

@@ -6,7 +6,7 @@ import threading
 import pytest
 from client.scripted import ScriptedServer, http
 from vitriton._wire.address import Address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.http import HttpTransport
 from vitriton.testing import CallError, InferRequest
 
@@ -14,7 +14,7 @@ LONG_S = 60.0
 
 
 def connect(port, *, scheme="http", host="127.0.0.1", **settings):
-    return HttpTransport(Address(scheme, host, port), Connection(**settings))
+    return HttpTransport(Address(scheme, host, port), ConnectionSettings(**settings))
 
 
 def request(*images, model="tiny_pooled", output="embedding", timeout_s=LONG_S, **more):

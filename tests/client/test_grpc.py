@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from vitriton import TLS, Client, Unavailable
 from vitriton._wire.address import Address, parse_address
 from vitriton._wire.channel import CHANNEL_OPTIONS, channel_options
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport, read_config, read_response, write_request
 from vitriton._wire.transport import TensorSpec
 from vitriton.testing import CallError, Code, InferRequest
@@ -124,7 +124,7 @@ def test_config():
 
 def test_server_metadata(address):
     """A real Triton tells its name, its version and what it can do."""
-    transport = GrpcTransport(parse_address(address), Connection())
+    transport = GrpcTransport(parse_address(address), ConnectionSettings())
     metadata = transport.server_metadata(PATIENCE_S)
     assert metadata.name == "triton"
     assert metadata.version.count(".") == 2
@@ -147,7 +147,7 @@ CALLS = {
 def test_headers_go_with_every_call(call):
     """So do the token, which is asked for each time, and a request's own headers."""
     tokens = iter(["first", "second"])
-    connection = Connection(token=lambda: next(tokens), headers={"x-tenant": "a"})
+    connection = ConnectionSettings(token=lambda: next(tokens), headers={"x-tenant": "a"})
     with Server() as server:
         transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), connection)
         for token in ("first", "second"):
@@ -162,7 +162,7 @@ def test_headers_go_with_every_call(call):
 def test_a_requests_own_headers():
     """They go with that request alone."""
     with Server() as server:
-        transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), Connection())
+        transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), ConnectionSettings())
         for headers in ({"traceparent": "00-1"}, {}):
             with pytest.raises(CallError):
                 transport.send(infer_request(headers=headers), PATIENCE_S).result()
@@ -178,10 +178,10 @@ def test_a_token_that_cannot_be_had():
 
     address = Address("grpc", "127.0.0.1", 1)
     with pytest.raises(CallError, match="vault is sealed") as caught:
-        GrpcTransport(address, Connection(token=fails)).send(infer_request(), PATIENCE_S)
+        GrpcTransport(address, ConnectionSettings(token=fails)).send(infer_request(), PATIENCE_S)
     assert caught.value.code is Code.UNAUTHENTICATED
     with pytest.raises(CallError, match="check the token") as caught:
-        GrpcTransport(address, Connection(token="secret\n")).server_metadata(PATIENCE_S)
+        GrpcTransport(address, ConnectionSettings(token="secret\n")).server_metadata(PATIENCE_S)
     assert "secret" not in str(caught.value)
 
 
@@ -198,7 +198,7 @@ def secure(authority):
 
 
 def ask(host, port, tls, scheme="grpcs"):
-    transport = GrpcTransport(Address(scheme, host, port), Connection(tls=tls, token="t"))
+    transport = GrpcTransport(Address(scheme, host, port), ConnectionSettings(tls=tls, token="t"))
     try:
         return transport.server_metadata(PATIENCE_S)
     finally:
@@ -253,10 +253,10 @@ def test_files_that_are_no_certificates(authority, tmp_path):
     empty.touch()
     address = Address("grpcs", "127.0.0.1", 1)
     with pytest.raises(ValueError, match=r"ca_file .*empty\.pem holds no certificate"):
-        GrpcTransport(address, Connection(tls=TLS(ca_file=empty)))
+        GrpcTransport(address, ConnectionSettings(tls=TLS(ca_file=empty)))
     for files in ((certificate, other_key), (empty, key), (certificate, empty)):
         with pytest.raises(ValueError, match="must be a certificate and its private key"):
-            GrpcTransport(address, Connection(tls=TLS(cert_file=files[0], key_file=files[1])))
+            GrpcTransport(address, ConnectionSettings(tls=TLS(cert_file=files[0], key_file=files[1])))
 
 
 # Channels
@@ -270,7 +270,7 @@ def test_message_lengths_are_not_grpcs_defaults():
 
 def test_the_users_options_come_last():
     """They stand over the client's own, which otherwise stay."""
-    connection = Connection(grpc_options={"grpc.max_send_message_length": 1, "grpc.keepalive_time_ms": 5000})
+    connection = ConnectionSettings(grpc_options={"grpc.max_send_message_length": 1, "grpc.keepalive_time_ms": 5000})
     options = channel_options(Address("grpc", "triton.test", 8001), connection)
     assert options["grpc.max_send_message_length"] == 1
     assert options["grpc.keepalive_time_ms"] == 5000
@@ -282,13 +282,15 @@ def test_the_users_options_come_last():
 )
 def test_names_are_balanced(host, balanced):
     """The servers behind a DNS name take turns; gRPC is not told to repeat anything."""
-    config = json.loads(channel_options(Address("grpc", host, 8001), Connection()).get("grpc.service_config", "{}"))
+    config = json.loads(
+        channel_options(Address("grpc", host, 8001), ConnectionSettings()).get("grpc.service_config", "{}")
+    )
     assert config == ({"loadBalancingConfig": [{"round_robin": {}}]} if balanced else {})
 
 
 def test_turns_and_failover():
     """Servers of one name take turns; that all have gone is known at once, and so is one that comes back."""
-    options = channel_options(Address("grpc", "triton.test", 8001), Connection())
+    options = channel_options(Address("grpc", "triton.test", 8001), ConnectionSettings())
 
     def eventually_answer(*names):
         seen = set()
@@ -328,7 +330,7 @@ def test_nobody_listens():
 
 def test_a_closed_transport():
     """Calls fail, and closing again does nothing."""
-    transport = GrpcTransport(Address("grpc", "127.0.0.1", 1), Connection())
+    transport = GrpcTransport(Address("grpc", "127.0.0.1", 1), ConnectionSettings())
     transport.close()
     transport.close()
     for call in (lambda: transport.server_metadata(PATIENCE_S), lambda: transport.send(infer_request(), PATIENCE_S)):

@@ -17,7 +17,7 @@ from client.http_tools import (
 )
 from client.scripted import ScriptedServer
 from vitriton._wire.address import Address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.statistics import by_model
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import ServerMetadata, TensorSpec
@@ -89,7 +89,7 @@ def test_same_answers_as_grpc(transport, address, files):
     from vitriton._wire.grpc import GrpcTransport
 
     host, _, port = address.rpartition(":")
-    other = GrpcTransport(Address("grpc", host, int(port)), Connection())
+    other = GrpcTransport(Address("grpc", host, int(port)), ConnectionSettings())
     try:
         for model in ("tiny_pooled", "wide_pooled", "staged_pooled"):
             assert transport.model_config(model, LONG_S) == other.model_config(model, LONG_S)

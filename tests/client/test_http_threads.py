@@ -184,11 +184,11 @@ def test_a_program_that_does_not_close():
     program = """
 import sys
 from vitriton._wire.address import Address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.http import HttpTransport
 from vitriton._wire.transport import InferRequest
 
-transport = HttpTransport(Address("http", "127.0.0.1", int(sys.argv[1])), Connection())
+transport = HttpTransport(Address("http", "127.0.0.1", int(sys.argv[1])), ConnectionSettings())
 request = InferRequest(model="m", input_name="image", images=[b"image"], output_name="embedding", timeout_s=None)
 transport.send(request, None)
 input()  # until the request is with the server

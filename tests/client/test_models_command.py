@@ -11,7 +11,7 @@ import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
 from vitriton import AccessDenied, ModelNotFound, Unavailable, list_models
-from vitriton._console.server import Server
+from vitriton._console.server import ServerOptions
 from vitriton._served.catalogue import read_catalogue
 from vitriton.cli import app
 
@@ -253,11 +253,11 @@ def test_list_models_says_what_is_wrong(server):
 
 def test_from_a_transport(server):
     """The other distributions ask by way of a transport."""
-    (transport,) = Server(address=server.grpc_address).transports()
+    (transport,) = ServerOptions(address=server.grpc_address).transports()
     catalogue = read_catalogue(transport, 30)
     assert catalogue.models[1].fingerprint == PARAMETERS["fingerprint"]
     transport.close()
-    (nobody,) = Server(address="127.0.0.1:1").transports()
+    (nobody,) = ServerOptions(address="127.0.0.1:1").transports()
     with pytest.raises(Unavailable):
         read_catalogue(nobody, 5)
     nobody.close()

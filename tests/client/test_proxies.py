@@ -10,7 +10,7 @@ from client.scripted import ScriptedServer
 from vitriton import Options
 from vitriton._wire.address import Address
 from vitriton._wire.channel import channel_options
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 
 NAMES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 ADDRESSES = "GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES"
@@ -97,5 +97,5 @@ def test_a_proxy_that_is_asked_for(kind, how, address, files, proxy, monkeypatch
 def test_a_named_proxy_can_be_switched_off():
     """What the user says about both options is what counts."""
     given = {"grpc.http_proxy": "http://127.0.0.1:1", "grpc.enable_http_proxy": 0}
-    options = channel_options(Address("grpc", "127.0.0.1", 8001), Connection(grpc_options=given))
+    options = channel_options(Address("grpc", "127.0.0.1", 8001), ConnectionSettings(grpc_options=given))
     assert options["grpc.enable_http_proxy"] == 0

@@ -9,7 +9,7 @@ import pytest
 from client.both import KINDS, make_client
 from client.scripted import ScriptedServer, http
 from vitriton import AccessDenied, Client, Options, Unavailable, VitritonError
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton.testing import FakeTransport
 
 SECRET = "hunter2"
@@ -46,7 +46,7 @@ def test_tokens_and_headers(kind, scheme, nobody, caplog):
 
 def test_settings_have_no_secrets_in_their_repr():
     """What reports errors often shows the variables of each frame too."""
-    connection = Connection(token=SECRET, headers={"x-api-key": SECRET})
+    connection = ConnectionSettings(token=SECRET, headers={"x-api-key": SECRET})
     assert SECRET not in repr(connection)
     with Client("", model="m", token=SECRET, headers={"x-api-key": SECRET}, transport=FakeTransport()) as client:
         assert SECRET not in repr(client._core.settings)

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 from vitriton._console.options import descriptions
 from vitriton._console.server import Access
-from vitriton.commands.embed.request import Request
+from vitriton.commands.embed.options import EmbedOptions
 from vitriton_bench._sweep.options import Sweep
 from vitriton_export import ExportOptions, VerifyOptions
 from vitriton_server import WatchPolicy
@@ -14,7 +14,7 @@ from vitriton_server._config import ServerConfig
 
 @pytest.mark.parametrize(
     "cls",
-    [ExportOptions, VerifyOptions, Request, Access, ServerConfig, WatchPolicy, Sweep],
+    [ExportOptions, VerifyOptions, EmbedOptions, Access, ServerConfig, WatchPolicy, Sweep],
     ids=lambda cls: cls.__name__,
 )
 def test_every_option_is_described(cls):

@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, pipeline
 from transformers.image_utils import load_image
 from vitriton import Client
 from vitriton._wire.address import parse_address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport
 from vitriton.testing import InferRequest
 
@@ -47,7 +47,7 @@ def served(request, small_server, small_models):
     processor = AutoImageProcessor.from_pretrained(small_models[request.param], backend="pil")
     reference = pipeline("image-feature-extraction", model=str(small_models[request.param]), image_processor=processor)
     settings = {"model": request.param, "timeout_s": TIMEOUT_S}
-    transport = GrpcTransport(parse_address(small_server.grpc_address), Connection())
+    transport = GrpcTransport(parse_address(small_server.grpc_address), ConnectionSettings())
     with (
         Client(small_server.grpc_address, **settings) as on_server,
         Client(small_server.grpc_address, **settings, preprocess="client") as on_client,

@@ -16,7 +16,7 @@ from vitriton._images.pixels import encode, encoder_contract, read_preprocess
 from vitriton._repository.names import encoder_name
 from vitriton._served.contract import ensemble_name, read_contract
 from vitriton._wire.address import parse_address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport
 from vitriton.preprocessing import parse_image_errors
 from vitriton.testing import CallError, InferRequest
@@ -30,7 +30,7 @@ TIMEOUT_S = 120.0
 @pytest.fixture(scope="module")
 def transport(server):
     """The client's own way to the server, without the client."""
-    transport = GrpcTransport(parse_address(server.grpc_address), Connection())
+    transport = GrpcTransport(parse_address(server.grpc_address), ConnectionSettings())
     yield transport
     transport.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from vitriton._repository.names import Kind, ensemble_name
 
 from vitriton_bench._load.point import Protocol
-from vitriton_bench._statistics.source import Source
+from vitriton_bench._statistics.source import StatisticsSource
 
 _ELEMENT_BYTES = {"FP16": 2, "FP32": 4}
 
@@ -40,16 +40,16 @@ class Target:
         sizes = {kind: _output_bytes(source, ensemble_name(name, kind)) for kind in kinds}
         return cls(addresses=addresses, payload=payload, output_bytes=sizes)
 
-    def source(self) -> Source:
+    def source(self) -> StatisticsSource:
         """The server's statistics."""
         return _source(self.addresses)
 
 
-def _source(addresses: dict[Protocol, str]) -> Source:
+def _source(addresses: dict[Protocol, str]) -> StatisticsSource:
     scheme: Protocol = "grpc" if "grpc" in addresses else "http"
-    return Source(f"{scheme}://{addresses[scheme]}")
+    return StatisticsSource(f"{scheme}://{addresses[scheme]}")
 
 
-def _output_bytes(source: Source, model: str) -> int:
+def _output_bytes(source: StatisticsSource, model: str) -> int:
     outputs = source.config(model).outputs.values()
     return sum(max(math.prod(output.shape), 0) * _ELEMENT_BYTES.get(output.datatype, 4) for output in outputs)

@@ -10,14 +10,14 @@ from vitriton._wire.statistics import ModelStatistics, by_model
 from vitriton._wire.transport import CallError, ModelConfig, Transport
 
 from vitriton_bench._errors import BenchError
-from vitriton_bench._statistics.split import Steps
+from vitriton_bench._statistics.split import EnsembleSteps
 
 T = TypeVar("T")
 
 _CALL_S = 30.0
 
 
-class Source:
+class StatisticsSource:
     """Asks one server, over HTTP or gRPC.
 
     Args:
@@ -40,7 +40,7 @@ class Source:
             raise BenchError(f"{self._address} has no statistics of the model {missing[0]}; was it unloaded?")
         return {name: known[name] for name in wanted}
 
-    def steps(self, ensemble: str) -> Steps:
+    def steps(self, ensemble: str) -> EnsembleSteps:
         """What an ensemble is made of.
 
         Raises:
@@ -52,7 +52,7 @@ class Source:
                 f"{ensemble} is not an ensemble of two steps, as `vitriton export` makes them, but has {len(names)}"
             )
         instances = {name: self.config(name).instances for name in names}
-        return Steps(ensemble=ensemble, preprocess=names[0], encoder=names[1], instances=instances)
+        return EnsembleSteps(ensemble=ensemble, preprocess=names[0], encoder=names[1], instances=instances)
 
     def config(self, model: str) -> ModelConfig:
         """A model's configuration, as Triton completed it.

@@ -12,7 +12,7 @@ BUSY = 0.85  # of the time: a step that computes more than that has no room left
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps:
+class EnsembleSteps:
     """What an ensemble is made of.
 
     Attributes:
@@ -63,7 +63,7 @@ class Split:
 def split(
     before: Mapping[str, ModelStatistics],
     after: Mapping[str, ModelStatistics],
-    steps: Steps,
+    steps: EnsembleSteps,
     *,
     client_s: float,
     images_per_s: float,

@@ -45,7 +45,7 @@ class Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class ServerOptions:
     """Where a command's requests go.
 
     Attributes:

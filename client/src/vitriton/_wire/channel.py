@@ -11,7 +11,7 @@ from typing import Any
 
 from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._wire.address import Address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 
 CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     # Where http_proxy, https_proxy or grpc_proxy is set, gRPC goes through it of its own accord, to this host too.
@@ -41,16 +41,16 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
 _ROUND_ROBIN = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
-def channel_options(address: Address, connection: Connection) -> dict[str, Any]:
+def channel_options(address: Address, settings: ConnectionSettings) -> dict[str, Any]:
     """The channel's options: the client's, what the address and TLS ask for, and the user's over both."""
     options: dict[str, Any] = dict(CHANNEL_OPTIONS)
     if not _is_literal(address.host) and address.host != "localhost":  # whose two addresses are one server
         options["grpc.service_config"] = _ROUND_ROBIN
-    server_name = connection.tls.server_name
+    server_name = settings.tls.server_name
     if address.is_secure and server_name is not None:
         options["grpc.ssl_target_name_override"] = server_name
         options["grpc.default_authority"] = server_name
-    given = connection.grpc_options
+    given = settings.grpc_options
     if "grpc.http_proxy" in given:  # who names a proxy wants it
         options["grpc.enable_http_proxy"] = 1
     return {**options, **given}

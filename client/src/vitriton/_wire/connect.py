@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vitriton._options import Options
 from vitriton._wire.address import Address, parse_addresses
-from vitriton._wire.connection import TLS, Connection, Token, checked_headers, checked_token
+from vitriton._wire.connection import TLS, ConnectionSettings, Token, checked_headers, checked_token
 from vitriton._wire.transport import Transport
 
 
@@ -37,26 +37,26 @@ def connect(
     scheme = addresses[0].scheme
     if tls is not None and not addresses[0].is_secure:
         raise ValueError(f"tls is given, and {addresses[0]} is not encrypted; use {scheme}s://")
-    connection = Connection(
+    settings = ConnectionSettings(
         tls=tls or TLS(),
         token=checked_token(token),
         headers=checked_headers({} if headers is None else headers),
         grpc_options=options.grpc_options,
         max_connections=options.max_connections,
     )
-    return [_transport(where, connection, asynchronous) for where in addresses]
+    return [_transport(where, settings, asynchronous) for where in addresses]
 
 
-def _transport(address: Address, connection: Connection, asynchronous: bool) -> Transport:
+def _transport(address: Address, settings: ConnectionSettings, asynchronous: bool) -> Transport:
     # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
     if address.scheme.startswith("http"):
         from vitriton._wire.http import HttpTransport
 
-        return HttpTransport(address, connection)
+        return HttpTransport(address, settings)
     if asynchronous:
         from vitriton._wire.grpc_aio import AioGrpcTransport
 
-        return AioGrpcTransport(address, connection)
+        return AioGrpcTransport(address, settings)
     from vitriton._wire.grpc import GrpcTransport
 
-    return GrpcTransport(address, connection)
+    return GrpcTransport(address, settings)

@@ -55,7 +55,7 @@ class TLS:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
+class ConnectionSettings:
     """What all transports of a client share.
 
     Attributes:

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from vitriton._wire.address import Address
 from vitriton._wire.channel import channel_options, channel_target
-from vitriton._wire.connection import TLS, Connection
+from vitriton._wire.connection import TLS, ConnectionSettings
 from vitriton._wire.statistics import ModelStatistics, read_statistics
 from vitriton._wire.transport import (
     CallError,
@@ -45,16 +45,16 @@ class GrpcTransport:
 
     Args:
         address: grpc:// or grpcs://.
-        connection: TLS, headers and channel options.
+        settings: TLS, headers and channel options.
 
     Raises:
         ValueError: a file of the TLS settings cannot be used.
     """
 
-    def __init__(self, address: Address, connection: Connection) -> None:
+    def __init__(self, address: Address, settings: ConnectionSettings) -> None:
         self.address = str(address)
-        self._connection = connection
-        self._channel = _open(address, connection)
+        self._settings = settings
+        self._channel = _open(address, settings)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer = infer_method(self._channel)
 
@@ -131,10 +131,10 @@ class GrpcTransport:
 
     def _metadata(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
         """What goes with a call. A token that cannot be had is a failed call, and never in a message."""
-        if not (headers or self._connection.token or self._connection.headers):
+        if not (headers or self._settings.token or self._settings.headers):
             return []
         try:
-            metadata = self._connection.request_headers(headers)
+            metadata = self._settings.request_headers(headers)
         except Exception as exc:  # the user's function
             raise CallError(Code.UNAUTHENTICATED, f"the token function failed: {exc!r}") from exc
         for name, value in metadata:
@@ -157,12 +157,12 @@ class _GrpcPending:
         self._future.cancel()
 
 
-def _open(address: Address, connection: Connection) -> Any:
+def _open(address: Address, settings: ConnectionSettings) -> Any:
     target = channel_target(address)
-    options = list(channel_options(address, connection).items())
+    options = list(channel_options(address, settings).items())
     if not address.is_secure:
         return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, channel_credentials(connection.tls), options=options)
+    return grpc.secure_channel(target, channel_credentials(settings.tls), options=options)
 
 
 def channel_credentials(tls: TLS) -> Any:

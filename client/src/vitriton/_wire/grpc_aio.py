@@ -15,7 +15,7 @@ import grpc.aio
 from vitriton._errors import without_frames
 from vitriton._wire.address import Address
 from vitriton._wire.channel import channel_options, channel_target
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport, channel_credentials, infer_method, read_response, to_error, write_request
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
@@ -28,8 +28,8 @@ class AioGrpcTransport(GrpcTransport):
     All other methods wait, and are called in other threads.
     """
 
-    def __init__(self, address: Address, connection: Connection) -> None:
-        super().__init__(address, connection)
+    def __init__(self, address: Address, settings: ConnectionSettings) -> None:
+        super().__init__(address, settings)
         self._where = address
         self._lock = threading.Lock()
         self._channels: dict[asyncio.AbstractEventLoop, tuple[Any, Any]] = {}
@@ -81,10 +81,10 @@ class AioGrpcTransport(GrpcTransport):
 
     def _open_channel(self) -> Any:
         target = channel_target(self._where)
-        options = list(channel_options(self._where, self._connection).items())
+        options = list(channel_options(self._where, self._settings).items())
         if not self._where.is_secure:
             return grpc.aio.insecure_channel(target, options=options)
-        return grpc.aio.secure_channel(target, channel_credentials(self._connection.tls), options=options)
+        return grpc.aio.secure_channel(target, channel_credentials(self._settings.tls), options=options)
 
 
 class _AioPending:

@@ -17,7 +17,7 @@ from vitriton._net.operation import ConnectFailed, ConnectionLost, Operation, Op
 from vitriton._options import MAX_MESSAGE_BYTES
 from vitriton._wire import kserve
 from vitriton._wire.address import Address
-from vitriton._wire.connection import TLS, Connection
+from vitriton._wire.connection import TLS, ConnectionSettings
 from vitriton._wire.http_connection import Connections, CutShort, Request, Response, TooLarge
 from vitriton._wire.kserve import printable
 from vitriton._wire.statistics import ModelStatistics
@@ -39,7 +39,7 @@ _CLOSE_S = 1.0
 class HttpTransport:
     """HTTP/1.1 to one server.
 
-    A request is a thread and a connection of its own, at most `connection.max_connections` of them; more wait for one
+    A request is a thread and a connection of its own, at most `settings.max_connections` of them; more wait for one
     to be free. Calls other than `send` use the caller's thread, and a connection beyond that number.
 
     From 2.59 on Triton limits what a request's body may hold to 64 MiB, unless `--http-max-input-size` says otherwise.
@@ -51,28 +51,28 @@ class HttpTransport:
 
     Args:
         address: http:// or https://.
-        connection: TLS, headers and the number of connections.
+        settings: TLS, headers and the number of connections.
 
     Raises:
-        ValueError: a file of `connection.tls` does not hold what it should, or the host cannot be a host's name.
+        ValueError: a file of `settings.tls` does not hold what it should, or the host cannot be a host's name.
     """
 
-    def __init__(self, address: Address, connection: Connection) -> None:
+    def __init__(self, address: Address, settings: ConnectionSettings) -> None:
         from vitriton._version import __version__
 
         self.address = str(address)
-        self._connection = connection
+        self._settings = settings
         self._user_agent = f"vitriton/{__version__}"
         host = _host(address)
         self._connections = Connections(
             Network(rotate=True),
             host,
             address.port,
-            context=_ssl_context(connection.tls) if address.scheme == "https" else None,
-            server_name=connection.tls.server_name or host,
-            limit=connection.max_connections,
+            context=_ssl_context(settings.tls) if address.scheme == "https" else None,
+            server_name=settings.tls.server_name or host,
+            limit=settings.max_connections,
         )
-        self._workers = Workers(connection.max_connections, f"vitriton-http-{address.target}")
+        self._workers = Workers(settings.max_connections, f"vitriton-http-{address.target}")
         self._lock = threading.Lock()
         self._running: set[Operation] = set()
         self._closed = False
@@ -169,7 +169,7 @@ class HttpTransport:
 
     def _headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
         try:
-            headers = self._connection.request_headers(extra)
+            headers = self._settings.request_headers(extra)
         # The function that gives the token is the caller's code, and can fail in any way.
         except Exception as exc:
             raise CallError(Code.UNAUTHENTICATED, f"the token function failed: {exc!r}") from exc

@@ -9,7 +9,7 @@ import typer
 
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
-from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, Server
+from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,7 @@ def models(
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
-    transports = Server(address=url, access=access).transports()
+    transports = ServerOptions(address=url, access=access).transports()
     try:
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")

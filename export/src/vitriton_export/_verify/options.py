@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 from vitriton._console.options import faults
-from vitriton._console.server import URL, Server
+from vitriton._console.server import URL, ServerOptions
 
 from vitriton_export._errors import OptionError
 
@@ -33,7 +33,7 @@ class VerifyOptions:
 
     name: Annotated[str | None, typer.Argument()] = None
     repository: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="PATH")] = None
-    server: Annotated[str | Server | None, URL] = None
+    server: Annotated[str | ServerOptions | None, URL] = None
     reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH")] = None
     revision: Annotated[str | None, typer.Option()] = None
     images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR")] = None

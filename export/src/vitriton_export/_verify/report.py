@@ -194,11 +194,11 @@ def _silent() -> Iterator[Advance]:
 def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Exported, Runner, str, dict[str, str]]:
     """What is verified: its description, its answers, its name, and the stages that cannot be seen."""
     if options.server is not None:
-        from vitriton._console.server import Server
+        from vitriton._console.server import ServerOptions
 
         from vitriton_export._verify.served import ServerRunner
 
-        server = Server(address=options.server) if isinstance(options.server, str) else options.server
+        server = ServerOptions(address=options.server) if isinstance(options.server, str) else options.server
         served = resources.enter_context(ServerRunner(server, options.name, options.timeout_s))
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 from vitriton import Client
-from vitriton._console.server import Server
+from vitriton._console.server import ServerOptions
 from vitriton._repository.names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
 from vitriton._served.catalogue import read_catalogue
 from vitriton._served.failures import Call, to_error
@@ -44,7 +44,7 @@ class ServerRunner:
         InvalidOption: an option of the connection cannot be used.
     """
 
-    def __init__(self, server: Server, name: str | None, timeout_s: float) -> None:
+    def __init__(self, server: ServerOptions, name: str | None, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._transport = _only_transport(server)
         self.address = self._transport.address
@@ -120,7 +120,7 @@ def _as_pixels(reply: InferReply) -> Array:
     return np.frombuffer(reply.data, dtype).reshape(reply.shape)
 
 
-def _only_transport(server: Server) -> Transport:
+def _only_transport(server: ServerOptions) -> Transport:
     transports = server.transports()
     if len(transports) == 1:
         return transports[0]

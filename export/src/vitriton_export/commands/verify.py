@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
-from vitriton._console.server import Access, Server
+from vitriton._console.server import Access, ServerOptions
 
 from vitriton_export._errors import importing
 from vitriton_export._verify.options import VerifyOptions
@@ -51,7 +51,7 @@ def verify(
     asked = replace(
         options,
         name=options.name or model,
-        server=None if options.server is None else Server(address=str(options.server), access=access),
+        server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
     console = Console(stderr=True, quiet=quiet)
     with results.step(console, "Import torch and transformers"), importing():

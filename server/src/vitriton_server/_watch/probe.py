@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vitriton._repository import names
 from vitriton._wire.address import parse_address
-from vitriton._wire.connection import Connection
+from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport
 from vitriton._wire.statistics import by_model
 from vitriton._wire.transport import CallError, InferRequest, TensorSpec
@@ -14,7 +14,7 @@ from vitriton_server._watch.canary import IMAGE, Answer, read_answer
 _QUESTION_S = 5.0
 _IMAGE = TensorSpec(datatype="BYTES", shape=(1,))
 # The server is about to come up: it is tried sooner than by a client.
-_CONNECTION = Connection(grpc_options={"grpc.max_reconnect_backoff_ms": 500})
+_CONNECTION = ConnectionSettings(grpc_options={"grpc.max_reconnect_backoff_ms": 500})
 
 
 class Probe:

@@ -6,7 +6,7 @@ import typer
 
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
-from vitriton.commands.embed.request import Request
+from vitriton.commands.embed.options import EmbedOptions
 
 _HELP = (
     "Embed images into a file.\n\n"
@@ -22,16 +22,16 @@ def register(app: typer.Typer) -> None:
     app.command("embed", cls=Command, help=_HELP)(flatten(embed))
 
 
-def embed(request: Request) -> None:
+def embed(options: EmbedOptions) -> None:
     """See _HELP."""
     # Imported here so that `vitriton --help` does not wait for it.
     from vitriton.commands.embed.outputs import FORMATS
     from vitriton.commands.embed.run import run
 
-    if not request.images and request.list_file is None:
+    if not options.images and options.list_file is None:
         raise typer.BadParameter("name images, folders or URLs, or give a list with --from")
-    if request.output.suffix not in FORMATS:
-        raise typer.BadParameter(f"--output {request.output} must end in {', '.join(FORMATS)}")
-    if not request.timeout_s > 0:
-        raise typer.BadParameter(f"--timeout is {request.timeout_s:g}; it must be a number of seconds above 0")
-    raise typer.Exit(run(request))
+    if options.output.suffix not in FORMATS:
+        raise typer.BadParameter(f"--output {options.output} must end in {', '.join(FORMATS)}")
+    if not options.timeout_s > 0:
+        raise typer.BadParameter(f"--timeout is {options.timeout_s:g}; it must be a number of seconds above 0")
+    raise typer.Exit(run(options))

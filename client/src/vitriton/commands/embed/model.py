@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vitriton._console.failure import CommandFailed
-from vitriton._console.server import Server
+from vitriton._console.server import ServerOptions
 from vitriton._served.catalogue import first_catalogue
 
 
-def only_model(server: Server, timeout_s: float) -> str:
+def only_model(server: ServerOptions, timeout_s: float) -> str:
     """The one model that a server serves, by the name that it was exported under.
 
     Raises:

@@ -18,8 +18,8 @@ from vitriton._errors import ClientError
 from vitriton.commands.embed.embedding import Embedding
 from vitriton.commands.embed.journal import Job, WorkFolder
 from vitriton.commands.embed.model import only_model
+from vitriton.commands.embed.options import EmbedOptions
 from vitriton.commands.embed.outputs import Paths, draft, publish
-from vitriton.commands.embed.request import Request
 
 if TYPE_CHECKING:
     from vitriton._client import Client
@@ -80,7 +80,7 @@ class Summary:
         return (self.job.images - self.before) / self.seconds
 
 
-def run(request: Request) -> int:
+def run(options: EmbedOptions) -> int:
     """Does it, and returns the command's exit code.
 
     Raises:
@@ -90,33 +90,33 @@ def run(request: Request) -> int:
     """
     try:
         with Signals() as signals:
-            summary = _run(request, signals)
+            summary = _run(options, signals)
     except Stopped as exc:
         typer.echo(f"interrupted{exc}", err=True)
         return exc.exit_code
     except OSError as exc:
         raise CommandFailed(_describe(exc)) from exc
-    if request.as_json:
+    if options.as_json:
         typer.echo(summary.to_json())
-    elif not request.quiet:
+    elif not options.quiet:
         typer.echo(summary.to_text())
     return EXIT_SOME_FAILED if summary.failed else 0
 
 
-def _run(request: Request, signals: Signals) -> Summary:
+def _run(options: EmbedOptions, signals: Signals) -> Summary:
     started_s = time.monotonic()
-    paths = request.paths
+    paths = options.paths
     paths.check()
-    inputs = find_inputs(request.images, request.list_file, recursive=request.recursive)
-    if inputs.passed_over and not request.quiet:
+    inputs = find_inputs(options.images, options.list_file, recursive=options.recursive)
+    if inputs.passed_over and not options.quiet:
         typer.echo(f"note: {inputs.describe_passed_over()}", err=True)
-    with WorkFolder(paths.work, resume=request.resume) as work:
-        if not (request.overwrite or work.is_publishing):
+    with WorkFolder(paths.work, resume=options.resume) as work:
+        if not (options.overwrite or work.is_publishing):
             paths.check_free()
         before = work.done
         try:
-            job = _embed(request, inputs, work, signals)
-            _write(request, inputs, work, signals)
+            job = _embed(options, inputs, work, signals)
+            _write(options, inputs, work, signals)
         except Stopped as exc:
             exc.args = (_safe(work),)
             raise
@@ -133,25 +133,25 @@ def _run(request: Request, signals: Signals) -> Summary:
         )
 
 
-def _embed(request: Request, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
+def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
     """Embeds what is not done yet."""
-    with Console(stderr=True, quiet=request.quiet).status(f"Asking {request.server.address}"):
-        model = request.model or only_model(request.server, request.timeout_s)
+    with Console(stderr=True, quiet=options.quiet).status(f"Asking {options.server.address}"):
+        model = options.model or only_model(options.server, options.timeout_s)
 
     def make_client(timeout_s: float) -> Client:
-        return request.server.client(
+        return options.server.client(
             model=model,
             timeout_s=timeout_s,
-            preprocess=request.preprocess,
-            expect_fingerprint=request.expect_fingerprint,
+            preprocess=options.preprocess,
+            expect_fingerprint=options.expect_fingerprint,
         )
 
-    with make_client(request.timeout_s) as client:
-        with Console(stderr=True, quiet=request.quiet).status(f"Asking {request.server.address}"):
-            job = _job(client, model, request.pool, inputs)
+    with make_client(options.timeout_s) as client:
+        with Console(stderr=True, quiet=options.quiet).status(f"Asking {options.server.address}"):
+            job = _job(client, model, options.pool, inputs)
         work.begin(job)
         if work.done < job.images:
-            with progress(job.images, work.done, work.failed, quiet=request.quiet) as advance:
+            with progress(job.images, work.done, work.failed, quiet=options.quiet) as advance:
                 Embedding(work, job, inputs.sources, make_client, signals, advance).run(client)
     return job
 
@@ -173,11 +173,11 @@ def _job(client: Client, model: str, pool: bool, inputs: Inputs) -> Job:
     )
 
 
-def _write(request: Request, inputs: Inputs, work: WorkFolder, signals: Signals) -> None:
-    with Console(stderr=True, quiet=request.quiet).status(f"Writing {request.paths.output}"):
-        drafts = draft(work, request.paths, inputs.sources)
+def _write(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> None:
+    with Console(stderr=True, quiet=options.quiet).status(f"Writing {options.paths.output}"):
+        drafts = draft(work, options.paths, inputs.sources)
     with signals.held():
-        publish(work, request.paths, drafts)
+        publish(work, options.paths, drafts)
 
 
 def _safe(work: WorkFolder) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, Server
+from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
 
 if TYPE_CHECKING:
     from vitriton.commands.embed.outputs import Paths
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class EmbedOptions:
     """The options of `vitriton embed`.
 
     Attributes:
@@ -55,9 +55,9 @@ class Request:
     quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False
 
     @property
-    def server(self) -> Server:
+    def server(self) -> ServerOptions:
         """The server that embeds."""
-        return Server(address=self.url, access=self.access)
+        return ServerOptions(address=self.url, access=self.access)
 
     @property
     def paths(self) -> Paths:
