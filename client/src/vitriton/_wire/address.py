@@ -1,4 +1,4 @@
-"""Where the server is, out of what the user wrote."""
+"""The addresses of servers, parsed from the user's text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SECURE = ("grpcs", "https")
 
 @dataclass(frozen=True)
 class Address:
-    """One server.
+    """The address of one server.
 
     Attributes:
-        scheme: how to talk to it.
-        host: a name, an IPv4 address, or an IPv6 address without brackets.
-        port: 1 to 65535.
+        scheme: the URL scheme: grpc, grpcs, http or https.
+        host: the host name or IP address; an IPv6 address has no brackets.
+        port: the TCP port, from 1 to 65535.
     """
 
     scheme: str
@@ -32,20 +32,20 @@ class Address:
 
     @property
     def is_secure(self) -> bool:
-        """Whether it is reached by TLS."""
+        """Whether connections use TLS."""
         return self.scheme in _SECURE
 
     def __str__(self) -> str:
-        """As the user would write it."""
+        """The address in the form that `parse_address` reads."""
         return f"{self.scheme}://{self.target}"
 
 
 def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
-    """Reads one address, several in a sequence, or several with commas between them.
+    """Parses one address, a sequence of addresses, or a comma-separated list.
 
     Raises:
-        ValueError: there is none, one cannot be read, one is there twice, or their schemes differ.
-        TypeError: it is no text and no sequence of texts.
+        ValueError: there is no address, one is invalid or repeated, or the schemes differ.
+        TypeError: the value is neither a string nor a sequence of strings.
     """
     several = isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray))
     texts: list[Any] = list(given) if several else [given]
@@ -72,12 +72,12 @@ def _listed(addresses: Sequence[Address]) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """Reads `host`, `host:port` or `scheme://host:port`.
+    """Parses `host`, `host:port` or `scheme://host:port`.
 
     The default scheme is grpc://; the default ports are Triton's, 8001 for gRPC and 8000 for HTTP.
 
     Raises:
-        ValueError: it is none of these, or its scheme is unknown.
+        ValueError: the text has another form, or the scheme is unknown.
     """
     example = "write it like localhost:8001 or grpc://triton.example.com:8001"
     scheme, found, rest = _split(text.strip())
@@ -109,7 +109,7 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _shown(text: str) -> str:
-    """Without what may be a secret: a user and a password, a path, a query."""
+    """The text without its possible secrets: user, password, path and query."""
     scheme, found, rest = _split(text)
     place = rest.rpartition("@")[2]
     for mark in "/?#":

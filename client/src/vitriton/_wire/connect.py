@@ -1,4 +1,4 @@
-"""From addresses, and how to talk to them, to transports."""
+"""Makes the transports for a list of addresses."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def connect(
     options: Options | None = None,
     asynchronous: bool = False,
 ) -> list[Transport]:
-    """A transport for each address, which the caller closes. See `vitriton.Client` for the first four parameters.
+    """Makes a transport for each address; the caller closes them. `vitriton.Client` documents the first four arguments.
 
     Args:
         address: the addresses of the servers.
-        tls: whom to trust, and who the client is.
-        token: the token that goes with each request.
-        headers: the headers that go with each request.
-        options: limits, and settings of the connections.
+        tls: the certificates for grpcs:// and https://.
+        token: the bearer token of each request.
+        headers: the additional headers of each request.
+        options: the limits and connection settings.
         asynchronous: whether requests are sent in an event loop.
 
     Raises:
-        ValueError: an address cannot be read, or does not go with the other parameters.
+        ValueError: an address is invalid, or conflicts with the other arguments.
     """
     options = Options() if options is None else options
     addresses = parse_addresses(address)
@@ -48,7 +48,7 @@ def connect(
 
 
 def _transport(address: Address, settings: ConnectionSettings, asynchronous: bool) -> Transport:
-    # Here, and not at the top: gRPC takes most of the import time, and who uses HTTP need not pay for it.
+    # Not at the top: gRPC takes most of the import time, and HTTP does not need it.
     if address.scheme.startswith("http"):
         from vitriton._wire.http import HttpTransport
 

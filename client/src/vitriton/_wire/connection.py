@@ -1,4 +1,4 @@
-"""How a client gets to its servers: TLS, and what goes with every request."""
+"""The settings of a client's connections: TLS, token, headers and limits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _RESERVED = ("authorization", "content-type", "content-length", "host", "te", "u
 
 @dataclass(frozen=True, kw_only=True)
 class TLS:
-    """How grpcs:// and https:// check the server, and show who the client is. Files are PEM.
+    """The certificates for grpcs:// and https://, as PEM files.
 
     Attributes:
-        ca_file: certificates that the server's must lead to; None takes those of the system (HTTP) or of gRPC.
-        cert_file: this client's certificate chain; None where the server does not ask for one.
-        key_file: the private key to cert_file, without a password.
-        server_name: that the server's certificate must be for; None is the host of the address.
+        ca_file: the trusted CA certificates; None: those of the system (HTTP) or of gRPC.
+        cert_file: the client's certificate chain; None: the client shows no certificate.
+        key_file: the private key of cert_file, without a password.
+        server_name: the name that the server's certificate must have; None: the host of the address.
     """
 
     ca_file: str | Path | None = None
@@ -40,10 +40,10 @@ class TLS:
             self.read(name)
 
     def read(self, name: str) -> bytes | None:
-        """The content of one of the files; None where it is not given.
+        """Reads one of the files; None if it is not set.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: the file cannot be read.
         """
         path = getattr(self, name)
         if path is None:
@@ -56,14 +56,14 @@ class TLS:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionSettings:
-    """What all transports of a client share.
+    """The settings that all transports of a client share.
 
     Attributes:
-        tls: for grpcs:// and https://.
-        token: sent as `authorization: Bearer <token>`; a function is called for each request.
-        headers: sent with each request, names in lower case.
-        grpc_options: of the channel, over the client's own.
-        max_connections: of an HTTP transport, which is also its requests at a time.
+        tls: the certificates for grpcs:// and https://.
+        token: the token, sent as `authorization: Bearer <token>`; a function is called for each request.
+        headers: the additional headers of each request, with names in lower case.
+        grpc_options: the gRPC channel options, which override the client's own.
+        max_connections: the most connections, and so concurrent requests, of an HTTP transport.
     """
 
     tls: TLS = field(default_factory=TLS)
@@ -73,7 +73,7 @@ class ConnectionSettings:
     max_connections: int = 64
 
     def request_headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
-        """Everything that goes with one request, `extra` included; names in lower case."""
+        """All headers of one request, including `extra`, with names in lower case."""
         headers = {**self.headers, **extra}
         if self.token is not None:
             headers["authorization"] = f"Bearer {self._token_now()}"
@@ -89,11 +89,11 @@ class ConnectionSettings:
 
 
 def checked_token(token: Token | None) -> Token | None:
-    """`token`, if it can be sent.
+    """Returns `token` if it is valid.
 
     Raises:
-        TypeError: it is neither a text nor a function.
-        ValueError: it is empty, or holds what a header cannot.
+        TypeError: the token is neither a string nor a function.
+        ValueError: the token is empty, or has characters that a header cannot hold.
     """
     if token is None or callable(token):
         return token
@@ -105,10 +105,10 @@ def checked_token(token: Token | None) -> Token | None:
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """`headers` with their names in lower case.
+    """Returns `headers` with their names in lower case.
 
     Raises:
-        ValueError: a name or a value cannot be sent, or is the client's own business.
+        ValueError: a name or a value cannot be sent, or the client itself sets that header.
     """
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers is a {type(headers).__name__}; it must be a mapping of names to texts")

@@ -34,21 +34,21 @@ _CLOSE_S = 5.0
 _RAISED = (grpc.FutureCancelledError, grpc.RpcError, ValueError)
 _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
-# What stands before the content: the number of the field, and that its length follows.
+# The tag before the content: the number of the field, and the wire type of a length-prefixed value.
 _RAW_INPUT_CONTENTS = bytes(
     [service_pb2.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number << 3 | 2]
 )
 
 
 class GrpcTransport:
-    """One channel. To one server, or to all those that a DNS name leads to, which take turns.
+    """A gRPC channel to one server, or, in turn, to all servers behind a DNS name.
 
     Args:
-        address: grpc:// or grpcs://.
-        settings: TLS, headers and channel options.
+        address: the server's address, with the scheme grpc:// or grpcs://.
+        settings: the TLS settings, headers and channel options.
 
     Raises:
-        ValueError: a file of the TLS settings cannot be used.
+        ValueError: a TLS file is invalid.
     """
 
     def __init__(self, address: Address, settings: ConnectionSettings) -> None:
@@ -64,7 +64,7 @@ class GrpcTransport:
         return ServerMetadata(name=reply.name, version=reply.version, extensions=tuple(reply.extensions))
 
     def is_server_ready(self, timeout_s: float | None) -> bool:
-        """Whether the server and all its models are ready; a launcher's question, which no client asks."""
+        """Whether the server and all its models are ready. Only the launcher asks this, no client does."""
         return bool(self._call(self._stub.ServerReady, service_pb2.ServerReadyRequest(), timeout_s).ready)
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
@@ -108,7 +108,7 @@ class GrpcTransport:
         return _GrpcPending(_translated(lambda: self._infer.future(message, timeout=timeout_s, metadata=metadata)))
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
-        """See `Transport`. It saves the two changes of threads that `send` costs."""
+        """See `Transport`. It avoids the two thread switches of `send`."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
         try:
@@ -119,8 +119,8 @@ class GrpcTransport:
 
     def close(self) -> None:
         """See `Transport`."""
-        # On a thread, and not for ever: gRPC waits for each of its calls. A signal's exception (Ctrl-C) that has met it
-        # between beginning a call and starting the thread that follows its calls leaves one that never ends.
+        # On a thread and with a limit: gRPC waits for each of its calls. If an exception from a signal (Ctrl-C) comes
+        # between the start of a call and the start of the thread that polls it, that call never ends.
         closing = threading.Thread(target=self._channel.close, name="vitriton-grpc-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -130,7 +130,7 @@ class GrpcTransport:
         return _received(_translated(lambda: method(message, timeout=timeout_s, metadata=metadata)))
 
     def _metadata(self, headers: Mapping[str, str]) -> list[tuple[str, str]]:
-        """What goes with a call. A token that cannot be had is a failed call, and never in a message."""
+        """The metadata of a call. A token function that fails fails the call; its token is never in a message."""
         if not (headers or self._settings.token or self._settings.headers):
             return []
         try:
@@ -166,10 +166,10 @@ def _open(address: Address, settings: ConnectionSettings) -> Any:
 
 
 def channel_credentials(tls: TLS) -> Any:
-    """For grpcs://.
+    """The credentials for grpcs://.
 
     Raises:
-        ValueError: a file does not hold what it should.
+        ValueError: a TLS file is invalid.
     """
     _check_content(tls)
     return grpc.ssl_channel_credentials(
@@ -180,7 +180,7 @@ def channel_credentials(tls: TLS) -> Any:
 
 
 def _check_content(tls: TLS) -> None:
-    """Raises ValueError for what gRPC would only call "Failed to create security handshaker", at every attempt."""
+    """Raises ValueError where gRPC would only say "Failed to create security handshaker", at every attempt."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if tls.ca_file is not None:
@@ -189,7 +189,7 @@ def _check_content(tls: TLS) -> None:
         raise ValueError(f"TLS: ca_file {tls.ca_file} holds no certificate in PEM: {exc}") from exc
     try:
         if tls.cert_file is not None and tls.key_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # does not ask at the terminal
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # never ask the terminal
     except (ssl.SSLError, ValueError) as exc:
         raise ValueError(
             f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} must be a certificate and its private key in "
@@ -198,7 +198,7 @@ def _check_content(tls: TLS) -> None:
 
 
 def infer_method(channel: Any) -> Any:
-    """ModelInfer on a channel, for what `write_request` returns."""
+    """The ModelInfer method of a channel, which takes the bytes of `write_request`."""
     return channel.unary_unary(
         "/inference.GRPCInferenceService/ModelInfer",
         response_deserializer=service_pb2.ModelInferResponse.FromString,
@@ -207,10 +207,10 @@ def infer_method(channel: Any) -> Any:
 
 
 def write_request(request: InferRequest) -> bytes:
-    """The ModelInferRequest message, as it goes over the wire.
+    """Serialises a ModelInferRequest message.
 
-    protobuf writes all of it but the images: they would be copied once into the content, once into the message and once
-    out of it. The fields of a message may come in any order, so they are put behind the others.
+    protobuf writes all fields but the images: it would copy them three times, into the content, into the message and
+    out of it. The fields of a message may come in any order, so the images are appended to the others.
     """
     head = _head(request.model, request.input_name, request.datatype, request.shape, request.output_name)
     timeout_us = request.timeout_us()
@@ -226,7 +226,7 @@ def write_request(request: InferRequest) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str) -> bytes:
-    """What is the same in many requests."""
+    """The fields that many requests have in common."""
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name=input_name, datatype=datatype, shape=shape)
     message.outputs.add(name=output_name)
@@ -234,7 +234,7 @@ def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], ou
 
 
 def _varint(number: int) -> bytes:
-    """As protobuf writes a number: 7 bits a byte, the lowest first, and in all but the last the highest bit set."""
+    """A protobuf varint: 7 bits a byte, lowest first; all bytes but the last have the highest bit set."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)
@@ -247,7 +247,7 @@ def read_response(message: Any) -> InferReply:
     """Reads a ModelInferResponse message.
 
     Raises:
-        CallError: it does not hold exactly one tensor.
+        CallError: the message does not hold exactly one tensor.
     """
     message = _received(message)
     if len(message.outputs) != 1 or len(message.raw_output_contents) != 1:
@@ -266,7 +266,7 @@ def read_response(message: Any) -> InferReply:
 
 
 def _received(message: Any) -> Any:
-    """The reply; gRPC takes a status of OK for a success, whether or not a message that can be read came before it."""
+    """The reply. gRPC calls status OK a success even if no readable message came with it."""
     if message is None:
         raise CallError(Code.DATA_LOSS, "the reply holds no message, or one that cannot be read")
     return message
@@ -291,7 +291,7 @@ def _read_tensor(tensor: Any) -> TensorSpec:
 
 
 def _translated(call: Callable[[], T]) -> T:
-    """Runs `call`, with everything that gRPC raises turned into CallError."""
+    """Runs `call`, and turns every error of gRPC into CallError."""
     try:
         return call()
     except _RAISED as exc:
@@ -299,7 +299,7 @@ def _translated(call: Callable[[], T]) -> T:
 
 
 def to_error(exc: Exception) -> CallError:
-    """What gRPC has raised, as a transport's error."""
+    """The CallError for an exception that gRPC raised."""
     if isinstance(exc, grpc.FutureCancelledError):
         return CallError(Code.CANCELLED, "cancelled by this client")
     if isinstance(exc, grpc.RpcError):
@@ -308,10 +308,10 @@ def to_error(exc: Exception) -> CallError:
 
 
 def _status(name: str, message: str) -> CallError:
-    """A failed call's status.
+    """The CallError for the status of a failed call.
 
-    Where a connection breaks, or a gateway gives a stream up, gRPC makes up a status (UNKNOWN, INTERNAL, CANCELLED,
-    PERMISSION_DENIED, ...), and only the text says that it is none of a server's.
+    When a connection breaks, or a gateway resets a stream, gRPC makes up a status (UNKNOWN, INTERNAL, CANCELLED,
+    PERMISSION_DENIED, ...), and only the text shows that no server sent it.
     """
     if name != Code.DEADLINE_EXCEEDED.value and message.startswith(_BROKEN):
         return CallError(Code.UNAVAILABLE, f"{message} ({name})")

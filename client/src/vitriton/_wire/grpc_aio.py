@@ -1,4 +1,4 @@
-"""The gRPC transport of the asynchronous client: requests travel in the event loop, without a change of threads."""
+"""The gRPC transport of the asynchronous client: requests stay in the event loop, without thread switches."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CLOSE_S = 2.0
 
 
 class AioGrpcTransport(GrpcTransport):
-    """As `GrpcTransport`; `send` is called in an event loop, which then has a channel of its own.
+    """A `GrpcTransport` whose `send` is called in an event loop, on an asyncio channel of its own.
 
-    All other methods wait, and are called in other threads.
+    All other methods block, and are called in other threads.
     """
 
     def __init__(self, address: Address, settings: ConnectionSettings) -> None:
@@ -50,7 +50,7 @@ class AioGrpcTransport(GrpcTransport):
         try:
             return read_response(await infer(message, timeout=timeout_s, metadata=metadata))
         except asyncio.CancelledError:
-            if self._closed:  # which cancels the call, and not the task
+            if self._closed:  # this cancels the call, not the task
                 raise CallError(Code.CANCELLED, "the client is closed") from None
             raise
         except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
@@ -102,7 +102,7 @@ class _AioPending:
             self._outcome = CallError(Code.CANCELLED, "cancelled by this client")
         except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
             self._outcome = to_error(exc)
-        except Exception as exc:  # a mistake in here; whoever waits must not wait for ever
+        except Exception as exc:  # a bug in this module must not leave the waiting caller blocked for ever
             self._outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
             self._outcome.__cause__ = without_frames(exc)
         callbacks, self._callbacks = self._callbacks, []

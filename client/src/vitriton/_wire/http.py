@@ -39,22 +39,22 @@ _CLOSE_S = 1.0
 class HttpTransport:
     """HTTP/1.1 to one server.
 
-    A request is a thread and a connection of its own, at most `settings.max_connections` of them; more wait for one
-    to be free. Calls other than `send` use the caller's thread, and a connection beyond that number.
+    Each request takes a thread and a connection, at most `settings.max_connections` at a time; further requests wait.
+    Calls other than `send` use the caller's thread, and a connection beyond that number.
 
-    From 2.59 on Triton limits what a request's body may hold to 64 MiB, unless `--http-max-input-size` says otherwise.
-    In its sources (2.73) that goes for JSON and for compressed or raw bodies, not for a binary tensor after its JSON,
-    which is what is sent here. `Options` keeps requests below it all the same: gateways have such limits too.
+    From version 2.59 Triton limits the body of a request to 64 MiB, unless `--http-max-input-size` says otherwise.
+    In its sources (2.73) the limit applies to JSON and to compressed or raw bodies, not to a binary tensor after its
+    JSON, which is what this transport sends. `Options` keeps requests below it anyway: gateways have such limits too.
 
-    A request that fails because the server closed a kept connection, before anything came back, is sent once more over
-    a new one. Proxies of the environment are not used: a model server is near.
+    If the server closes a kept-alive connection before it answers, the request is sent once more over a new one.
+    Proxies of the environment are not used: a model server is near.
 
     Args:
-        address: http:// or https://.
-        settings: TLS, headers and the number of connections.
+        address: the server's address, with the scheme http:// or https://.
+        settings: the TLS settings, headers and number of connections.
 
     Raises:
-        ValueError: a file of `settings.tls` does not hold what it should, or the host cannot be a host's name.
+        ValueError: a file of `settings.tls` is invalid, or the host is not a valid host name.
     """
 
     def __init__(self, address: Address, settings: ConnectionSettings) -> None:
@@ -89,7 +89,7 @@ class HttpTransport:
             if kserve.is_not_ready(exc):
                 return False
             raise
-        if body:  # a web server that answers everything with a page
+        if body:  # a web server that answers every path with a page
             raise CallError(Code.DATA_LOSS, "the answer to whether a model is ready has a body, and Triton's has none")
         return True
 
@@ -147,7 +147,7 @@ class HttpTransport:
         return kserve.read_infer(response.head_length, response.head, response.rest)
 
     def _call(self, method: str, path: str, timeout_s: float | None) -> bytes:
-        """Waits for the body of the response, in this thread."""
+        """Sends a request and waits for the response's body, in this thread."""
         request = Request(method=method, path=path, headers=self._headers({}), max_bytes=kserve.MAX_JSON_BYTES)
         return self._exchange(request, Operation(Deadline.after(timeout_s))).head
 
@@ -160,7 +160,7 @@ class HttpTransport:
         with self._registered(operation):
             try:
                 response = self._connections.exchange(request, operation)
-            # What a server sends can break a parser in any way, and every way is its fault.
+            # A server's bytes can break a parser in any way, and each is the server's fault.
             except Exception as exc:
                 raise _to_call_error(exc, operation.deadline) from without_frames(exc)
         if response.status != 200:
@@ -170,7 +170,7 @@ class HttpTransport:
     def _headers(self, extra: Mapping[str, str]) -> list[tuple[str, str]]:
         try:
             headers = self._settings.request_headers(extra)
-        # The function that gives the token is the caller's code, and can fail in any way.
+        # The token function is the caller's code, and can fail in any way.
         except Exception as exc:
             raise CallError(Code.UNAUTHENTICATED, f"the token function failed: {exc!r}") from exc
         for name, value in headers:
@@ -192,7 +192,7 @@ class HttpTransport:
 
 
 class _HttpPending:
-    """A request that waits for a thread, or has one."""
+    """A request that waits for a thread or is running in one."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _HttpPending:
             self.expire()
             outcome = self._future.result()
         if isinstance(outcome, CallError):
-            # A new one each time: one that is kept would collect the frames of all that it is raised through.
+            # A new exception each time: a kept one would collect the frames of every place where it is raised.
             raise CallError(outcome.code, outcome.message) from outcome.__cause__
         return outcome
 
@@ -224,7 +224,7 @@ class _HttpPending:
         self._give_up(CallError(Code.CANCELLED, "cancelled by this client"))
 
     def run(self) -> None:
-        """In a worker's thread."""
+        """Runs in a worker's thread."""
         work = self._work
         if work is None:
             return
@@ -232,7 +232,7 @@ class _HttpPending:
             outcome: InferReply | CallError = work(self._operation)
         except CallError as exc:
             outcome = exc
-        except BaseException as exc:  # a mistake in here; whoever waits must not wait for ever
+        except BaseException as exc:  # a bug in this module must not leave the waiting caller blocked for ever
             outcome = CallError(Code.UNKNOWN, f"{type(exc).__name__}: {exc}")
             outcome.__cause__ = exc
         if isinstance(outcome, CallError):
@@ -249,19 +249,19 @@ class _HttpPending:
             self._operation.cancel()
 
     def _settle(self, outcome: InferReply | CallError) -> None:
-        self._work = None  # with the images
+        self._work = None  # it holds the images
         with contextlib.suppress(InvalidStateError):  # settled by another thread, a moment ago
             self._future.set_result(outcome)
 
 
 def _body(request: InferRequest, deadline: Deadline) -> tuple[bytes, bytes]:
-    """The JSON and the tensor."""
+    """The JSON and the tensor of a request."""
     try:
         content = b"".join(request.content())
     except MemoryError as exc:
         raise CallError(Code.RESOURCE_EXHAUSTED, "there is not enough memory for the request") from exc
     timeout_us, left_s = request.timeout_us(), deadline.remaining_s()
-    if timeout_us is not None and left_s is not None:  # it may have waited here
+    if timeout_us is not None and left_s is not None:  # the request may have waited for a thread
         timeout_us = max(1, min(timeout_us, int(left_s * 1e6)))
     head = kserve.write_infer(request, len(content), timeout_us)
     size = len(head) + len(content)

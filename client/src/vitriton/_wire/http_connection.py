@@ -1,7 +1,7 @@
 """Kept-alive HTTP/1.1 connections to one server: the standard library's `http.client` over our own sockets.
 
-Not httpcore, which fetches the URLs: a small request takes longer with it (`python bench/http_stack.py`), and
-`http.client` reads a large body straight into its final place.
+httpcore, which fetches the URLs, is slower for small requests (`python bench/http_stack.py`), and `http.client` reads a
+large body straight into its final buffer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vitriton._errors import VitritonError
 from vitriton._net.network import Network
 from vitriton._net.operation import ConnectionLost, Operation
 
-KEEPALIVE_S = 30.0  # below what gateways keep an idle connection for, which is 60 s and more as a rule
+KEEPALIVE_S = 30.0  # gateways keep an idle connection for longer, usually 60 s or more
 
-_SURELY_ALIVE_S = 1.0  # where it was closed all the same, another connection is made: see Connections.exchange
+_SURELY_ALIVE_S = 1.0  # if the server closed it anyway, Connections.exchange makes another
 _MAX_ERROR_BYTES = 2**20  # an error that names 4096 images has 20 kB
-_MAX_HEAD_BYTES = 2**20  # all that is not the body: status, headers, the borders of chunks
-_PIECE_BYTES = 2**20  # of a body that does not say its length
-_JOIN_BYTES = 2**16  # one copy of so much costs less than another system call
+_MAX_HEAD_BYTES = 2**20  # everything but the body: status, headers, chunk boundaries
+_PIECE_BYTES = 2**20  # the size of reads of a body without a length
+_JOIN_BYTES = 2**16  # below this size a copy costs less than another system call
 
 
 class TooLarge(VitritonError):  # noqa: N818 - says what happened
@@ -43,10 +43,10 @@ class Request:
     Attributes:
         method: GET or POST.
         path: the path on the server, quoted.
-        headers: the headers, names in lower case; without those that http.client sets (host, accept-encoding).
+        headers: the headers, with names in lower case, without those that http.client sets (host, accept-encoding).
         body: the parts of the body, sent one after the other.
         max_bytes: the most bytes that the response's body may have.
-        head_header: the name of the response's header that says how long the first part of its body is.
+        head_header: the name of the response header that gives the length of the body's first part.
     """
 
     method: str
@@ -63,9 +63,9 @@ class Response:
 
     Attributes:
         status: the HTTP status code.
-        reason: the words beside the status.
+        reason: the reason phrase of the status line.
         head_length: the value of `head_header`, if there was one.
-        head: the first part of the body: all of it where `head_length` does not say a length within it.
+        head: the first part of the body; the whole body if `head_length` is no length within it.
         rest: the second part of the body.
     """
 
@@ -83,9 +83,9 @@ class Connections:
         network: the network that makes them.
         host: the server's name or address.
         port: the server's port.
-        context: the settings of TLS; None is without TLS.
+        context: the TLS settings; None: no TLS.
         server_name: the name that the server's certificate must be for.
-        limit: the most connections that are kept while they are idle.
+        limit: the most idle connections to keep.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class Connections:
         self._server_name = server_name
         self._limit = limit
         self._lock = threading.Lock()
-        self._idle: list[_Connection] = []  # the last used on top: those in excess grow old
+        self._idle: list[_Connection] = []  # the last used on top, so that surplus ones expire
         self._closed = False
 
     def exchange(self, request: Request, operation: Operation) -> Response:
         """Sends a request, and reads the whole response, as `operation`.
 
         Raises:
-            NetworkFailure: the connection failed, or the operation came to its end.
-            http.client.HTTPException: what came is not HTTP, or not all of it came.
-            TooLarge: the response is over `max_bytes`.
+            NetworkFailure: the connection failed, or the operation timed out or was cancelled.
+            http.client.HTTPException: the response is not HTTP, or incomplete.
+            TooLarge: the response's body is over `max_bytes`.
         """
         operation.max_received = request.max_bytes + _MAX_HEAD_BYTES
         with operation:
@@ -118,8 +118,8 @@ class Connections:
                 try:
                     return connection.exchange(request)
                 except (ConnectionLost, http.client.RemoteDisconnected):
-                    # The server closed the idle connection just as it was taken. Nothing has come back, and every
-                    # request that is made here may be made twice.
+                    # The server closed the idle connection at this moment. No response has begun, and every request
+                    # of this transport may safely be sent twice.
                     if not used or operation.received:
                         raise
                 finally:
@@ -127,7 +127,7 @@ class Connections:
                 connection, used = None, False
 
     def close(self) -> None:
-        """Closes those that are idle now, and the others when they are given back."""
+        """Closes the idle connections now, and the others when they are returned."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -157,7 +157,7 @@ class Connections:
 
 
 class _Connection(http.client.HTTPConnection):
-    """One connection, made when it is used. Any exception leaves it closed."""
+    """One connection, opened at first use. Any exception leaves it closed."""
 
     def __init__(
         self, network: Network, host: str, port: int, context: ssl.SSLContext | None, server_name: str
@@ -174,27 +174,27 @@ class _Connection(http.client.HTTPConnection):
 
     @property
     def is_open(self) -> bool:
-        """Whether it can be used again."""
+        """Whether the connection can be used again."""
         return self.sock is not None
 
     @property
     def is_old(self) -> bool:
-        """Whether it has been idle for longer than a connection is kept."""
+        """Whether the connection has been idle for longer than `KEEPALIVE_S`."""
         return time.monotonic() - self._idle_since > KEEPALIVE_S
 
     @property
     def is_alive(self) -> bool:
-        """Whether the server has not closed it, as far as it can be known without asking."""
+        """Whether the connection seems open, without a request to the server."""
         idle_s = time.monotonic() - self._idle_since
         return idle_s <= _SURELY_ALIVE_S or (idle_s <= KEEPALIVE_S and not self.sock.is_readable)
 
     def connect(self) -> None:
-        """As the base class, over `Network`."""
+        """Connects as the base class does, over `Network`."""
         stream = self._network.connect(self.host, self.port)
         self.sock = stream if self._context is None else stream.start_tls(self._context, self._server_name)
 
     def send(self, data: Any) -> None:
-        """Called by the base class; `_flush` puts the small pieces together."""
+        """Collects what the base class writes; `_flush` joins small pieces and sends them."""
         self._unsent.append(data)
 
     def exchange(self, request: Request) -> Response:
@@ -204,13 +204,13 @@ class _Connection(http.client.HTTPConnection):
                 self.connect()
             headers = dict(request.headers)
             if request.body:
-                # Never in chunks: Triton keeps each one as a buffer of its own, and refuses a tensor of BYTES where an
-                # element's length lies in two of them.
+                # Never chunked: Triton keeps each chunk as a separate buffer, and refuses a BYTES tensor if an
+                # element's length lies across two of them.
                 headers["content-length"] = str(sum(map(len, request.body)))
             self.request(request.method, request.path, request.body or None, headers)
             sent, stream = self._flush(), self.sock
             with contextlib.closing(self.getresponse()) as incoming:
-                if stream.ended:  # http.client takes this for the headers' end
+                if stream.ended:  # http.client takes this for the end of the headers
                     raise CutShort("the headers are not complete")
                 response = _read(incoming, request)
                 complete = incoming.isclosed()
@@ -223,9 +223,9 @@ class _Connection(http.client.HTTPConnection):
         return response
 
     def _flush(self) -> bool:
-        """Whether all was sent; where it was not, there may be a response that says why (the request is too large)."""
+        """Whether everything was sent. If not, there may be a response that says why (the request is too large)."""
         pieces, self._unsent = self._unsent, []
-        whole = sum(map(len, pieces)) <= _JOIN_BYTES  # else the last one, the tensor, goes as it is
+        whole = sum(map(len, pieces)) <= _JOIN_BYTES  # else the last piece, the tensor, is sent uncopied
         small, large = (pieces, []) if whole else (pieces[:-1], pieces[-1:])
         try:
             for piece in (b"".join(small), *large):
@@ -268,7 +268,7 @@ def _read_exactly(incoming: http.client.HTTPResponse, size: int) -> bytes:
 
 
 def _read_open_end(incoming: http.client.HTTPResponse, limit: int) -> bytes:
-    """A body in chunks, or up to the connection's end."""
+    """Reads a chunked body, or one that ends with the connection."""
     pieces: list[bytes] = []
     size = 0
     while piece := incoming.read(_PIECE_BYTES):

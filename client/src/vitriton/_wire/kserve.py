@@ -22,14 +22,14 @@ from vitriton._wire.transport import (
     TensorSpec,
 )
 
-# JSON describes tensors, it does not hold them: more than this is no answer to what is asked here.
+# JSON describes tensors and does not hold them: no valid response has more than this.
 MAX_JSON_BYTES = 16 * 2**20
-HEADER_LENGTH = "inference-header-content-length"  # of the JSON before the tensor
+HEADER_LENGTH = "inference-header-content-length"  # the length of the JSON before the tensor
 
 _NOT_READY = "Model version not ready"
-_SHOWN = 200  # characters of a strange answer that a message shows
+_SHOWN = 200  # characters of an invalid response in a message
 
-# HttpCodeFromError in http_server.cc, backwards. UNKNOWN, ALREADY_EXISTS and CANCELLED are 400 there too.
+# The inverse of HttpCodeFromError in http_server.cc, which also maps UNKNOWN, ALREADY_EXISTS and CANCELLED to 400.
 _TRITON = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
@@ -40,8 +40,8 @@ _TRITON = {
     501: Code.UNIMPLEMENTED,
     503: Code.UNAVAILABLE,
 }
-# What gRPC makes of an answer that is not gRPC's: doc/http-grpc-status-mapping.md of grpc. Those that it does not have
-# (it says UNKNOWN) are below the line.
+# gRPC's mapping of HTTP statuses: doc/http-grpc-status-mapping.md of grpc. Below the line are our additions, which
+# gRPC maps to UNKNOWN.
 _GATEWAY = {
     400: Code.INTERNAL,
     401: Code.UNAUTHENTICATED,
@@ -52,19 +52,19 @@ _GATEWAY = {
     503: Code.UNAVAILABLE,
     504: Code.UNAVAILABLE,
     # --
-    408: Code.UNAVAILABLE,  # an idle connection that the other side gave up
+    408: Code.UNAVAILABLE,  # the server gave up an idle connection
     413: Code.RESOURCE_EXHAUSTED,
     499: Code.CANCELLED,
 }
 
 
 def model_path(model: str, verb: str) -> str:
-    """Where a model does `verb` (ready, config, infer)."""
+    """The path of an action (ready, config, infer) of a model."""
     return f"/v2/models/{quote(model, safe='')}/{verb}"
 
 
 def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | None) -> bytes:
-    """The JSON that goes before the tensor's `content_bytes`."""
+    """Writes the JSON that precedes the tensor's `content_bytes`."""
     document: dict[str, Any] = {
         "inputs": [
             {
@@ -82,15 +82,15 @@ def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | Non
 
 
 def read_infer(head_length: str | None, head: bytes, data: bytes) -> InferReply:
-    """The reply to an inference.
+    """Reads the response to an inference request.
 
     Args:
-        head_length: what the response says of the length of its JSON (`HEADER_LENGTH`).
-        head: so many bytes of its body, or all of it.
-        data: the others.
+        head_length: the value of the response's header `HEADER_LENGTH`.
+        head: the first `head_length` bytes of the body, or the whole body.
+        data: the remaining bytes of the body.
 
     Raises:
-        CallError: with DATA_LOSS, when it is not a reply with exactly one tensor of as many bytes as it says.
+        CallError: (DATA_LOSS) the response does not hold exactly one tensor of the stated size.
     """
     if head_length is not None and head_length != str(len(head)):
         raise _nonsense(f"{HEADER_LENGTH} is {head_length[:_SHOWN]!r}, of {len(head) + len(data)} bytes")
@@ -109,7 +109,7 @@ def read_infer(head_length: str | None, head: bytes, data: bytes) -> InferReply:
 
 
 def read_metadata(body: bytes) -> ServerMetadata:
-    """The answer of /v2."""
+    """Reads the response of /v2."""
     match _parse(body):
         case {"name": str(name), "version": str(version), **more}:
             extensions = more.get("extensions", [])
@@ -119,7 +119,7 @@ def read_metadata(body: bytes) -> ServerMetadata:
 
 
 def read_config(body: bytes) -> ModelConfig:
-    """The answer of /v2/models/NAME/config."""
+    """Reads the response of /v2/models/NAME/config."""
     document = _parse(body)
     try:
         return ModelConfig(
@@ -138,7 +138,7 @@ def read_config(body: bytes) -> ModelConfig:
 
 
 def read_index(body: bytes) -> list[ModelStatus]:
-    """The answer of /v2/repository/index."""
+    """Reads the response of /v2/repository/index."""
     document = _parse(body)
     try:
         return [
@@ -156,7 +156,7 @@ def read_index(body: bytes) -> list[ModelStatus]:
 
 
 def read_model_statistics(body: bytes) -> list[ModelStatistics]:
-    """The answer of /v2/models/stats."""
+    """Reads the response of /v2/models/stats."""
     document = _parse(body)
     try:
         return read_statistics(document)
@@ -165,12 +165,12 @@ def read_model_statistics(body: bytes) -> list[ModelStatistics]:
 
 
 def read_error(status: int, reason: str, body: bytes) -> CallError:
-    """What an answer other than 200 means, by gRPC's codes.
+    """The error for a response with another status than 200, with gRPC's codes.
 
-    Triton says why in JSON; whatever else answers (a gateway, another program) says it in another form.
+    Triton gives its reason as JSON; gateways and other programs use other forms.
     """
     message = _error_text(body)
-    if message is None or message == "Not Found":  # Triton's own, for a path that it does not know
+    if message is None or message == "Not Found":  # Triton's response for an unknown path
         answer = f"the server answered {status} {printable(reason)}".rstrip()
         if status == 413:
             return CallError(
@@ -182,7 +182,7 @@ def read_error(status: int, reason: str, body: bytes) -> CallError:
 
 
 def is_not_ready(error: CallError) -> bool:
-    """Whether the answer of /v2/models/NAME/ready is Triton's "no"."""
+    """Whether the error is Triton's "not ready" from /v2/models/NAME/ready."""
     return error.code is Code.NOT_FOUND or (error.code is Code.INVALID_ARGUMENT and error.message == _NOT_READY)
 
 
@@ -191,9 +191,9 @@ def _parse(body: bytes) -> Any:
         raise _nonsense(f"the answer has {len(body)} bytes of JSON, over the limit of {MAX_JSON_BYTES}")
     try:
         return json.loads(body)
-    # UnicodeDecodeError is a ValueError; RecursionError: brackets without end
+    # UnicodeDecodeError is a ValueError; deeply nested brackets raise RecursionError
     except (ValueError, RecursionError) as exc:
-        # Another program's port, or a gateway's page: nothing there speaks this protocol.
+        # Another program's port, or a gateway's page: no Triton is there.
         raise CallError(Code.UNIMPLEMENTED, f"the answer is not JSON: {_shown(body)}") from exc
 
 
@@ -233,7 +233,7 @@ def _shown(body: bytes) -> str:
 
 
 def printable(text: str, limit: int = _SHOWN) -> str:
-    """The start of a text that may hold anything, on one line."""
+    """The start of any text, printable and on one line."""
     line = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
     line = " ".join(line.split())
     return line if len(text) <= limit else f"{line}..."

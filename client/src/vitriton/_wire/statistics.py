@@ -1,4 +1,4 @@
-"""What the models of a Triton have counted. Source: docs/protocol/extension_statistics.md of the Triton server."""
+"""The statistics of Triton's models. Source: docs/protocol/extension_statistics.md of the Triton server."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class ModelStatistics:
-    """What a version of a model has counted since it was loaded. Times are sums, in nanoseconds.
+    """The counters of a model version since it was loaded. Times are sums, in nanoseconds.
 
     Attributes:
         name: the name of the model.
-        version: its version; empty for the sum of several.
-        requests: the requests that it has answered.
-        images: the images in them.
-        executions: the batches that it has computed.
-        request_ns: the time from the arrival of a request to its answer.
-        queue_ns: the part of it in the queue.
-        input_ns: the part of it in which inputs are copied.
-        infer_ns: the part of it in which outputs are computed.
-        output_ns: the part of it in which outputs are copied.
-        busy_ns: the time in which a batch is copied in, computed and copied out; each batch counts once.
-        inside_ns: the part of that in which it is computed.
+        version: the version of the model; empty for the sum of several.
+        requests: the number of answered requests.
+        images: the number of images in these requests.
+        executions: the number of executed batches.
+        request_ns: the time from a request's arrival to its response.
+        queue_ns: the part of request_ns spent in the queue.
+        input_ns: the part of request_ns spent copying inputs.
+        infer_ns: the part of request_ns spent computing outputs.
+        output_ns: the part of request_ns spent copying outputs.
+        busy_ns: the time spent copying in, computing and copying out a batch; each batch counts once.
+        inside_ns: the part of busy_ns spent computing.
     """
 
     name: str
@@ -40,19 +40,19 @@ class ModelStatistics:
     inside_ns: int = 0
 
     def plus(self, other: ModelStatistics, sign: int = 1) -> ModelStatistics:
-        """The sum of two, of one model."""
+        """The sum of two counters of one model."""
         counts = (entry.name for entry in fields(self) if entry.name not in ("name", "version"))
         return ModelStatistics(
             name=self.name, **{count: getattr(self, count) + sign * getattr(other, count) for count in counts}
         )
 
     def since(self, before: ModelStatistics) -> ModelStatistics:
-        """What came after an earlier look."""
+        """The difference to an earlier reading."""
         return self.plus(before, -1)
 
 
 def by_model(statistics: Iterable[ModelStatistics]) -> dict[str, ModelStatistics]:
-    """The sum of the versions of each model."""
+    """The sum over the versions of each model."""
     totals: dict[str, ModelStatistics] = {}
     for entry in statistics:
         totals[entry.name] = totals.get(entry.name, ModelStatistics(name=entry.name)).plus(entry)
@@ -60,10 +60,10 @@ def by_model(statistics: Iterable[ModelStatistics]) -> dict[str, ModelStatistics
 
 
 def read_statistics(document: Mapping[str, Any]) -> list[ModelStatistics]:
-    """Reads Triton's answer: the JSON of HTTP, or the message of gRPC as a dict, in which numbers are texts.
+    """Reads Triton's response: the JSON of HTTP, or gRPC's message as a dict, where numbers are strings.
 
     Raises:
-        TypeError, ValueError, KeyError, AttributeError: it is something else.
+        TypeError, ValueError, KeyError, AttributeError: the document has another structure.
     """
     return [_read(entry) for entry in document.get("model_stats", [])]
 

@@ -1,4 +1,4 @@
-"""What a status means. Codes decide; Triton's text is looked at only where one code means several things."""
+"""The meaning of a status. The code decides; Triton's text counts only where one code has several meanings."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vitriton._wire.transport import Code
 
 
 class Failure(Enum):
-    """What happened, seen from the caller."""
+    """The kinds of failures, from the caller's point of view."""
 
-    UNREACHABLE = auto()  # nobody answers, or something that is not Triton
+    UNREACHABLE = auto()  # no answer, or one that is not Triton's
     NOT_SERVING = auto()  # a Triton that is starting or stopping
-    MODEL_DIED = auto()  # Triton answers; the process that the model runs in does not
+    MODEL_DIED = auto()  # Triton answers, but the model's process does not
     DEADLINE = auto()
     QUEUE_FULL = auto()
     QUEUE_TIMEOUT = auto()
-    RATE_LIMITED = auto()  # by a gateway, which let the request no further
+    RATE_LIMITED = auto()  # by a gateway, which did not forward the request
     UNKNOWN_MODEL = auto()
     NOT_READY = auto()
     BAD_REQUEST = auto()  # bad images, or tensors that the model does not take
@@ -26,9 +26,9 @@ class Failure(Enum):
     OTHER = auto()
 
 
-# The first line whose code is equal and whose fragment is in the message. The texts are those of Triton's core and
-# server (scheduler_utils.cc, dynamic_batch_scheduler.cc, model_lifecycle.cc, model_repository_manager.cc,
-# infer_handler.cc, python_be.cc); an ensemble and newer versions put more around them.
+# The first row with the same code and a fragment of the message decides. The texts are from Triton's core and server
+# (scheduler_utils.cc, dynamic_batch_scheduler.cc, model_lifecycle.cc, model_repository_manager.cc, infer_handler.cc,
+# python_be.cc); ensembles and newer versions add text around them.
 _TABLE: tuple[tuple[Code, str, Failure], ...] = (
     (Code.UNAVAILABLE, "Exceeds maximum queue size", Failure.QUEUE_FULL),
     (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT),
@@ -57,7 +57,7 @@ _TABLE: tuple[tuple[Code, str, Failure], ...] = (
 
 
 def classify(code: Code, message: str) -> Failure:
-    """What a failed call means."""
+    """The kind of failure of a failed call."""
     for line_code, fragment, failure in _TABLE:
         if code == line_code and fragment in message:
             return failure

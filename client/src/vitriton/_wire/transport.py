@@ -1,4 +1,4 @@
-"""What a client needs from the wire, whatever the wire is: gRPC, HTTP or a fake."""
+"""The interface between a client and a server, over gRPC, HTTP or a fake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitriton._wire.statistics import ModelStatistics
 
 
 class Code(str, Enum):
-    """Status codes by gRPC's names, which HTTP's are mapped to."""
+    """gRPC's status codes; HTTP statuses are mapped to them."""
 
     CANCELLED = "CANCELLED"
     UNKNOWN = "UNKNOWN"
@@ -35,11 +35,11 @@ class Code(str, Enum):
 
 
 class CallError(VitritonError):
-    """A transport's only error; the client turns it into the one that the user sees.
+    """The only error of a transport; the client turns it into a public error.
 
     Attributes:
-        code: the status.
-        message: the server's or the transport's text.
+        code: the status code.
+        message: the text of the server or the transport.
     """
 
     def __init__(self, code: Code, message: str) -> None:
@@ -58,16 +58,16 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What is read of a model's configuration.
+    """The part of a model's configuration that a client reads.
 
     Attributes:
         name: the name of the model.
-        max_batch_size: the most images in a request; 0 where there is no batch.
-        inputs: the tensors that it takes, by name.
-        outputs: the tensors that it returns, by name.
-        parameters: what the export wrote into it.
-        steps: the names of the models that an ensemble consists of, in the order of the work.
-        instances: how many of it work at the same time.
+        max_batch_size: the most images in a request; 0: the model has no batch dimension.
+        inputs: the input tensors, by name.
+        outputs: the output tensors, by name.
+        parameters: the parameters that the export wrote.
+        steps: the names of an ensemble's models, in execution order.
+        instances: the number of instances that run in parallel.
     """
 
     name: str
@@ -85,10 +85,10 @@ class ModelStatus:
 
     Attributes:
         name: the name of the model.
-        ready: whether it answers requests.
-        state: Triton's word for its state.
-        reason: why it is not ready; empty if it is, or if the server does not say.
-        version: the version that the line is about; empty where none was loaded.
+        ready: whether the model answers requests.
+        state: the state in Triton's words.
+        reason: the reason why the model is not ready; empty if it is ready, or if the server gives none.
+        version: the version of the model; empty if none was loaded.
     """
 
     name: str
@@ -103,14 +103,15 @@ class InferRequest:
     """One batch for one model.
 
     Attributes:
-        model: as the server knows it.
-        input_name: of the tensor that is sent.
-        datatype: of that tensor: BYTES, or UINT8.
-        item_shape: its shape without the batch: (1,), or (H, W, 3).
-        images: one for each image: encoded files for BYTES, raw row-major pixels for UINT8.
-        output_name: the only tensor that is asked for.
-        timeout_s: after which the server may drop it from its queue, in seconds; None is the server's default.
-        headers: that go with this request alone (trace context), names in lower case.
+        model: the model's name on the server.
+        input_name: the name of the input tensor.
+        datatype: the datatype of the input tensor: BYTES or UINT8.
+        item_shape: the input tensor's shape without the batch: (1,) or (H, W, 3).
+        images: the bytes of each image: an encoded file for BYTES, raw row-major pixels for UINT8.
+        output_name: the name of the requested output tensor.
+        timeout_s: the time after which the server may drop the request from its queue, in seconds; None: the server's
+            default.
+        headers: the headers of this request alone (trace context), with names in lower case.
     """
 
     model: str
@@ -124,11 +125,11 @@ class InferRequest:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the tensor that is sent, with the batch."""
+        """The shape of the input tensor, with the batch."""
         return (len(self.images), *self.item_shape)
 
     def content(self) -> Sequence[bytes]:
-        """The tensor as it goes over the wire, in pieces: row-major, an element of BYTES after its length (uint32)."""
+        """The input tensor's bytes, in pieces: row-major; each BYTES element follows its length (uint32)."""
         if self.datatype != "BYTES":
             return self.images
         pieces: list[bytes] = []
@@ -137,19 +138,19 @@ class InferRequest:
         return pieces
 
     def timeout_us(self) -> int | None:
-        """`timeout_s` as Triton's request parameter `timeout` wants it; at least 1, as 0 would mean no timeout."""
+        """`timeout_s` for Triton's request parameter `timeout`; at least 1, because 0 means no timeout."""
         return None if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1e6))
 
 
 @dataclass(kw_only=True, slots=True)
 class InferReply:
-    """One tensor, as it came.
+    """The output tensor of a request.
 
     Attributes:
-        name: of the tensor.
-        datatype: Triton's name of it.
-        shape: with the batch.
-        data: little-endian, row-major.
+        name: the name of the tensor.
+        datatype: the datatype, by Triton's name.
+        shape: the shape, with the batch.
+        data: the values, little-endian and row-major.
     """
 
     name: str
@@ -160,7 +161,7 @@ class InferReply:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerMetadata:
-    """What a server says of itself."""
+    """The name, version and extensions of a server."""
 
     name: str
     version: str
@@ -168,45 +169,45 @@ class ServerMetadata:
 
 
 class Pending(Protocol):
-    """A request that is with the server."""
+    """A request that was sent and may not be answered yet."""
 
     def result(self) -> InferReply:
-        """Waits for the reply, at most until the time given to `Transport.send` is over.
+        """Waits for the reply, at most until the timeout given to `Transport.send`.
 
         Raises:
-            CallError: with DEADLINE_EXCEEDED when it is over.
+            CallError: the request failed; after the timeout, with DEADLINE_EXCEEDED.
         """
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
-        """Calls `callback` once when `result` would no longer wait; at once if so already; from any thread."""
+        """Calls `callback` once, when `result` no longer waits or at once; from any thread."""
 
     def cancel(self) -> None:
-        """Gives it up; does nothing when it is done."""
+        """Cancels the request; does nothing if it is done."""
 
 
 @runtime_checkable
 class Awaitable(Protocol):
-    """What a transport can have beside `Transport`, for the event loop."""
+    """The additional method of a transport for an event loop."""
 
     async def infer_async(self, request: InferRequest, timeout_s: float | None) -> InferReply:
-        """As `Transport.infer`; what waits is the calling task. Cancelling that cancels the request."""
+        """Sends a batch and waits for the reply in the calling task. Cancelling the task cancels the request."""
 
 
 class Transport(Protocol):
-    """The way to one server. Safe to share between threads. `timeout_s` is in seconds, None is no limit.
+    """A connection to one server. Safe to share between threads. `timeout_s` is in seconds; None: no limit.
 
-    Every method but `close` raises CallError, and only that. All but `send` wait for the answer in the caller's thread.
+    Every method but `close` raises CallError and nothing else. All but `send` wait in the caller's thread.
     """
 
     @property
     def address(self) -> str:
-        """For messages."""
+        """The server's address, for messages."""
 
     def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
-        """What the server is."""
+        """The name, version and extensions of the server."""
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
-        """Whether the model is loaded; False also where it is unknown."""
+        """Whether the model is loaded; False if it is unknown."""
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """The configuration of a loaded model."""
@@ -215,13 +216,13 @@ class Transport(Protocol):
         """All models that the server knows, loaded or not."""
 
     def statistics(self, timeout_s: float | None) -> Sequence[ModelStatistics]:
-        """What each version of each loaded model has counted."""
+        """The counters of each version of each loaded model."""
 
     def send(self, request: InferRequest, timeout_s: float | None) -> Pending:
-        """Sends a batch, and does not wait for the reply."""
+        """Sends a batch without waiting for the reply."""
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
-        """Sends a batch, and waits for the reply."""
+        """Sends a batch and waits for the reply."""
 
     def close(self) -> None:
-        """Ends everything that is running (CANCELLED) and releases the connections. May be called again."""
+        """Cancels all running requests (CANCELLED) and closes the connections. May be called again."""

@@ -1,6 +1,6 @@
-"""Threads for what waits in a queue, with an eye on the time of what waits.
+"""A thread pool whose queued tasks expire at their deadlines.
 
-Not a ThreadPoolExecutor: the interpreter's exit waits for what its threads do, and nothing expires in its queue.
+A ThreadPoolExecutor will not do: the interpreter's exit waits for its threads, and nothing expires in its queue.
 docs/decisions.md has the figures.
 """
 
@@ -13,28 +13,28 @@ from typing import Protocol
 
 from vitriton._deadline import Deadline
 
-_IDLE_S = 10.0  # after which a thread without work ends
+_IDLE_S = 10.0  # an idle thread ends after this time
 
 
 class Task(Protocol):
-    """Something to do. No method raises."""
+    """A unit of work. No method raises."""
 
     deadline: Deadline
 
     def run(self) -> None:
-        """Does it."""
+        """Does the work."""
 
     def expire(self) -> None:
-        """Its time was over before it was begun."""
+        """Called if the deadline passed before the task started."""
 
     def cancel(self) -> None:
-        """The workers were closed before it was begun."""
+        """Called if the workers were closed before the task started."""
 
 
 class Workers:
-    """At most `limit` threads, started as they are needed, for as long as they are. Safe to share between threads.
+    """At most `limit` threads, started on demand. Safe to share between threads.
 
-    They are daemons: a program that forgets to close them ends all the same.
+    They are daemon threads: a program that forgets to close them still ends.
     """
 
     def __init__(self, limit: int, name: str) -> None:
@@ -50,10 +50,10 @@ class Workers:
         self._closed = False
 
     def submit(self, task: Task) -> None:
-        """Has `task` run by a thread, or, when its time is over before, expire.
+        """Queues `task` to run on a thread, or to expire at its deadline.
 
         Raises:
-            RuntimeError: these are closed, or no thread can be started.
+            RuntimeError: the workers are closed, or no thread can be started.
         """
         with self._lock:
             if self._closed:
@@ -67,12 +67,12 @@ class Workers:
                     raise
 
     def withdraw(self, task: Task) -> None:
-        """Takes `task` out of the queue, if it is still there."""
+        """Removes `task` from the queue, if it is still there."""
         with self._lock:
             self._queue.pop(task, None)
 
     def close(self) -> None:
-        """Cancels what waits, and ends the threads as soon as they have done what they are doing."""
+        """Cancels the queued tasks, and ends each thread after its current task."""
         with self._lock:
             self._closed = True
             waiting = list(self._queue)
@@ -83,7 +83,7 @@ class Workers:
             task.cancel()
 
     def join(self, timeout_s: float) -> None:
-        """Waits until the threads have ended; not for the one that calls this, and not for long."""
+        """Waits until all threads but the caller's have ended, at most `timeout_s` seconds."""
         deadline = Deadline.after(timeout_s)
         with self._lock:
             threads = [*self._threads, *([self._watcher] if self._watcher else [])]
@@ -109,7 +109,7 @@ class Workers:
     def _run(self) -> None:
         while (task := self._next()) is not None:
             task.run()
-            del task  # an idle thread holds nothing of it
+            del task  # an idle thread keeps no reference
 
     def _next(self) -> Task | None:
         with self._lock:
@@ -124,7 +124,7 @@ class Workers:
                 self._idle -= 1
 
     def _watch(self) -> None:
-        """Expires what waits for too long while all threads are busy; ends when nothing waits."""
+        """Expires late tasks while all threads are busy; ends when the queue is empty."""
         while True:
             with self._lock:
                 late = [task for task in self._queue if task.deadline.expired]
