@@ -1,7 +1,7 @@
-"""Content-Encoding: what it names is undone where the bytes show it too, and only up to a limit.
+"""Content-Encoding: an encoding is decoded only if the bytes show it too, and only up to a limit.
 
-Object stores keep whatever an upload called itself (`aws-chunked`, `utf-8`, `base64`), serve what was stored compressed
-whatever they are asked for, and something on the way may have decoded a body and left the label.
+Object stores keep any label of an upload (`aws-chunked`, `utf-8`, `base64`) and serve compressed objects whatever the
+request accepts, and a proxy may have decoded a body and left the label.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from vitriton._errors import VitritonError
 from vitriton._images.failure import SourceError
 
 _MOST_CODINGS = 5
-_MOST_MEMBERS = 10_000  # of one gzip body: those of bgzip hold 64 KiB each, and empty ones take time and no limit
-_PIECE_BYTES = 4096  # what follows the end of a stream is copied, so it is little
+_MOST_MEMBERS = 10_000  # of a gzip body: bgzip's hold 64 KiB each; empty ones never reach the size limit
+_PIECE_BYTES = 4096  # small, because the data after the end of a stream is copied
 _GZIP = b"\x1f\x8b"
 _GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15  # zlib's wbits
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
 class _TooEarly(VitritonError):  # noqa: N818 - says what happened
-    """The bytes end before what they encode does."""
+    """The encoded bytes end too early."""
 
 
 def decode(body: bytes, codings: str, limit: int) -> bytes:
-    """The body without its encodings. Of one over `limit` only the beginning, which is over it too.
+    """Decodes a body. Of one that is over `limit`, only a beginning that is over it too.
 
     Args:
-        body: as it came.
-        codings: the header's value; what in it is no encoding says nothing.
-        limit: in bytes, for each step.
+        body: the body as received.
+        codings: the header's value; unknown encodings in it are ignored.
+        limit: the most bytes of each decoding step.
 
     Raises:
-        SourceError: it cannot be decoded.
+        SourceError: the body cannot be decoded.
     """
     known = [name for name in (part.strip().lower() for part in codings.split(",")) if name in _DECODERS]
     if len(known) > _MOST_CODINGS:
@@ -58,7 +58,7 @@ def decode(body: bytes, codings: str, limit: int) -> bytes:
 
 
 class _NoDecoder(VitritonError):  # noqa: N818 - says what happened
-    """An encoding has no decoder here; the text says why, and what to do."""
+    """An encoding has no decoder; the text says why, and what to do."""
 
 
 def _gzip(body: bytes, most: int) -> bytes:
@@ -66,7 +66,7 @@ def _gzip(body: bytes, most: int) -> bytes:
 
 
 def _deflate(body: bytes, most: int) -> bytes:
-    """By its standard this is zlib's format; some servers leave that out, and then nothing in the bytes shows it."""
+    """The standard means zlib's format; some servers send raw deflate, which the bytes do not show."""
     if len(body) > 1 and body[0] & 0x8F == 8 and int.from_bytes(body[:2], "big") % 31 == 0:
         return _inflate(body, _ZLIB_FORMAT, most)
     try:
@@ -76,7 +76,7 @@ def _deflate(body: bytes, most: int) -> bytes:
 
 
 def _inflate(body: bytes, wbits: int, most: int) -> bytes:
-    """What zlib makes of it, up to `most` bytes; gzip's members one after another. What follows them is left out."""
+    """Decompresses up to `most` bytes, all members of a gzip body; ignores what follows them."""
     pieces: list[bytes] = []
     size = start = members = 0
     inflate = zlib.decompressobj(wbits)
@@ -96,14 +96,14 @@ def _inflate(body: bytes, wbits: int, most: int) -> bytes:
 
 
 def _brotli(body: bytes, most: int) -> bytes:
-    """Its bytes have no sign of their own."""
+    """Brotli's bytes have no signature."""
     if body.startswith(_IMAGES):
         return body
     try:
         brotli: Any = importlib.import_module("brotli")
         decoder = brotli.Decompressor()
         data: bytes = decoder.process(body, output_buffer_limit=most)
-    except (ImportError, TypeError) as exc:  # TypeError: one that knows no limit
+    except (ImportError, TypeError) as exc:  # TypeError: a version without a limit
         raise _NoDecoder("needs a module to decode: pip install 'brotli>=1.2'") from exc
     except brotli.error:
         return body

@@ -1,4 +1,4 @@
-"""An image that cannot be used, on its way to the error that a caller sees."""
+"""Images that cannot be used, before they become the error that a caller sees."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from vitriton._errors import ImageCode, VitritonError
 
 
 class SourceError(VitritonError):
-    """An image that cannot be used.
+    """The reading of an image failed.
 
     Args:
-        reason: one line of text, without the image's name.
-        code: the kind of the reason, for programs.
+        reason: the reason, as one line of text without the image's name.
+        code: the kind of reason, for programs.
     """
 
     def __init__(self, reason: str, code: ImageCode) -> None:
@@ -22,11 +22,11 @@ class SourceError(VitritonError):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that cannot be used.
+    """An image that cannot be used, as a value.
 
     Attributes:
-        reason: one line of text, without the image's name.
-        code: the kind of the reason, for programs.
+        reason: the reason, as one line of text without the image's name.
+        code: the kind of reason, for programs.
         cause: the error behind it; without a traceback, which would keep the image in memory.
     """
 

@@ -1,4 +1,4 @@
-"""Fetches image URLs, within bounds."""
+"""Fetches image URLs within limits."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _LAST_PORT = 65535
 
 
 class UrlFetcher:
-    """Keeps connections open between fetches; safe to share between threads.
+    """Fetches URLs over kept-alive connections. Safe to share between threads.
 
-    Proxies that the environment names (HTTPS_PROXY, ...) are used, unless private addresses are refused: what a proxy
-    connects to cannot be checked here. Certificates are checked against certifi's, or those of SSL_CERT_FILE.
+    The proxies of the environment (HTTPS_PROXY, ...) are used, unless private addresses are refused: a proxy's own
+    connections cannot be checked here. Certificates are checked against certifi's, or those of SSL_CERT_FILE.
     """
 
     def __init__(self, options: Options) -> None:
@@ -37,14 +37,14 @@ class UrlFetcher:
         self._closed = False
 
     def fetch(self, url: str, deadline: Deadline) -> bytes:
-        """The body of `url`.
+        """Fetches the body of `url`.
 
         Args:
-            url: http or https.
-            deadline: of the whole call; the URL's own time is `url_timeout_s`, and the shorter one counts.
+            url: the URL, with the scheme http or https.
+            deadline: the deadline of the whole call; `url_timeout_s` limits this URL, and the shorter time counts.
 
         Raises:
-            SourceError: it cannot be had; the text says why.
+            SourceError: the URL cannot be fetched; the text says why.
         """
         import httpcore
         import httpx
@@ -70,7 +70,7 @@ class UrlFetcher:
             raise SourceError(_failed(exc), "bad_url") from exc
 
     def close(self) -> None:
-        """Ends what is being fetched and closes the connections. May be called again."""
+        """Cancels running fetches and closes the connections. May be called again."""
         with self._lock:
             self._closed = True
             running = list(self._running)
@@ -82,7 +82,7 @@ class UrlFetcher:
 
     @contextlib.contextmanager
     def _operation(self, timeout_s: float) -> Iterator[None]:
-        """All that this thread does inside has the time of one URL, and ends when the fetcher is closed."""
+        """Limits everything that this thread does inside to the time of one URL; closing the fetcher cancels it."""
         operation = Operation(Deadline.after(timeout_s))
         with self._lock:
             if self._closed:
@@ -97,16 +97,16 @@ class UrlFetcher:
 
     @contextlib.contextmanager
     def _open(self, url: str) -> Iterator[httpx.Response]:
-        """The response at the end of the redirects, whose own bodies, which nothing bounds, are not read.
+        """Follows redirects to the final response; their own bodies, which nothing limits, are not read.
 
-        What they set as cookies goes with the rest of this fetch, to the hosts that it is for, and with nothing else.
+        Cookies that redirects set are sent with the rest of this fetch, to their hosts, and with nothing else.
         """
         from http.cookiejar import CookieJar, DefaultCookiePolicy
 
         import httpx
 
         client = self._client()
-        cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # none for all of co.uk
+        cookies = httpx.Cookies(CookieJar(DefaultCookiePolicy(strict_domain=True)))  # no cookies for all of co.uk
         request = client.build_request("GET", url)
         if not request.url.host:
             raise SourceError("the URL has no host", "bad_url")
@@ -150,10 +150,10 @@ class UrlFetcher:
                 self._http = httpx.Client(
                     transport=transport,
                     follow_redirects=False,  # see _open
-                    timeout=None,  # the operation's deadline is in its place
+                    timeout=None,  # the operation's deadline replaces it
                     # identity: images are compressed already
                     headers={"User-Agent": f"vitriton/{__version__}", "Accept-Encoding": "identity"},
-                    # one URL's cookies are no business of the next one's: see _open
+                    # one URL's cookies must not reach the next one: see _open
                     cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 )
             return self._http
@@ -188,7 +188,7 @@ def _failed(error: Exception) -> str:
 
 
 def _is_whole(response: httpx.Response, size: int) -> bool:
-    """Whether a "partial" body of so many bytes is all there is. Nothing else was asked for."""
+    """Whether a "partial" body of this size is the whole one; no range was requested."""
     if response.headers.get("Content-Type", "").lower().startswith("multipart/"):
         return False
     span = response.headers.get("Content-Range")
@@ -196,7 +196,7 @@ def _is_whole(response: httpx.Response, size: int) -> bool:
 
 
 def _hide_secrets(request: httpx.Request) -> None:
-    """Takes user, password and query out of the request's URL, which httpx logs; they are sent all the same."""
+    """Removes user, password and query from the request's URL, which httpx logs; they are sent anyway."""
     url = request.url
     if url.userinfo:
         login = base64.b64encode(f"{url.username}:{url.password}".encode())

@@ -1,15 +1,15 @@
 """PIL images and arrays, encoded without loss.
 
-As binary PPM, the fastest that a server decodes (`preprocessing.DEFAULT_FORMATS`). Encoding and decoding together
-took, on one core, for a photo at 500 × 375 and the same enlarged to 4000 × 3000 (which flatters the compressed sizes):
+The format is binary PPM, the fastest that a server decodes (`preprocessing.DEFAULT_FORMATS`). Encoding and decoding
+together, on one core, of a photo of 500 × 375 and enlarged to 4000 × 3000 (which flatters the compressed sizes):
 
     PPM                       0.5 ms   0.56 MB       109 ms   36 MB
     PNG, compress_level=0      11 ms   0.56 MB       618 ms   36 MB
     PNG, compress_level=1      23 ms   0.29 MB       937 ms    7 MB
     WebP, lossless, method=0   12 ms   0.21 MB       900 ms    5 MB
 
-The bytes that PNG saves are worth its time only below about 100 to 300 Mbit/s. BMP and TIFF are as fast as PPM, and
-have more headers to get wrong.
+PNG's smaller size is worth its time only below about 100 to 300 Mbit/s. BMP and TIFF are as fast as PPM, but have more
+complex headers.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from vitriton._images.failure import SourceError
 
 
 def encode_pil(image: Image.Image) -> bytes:
-    """A PIL image, EXIF-rotated and converted to RGB as transformers.image_utils.load_image does.
+    """Encodes a PIL image, EXIF-rotated and converted to RGB as transformers.image_utils.load_image does.
 
     Raises:
-        SourceError: it has no pixels, or its file is broken (PIL reads it only when it is used).
+        SourceError: the image has no pixels, or its file is broken (PIL reads a file at first use).
     """
     try:
         rgb = ImageOps.exif_transpose(image).convert("RGB")
-    # A file that lies can make a decoder fail in any way, and a closed one raises ValueError.
+    # A malformed file can make a decoder fail in any way, and a closed one raises ValueError.
     except Exception as exc:
         raise SourceError(f"PIL cannot decode it: {type(exc).__name__}: {exc}", "corrupt") from exc
     if 0 in rgb.size:
@@ -41,16 +41,16 @@ def encode_pil(image: Image.Image) -> bytes:
     if not isinstance(rgb.info.get("transparency"), tuple):
         rgb.save(buffer, "PPM")
     else:
-        # Some image processors lay the transparent colour onto white, so it has to travel; PPM has no place for it.
+        # Some image processors lay the transparent colour onto white, so it must be sent; PPM cannot hold it.
         rgb.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def encode_array(array: NDArray[Any]) -> bytes:
-    """A uint8 array: (H, W, 3) or (3, H, W), or (N,), which is an encoded file.
+    """Encodes a uint8 array: (H, W, 3) or (3, H, W), or (N,), which is an encoded file.
 
     Raises:
-        SourceError: it is another array, or may be both of the first two.
+        SourceError: the array has another shape or dtype, or its colour axis is ambiguous.
     """
     if array.ndim == 1 and array.dtype == np.uint8:
         return array.tobytes()
@@ -60,7 +60,7 @@ def encode_array(array: NDArray[Any]) -> bytes:
 
 
 def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
-    """(H, W, 3)."""
+    """The array as (H, W, 3)."""
     if array.ndim == 3 and array.dtype == np.uint8 and 0 not in array.shape:
         if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of grey or RGBA, or a narrow image
             last = "array[:, :, 0]" if array.shape[2] == 1 else "array"  # as Pillow takes grey

@@ -1,8 +1,8 @@
-"""preprocess="client": pixels made here, by the module that runs in the server, and sent straight to the encoder.
+"""preprocess="client": pixels made in the client, by the server's own module, and sent straight to the encoder.
 
-With the Pillow that the model was verified with they are the server's to the last bit. Settings of Pillow that the
-application changes for its process (`ImageFile.LOAD_TRUNCATED_IMAGES`, `Image.MAX_IMAGE_PIXELS`, plug-ins) apply here,
-as they do not in the server.
+With the Pillow version that the model was verified with, they equal the server's to the last bit. Pillow settings that
+the application changes in its process (`ImageFile.LOAD_TRUNCATED_IMAGES`, `Image.MAX_IMAGE_PIXELS`, plug-ins) apply in
+the client, and not in the server.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
 _INSTEAD = "or use preprocess='server'"
 
 _lock = threading.Lock()
-_warned: set[tuple[str, str]] = set()  # the Pillow of a model, and the one here
+_warned: set[tuple[str, str]] = set()  # pairs of the model's Pillow version and this process's
 
 
 class PillowVersionWarning(UserWarning):
-    """The Pillow of this process is not the one that a model was verified with."""
+    """The model was verified with another version of Pillow than that of this process."""
 
 
 def read_preprocess(ensemble: Contract) -> PreprocessSpec:
-    """How a model wants its pixels made.
+    """Reads the preprocessing of a model.
 
     Warns:
-        PillowVersionWarning: once in a process for each pair of versions.
+        PillowVersionWarning: the Pillow versions differ; once in a process for each pair of versions.
 
     Raises:
-        ContractMismatch: the configuration does not say how, or says it in a way that cannot be read here.
+        ContractMismatch: the configuration has no preprocessing, or one that this version cannot read.
     """
     text, pillow_version = _parameter(ensemble, "preprocess"), _parameter(ensemble, "pillow_version")
     try:
         spec = PreprocessSpec.from_json(text)
-    # what a text leads to that is no JSON, or JSON and no specification
+    # the errors of a text that is no JSON, or JSON but no specification
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         reason = " ".join(str(exc).split())
         raise ensemble.mismatch(
@@ -56,15 +56,15 @@ def read_preprocess(ensemble: Contract) -> PreprocessSpec:
 def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSpec) -> Contract:
     """The contract of the encoder behind an ensemble: pixels in, the ensemble's output out.
 
-    Whether the output's type is the ensemble's is seen in each reply.
+    The datatype of the output is checked in each reply.
 
     Args:
-        ensemble: its contract.
-        config: of the encoder.
-        spec: from `read_preprocess`.
+        ensemble: the contract of the ensemble.
+        config: the configuration of the encoder.
+        spec: the preprocessing of the model, from `read_preprocess`.
 
     Raises:
-        ContractMismatch: it is not the encoder of that ensemble, or does not take the pixels that are made here.
+        ContractMismatch: the model is not the encoder of that ensemble, or takes other pixels.
     """
     pixels, datatype = (spec.height, spec.width, 3), _DATATYPES[spec.dtype.name]
     encoder = replace(
@@ -94,18 +94,18 @@ def encoder_contract(ensemble: Contract, config: ModelConfig, spec: PreprocessSp
 
 
 def encode(spec: PreprocessSpec, data: bytes, memory: Memory | None = None) -> bytes | Unreadable:
-    """The pixels of an encoded image, or why there are none.
+    """Makes the pixels of an encoded image, or returns the reason why there are none.
 
-    That is no exception, which would keep the picture in memory, in the frames that it passed.
+    The reason is no exception: its frames would keep the picture in memory.
 
     Args:
-        spec: from `read_preprocess`.
-        data: the file.
-        memory: shared with the images that are encoded at the same time.
+        spec: the preprocessing of the model, from `read_preprocess`.
+        data: the encoded image.
+        memory: the memory shared by images that are processed at the same time.
 
     Returns:
-        height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or the reason and the code that
-        the server gives.
+        The pixels: height × width × 3 values, row by row, RGB, uint8 or little-endian float32; or the server's reason
+        and code.
     """
     try:
         return preprocess(data, spec, memory).tobytes()
@@ -127,7 +127,7 @@ def _warn_of_other_pillow(verified: str) -> None:
     with _lock:
         if verified == PIL.__version__ or pair in _warned:
             return
-        # before it is noted: it raises where warnings are errors, and then nobody has been warned
+        # Warn before noting it: where warnings are errors this raises, and nobody has been warned.
         warnings.warn(
             f"the model was exported and verified with Pillow {verified}, and this process has Pillow "
             f"{PIL.__version__}: pixels that are made here (preprocess='client') may differ from the server's in the "

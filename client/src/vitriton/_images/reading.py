@@ -1,4 +1,4 @@
-"""From what the user gave to what goes over the wire: read, and with preprocess="client" decoded, on threads."""
+"""Reads the user's images on threads, and with preprocess="client" decodes them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Encode = Callable[[bytes], "bytes | Unreadable"]
 
 
 class Reader:
-    """Reads images; its threads are shared by all calls of a client.
+    """Reads images on threads that all calls of a client share.
 
     Args:
-        options: the client's bounds.
+        options: the client's options, with the limits.
     """
 
     def __init__(self, options: Options) -> None:
@@ -30,12 +30,12 @@ class Reader:
         self._threads = ThreadPoolExecutor(options.read_threads, thread_name_prefix="vitriton-read")
 
     def read(self, image: Any, encode: Encode | None, deadline: Deadline) -> bytes | Unreadable:
-        """What goes over the wire for one image.
+        """Reads one image; returns the bytes to send, or why there are none.
 
         Args:
-            image: as the user gave it.
-            encode: makes pixels of an encoded image, or says why not; None sends it as it is.
-            deadline: for URLs.
+            image: the user's image.
+            encode: the function that makes pixels of an encoded image; None: the encoded image is sent.
+            deadline: the deadline of the call, for URLs.
         """
         try:
             data = read_image(
@@ -46,7 +46,7 @@ class Reader:
         except SourceError as exc:
             cause = exc.__cause__ or exc
             return Unreadable(str(exc), exc.code, without_frames(cause))
-        # The caller's own objects can fail in any way; and what is raised on a thread, nobody would hear of.
+        # The caller's own objects can fail in any way, and nobody would see an exception on a thread.
         except Exception as exc:
             return _failed("read", "not_readable", exc)
         return data if encode is None else encoded(data, encode)
@@ -60,14 +60,14 @@ class Reader:
         self._threads.submit(work)
 
     def close(self) -> None:
-        """Ends what runs. May be called again."""
+        """Cancels running reads. May be called again."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._fetcher.close()
         self._threads.shutdown(wait=True)
 
 
 def encoded(data: bytes, encode: Encode) -> bytes | Unreadable:
-    """The pixels of an encoded image."""
+    """Runs `encode` on an encoded image; any exception becomes an `Unreadable`."""
     try:
         return encode(data)
     except Exception as exc:  # as in `Reader.read`
@@ -80,8 +80,8 @@ def _failed(what: str, code: ImageCode, error: Exception) -> Unreadable:
 
 
 def is_slow(image: Any) -> bool:
-    """Whether it takes a disk or a network to read it: it may be read later, as it does not change meanwhile.
+    """Whether reading the image needs a disk or a network. It may then be read later, since it does not change.
 
-    All else (arrays, PIL images, file objects, bytearrays) belongs to the caller, who may use it again at once.
+    Other images (arrays, PIL images, file objects, bytearrays) belong to the caller, who may reuse them at once.
     """
     return isinstance(image, (str, os.PathLike))

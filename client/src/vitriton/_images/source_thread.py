@@ -1,4 +1,4 @@
-"""Takes images from an iterable that may block, in a thread of its own, so that results do not wait for it."""
+"""Iterates over images in a separate thread, since the iterable may block, so that results need not wait."""
 
 from __future__ import annotations
 
@@ -9,23 +9,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-# These cannot change after they were given. All else (arrays, PIL images, file objects) may be used again by the caller
-# for the next image, and is taken by the flow before that is asked for.
+# Images that cannot change. The caller may reuse all others (arrays, PIL images, file objects) for the next image, so
+# the flow takes them before it asks for that.
 _LASTING = (bytes, str, os.PathLike)
 
 
 class SourceThread:
-    """Runs through an iterable once, not further ahead than is asked for.
-
-    The caller's context variables are there too.
+    """Iterates over images once, a limited number ahead, with the caller's context variables.
 
     Args:
-        images: the iterable.
-        wake: called from the thread when `take` has something new to say.
-        ahead: images that are taken before they are asked for.
+        images: the iterable of images.
+        wake: a function that the thread calls when `take` has news.
+        ahead: the most images to take before they are needed.
 
     Attributes:
-        error: what the iterable has raised.
+        error: the exception that the iterable raised.
     """
 
     def __init__(self, images: Iterable[Any], wake: Callable[[], None], ahead: int) -> None:
@@ -44,13 +42,13 @@ class SourceThread:
         self._thread.start()
 
     def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give` if there is one; returns whether there was.
+        """Passes the next image to `give`, if there is one; returns whether there was.
 
         Raises:
-            StopIteration: there are no more, or the iterable has raised `error`.
+            StopIteration: there are no more images, or the iterable raised `error`.
         """
         if self._given:
-            give(self._given[0])  # while it is still there, so that the thread does not go on before
+            give(self._given[0])  # before it is removed, so that the thread does not continue too early
             with self._changed:
                 self._given.popleft()
                 self._changed.notify()
@@ -60,7 +58,7 @@ class SourceThread:
         return False
 
     def close(self) -> None:
-        """Ends the thread, as soon as the iterable lets go of it."""
+        """Ends the thread as soon as the iterable returns."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -73,7 +71,7 @@ class SourceThread:
             for image in self._images:
                 if not self._put(image):
                     return
-        # Whatever it is belongs to the caller.
+        # The caller gets any error.
         except BaseException as exc:
             self.error = exc
         finally:
@@ -81,7 +79,7 @@ class SourceThread:
             self._wake()
 
     def _put(self, image: Any) -> bool:
-        """Returns whether another image may be asked for."""
+        """Adds an image and waits until there is room; returns whether to take another."""
         limit = self._ahead if isinstance(image, _LASTING) else 1
         with self._changed:
             self._in_source = False

@@ -1,7 +1,7 @@
-"""What the user may give as an image, and its encoded bytes.
+"""The kinds of images that a user may pass, and their encoded bytes.
 
-Paths, URLs and bytes travel as they are: nothing is decoded here. PIL images and arrays travel without loss. What other
-libraries hand out (tensors, uploads, items of data sets) is known by what it can do: none of them is imported here.
+Encoded images (paths, URLs, bytes) are not decoded here. PIL images and arrays are encoded without loss. The objects of
+other libraries (tensors, uploads, items of data sets) are known by their methods: no such library is imported here.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
-_ITEM = {"bytes", "path"}  # of an undecoded image in Hugging Face's data sets; one of them may be None
+_ITEM = {"bytes", "path"}  # the keys of an undecoded image in Hugging Face's data sets; one value may be None
 _NAMED_KEYS = 3
 _OF_A_DICT = "give what is under one of its keys; only a dict of nothing but 'bytes' and 'path' is an image"
 
 
 class Tensor(Protocol):
-    """What numpy can make an array of."""
+    """An object that numpy can convert to an array."""
 
     @property
     def ndim(self) -> int:
         """The number of axes."""
 
     def __array__(self) -> Any:
-        """An array of numpy."""
+        """Converts to a numpy array."""
 
 
 class Upload(Protocol):
@@ -52,7 +52,7 @@ class Upload(Protocol):
 
     @property
     def file(self) -> BinaryIO:
-        """Its content."""
+        """The content of the upload."""
 
 
 ImageLike = Union[
@@ -71,16 +71,16 @@ ImageLike = Union[
 
 
 def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
-    """The images to embed, and how many they are (None: an iterator does not tell). A single image is a list of one.
+    """The images to embed and their number (None for an iterator). A single image becomes a list of one.
 
     Raises:
-        TypeError: it is neither an image nor an iterable.
+        TypeError: the object is neither an image nor an iterable.
     """
-    if isinstance(images, (list, tuple)):  # first, as it is the usual case and the next test takes time
+    if isinstance(images, (list, tuple)):  # first: it is the usual case, and the next check takes time
         return images, len(images)
     if is_one(images):
         return [images], 1
-    if isinstance(images, Mapping):  # whose keys could be taken for paths
+    if isinstance(images, Mapping):  # its keys could be taken for paths
         raise TypeError(f"images is {_keys(images)}; {_OF_A_DICT}")
     if isinstance(images, Iterable):
         return images, len(images) if isinstance(images, Sized) else None
@@ -91,7 +91,7 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
 
 
 def is_one(images: Any) -> bool:
-    """Whether it is an image, and no iterable of images."""
+    """Whether the object is a single image, not an iterable of images."""
     single = (str, os.PathLike, bytes, bytearray, memoryview)
     if isinstance(images, single) or _is_pil(images) or _is_item(images):
         return True
@@ -102,10 +102,10 @@ def is_one(images: Any) -> bool:
 
 
 def source_name(image: Any) -> str:
-    """What `image` is, for a message: short, on one line, and without the secrets that a URL's query may hold."""
+    """A name of `image` for messages: short, on one line, and without a URL's secrets."""
     try:
         return _source_name(image)
-    except Exception:  # the caller's own object; what is wrong with it is said when it is read
+    except Exception:  # the caller's own object; reading it reports the problem
         return type(image).__name__
 
 
@@ -132,13 +132,13 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     """The encoded bytes of `image`.
 
     Args:
-        image: path, URL, data URI, bytes, binary file object (read from where it stands; also one that has it as its
-            `file`), PIL image, uint8 array or tensor (see `encode_array`), or a dict with `bytes` or a `path`.
-        max_bytes: of the result.
-        fetch: gets an http(s) URL; raises SourceError.
+        image: the path, URL, data URI, bytes, binary file object (read from its position; or an object with one as
+            `file`), PIL image, uint8 array or tensor (see `encode_array`), or dict with `bytes` or a `path`.
+        max_bytes: the most bytes of the result.
+        fetch: the function that fetches an http(s) URL; raises SourceError.
 
     Raises:
-        SourceError: it cannot be read; the text says why.
+        SourceError: the image cannot be read; the text says why.
     """
     if isinstance(image, str) and image[:5].lower() == "data:":
         data = _decode_data_uri(image, max_bytes)
@@ -156,7 +156,7 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     elif _is_pil(image) or isinstance(image, np.ndarray):
         from vitriton._images.lossless import encode_array, encode_pil
 
-        # before it is copied; a picture of a file may be decoded, and so larger than that
+        # before the copy; a picture opened from a file may be decoded, and so larger than the file
         _check_size(image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height, max_bytes)
         data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
     elif _is_file(image):
@@ -176,7 +176,7 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
 
 
 def _is_pil(image: Any) -> bool:
-    # Whoever has a PIL image has imported PIL; others need not pay for it.
+    # A PIL image exists only if PIL is imported; others need not import it.
     pil = sys.modules.get("PIL.Image")
     return pil is not None and isinstance(image, pil.Image)
 
@@ -186,7 +186,7 @@ def _is_file(image: Any) -> bool:
 
 
 def _is_array(image: Any) -> bool:
-    """Whether numpy can make an array of it: one of its own, or a tensor of torch, jax, TensorFlow, ..."""
+    """Whether numpy can convert the object: its own array, or a tensor of torch, jax, TensorFlow, ..."""
     return isinstance(getattr(image, "ndim", None), int) and hasattr(image, "__array__")
 
 
@@ -195,7 +195,7 @@ def _is_uint8(array: Any) -> bool:
 
 
 def _dtype(array: Any) -> Any:
-    return getattr(array, "dtype", None)  # a table of pandas has several
+    return getattr(array, "dtype", None)  # a pandas table has several
 
 
 def _is_item(image: Any) -> bool:
@@ -207,14 +207,14 @@ def _array_name(array: Any) -> str:
 
 
 def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
-    """A tensor's own memory, where it is in this process."""
+    """The tensor as an array, without a copy where its memory is in this process."""
     name, shape = _array_name(array), tuple(array.shape)
-    if not _is_uint8(array):  # some of other types cannot even become an array
+    if not _is_uint8(array):  # some other types cannot even become an array
         raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB", "shape")
     _check_size(math.prod(shape), max_bytes)
     try:
         return np.asarray(array)
-    # The library's code, which can fail in any way.
+    # The library's code can fail in any way.
     except Exception as exc:
         text = " ".join(str(exc).split())
         raise SourceError(
@@ -223,7 +223,7 @@ def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
 
 
 def _of_item(item: Mapping[Any, Any]) -> Any:
-    """The image of a data set's undecoded item. The path beside bytes is often one of another machine."""
+    """The image in an undecoded item of a data set. A path beside bytes is often from another machine."""
     if not _is_item(item):
         raise SourceError(f"{_keys(item)} is not an image; {_OF_A_DICT}", "kind")
     data, path = item.get("bytes"), item.get("path")
@@ -237,7 +237,7 @@ def _of_item(item: Mapping[Any, Any]) -> Any:
 
 
 def _keys(mapping: Mapping[Any, Any]) -> str:
-    """What a dict holds, for a message."""
+    """A description of a dict's keys, for messages."""
     kind = type(mapping).__name__
     names = [_printable(str(key)) for key in islice(mapping, _NAMED_KEYS)]
     more = ", ..." if len(mapping) > len(names) else ""
@@ -245,7 +245,7 @@ def _keys(mapping: Mapping[Any, Any]) -> str:
 
 
 def _without_await(file: Any) -> Any:
-    """An upload of FastAPI and Starlette is to be awaited, and has an ordinary file beside."""
+    """The ordinary file inside an upload of FastAPI or Starlette, whose own read must be awaited."""
     inner = getattr(file, "file", None)
     return inner if inspect.iscoroutinefunction(file.read) and _is_file(inner) else file
 
@@ -269,7 +269,7 @@ def _check_size(size: int, max_bytes: int) -> None:
 
 
 def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
-    _check_size(len(uri) * 3 // 4, 2 * max_bytes)  # before it is copied; the exact check comes after
+    _check_size(len(uri) * 3 // 4, 2 * max_bytes)  # before the copy; the exact check follows
     header, comma, payload = uri.partition(",")
     if not comma:
         raise SourceError("the data URI has no comma before its data", "bad_url")
@@ -289,12 +289,12 @@ def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
         status = Path(os.fsdecode(path)).stat()
         if stat.S_ISDIR(status.st_mode):
             raise SourceError("it is a folder; pass the files in it", "kind")
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe could wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could block for ever
             raise SourceError("it is not a regular file; open it and pass the file object", "kind")
         _check_size(status.st_size, max_bytes)
         with open(path, "rb") as file:  # noqa: PTH123 - also takes a path of bytes
             data = file.read(status.st_size + 1)
-            # more only where it has grown meanwhile
+            # read more only if the file has grown meanwhile
             return data if len(data) <= status.st_size else data + file.read(max_bytes)
     except FileNotFoundError as exc:
         raise SourceError("no such file", "not_found") from exc
@@ -307,10 +307,10 @@ def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
 def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    while size <= max_bytes:  # an unbuffered file may return less than it was asked for
+    while size <= max_bytes:  # an unbuffered file may return less than requested
         try:
             part = file.read(min(_CHUNK, max_bytes + 1 - size))
-        # A file object is the caller's code, and can fail in any way.
+        # A file object is the caller's code and can fail in any way.
         except Exception as exc:
             raise SourceError(f"the file object cannot be read: {type(exc).__name__}: {exc}", "not_readable") from exc
         if inspect.isawaitable(part):

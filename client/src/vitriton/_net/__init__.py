@@ -1,1 +1,1 @@
-"""HTTP connections of our own: with limits of time and size, and without private addresses where they are refused."""
+"""Our own HTTP connections, with limits on time and size, which can refuse private addresses."""

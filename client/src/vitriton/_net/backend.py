@@ -1,4 +1,4 @@
-"""`Network` under httpcore and httpx, which fetch the image URLs."""
+"""Runs httpcore and httpx, which fetch the image URLs, over `Network`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _IDLE_S = 5.0
 
 
 class AddressRefusedError(VitritonError, httpcore.ConnectError):
-    """A host name leads to an address that is refused, as httpcore lets it through; see `AddressRefused`."""
+    """`AddressRefused` as an error that httpcore passes on."""
 
 
 class NetworkTransport(httpx.BaseTransport):
-    """What `httpx.Client` sends its requests through. Raises httpcore's errors. Safe to share between threads.
+    """The transport of an `httpx.Client`. Raises httpcore's errors. Safe to share between threads.
 
     Args:
-        network: makes the connections.
-        proxies: whether those that the environment names (HTTPS_PROXY, NO_PROXY, ...) are used. The proxy then is what
-            is connected to.
+        network: the network that makes the connections.
+        proxies: whether to use the proxies that the environment names (HTTPS_PROXY, NO_PROXY, ...). Connections then go
+            to the proxy.
     """
 
     def __init__(self, network: Network, *, proxies: bool) -> None:
@@ -41,7 +41,7 @@ class NetworkTransport(httpx.BaseTransport):
         self._pools: dict[str, httpcore.ConnectionPool] = {}
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """As the base class."""
+        """Sends a request and returns the response; its body is read later."""
         url = request.url
         if url.scheme not in ("http", "https"):
             raise httpcore.UnsupportedProtocol(f"{url.scheme}://")
@@ -74,7 +74,7 @@ class NetworkTransport(httpx.BaseTransport):
             pool.close()
 
     def _proxy(self, url: httpx.URL) -> tuple[str, str]:
-        """The variable of the environment that names a proxy for `url`, and that proxy; empty where there is none."""
+        """The environment variable that names a proxy for `url`, and the proxy; both empty without one."""
         kind = url.scheme if self._proxies.get(url.scheme) else "all"
         proxy = self._proxies.get(kind) or ""
         return ("", "") if not proxy or proxy_bypass(url.host) else (f"{kind}_proxy", proxy)
@@ -86,7 +86,7 @@ class NetworkTransport(httpx.BaseTransport):
             return self._pools[proxy]
 
     def _make_pool(self, proxy: str) -> httpcore.ConnectionPool:
-        # No limit: nobody waits in the pool, where nothing could end the wait. The callers' threads are the limit.
+        # No limit: nothing could end a wait in the pool. The number of callers' threads is the limit.
         settings: dict[str, Any] = {
             "ssl_context": self._context,
             "max_connections": None,
@@ -120,7 +120,7 @@ class _Body(httpx.SyncByteStream):
 class NetworkBackend(httpcore.NetworkBackend):
     """Makes httpcore's connections.
 
-    The time limits that httpcore hands down for each step are not used: the operation's deadline is in their place.
+    httpcore's time limits for each step are not used: the operation's deadline replaces them.
     """
 
     def __init__(self, network: Network) -> None:
@@ -134,7 +134,7 @@ class NetworkBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """A connection; `local_address` and `socket_options` are never given here."""
+        """Opens a connection; httpx never passes `local_address` and `socket_options` here."""
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             return _NetworkStream(self._network.connect(host, port))
 
@@ -161,7 +161,7 @@ class _NetworkStream(httpcore.NetworkStream):
             return _NetworkStream(self._stream.start_tls(ssl_context, server_hostname or ""))
 
     def get_extra_info(self, info: str) -> Any:
-        # No ssl_object: httpcore looks at it for HTTP/2 alone, which is not spoken here.
+        # No ssl_object: httpcore needs it for HTTP/2 alone, which is not used here.
         return self._stream.is_readable if info == "is_readable" else None
 
 

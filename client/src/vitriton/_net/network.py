@@ -1,7 +1,7 @@
-"""Sockets that keep to one total deadline, can be cancelled, and know whom they connect to.
+"""Sockets with one total deadline, which can be cancelled and can refuse private addresses.
 
 HTTP libraries limit each step (connecting, each read, each write). A server that sends a byte at a time stays below
-every such limit for ever. Here each step gets what is left of the time of the whole operation.
+every such limit for ever. Here each step gets the remaining time of the whole operation.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ AddressInfo = tuple[Any, ...]  # as socket.getaddrinfo returns it
 GetAddrInfo = Callable[..., list[AddressInfo]]
 
 _MAX_LOOKUPS = 256
-_TRY_ADDRESS_S = 5.0  # for one address of a host that has more of them
-_WRITE_BYTES = 2**20  # between two looks at the time
+_TRY_ADDRESS_S = 5.0  # for one of several addresses of a host
+_WRITE_BYTES = 2**20  # written between two checks of the time
 _BUFFER_BYTES = 2**14
-_NAMED = 3  # addresses that a message names
+_NAMED = 3  # addresses named in a message
 
-# A peer that is gone without a word (power, network) is noticed after a minute or two, also without a deadline.
+# A peer that vanishes silently (power, network) is noticed after a minute or two, even without a deadline.
 _KEEPALIVE = (
     (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
@@ -46,7 +46,7 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
 )
 
-_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")  # all that has been given out for global unicast (RFC 4291)
+_GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")  # everything allocated for global unicast (RFC 4291)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
@@ -54,10 +54,10 @@ class Network:
     """Makes connections. Safe to share between threads.
 
     Args:
-        refuse_private: connect to addresses of the public internet only. The address that is checked is the one that
-            is connected to, so a name server that changes its answer in between gains nothing.
-        rotate: begin with another one of a host's addresses at each connection.
-        getaddrinfo: looks a host name up.
+        refuse_private: whether to connect only to addresses of the public internet. The checked address is the one
+            that is connected to, so a name server that changes its answer in between gains nothing.
+        rotate: whether each connection begins with the next of a host's addresses.
+        getaddrinfo: the function that looks up a host name.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Network:
         self._lookups: dict[tuple[str, int], Future[list[AddressInfo]]] = {}
 
     def connect(self, host: str, port: int) -> Stream:
-        """A connection to the first address of `host` that takes one.
+        """Connects to the first address of `host` that accepts a connection.
 
         Raises:
-            AddressRefused: it has no address that may be connected to.
-            ConnectFailed: no address answers, or the name is not known.
-            OutOfTime, OperationCancelled: the operation came to its end.
+            AddressRefused: all addresses of the host are refused.
+            ConnectFailed: no address answers, or the name is unknown.
+            OutOfTime, OperationCancelled: the operation timed out or was cancelled.
         """
         addresses = self._allowed(host, self._resolve(host, port))
         turn = next(self._turns) % len(addresses)
@@ -126,7 +126,7 @@ class Network:
         return addresses
 
     def _lookup(self, host: str, port: int) -> Future[list[AddressInfo]]:
-        """A look-up in a thread of its own, as nothing can interrupt one; a second one for the same host joins it."""
+        """Looks up a host in a separate thread, since nothing can interrupt it; a second look-up joins the first."""
         key = host, port
         with self._lock:
             if key in self._lookups:
@@ -144,7 +144,7 @@ class Network:
     def _look_up(self, key: tuple[str, int], found: Future[list[AddressInfo]]) -> None:
         try:
             addresses = self._getaddrinfo(*key, type=socket.SOCK_STREAM)
-        # Whatever it is, it belongs to the threads that wait for it.
+        # The waiting threads get any error.
         except Exception as exc:
             self._fail(key, found, exc)
         else:
@@ -161,12 +161,12 @@ class Network:
 
 
 class Stream:
-    """A connection. One thread at a time.
+    """A connection, used by one thread at a time.
 
-    Also as much of a socket as `http.client` needs: `sendall`, `makefile` and `close`.
+    It has the socket methods that `http.client` needs: `sendall`, `makefile` and `close`.
 
     Attributes:
-        ended: whether a read has come to the end of what the server sends.
+        ended: whether a read has reached the end of the server's data.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -176,7 +176,7 @@ class Stream:
         self._closing = False
 
     def read(self, max_bytes: int) -> bytes:
-        """What has come, at least one byte; nothing at the end."""
+        """Reads at least one byte; returns no bytes at the end."""
         with _Step(self._socket, ConnectionLost) as operation:
             data = self._socket.recv(max_bytes)
         operation.receive(len(data))
@@ -184,7 +184,7 @@ class Stream:
         return data
 
     def readinto(self, buffer: memoryview) -> int:
-        """As `read`, into `buffer`; returns the number of bytes."""
+        """Reads into `buffer`, as `read` does; returns the number of bytes."""
         with _Step(self._socket, ConnectionLost) as operation:
             count = self._socket.recv_into(buffer)
         operation.receive(count)
@@ -192,35 +192,35 @@ class Stream:
         return count
 
     def sendall(self, data: bytes) -> None:
-        """Writes all of it."""
+        """Writes all of `data`."""
         view = memoryview(data)
         while view:
             with _Step(self._socket, ConnectionLost):
                 view = view[self._socket.send(view[:_WRITE_BYTES]) :]
 
     def makefile(self, mode: str = "rb") -> io.BufferedReader:
-        """A file to read from; the connection stays open until it is closed too."""
+        """Returns a file to read from; the connection stays open until that is closed too."""
         self._readers += 1
         return io.BufferedReader(_Reader(self), _BUFFER_BYTES)
 
     def close(self) -> None:
-        """Closes it, now or when its last reader is closed. May be called again."""
+        """Closes the connection, now or with its last reader. May be called again."""
         self._closing = True
         if not self._readers:
             self._socket.close()
 
     def release(self) -> None:
-        """A reader was closed."""
+        """Notes that a reader was closed."""
         self._readers -= 1
         if self._closing:
             self.close()
 
     def start_tls(self, context: ssl.SSLContext, server_name: str) -> Stream:
-        """The same connection inside of TLS; this one is of no use any more.
+        """Starts TLS; returns the encrypted stream, which replaces this one.
 
         Raises:
-            ConnectFailed: the server's certificate is refused, or it does not speak TLS.
-            OutOfTime, OperationCancelled: the operation came to its end.
+            ConnectFailed: the server's certificate is refused, or the server does not speak TLS.
+            OutOfTime, OperationCancelled: the operation timed out or was cancelled.
         """
         if self.is_tls:
             self.close()
@@ -230,7 +230,7 @@ class Stream:
         except (OSError, ValueError) as exc:  # ValueError: a name that OpenSSL cannot check
             self.close()
             raise ConnectFailed(f"TLS: {_reason(exc)}") from exc
-        # The wrapped socket has the descriptor now: it is what a cancellation must reach, and what is to be closed.
+        # The wrapped socket owns the descriptor now: a cancellation must reach it, and it must be closed.
         try:
             with _Step(sock, ConnectFailed, "TLS: "):
                 sock.do_handshake()
@@ -241,15 +241,15 @@ class Stream:
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is inside of TLS."""
+        """Whether the connection is encrypted."""
         return isinstance(self._socket, ssl.SSLSocket)
 
     @property
     def is_readable(self) -> bool:
-        """Whether an idle connection has something to say, which can only be its end."""
+        """Whether there is something to read; on an idle connection that can only be its end."""
         if self._socket.fileno() < 0:
             return True
-        if hasattr(select, "poll"):  # not on Windows, where select takes a socket of any number
+        if hasattr(select, "poll"):  # not on Windows, where select takes any socket
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
             return bool(poll.poll(0))
@@ -273,7 +273,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Step:
-    """One call on a socket, with what is left of the time of this thread's operation."""
+    """One call on a socket, limited by the remaining time of this thread's operation."""
 
     def __init__(
         self, sock: socket.socket, failed: type[NetworkFailure], prefix: str = "", limit_s: float | None = None
@@ -289,7 +289,7 @@ class _Step:
         deadline, limit_s = self._operation.deadline, self._limit_s
         seconds = deadline.remaining_s() if limit_s is None else deadline.bounded_s(limit_s)
         try:
-            if seconds == 0:  # would mean "do not wait" to a socket
+            if seconds == 0:  # a socket timeout of 0 means "do not wait"
                 raise OutOfTime("the time is over")
             self._socket.settimeout(seconds)
         except OSError as exc:  # closed by another thread
@@ -304,21 +304,21 @@ class _Step:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._operation.end()
-        if isinstance(error, TimeoutError) and error.errno is None:  # Python's own; the system's has a number
+        if isinstance(error, TimeoutError) and error.errno is None:  # Python's own; the system's has an errno
             if self._limit_s is None or self._operation.deadline.expired:
                 raise OutOfTime(f"{self._prefix}no answer in time") from error
             raise self._failed(f"{self._prefix}no answer in {self._limit_s:g} s") from error
-        if isinstance(error, (OSError, ValueError)):  # ValueError: what TLS makes of a socket that is closed
+        if isinstance(error, (OSError, ValueError)):  # ValueError: TLS on a closed socket
             raise self._failed(f"{self._prefix}{_reason(error)}") from error
 
     def _shut_down(self) -> None:
         with contextlib.suppress(OSError):  # not connected
-            # Not SSLSocket's own, which takes the TLS state away from under a read.
+            # Not SSLSocket's own shutdown, which removes the TLS state during a read.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also where it is written inside of an IPv6 address."""
+    """Whether an IP address is on the public internet, also when it is embedded in an IPv6 address."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -331,12 +331,12 @@ def is_public(address: str) -> bool:
 
 
 def _connect(address: AddressInfo, limit_s: float | None) -> Stream:
-    """A connection to exactly this address, in at most `limit_s`."""
+    """Connects to exactly this address, within `limit_s` seconds."""
     family, kind, protocol, _, place = address
     prefix = f"{place[0]} port {place[1]}: "
     try:
         sock = socket.socket(family, kind, protocol)
-    except OSError as exc:  # no more files, or a family that the system does not have
+    except OSError as exc:  # no more file descriptors, or an unsupported address family
         raise ConnectFailed(f"{prefix}{_reason(exc)}") from exc
     try:
         with _Step(sock, ConnectFailed, prefix, limit_s):

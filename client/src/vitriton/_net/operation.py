@@ -1,4 +1,4 @@
-"""What a thread does on the network: until when, whether it is still wanted, and what became of it."""
+"""A network operation of a thread: its deadline, its cancellation and its errors."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vitriton._errors import VitritonError
 
 
 class NetworkFailure(VitritonError):  # noqa: N818 - the names say what happened
-    """Base of what the network does to an operation."""
+    """The base class of network errors."""
 
 
 class ConnectFailed(NetworkFailure):
-    """There is no connection: the name is not known, nobody listens, or TLS did not come about."""
+    """No connection was made: the name is unknown, nothing listens, or TLS failed."""
 
 
 class AddressRefused(ConnectFailed):
-    """A host name leads to addresses that are not of the public internet, and these are refused."""
+    """A host name resolves only to private addresses, and these are refused."""
 
 
 class ConnectionLost(NetworkFailure):
-    """There was a connection, and it broke before the operation was done."""
+    """The connection broke before the operation was done."""
 
 
 class OutOfTime(NetworkFailure):
-    """The operation's deadline is over."""
+    """The operation's deadline has passed."""
 
 
 class OperationCancelled(NetworkFailure):
@@ -35,14 +35,14 @@ class OperationCancelled(NetworkFailure):
 
 
 class Operation:
-    """One request and its response: until when, and whether it is still wanted.
+    """One request and its response, with a deadline.
 
-    A context manager for the thread that does it: all that this thread does on a `Network` inside belongs to it.
+    A context manager: everything that the thread does on a `Network` inside belongs to the operation.
 
     Attributes:
-        deadline: of all steps together.
-        received: bytes that have come from the server.
-        max_received: above which the connection counts as lost, whatever a parser makes of the bytes; None is no limit.
+        deadline: the deadline of all steps together.
+        received: the number of bytes received from the server.
+        max_received: the most bytes to receive; with more, the connection counts as lost. None: no limit.
         cancelled: whether `cancel` was called.
     """
 
@@ -55,17 +55,17 @@ class Operation:
         self._interrupt: Callable[[], object] | None = None
 
     def cancel(self) -> None:
-        """Makes the step that is running, and each further one, raise OperationCancelled; from any thread."""
+        """Makes the current step and all further ones raise OperationCancelled; from any thread."""
         with self._lock:
             self.cancelled = True
             if self._interrupt is not None:
                 self._interrupt()
 
     def receive(self, count: int) -> None:
-        """So many bytes have come.
+        """Counts received bytes.
 
         Raises:
-            ConnectionLost: they are too many.
+            ConnectionLost: more than `max_received` bytes came.
         """
         self.received += count
         if self.max_received is not None and self.received > self.max_received:
@@ -81,14 +81,14 @@ class Operation:
         _thread.operation = None
 
     def begin(self, interrupt: Callable[[], object]) -> None:
-        """A step begins that may wait; `interrupt` makes it stop waiting."""
+        """Begins a step that may wait; `interrupt` ends the wait."""
         with self._lock:
             if self.cancelled:
                 raise OperationCancelled("cancelled")
             self._interrupt = interrupt
 
     def end(self) -> None:
-        """The step is over: what it waited for is no longer this operation's to interrupt."""
+        """Ends the step: a cancellation no longer interrupts it."""
         with self._lock:
             self._interrupt = None
         if self.cancelled:
@@ -103,5 +103,5 @@ _thread = _Thread()
 
 
 def current() -> Operation:
-    """This thread's operation; one without limits where it does not do any."""
+    """This thread's operation; one without limits if it has none."""
     return _thread.operation or Operation(Deadline.after(None))
