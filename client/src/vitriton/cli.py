@@ -1,8 +1,8 @@
-"""The command `vitriton`. Other distributions plug in their sub-commands.
+"""The command `vitriton`, with sub-commands that other distributions plug in.
 
-An entry point of the group `vitriton.commands` is named like its command, and loads to a function
-`register(app: typer.Typer) -> None`, which adds a command, or a group, of that name to `app`. Only the entry point of
-the command that is called is loaded.
+An entry point of the group `vitriton.commands` has the name of its command and loads a function
+`register(app: typer.Typer) -> None`, which adds a command or a group of that name to `app`. Only the entry point of the
+called command is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vitriton.commands.embed import command as embed
 
 GROUP = "vitriton.commands"
 
-# What the project's other distributions bring: shown and explained also where they are not installed.
+# The commands of the other distributions, which are listed even if these are not installed.
 _KNOWN = {
     "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
     "verify": ("vitriton-export", "Compare a deployed model with transformers, image by image."),
@@ -32,13 +32,13 @@ _KNOWN = {
 
 
 class _Commands(TyperGroup):
-    """A group whose commands are looked up when they are called, and no earlier."""
+    """A group that looks up its commands only when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted({*super().list_commands(ctx), *_KNOWN, *_plugged_in()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """For listings: a command that is plugged in stands there with its help, and is not loaded."""
+        """For listings: a plugged-in command is shown with its help, without being loaded."""
         command = super().get_command(ctx, cmd_name)
         if command is None and (cmd_name in _KNOWN or cmd_name in _plugged_in()):
             return TyperCommand(cmd_name, help=_help(cmd_name))
@@ -74,13 +74,13 @@ app = typer.Typer(
 )
 
 
-# These import what they need when they are called.
+# These import their dependencies only when they are called.
 embed.register(app)
 models.register(app)
 
 
 def main() -> None:
-    """The console script."""
+    """Runs the console script."""
     try:
         app()
     except KeyboardInterrupt:  # before or after a command
@@ -120,11 +120,11 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:
-    plugged = typer.Typer(callback=lambda: None)  # a callback makes it a group, also around a single command
+    plugged = typer.Typer(callback=lambda: None)  # a callback makes it a group even with a single command
     try:
         entry.load()(plugged)
         command = typer.main.get_group(plugged).get_command(ctx, entry.name)
-    # A plug-in is other people's code, and can fail in any way.
+    # A plug-in is foreign code and can fail in any way.
     except Exception as exc:
         reason = " ".join(str(exc).split()) or "no reason given"
         fail(f"`vitriton {entry.name}` of {_distribution(entry)} cannot be loaded: {type(exc).__name__}: {reason}")

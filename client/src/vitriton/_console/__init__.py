@@ -1,1 +1,1 @@
-"""What all commands share: signals, progress, the options of a server, how a failure is shown."""
+"""The parts that all commands share: signals, progress, server options, and how failures are shown."""

@@ -1,4 +1,4 @@
-"""Which images a command is to embed, in which order."""
+"""The list of images that a command embeds, in order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vitriton._console.failure import CommandFailed
 
-# Files in a folder that are taken: the usual names of the formats that the server decodes
-# (`vitriton.preprocessing.DEFAULT_FORMATS`), and HEIC, so that its files are reported and not passed over.
+# The suffixes of images in a folder: the usual ones of the formats that the server decodes
+# (`vitriton.preprocessing.DEFAULT_FORMATS`), and of HEIC, so that its files are reported and not skipped.
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -24,23 +24,23 @@ SUFFIXES = frozenset(
 )
 
 _URL = re.compile(r"(https?://|data:)", re.IGNORECASE)
-_MAX_SUFFIXES = 5  # that a message names
+_MAX_SUFFIXES = 5  # suffixes named in a message
 
 
 @dataclass
 class Inputs:
-    """What a run embeds.
+    """The images of a run.
 
     Attributes:
-        sources: paths and URLs, in order.
-        passed_over: files in folders that are not named like images, by suffix.
+        sources: the paths and URLs, in order.
+        passed_over: the number of files in folders without an image's suffix, by suffix.
     """
 
     sources: list[str] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
 
     def sha256(self) -> str:
-        """Names the list. Relative paths count with the current folder: elsewhere they are other files."""
+        """The hash of the list. It includes the current folder if there are relative paths, which depend on it."""
         digest = hashlib.sha256()
         if any(not (_URL.match(source) or os.path.isabs(source)) for source in self.sources):  # noqa: PTH117 - a million
             digest.update(os.fsencode(Path.cwd()) + b"\0")
@@ -49,7 +49,7 @@ class Inputs:
         return digest.hexdigest()
 
     def describe_passed_over(self) -> str:
-        """One line on what was passed over; empty if nothing was."""
+        """One line on the files that were passed over; empty if there are none."""
         if not self.passed_over:
             return ""
         named = ", ".join(
@@ -60,15 +60,15 @@ class Inputs:
 
 
 def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: bool) -> Inputs:
-    """Everything that the command line names: its arguments in their order, then the lines of the list.
+    """Finds the images that the command line names: its arguments in order, then the lines of the list.
 
     Args:
-        arguments: folders (their images, sorted), files, URLs. What is there twice is embedded twice.
-        list_file: a file of paths and URLs, one a line, `-` for standard input; each is one image.
-        recursive: whether folders in folders are looked into; hidden ones, and links to folders, never are.
+        arguments: the folders (their images, sorted), files and URLs. Duplicates are embedded twice.
+        list_file: the file with the paths and URLs of images, one a line; `-`: standard input.
+        recursive: whether to search subfolders; hidden ones and links to folders are never searched.
 
     Raises:
-        CommandFailed: an argument does not exist, something cannot be read, or there is no image at all.
+        CommandFailed: an argument does not exist, a file or folder cannot be read, or there is no image.
     """
     inputs = Inputs()
     for argument in arguments:
@@ -90,7 +90,7 @@ def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: b
 
 
 def _images_in(folder: str, recursive: bool, passed_over: Counter[str]) -> Iterator[str]:
-    """Paths, each folder's files before its folders, both sorted by name."""
+    """The paths of images: each folder's files before its subfolders, both sorted by name."""
 
     def cannot_read(error: OSError) -> None:
         raise CommandFailed(f"the folder {error.filename} cannot be read: {error.strerror}") from error

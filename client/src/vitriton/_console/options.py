@@ -1,12 +1,12 @@
 """The options of a command, written once: as the fields of a dataclass.
 
-A field with a `typer.Option` or a `typer.Argument` is an option of the command, and a field that is itself such a
-dataclass brings its own:
+A field with a `typer.Option` or a `typer.Argument` is an option of the command, and a field whose type is such a
+dataclass adds the options of that:
 
     width: Annotated[int | None, typer.Option(min=1)] = None
 
-The option's help is the attribute's text in the docstring, if the option has none. There, the last sentence "None: …"
-is shown as the default, and the `name` of another field as its flag:
+The option's help is the attribute's description in the docstring, unless the option has its own. A last sentence
+"None: …" becomes the default in the help, and the `name` of another field becomes its flag:
 
     width: the width of the widest image that is taken, in pixels. None: any width.
 """
@@ -32,10 +32,10 @@ _EMPTY = inspect.Parameter.empty
 
 
 def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """Makes a command for typer of a function some of whose parameters are dataclasses.
+    """Makes a typer command from a function with parameters that are dataclasses.
 
-    The default of such a parameter is an instance, whose values are the options' defaults. The command raises whatever
-    the dataclass raises for values that it refuses.
+    If such a parameter has a default, the values of that instance are the options' defaults. The command raises the
+    dataclass's errors for invalid values.
     """
     hints = get_type_hints(function, include_extras=True)
     defaults = {name: given.default for name, given in inspect.signature(function).parameters.items()}
@@ -59,10 +59,10 @@ def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
 
 def faults(options: object) -> Iterator[tuple[str, str]]:
-    """Finds the values that are not among the choices of an option, or not within its bounds.
+    """Finds values that are not among an option's choices, or not within its bounds.
 
     Yields:
-        The field, and what is wrong with its value, such as "is 0; it must be from 1 to 64".
+        The field's name and the fault, such as "is 0; it must be from 1 to 64".
     """
     cls: Any = type(options)
     for name, (hint, info) in _options(cls).items():
@@ -78,7 +78,7 @@ def faults(options: object) -> Iterator[tuple[str, str]]:
 
 
 def descriptions(cls: type) -> dict[str, str]:
-    """Reads the text of each attribute in the docstrings of a class and of its bases."""
+    """Reads the descriptions of attributes in the docstrings of a class and its bases."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         attributes = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:\n")[2]
@@ -118,7 +118,7 @@ def _parameters(cls: Any, instance: Any) -> list[inspect.Parameter]:
 
 
 def _made(cls: Any, instance: Any, values: Mapping[str, Any]) -> Any:
-    """The dataclass with the values of the command line."""
+    """The dataclass with the command line's values."""
     given = {}
     for field in fields(cls):
         hint, info = _options(cls)[field.name]
@@ -143,20 +143,20 @@ def _default(field: Field[Any], instance: Any) -> Any:
 
 
 def _readable(hint: Any, info: ParameterInfo) -> Any:
-    """The type that typer is to make of the command line; text for a parser, and where text is one of several types."""
+    """The type that typer reads from the command line; text if there is a parser, or for a union with str."""
     if info.parser is not None or (get_origin(hint) in (Union, types.UnionType) and str in get_args(hint)):
         return str | None
     return list[get_args(hint)[0]] | None if get_origin(hint) is Sequence else hint  # type: ignore[misc]
 
 
 def _written(default: Any) -> Any:
-    """A default as a person would give it."""
+    """A default, written as on the command line."""
     return ",".join(map(str, default)) or None if isinstance(default, tuple) else default
 
 
 def _described(info: ParameterInfo, text: str, flags: Mapping[str, str]) -> ParameterInfo:
     info = copy.copy(info)
-    info.parser = None  # typer would turn what it raises into words of its own
+    info.parser = None  # typer would reword its errors
     text = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text).rstrip(".")
     text, _, default = text.partition(". None: ")
     info.help = f"{text[0].upper()}{text[1:]}." if text else None  # python -OO has no docstrings

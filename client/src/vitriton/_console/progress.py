@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere. All on standard error."""
+"""The progress of a run on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _LINE_EVERY_S = 10.0
 
 
 class Advance(Protocol):
-    """Takes note of one image more."""
+    """Counts one more image."""
 
     def __call__(self, *, failed: bool) -> None:
-        """`failed`: it could not be embedded."""
+        """Counts one more image; `failed` if it could not be embedded."""
 
 
 @contextmanager
 def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Advance]:
-    """Shows progress as long as it is entered.
+    """Shows progress inside a `with` block.
 
     Args:
-        total: images of the run.
-        done: of them, those of an earlier part of the run.
-        failed: of these, those that could not be embedded.
-        quiet: show nothing.
+        total: the number of images of the run.
+        done: the number of images done by an earlier part of the run.
+        failed: the number of these that could not be embedded.
+        quiet: whether to show nothing.
     """
     from rich.console import Console
 
@@ -45,14 +45,14 @@ def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Adv
 
 
 class Lines:
-    """Progress for a log file.
+    """Shows progress as lines, for a log file.
 
     Args:
-        total: as for `progress`, and so are the two that follow.
-        done: see `progress`.
-        failed: see `progress`.
-        write: takes a line.
-        clock: monotonic, in seconds.
+        total: the number of images of the run.
+        done: the number of images done by an earlier part of the run.
+        failed: the number of these that could not be embedded.
+        write: the function that writes a line.
+        clock: the monotonic clock, in seconds.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Lines:
 
 
 def duration(seconds: float) -> str:
-    """Like 2 h 05 min, 3 min 20 s, 8.1 s."""
+    """A duration as text, like 2 h 05 min, 3 min 20 s or 8.1 s."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -95,7 +95,7 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int, what: str) -> str:
-    """Like 1 error, 2 errors."""
+    """A number and its noun, like 1 error or 2 errors."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 

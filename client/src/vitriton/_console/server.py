@@ -1,4 +1,4 @@
-"""The options that say which server a command talks to, and how."""
+"""The options for a command's server: address, certificates, token and headers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ URL = typer.Option(
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What a command shows to a server, and what it trusts.
+    """The credentials that a command sends, and the certificates that it trusts.
 
     Attributes:
         ca_file: the certificates to trust (PEM), for grpcs:// and https://.
@@ -46,21 +46,21 @@ class Access:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """Where a command's requests go.
+    """The server that a command sends requests to.
 
     Attributes:
-        address: the server's address, or several with commas between them.
-        access: what is shown to the server, and what is trusted.
+        address: the server's address, or several addresses separated by commas.
+        access: the credentials, and the certificates to trust.
     """
 
     address: str
     access: Access = field(default_factory=Access)
 
     def client(self, **settings: Any) -> Client:
-        """A client; `settings` are further parameters of it.
+        """Makes a client; `settings` are its other arguments.
 
         Raises:
-            InvalidOption: an option cannot be used.
+            InvalidOption: an option is invalid.
         """
         _silence_grpc()
         from vitriton._client import Client
@@ -71,10 +71,10 @@ class ServerOptions:
             raise InvalidOption(str(exc)) from exc
 
     def transports(self) -> list[Transport]:
-        """A transport to each address; to be closed by the caller.
+        """Makes a transport for each address; the caller closes them.
 
         Raises:
-            InvalidOption: an option cannot be used.
+            InvalidOption: an option is invalid.
         """
         _silence_grpc()
         from vitriton._wire.connect import connect
@@ -105,9 +105,9 @@ class ServerOptions:
 
 
 def _silence_grpc() -> None:
-    """Keeps off stderr what gRPC logs there by itself: all that matters of it is in the command's own error.
+    """Silences gRPC's own log on stderr: the command's error says everything that matters.
 
-    gRPC reads the variable when it is imported.
+    gRPC reads the variable on import.
     """
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 

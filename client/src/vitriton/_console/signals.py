@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command between two steps, never within one that must be whole."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command between steps, never within one that must complete."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the command to end.
+    """A signal asked the command to end.
 
     Attributes:
-        number: of the signal.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -25,19 +25,19 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """As shells count it."""
+        """The exit code by the shells' convention."""
         return 128 + self.number
 
 
 def stopped_by(error: BaseException | None) -> Stopped | None:
-    """The signal that an error comes from: an extension module that is being imported makes an ImportError of it."""
+    """The signal behind an error: if one arrives while an extension module is imported, that raises ImportError."""
     while error is not None and not isinstance(error, Stopped):
         error = error.__cause__ or error.__context__
     return error
 
 
 class Signals:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP raise `Stopped` in the main thread; within `held`, at its end."""
+    """Makes SIGINT, SIGTERM and SIGHUP raise `Stopped` in the main thread; inside `held`, at its end."""
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -46,7 +46,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         for number in ENDING:
-            # One that is ignored stays so: that is how shells keep Ctrl-C from what runs in the background.
+            # An ignored signal stays ignored: that is how shells keep Ctrl-C from background jobs.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._on_signal)
         return self
@@ -59,7 +59,7 @@ class Signals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What is done within is done whole."""
+        """Delays signals until the end of the block."""
         self._held = True
         try:
             yield

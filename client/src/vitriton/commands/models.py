@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vitriton._served.catalogue import Catalogue
     from vitriton._served.model import ModelInfo, ModelOutput
 
-_SHORT_FINGERPRINT = 12  # characters; enough to tell those of one server apart
+_SHORT_FINGERPRINT = 12  # characters; enough to distinguish the models of a server
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
-_WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal wraps it better than a table can
+_WIDTH = 1000  # columns: a row stays on one line, also in a pipe; a narrow terminal wraps it better than a table does
 
 
 def register(app: typer.Typer) -> None:
@@ -96,7 +96,7 @@ def _table(catalogue: Catalogue) -> Table:
 
 
 def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
-    """The cells of a row, after the model's name."""
+    """The cells of a row, without the model's name."""
     told = _told(served, output)
     fingerprint, l2_normalize, max_batch_size = told["fingerprint"], told["l2_normalize"], output.max_batch_size
     values = (
@@ -113,7 +113,7 @@ def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
 
 
 def _document(catalogue: Catalogue) -> dict[str, Any]:
-    """The catalogue for programs; the keys are a promise."""
+    """The catalogue for programs; the keys are a stable interface."""
     return {
         "address": catalogue.address,
         "server": {"name": catalogue.server.name, "version": catalogue.server.version},
@@ -132,7 +132,7 @@ def _model_document(served: ModelInfo) -> dict[str, Any]:
 
 
 def _told(served: ModelInfo, output: ModelOutput) -> dict[str, Any]:
-    """What the export says of an output; of one that is not loaded nothing is known."""
+    """The export's details of an output; all unknown if the model is not loaded."""
     loaded, pooled = output.ready, output.ready and output.kind == "pooled"
     return {
         "source_model": served.source if loaded else None,

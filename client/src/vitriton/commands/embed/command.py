@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(options: EmbedOptions) -> None:
-    """See _HELP."""
+    """Embeds images into a file; the help text is _HELP."""
     # Imported here so that `vitriton --help` does not wait for it.
     from vitriton.commands.embed.outputs import FORMATS
     from vitriton.commands.embed.run import run

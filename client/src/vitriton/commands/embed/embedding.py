@@ -1,4 +1,4 @@
-"""A run of `vitriton embed`: from the first image that is not done to the last, in commits."""
+"""The embedding of a run's remaining images, in commits."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from vitriton._client import Client
     from vitriton._console.progress import Advance
 
-# A commit is two fsyncs and a question to the server: little beside a second's work. A crash costs what came since the
-# last one: about a second's work, or that of one request where it takes longer.
+# A commit costs two fsyncs and a request to the server, little compared to a second's work. A crash loses what came
+# since the last commit: about a second's work, or one request if that takes longer.
 _COMMIT_EVERY_S = 1.0
 _COMMIT_BYTES = 32 * 1024 * 1024
 _RESCUE_TIMEOUT_S = 1.0
 
 
 class Embedding:
-    """Embeds what a work folder has not yet.
+    """Embeds the images that a work folder does not have yet.
 
     Args:
-        work: where it goes, begun.
-        job: what is to be done.
-        sources: all images of the run.
-        make_client: makes a client with this timeout, in seconds.
-        signals: that may end the run.
-        advance: is told of each image.
+        work: the work folder, in which the job has begun.
+        job: the job of the run.
+        sources: the paths and URLs of all images of the run.
+        make_client: the function that makes a client with a timeout in seconds.
+        signals: the signals that may end the run.
+        advance: the function that counts each image.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Embedding:
         self._committed_s = time.monotonic()
 
     def run(self, client: Client) -> None:
-        """Embeds to the end.
+        """Embeds all remaining images.
 
         Raises:
-            ClientError: the server did not do it.
-            Stopped: a signal came.
+            ClientError: the server failed.
+            Stopped: a signal arrived.
             OSError: the work folder cannot be written.
-            CommandFailed: the server returned something else than the job says.
+            CommandFailed: the server's embeddings do not match the job.
 
-        What came before any of these is committed, as far as the server can still tell what it is.
+        Results from before any of these errors are committed, if the server can still confirm its fingerprint.
         """
         first = self._work.done
         rest = islice(self._sources, first, None)
@@ -77,7 +77,7 @@ class Embedding:
                         self._commit(client)
             self._commit(client)
         except (ClientError, Stopped):
-            # What is not saved here is embedded again when the run goes on, so the first error is the one to tell.
+            # Results that are not saved here are embedded again when the run resumes, so report the first error.
             with suppress(ClientError, Stopped), self._make_client(_RESCUE_TIMEOUT_S) as other:
                 self._commit(other)
             raise
@@ -96,7 +96,7 @@ class Embedding:
     def _commit(self, client: Client) -> None:
         if not self._waiting:
             return
-        # Before the commit: if the server has another model now, what came last may be of either.
+        # Checked before the commit: if the server has another model now, the last results may be from either.
         if client.describe().fingerprint != self._job.fingerprint:
             raise ContractMismatch(
                 f"the server has another export of {self._job.model} than the run began with, and vectors of the two "

@@ -1,13 +1,13 @@
-"""The progress of a run, on disk: what a commit has written stays, whatever ends the run.
+"""The progress of a run on disk: what is committed stays, whatever ends the run.
 
 A work folder holds
 
 - `rows.f32`: the embeddings so far, little-endian float32, row after row in input order;
-- `journal.jsonl`: the job, then a line for each commit: how many images are done, how many rows that makes, and which
-  images have none, and why.
+- `journal.jsonl`: the job, then a line for each commit: the numbers of images and rows, and which images have no
+  embedding, and why.
 
-A commit is rows, fsync, line, fsync. So what a whole line says is on the disk. What lies behind the last whole line is
-cut off when the run is taken up again, and those images are embedded once more: nothing is lost, nothing is doubled.
+A commit writes rows, fsync, line, fsync. So a complete line describes rows that are on the disk. A resumed run cuts off
+everything after the last complete line and embeds those images again: nothing is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vitriton._errors import ImageCode
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two runs apart there
+except ImportError:  # Windows: two runs are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
 _FORMAT = 1  # raised when an older reader would misunderstand a newer folder
@@ -46,15 +46,15 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What makes two runs the same.
+    """The work of a run; two runs with equal jobs are the same run.
 
     Attributes:
-        model: the name that it was exported under.
-        fingerprint: of its embedding space.
+        model: the name that the model was exported under.
+        fingerprint: the fingerprint of the embedding space.
         pool: whether the embeddings are pooled.
-        shape: of one embedding.
-        images: how many there are.
-        images_sha256: of the list of them.
+        shape: the shape of one embedding.
+        images: the number of images.
+        images_sha256: the hash of the list of images.
     """
 
     model: str
@@ -66,46 +66,46 @@ class Job:
 
     @property
     def row_bytes(self) -> int:
-        """Of one embedding as float32."""
+        """The bytes of one embedding as float32."""
         return math.prod(self.shape) * _FLOAT.itemsize
 
     def block_rows(self) -> int:
-        """Embeddings that are held in memory together when they are copied; at least one."""
+        """The number of embeddings that a copy holds in memory; at least one."""
         return max(1, _BLOCK_BYTES // self.row_bytes)
 
 
 class Outcome(NamedTuple):
-    """What became of one image: either `embedding` or `reason` is None.
+    """The result for one image: either `embedding` or `reason` is None.
 
     Attributes:
-        index: in the list of images.
-        embedding: float32, of the job's shape.
-        reason: why there is none.
-        code: the kind of the reason, for programs.
+        index: the position in the list of images.
+        embedding: the embedding, float32, of the job's shape.
+        reason: the reason why there is no embedding.
+        code: the kind of reason, for programs.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     embedding: Rows | None
     reason: str | None
     code: ImageCode | None = None
 
 
 class WorkFolder:
-    """A run's progress; locked against other processes until it is closed.
+    """The progress of a run in a folder, locked against other processes until it is closed.
 
     Args:
-        path: of the folder; made if it is not there.
-        resume: whether what it holds is gone on with; else that is thrown away.
+        path: the path of the folder, which is made if it does not exist.
+        resume: whether to continue the run in the folder; else it is discarded.
 
     Attributes:
-        job: of the run that is in it; None if there is none.
-        done: images that are dealt with, the first ones of the list.
-        rows: of them, those that have an embedding.
-        is_publishing: whether all is done, and its results have begun to take their places.
+        job: the job of the run in the folder; None if there is none.
+        done: the number of finished images, from the start of the list.
+        rows: the number of finished images that have an embedding.
+        is_publishing: whether all images are done, and the results are being moved to their places.
 
     Raises:
-        CommandFailed: another process has it, or it is something else.
-        OSError: it cannot be written.
+        CommandFailed: another process holds the folder, or it holds something else.
+        OSError: the folder cannot be written.
     """
 
     def __init__(self, path: Path, *, resume: bool = True) -> None:
@@ -134,21 +134,21 @@ class WorkFolder:
 
     @property
     def begun_job(self) -> Job:
-        """The job, where there must be one."""
+        """The job of a run that has begun."""
         if self.job is None:
             raise ValueError("no run has begun in the work folder")
         return self.job
 
     @property
     def failed(self) -> int:
-        """Images that are done and have no embedding."""
+        """The number of finished images without an embedding."""
         return len(self._failed)
 
     def begin(self, job: Job) -> None:
-        """Binds the folder to a job, or checks that it is the one that it was bound to.
+        """Begins a job in the folder, or checks that its run has the same job.
 
         Raises:
-            CommandFailed: it is another one.
+            CommandFailed: the folder holds a run with another job.
         """
         if self.job is None:
             self._rows_file = _open_bytes(self.rows_path)
@@ -165,11 +165,11 @@ class WorkFolder:
         self._rows_file.seek(0, os.SEEK_END)
 
     def commit(self, outcomes: Sequence[Outcome]) -> None:
-        """Adds the outcomes of the next images; when this returns they are on the disk.
+        """Writes the outcomes of the next images to the disk.
 
         Raises:
-            CommandFailed: an embedding has not the job's shape.
-            OSError: they could not be written; what was there before stays.
+            CommandFailed: an embedding has another shape than the job's.
+            OSError: the outcomes could not be written; earlier ones stay.
         """
         job, rows_file = self.begun_job, self._rows_file
         if rows_file is None:
@@ -194,7 +194,7 @@ class WorkFolder:
         self._failed.extend(each.index for each in failed)
 
     def blocks(self, max_rows: int) -> Iterator[tuple[list[int], Rows]]:
-        """All embeddings so far: the indices of at most `max_rows` images, and (n, *shape) float32."""
+        """Yields all embeddings so far in blocks: the indices of at most `max_rows` images, and (n, *shape) float32."""
         job, indices = self.begun_job, self.indices()
         with self.rows_path.open("rb") as file:
             for first in range(0, self.rows, max_rows):
@@ -204,35 +204,35 @@ class WorkFolder:
 
     @property
     def rows_path(self) -> Path:
-        """The embeddings' bytes."""
+        """The file of the embeddings' bytes."""
         return self.path / _ROWS
 
     def draft(self, name: str) -> Path:
-        """Where a result is written before it takes its place."""
+        """The path where a result is written before it moves to its place."""
         return self.path / f"{_DRAFT}{name}"
 
     def failures(self) -> Iterator[tuple[int, str, ImageCode]]:
-        """Index, reason and code of each image that has no embedding, in order."""
+        """Yields index, reason and code of each image without an embedding, in order."""
         with (self.path / _JOURNAL).open("rb") as file:
             for line in file:
                 entry = json.loads(line)
-                codes = chain(entry.get("codes", ()), repeat("other"))  # a run that an older vitriton began has none
+                codes = chain(entry.get("codes", ()), repeat("other"))  # runs of older versions have no codes
                 for (index, reason), code in zip(entry.get("failed", ()), codes, strict=False):
                     yield index, reason, code
 
     def mark_publishing(self) -> None:
-        """Notes that the results are whole and begin to take their places."""
+        """Notes that the results are complete and are being moved to their places."""
         self._append({"state": "publishing"})
         self.is_publishing = True
 
     def remove(self) -> None:
-        """Removes the folder, after its results have taken their places."""
-        self._journal.truncate(0)  # no run is in it any more, whatever is left of it after a crash
+        """Removes the folder, after its results are in their places."""
+        self._journal.truncate(0)  # even if a crash leaves the folder, there is no run in it
         os.fsync(self._journal.fileno())
         self._clear()
 
     def close(self) -> None:
-        """Lets go of the folder. One that no run has begun in is removed."""
+        """Releases the folder, and removes it if no run has begun."""
         if self._rows_file is not None:
             self._rows_file.close()
         if self.job is None and not self._journal.closed:
@@ -240,14 +240,14 @@ class WorkFolder:
         self._journal.close()
 
     def _clear(self) -> None:
-        # The journal goes last, as the folder explains itself by it.
+        # The journal goes last, because it identifies the folder.
         self.rows_path.unlink(missing_ok=True)
         for draft in self.path.glob(f"{_DRAFT}*"):
             draft.unlink()
         (self.path / _JOURNAL).unlink()
-        with contextlib.suppress(OSError):  # somebody has put something of his own into it
+        with contextlib.suppress(OSError):  # someone has put other files into it
             self.path.rmdir()
-        self._journal.close()  # and with it the lock: nobody takes the folder over before it is gone
+        self._journal.close()  # this releases the lock, and only now, when the folder is gone
 
     def _open_journal(self) -> FileIO:
         self.path.mkdir(exist_ok=True)
@@ -260,7 +260,7 @@ class WorkFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.path.samestat(os.fstat(file.fileno()), journal.stat()):
                     raise FileNotFoundError
-            except (BlockingIOError, FileNotFoundError) as exc:  # not found: it has just been finished
+            except (BlockingIOError, FileNotFoundError) as exc:  # not found: the other run has just finished
                 file.close()
                 raise CommandFailed(f"another run is writing to {self.path}; wait for it, or end it") from exc
             except OSError:  # a file system without locks
@@ -268,7 +268,7 @@ class WorkFolder:
         return file
 
     def _read_journal(self) -> int:
-        """Takes in the lines that are whole and whose rows are there; returns where they end, in bytes."""
+        """Reads the complete lines whose rows exist; returns their length in bytes."""
         rows_bytes = self.rows_path.stat().st_size if self.rows_path.exists() else 0
         end = 0
         with (self.path / _JOURNAL).open("rb") as file:
@@ -302,7 +302,7 @@ class WorkFolder:
         os.fsync(self._journal.fileno())
 
     def indices(self) -> Iterator[int]:
-        """Of the images that have an embedding, in order."""
+        """The indices of images that have an embedding, in order."""
         failed = iter(self._failed)
         next_failed = next(failed, None)
         for index in range(self.done):
@@ -323,7 +323,7 @@ class WorkFolder:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes what was made, renamed or removed in a folder outlast a power cut."""
+    """Makes changes to a folder's entries survive a power cut."""
     if os.name == "nt":  # a folder cannot be opened there
         return
     folder = os.open(path, os.O_RDONLY)
@@ -334,18 +334,18 @@ def sync_folder(path: Path) -> None:
 
 
 def _open_bytes(path: Path) -> FileIO:
-    """Opens without a buffer, so that a write that fails leaves nothing behind to be written later."""
+    """Opens a file without a buffer, so that a failed write leaves nothing to be written later."""
     path.touch()
     return FileIO(path, "r+b")
 
 
 def _write(file: FileIO, data: memoryview) -> None:
-    while data:  # a full disk may take a part before it says so
+    while data:  # a full disk may accept a part first
         data = data[file.write(data) :]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """None for a line that was not written to its end."""
+    """Parses a line; None if it is incomplete."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The model of a run whose command names none: the only one that the server has."""
+"""The default model of a run: the only one on the server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from vitriton._served.catalogue import first_catalogue
 
 
 def only_model(server: ServerOptions, timeout_s: float) -> str:
-    """The one model that a server serves, by the name that it was exported under.
+    """Finds the only model of a server; returns the name that it was exported under.
 
     Raises:
-        CommandFailed: it serves none or several, or does not tell.
-        ClientError: it does not answer.
+        CommandFailed: the server has no model or several, or does not list its models.
+        ClientError: the server does not answer.
     """
     transports = server.transports()
     try:

@@ -24,15 +24,15 @@ class EmbedOptions:
         images: the images to embed.
         list_file: a file of paths and URLs to embed, one a line; - is standard input.
         model: the name that the model was exported under. None: the only one served.
-        pool: one vector an image, or all its tokens.
+        pool: the output: one vector an image, or all its tokens.
         recursive: look into the folders in a DIR.
-        timeout_s: the seconds for each request, tries included.
+        timeout_s: the longest time for each request with its retries, in seconds.
         preprocess: the place where images are decoded and resized.
-        expect_fingerprint: the fingerprint of an embedding space; a model of another one is refused.
+        expect_fingerprint: the expected fingerprint; a model with another one is refused.
         errors: the file that lists images that cannot be embedded. None: OUTPUT.errors.jsonl.
         overwrite: replace an output that exists.
         resume: go on with a run that was interrupted, or start again.
-        access: what is shown to the server, and what is trusted.
+        access: the credentials, and the certificates to trust.
         as_json: print a summary for programs.
         quiet: show errors only.
     """

@@ -1,6 +1,6 @@
-"""The files that a run leaves: embeddings in three formats, and what could not be embedded.
+"""The output files of a run: embeddings in three formats, and the list of failures.
 
-All are made from a work folder, in blocks, and in its own place; only whole and synced files take the places of others.
+All are written from a work folder, in blocks, beside their targets; only complete and synced files replace others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from vitriton.commands.embed.journal import Job, WorkFolder, sync_folder
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
-    """Where everything of a run is.
+    """The paths of a run's files.
 
     Attributes:
-        output: the embeddings; its suffix says the format.
-        errors: images that could not be embedded, as JSON Lines; not made where there is none.
+        output: the file of the embeddings; its suffix is the format.
+        errors: the file that lists images that could not be embedded, as JSON Lines; only written if there are any.
     """
 
     output: Path
@@ -37,19 +37,19 @@ class Paths:
 
     @property
     def work(self) -> Path:
-        """The folder of a run that is not finished."""
+        """The work folder of an unfinished run."""
         return self.output.with_name(f"{self.output.name}.partial")
 
     @property
     def sources(self) -> Path | None:
-        """Which row is which image, where the format cannot say it."""
+        """The file that maps rows to images, for a format that cannot hold that."""
         return self.output.with_suffix(".sources.jsonl") if self.output.suffix == ".npy" else None
 
     def check(self) -> None:
-        """Finds out early what would fail late.
+        """Checks early what would otherwise fail late.
 
         Raises:
-            CommandFailed: the format cannot be written here, or there is no folder to write to.
+            CommandFailed: the format cannot be written, or a folder does not exist.
         """
         if self.output.suffix == ".parquet":
             _import_pyarrow()
@@ -63,10 +63,10 @@ class Paths:
             raise CommandFailed(f"--errors {self.errors} is a file that the embeddings need; give another name")
 
     def check_free(self) -> None:
-        """Refuses to replace what is there.
+        """Refuses to replace existing files.
 
         Raises:
-            CommandFailed: names the file.
+            CommandFailed: a file exists; the text names it.
         """
         for path in (self.output, self.sources, self.errors):
             if path is not None and path.exists():
@@ -75,21 +75,21 @@ class Paths:
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """A file that is whole, and not yet in its place."""
+    """A complete file that is not yet in its place."""
 
     path: Path
     target: Path
 
 
 def draft(work: WorkFolder, paths: Paths, sources: Sequence[str]) -> list[Draft]:
-    """Writes the files of a run that is done, in the order in which they are to take their places.
+    """Writes the files of a finished run, in the order in which they move to their places.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     drafts = []
     if work.failed:
-        # Beside its target, which may be on another disk than the rest.
+        # Beside its target, which may be on another disk than the other files.
         path = paths.errors.with_name(f"{paths.errors.name}.partial")
         drafts.append(_write(_write_errors, work, sources, path, paths.errors))
     if paths.sources is not None:
@@ -100,16 +100,16 @@ def draft(work: WorkFolder, paths: Paths, sources: Sequence[str]) -> list[Draft]
 
 
 def publish(work: WorkFolder, paths: Paths, drafts: Sequence[Draft]) -> None:
-    """Puts the files of a run in their places, and removes its work folder. May be done again after a crash.
+    """Moves the files of a run to their places, and removes its work folder. Can be repeated after a crash.
 
     Raises:
-        OSError: one cannot be; the work folder stays.
+        OSError: a file cannot be moved; the work folder stays.
     """
     work.mark_publishing()
     if not work.failed:
         paths.errors.unlink(missing_ok=True)
     if paths.sources is not None:
-        paths.output.unlink(missing_ok=True)  # it must never have the sources of another run beside it
+        paths.output.unlink(missing_ok=True)  # it must never stand beside the sources of another run
     for item in drafts:
         item.path.replace(item.target)
     for folder in {item.target.parent for item in drafts}:
@@ -129,7 +129,7 @@ def _write(write: Writer, work: WorkFolder, sources: Sequence[str], path: Path, 
 
 
 def _write_npy(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
-    """(rows, *shape) float32."""
+    """Writes an array of (rows, *shape) float32."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (work.rows, *work.begun_job.shape)}
     np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]  # numpy's
     with work.rows_path.open("rb") as rows:
@@ -137,30 +137,30 @@ def _write_npy(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> Non
 
 
 def _write_jsonl(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
-    """A line for each embedding."""
+    """Writes a line for each embedding."""
     for indices, rows in work.blocks(work.begun_job.block_rows()):
         for index, row in zip(indices, rows, strict=True):
             values: NDArray[Any] = row
             if not np.isfinite(row).all():
                 values = row.astype(object)
-                values[~np.isfinite(row)] = None  # JSON has no word for NaN
+                values[~np.isfinite(row)] = None  # JSON has no NaN
             _write_line(file, {**_origin(work, sources, index), "embedding": values.tolist()})
 
 
 def _write_sources(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
-    """A line for each row of the array, in its order."""
+    """Writes a line for each row of the array, in order."""
     for index in work.indices():
         _write_line(file, _origin(work, sources, index))
 
 
 def _write_errors(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
-    """A line for each image that has no embedding."""
+    """Writes a line for each image without an embedding."""
     for index, reason, code in work.failures():
         _write_line(file, {"index": index, "source": text(sources[index]), "reason": reason, "code": code})
 
 
 def _write_parquet(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) -> None:
-    """Columns `index`, `source`, `embedding` (a flat list; the shape is in the schema's metadata)."""
+    """Writes columns `index`, `source` and `embedding` (a flat list; the shape is in the schema's metadata)."""
     pa, pq = _import_pyarrow()
     job = work.begun_job
     width = math.prod(job.shape)
@@ -186,7 +186,7 @@ FORMATS: dict[str, Writer] = {".parquet": _write_parquet, ".npy": _write_npy, ".
 
 
 def text(source: str) -> str:
-    """A path as valid Unicode: bytes in it that are none are written as Python writes them, backslash x and so on."""
+    """A path as valid Unicode: other bytes become Python's backslash escapes."""
     return os.fsencode(source).decode("utf-8", "backslashreplace")
 
 
@@ -203,7 +203,7 @@ def _metadata(job: Job) -> dict[str, str]:
 
 
 def _origin(work: WorkFolder, sources: Sequence[str], index: int) -> dict[str, Any]:
-    # In each line, so that it stays with the vector when files are cut or put together.
+    # In each line, so that it stays with the vector when files are split or joined.
     return {"index": index, "source": text(sources[index]), "fingerprint": work.begun_job.fingerprint}
 
 
@@ -219,7 +219,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
         raise CommandFailed(
             "writing .parquet needs pyarrow; install it with: pip install 'vitriton[parquet]' (or write .npy or .jsonl)"
         ) from exc
-    except ImportError as exc:  # its metadata says nothing of the numpy that it needs; it does so here, and only here
+    except ImportError as exc:  # pyarrow's metadata does not state the numpy it needs; only the import shows it
         raise CommandFailed(
             f"{_installed('pyarrow')} (beside {_installed('numpy')}) cannot be used: {exc}; install one that works "
             "here: pip install 'vitriton[parquet]' (or write .npy or .jsonl)"
@@ -228,7 +228,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
 
 
 def _installed(distribution: str) -> str:
-    """Its name and version."""
+    """The name and version of a distribution."""
     with contextlib.suppress(PackageNotFoundError):  # not installed by pip
         return f"{distribution} {version(distribution)}"
     return distribution

@@ -1,4 +1,4 @@
-"""What `vitriton embed` does with its options, from the list of images to the exit code."""
+"""A run of `vitriton embed`, from the options to the exit code."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ EXIT_SOME_FAILED = 3  # all is done, and some images could not be embedded
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a finished run has done.
+    """The result of a finished run.
 
     Attributes:
-        job: what was to be done.
-        paths: of its files.
-        failed: images that could not be embedded.
-        before: images that an earlier part of the run has dealt with.
-        passed_over: files in folders that are not named like images.
-        seconds: that this part of the run took.
+        job: the job of the run.
+        paths: the paths of the run's files.
+        failed: the number of images that could not be embedded.
+        before: the number of images done by an earlier part of the run.
+        passed_over: the number of files in folders without an image's suffix.
+        seconds: the duration of this part of the run, in seconds.
     """
 
     job: Job
@@ -48,7 +48,7 @@ class Summary:
     seconds: float
 
     def to_json(self) -> str:
-        """For programs, on one line."""
+        """The summary for programs, on one line."""
         document = {
             "output": str(self.paths.output),
             "sources": None if self.paths.sources is None else str(self.paths.sources),
@@ -68,7 +68,7 @@ class Summary:
         return json.dumps(document)
 
     def to_text(self) -> str:
-        """For people, on one line."""
+        """The summary for people, on one line."""
         before = f", {self.before} of them before" if self.before else ""
         failed = f"; {count(self.failed, 'image')} could not be: see {self.paths.errors}" if self.failed else ""
         return (
@@ -81,12 +81,12 @@ class Summary:
 
 
 def run(options: EmbedOptions) -> int:
-    """Does it, and returns the command's exit code.
+    """Runs the command, and returns its exit code.
 
     Raises:
-        CommandFailed: it cannot be done.
-        ClientError: the server did not do it, before there was anything to go on with.
-        InvalidOption: an option cannot be used.
+        CommandFailed: the run failed.
+        ClientError: the server failed before the run had any results.
+        InvalidOption: an option is invalid.
     """
     try:
         with Signals() as signals:
@@ -134,7 +134,7 @@ def _run(options: EmbedOptions, signals: Signals) -> Summary:
 
 
 def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
-    """Embeds what is not done yet."""
+    """Embeds the remaining images."""
     with Console(stderr=True, quiet=options.quiet).status(f"Asking {options.server.address}"):
         model = options.model or only_model(options.server, options.timeout_s)
 
@@ -181,7 +181,7 @@ def _write(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
 
 
 def _safe(work: WorkFolder) -> str:
-    """What is kept of a run that is cut short, and how to go on; empty where none has begun."""
+    """What is kept of an interrupted run, and how to continue; empty if none has begun."""
     if work.job is None:
         return ""
     return (
