@@ -1,13 +1,13 @@
-"""A model repository on disk, as far as `vitriton export` and `vitriton serve` must agree on it.
+"""The model repository on disk, as `vitriton export` and `vitriton serve` must agree on it.
 
-An ensemble of `vitriton export` names the version of each of its steps, and its version_policy the one of its own. A
-graph is replaced by a version folder beside the old one; the renaming of the ensemble's config.pbtxt is what changes
-over. So whoever reads the repository, at any moment, finds models that belong together.
+An ensemble of `vitriton export` names the version of each of its steps, and its version_policy names its own version. A
+new graph goes into a version folder beside the old one; renaming the ensemble's config.pbtxt switches to it. So a
+reader finds models that belong together at any moment.
 
-Versions that may be superfluous stand in the journal. One is removed when no ensemble names it and no server uses it: a
-server that watches the repository holds a shared lock on each version folder that it has given to Triton. Whoever
-changes the repository holds an exclusive lock on its folder, whoever reads it as a whole a shared one. The locks are
-flock's, which end with their process.
+The journal lists versions that may be obsolete. One is removed when no ensemble names it and no server uses it: a
+server that watches the repository holds a shared lock on each version folder that it has given to Triton. A process
+that changes the repository holds an exclusive lock on its folder; one that reads it as a whole holds a shared lock. The
+locks are flock's, which end with their process.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from vitriton._errors import VitritonError
 _LOG = logging.getLogger("vitriton")
 
 CONFIG = "config.pbtxt"
-# `vitriton.preprocessing` beside the file of the first step: a folder of this name, a file in older exports
+# the copy of `vitriton.preprocessing` beside the first step's model.py: a folder, or a file in older exports
 PREPROCESSING = "vitriton_preprocessing"
-FINGERPRINT = "fingerprint"  # a parameter of every model that `vitriton export` writes
-NOT_EXPORTED = "not-exported"  # the fingerprint where the text files are there and the weights are not
-LATEST = -1  # a step's version in an ensemble: whatever is the latest
+FINGERPRINT = "fingerprint"  # a parameter of every exported model
+NOT_EXPORTED = "not-exported"  # the fingerprint if there are text files but no weights
+LATEST = -1  # a step's version in an ensemble: the latest one
 
-JOURNAL = ".vitriton.json"  # a file: Triton takes only folders for models
+JOURNAL = ".vitriton.json"  # a file, because Triton takes every folder for a model
 LOCK = ".lock"  # in a workspace
-LOCK_S = 30.0  # a repository is locked for as long as renaming takes
-_LOCK_POLL_S = 0.02  # flock waits for ever or not at all
-REPLACED = ".replaced"  # the end of a name in a workspace: the only copy of something
+LOCK_S = 30.0  # a repository is locked only while files are renamed
+_LOCK_POLL_S = 0.02  # flock waits either for ever or not at all
+REPLACED = ".replaced"  # the suffix of a folder in a workspace that is the only copy of a model
 
 
 class RepositoryBusy(VitritonError):  # noqa: N818 - it says what is, not what went wrong
-    """Somebody else is changing the repository."""
+    """Another process is changing the repository."""
 
 
 def read_config(folder: Path) -> Any | None:
-    """A model's config.pbtxt as a ModelConfig message; None when there is none, or none that can be read."""
+    """A model's config.pbtxt as a ModelConfig message; None if it is missing or invalid."""
     try:
         return parse_config((folder / CONFIG).read_text())
     except (OSError, UnicodeDecodeError):
@@ -55,8 +55,8 @@ def read_config(folder: Path) -> Any | None:
 
 
 def parse_config(text: str) -> Any | None:
-    """The ModelConfig message that a config.pbtxt holds; None when it holds none."""
-    # protobuf takes longer to import than all that may not need it
+    """The ModelConfig message in the text of a config.pbtxt; None if it is invalid."""
+    # protobuf takes longer to import than everything that may not need it
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
@@ -67,12 +67,12 @@ def parse_config(text: str) -> Any | None:
 
 
 def fingerprint(config: Any) -> str | None:
-    """The fingerprint in a configuration; None in one that `vitriton export` did not write."""
+    """The fingerprint in a configuration; None if `vitriton export` did not write it."""
     return str(config.parameters[FINGERPRINT].string_value) if FINGERPRINT in config.parameters else None
 
 
 def versions(folder: Path) -> set[int]:
-    """The versions that a model has, complete or not: folders whose names are numbers, as Triton reads them."""
+    """The versions of a model, complete or not: folders whose names are numbers to Triton."""
     try:
         names = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError:
@@ -81,7 +81,7 @@ def versions(folder: Path) -> set[int]:
 
 
 def served_versions(config: Any, folder: Path) -> set[int]:
-    """The versions that Triton loads of a model, by its version_policy."""
+    """The versions of a model that Triton loads, by its version_policy."""
     present = versions(folder)
     policy = config.version_policy
     if policy.HasField("specific"):
@@ -92,7 +92,7 @@ def served_versions(config: Any, folder: Path) -> set[int]:
 
 
 def steps(config: Any, repository: Path) -> frozenset[tuple[str, int]]:
-    """The models that an ensemble consists of, and the version of each; none where the model is no ensemble."""
+    """The models of an ensemble, and the version of each; empty if the model is no ensemble."""
     found = set()
     for step in config.ensemble_scheduling.step:
         version = int(step.model_version)
@@ -103,7 +103,7 @@ def steps(config: Any, repository: Path) -> frozenset[tuple[str, int]]:
 
 
 def models(repository: Path) -> dict[str, Any | None]:
-    """Name → configuration of every folder in a repository, in alphabetical order."""
+    """The configuration of every folder in a repository, by name, in alphabetical order."""
     folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
     return {folder.name: read_config(folder) for folder in folders}
 
@@ -116,7 +116,7 @@ def locked(repository: Path, *, exclusive: bool, timeout_s: float = LOCK_S) -> I
     """Holds the repository's lock: exclusive to change it, shared to read it as a whole.
 
     Raises:
-        RepositoryBusy: somebody else holds it for longer than `timeout_s`.
+        RepositoryBusy: another process holds the lock for longer than `timeout_s`.
         OSError: the folder cannot be opened.
     """
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
@@ -139,18 +139,18 @@ def _try_lock(folder: int, mode: int) -> bool:
         return False
     except OSError:
         if mode == fcntl.LOCK_EX:
-            raise  # reading a file system without locks is no worse than it was without ours
+            raise  # a file system without locks can still be read
     return True
 
 
 class Uses:
-    """The version folders that a server has given to Triton: nobody removes them meanwhile."""
+    """The version folders that a server has given to Triton, locked against removal."""
 
     def __init__(self) -> None:
         self._held: dict[Path, int] = {}
 
     def add(self, folders: Iterable[Path]) -> None:
-        """Holds these as well. One that is gone, or on a file system without locks, is left out."""
+        """Locks these folders as well. A missing one, or one on a file system without locks, is left out."""
         for folder in set(folders) - self._held.keys():
             with contextlib.suppress(OSError):
                 descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -162,14 +162,14 @@ class Uses:
                 self._held[folder] = descriptor
 
     def keep(self, folders: Iterable[Path]) -> None:
-        """Lets go of all others."""
+        """Releases all other folders."""
         for folder in self._held.keys() - set(folders):
             os.close(self._held.pop(folder))
 
 
 @contextlib.contextmanager
 def in_use(repository: Path) -> Iterator[None]:
-    """Nobody removes a version that is there now: for as long as a server reads them all."""
+    """Locks all present versions against removal, as long as a server reads them all."""
     uses = Uses()
     with contextlib.suppress(OSError):
         uses.add(folder / str(version) for folder in repository.iterdir() for version in versions(folder))
@@ -181,13 +181,14 @@ def in_use(repository: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def workspace(repository: Path, purpose: str = "") -> Iterator[Path]:
-    """An empty folder beside the repository, on the same file system, that is gone afterwards.
+    """An empty folder beside the repository, on the same file system, which is removed afterwards.
 
-    Not inside: Triton takes every folder in a repository for a model. What a killed process left is removed first.
+    It is not inside, because Triton takes every folder in a repository for a model. Workspaces of killed processes are
+    removed first.
 
     Args:
-        repository: what it is beside of.
-        purpose: for `purposes`, as long as the folder is there.
+        repository: the repository to put the folder beside.
+        purpose: the purpose of the folder, for `remove_abandoned`.
     """
     parent = repository.resolve().parent
     remove_abandoned(repository)
@@ -203,10 +204,10 @@ def workspace(repository: Path, purpose: str = "") -> Iterator[Path]:
 
 
 def remove_abandoned(repository: Path) -> list[str]:
-    """Removes the workspaces whose process is gone: its lock went with it. Returns the purposes of the others."""
+    """Removes the workspaces whose process has ended, and with it their lock; returns the purposes of the others."""
     purposes = []
     for folder in repository.resolve().parent.glob(f"{_prefix(repository)}*"):
-        if any(folder.glob(f"*{REPLACED}")):  # the only copy of a model that was to be replaced: somebody must look
+        if any(folder.glob(f"*{REPLACED}")):  # the only copy of a model that was being replaced: a person must look
             continue
         try:
             with (folder / LOCK).open("r+") as lock:
@@ -225,11 +226,11 @@ def _prefix(repository: Path) -> str:
     return f".{repository.resolve().name}.staging-"
 
 
-# What may be superfluous
+# Obsolete versions
 
 
 def read_journal(repository: Path) -> dict[str, set[int]]:
-    """Model → versions that may go once nobody needs them; empty when there is nothing of that kind."""
+    """The versions of each model that may be removed once they are unused; empty if there are none."""
     try:
         document = json.loads((repository / JOURNAL).read_text())
         return {str(name): {int(version) for version in found} for name, found in document["versions"].items()}
@@ -238,7 +239,7 @@ def read_journal(repository: Path) -> dict[str, set[int]]:
 
 
 def removed(repository: Path, names: Iterable[str]) -> bool:
-    """Whether of these models, an export's, none is left but such as go as soon as no server uses them."""
+    """Whether an export is removed: its models are gone, or will go as soon as no server uses them."""
     journal = read_journal(repository)
     for name in names:
         folder = repository / name
@@ -250,7 +251,7 @@ def removed(repository: Path, names: Iterable[str]) -> bool:
 
 
 def write_journal(repository: Path, entries: Mapping[str, set[int]]) -> None:
-    """Replaces the journal in one step; without entries there is none. The caller holds the exclusive lock."""
+    """Replaces the journal in one step, or removes it if there are no entries. The caller holds the exclusive lock."""
     path = repository / JOURNAL
     found = {name: sorted(entries[name]) for name in sorted(entries) if entries[name]}
     if not found:
@@ -265,13 +266,13 @@ def write_journal(repository: Path, entries: Mapping[str, set[int]]) -> None:
 
 
 def sweep(repository: Path, workspace: Path) -> None:
-    """Removes the versions in the journal that nobody needs. The caller holds the exclusive lock.
+    """Removes the versions in the journal that are unused. The caller holds the exclusive lock.
 
-    Each leaves the repository in one step: Triton refuses a version folder that is half there.
+    Each leaves the repository in one step, because Triton refuses an incomplete version folder.
 
     Args:
-        repository: which one.
-        workspace: takes what is removed, and removes it.
+        repository: the repository to clean up.
+        workspace: the folder that removed versions are moved to, and that is removed with them.
     """
     entries = read_journal(repository)
     if not entries:
@@ -291,7 +292,7 @@ def sweep(repository: Path, workspace: Path) -> None:
 
 
 def _needed(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, set[int]] | None:
-    """Model → versions that an ensemble names, its own among them; None where that cannot be told."""
+    """The versions of each model that ensembles name, and the ensembles' own; None if that is unknown."""
     needed: dict[str, set[int]] = {}
     for name, config in configs.items():
         if config is None:
@@ -307,7 +308,7 @@ def _needed(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, se
 
 
 def _take_out(folder: Path, superfluous: set[int], present: set[int], workspace: Path) -> set[int]:
-    """Moves versions of a model out of the repository, unless a server uses them; the model with its last one."""
+    """Moves unused versions of a model out of the repository, and the model with its last version."""
     with contextlib.ExitStack() as stack:
         free = {version for version in superfluous if _is_free(folder / str(version), stack)}
         if free and free == present:
@@ -319,7 +320,7 @@ def _take_out(folder: Path, superfluous: set[int], present: set[int], workspace:
 
 
 def _is_free(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Whether no server uses a version folder; if so, none can begin to until the stack ends."""
+    """Whether no server uses a version folder; if so, none can start to until the stack closes."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     stack.callback(os.close, descriptor)
     try:

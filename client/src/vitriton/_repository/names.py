@@ -1,12 +1,12 @@
-"""The names of the models and tensors of an export. All distributions take them from here.
+"""The names of the models and tensors of an export, for all distributions.
 
-An export with the name `m` has ensembles, which clients call, and the steps of each:
+An export with the name `m` has ensembles, which clients call, and their steps:
 
     m_pooled      image → m_preprocess → pixels → m_pooled_encoder   → embedding
     m_unpooled    image → m_preprocess → pixels → m_unpooled_encoder → last_hidden_state
 
-`ENSEMBLES` has a row for each. What runs inside Triton imports nothing of the project and repeats the names of its
-tensors; a test compares them.
+`ENSEMBLES` has a row for each. Code that runs inside Triton cannot import this module and repeats the tensor names; a
+test compares them.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Ensemble:
 
     Attributes:
         input: the tensor that clients send.
-        first_step: the end of the name of the step that takes `input`. Ensembles of one export share it.
-        between: the tensor that the first step gives to the encoder.
-        output: the tensor that clients get.
+        first_step: the suffix of the name of the first step, which the ensembles of an export share.
+        between: the tensor between the first step and the encoder.
+        output: the tensor that clients receive.
     """
 
     input: str
@@ -47,32 +47,32 @@ OUTPUT: Mapping[Kind, str] = {kind: ensemble.output for kind, ensemble in ENSEMB
 
 
 def kind_of(pool: bool) -> Kind:
-    """The kind of ensemble that gives one vector an image, or all its tokens."""
+    """The kind of ensemble that returns one vector an image, or all its tokens."""
     return "pooled" if pool else "unpooled"
 
 
 def ensemble_name(name: str, kind: Kind) -> str:
-    """The model that clients call, of the export with this name."""
+    """The name of the model that clients call."""
     return f"{name}_{kind}"
 
 
 def first_step_name(name: str, kind: Kind = "pooled") -> str:
-    """The model that takes what clients send, of the export with this name."""
+    """The name of the model that takes the clients' input."""
     return f"{name}_{ENSEMBLES[kind].first_step}"
 
 
 def encoder_name(ensemble: str) -> str:
-    """The last step of an ensemble."""
+    """The name of the last step of an ensemble."""
     return f"{ensemble}_encoder"
 
 
 def step_names(name: str, kind: Kind) -> tuple[str, str]:
-    """The models that an ensemble consists of, in the order of the work."""
+    """The names of an ensemble's steps, in execution order."""
     return first_step_name(name, kind), encoder_name(ensemble_name(name, kind))
 
 
 def model_names(name: str, kinds: Iterable[Kind] = KINDS) -> list[str]:
-    """All models of an export, what is needed before what needs it."""
+    """The names of all models of an export, steps before ensembles."""
     wanted = tuple(kinds)
     first_steps = dict.fromkeys(first_step_name(name, kind) for kind in wanted)
     ensembles = [ensemble_name(name, kind) for kind in wanted]
@@ -80,7 +80,7 @@ def model_names(name: str, kinds: Iterable[Kind] = KINDS) -> list[str]:
 
 
 def read_ensemble_name(model: str) -> tuple[str, Kind] | None:
-    """The export and the kind that a model's name tells; None where it is not the name of an ensemble."""
+    """The export's name and the kind in a model's name; None if it is not the name of an ensemble."""
     for kind in sorted(KINDS, key=len, reverse=True):  # one kind's name may end with another's
         name = model.removesuffix(f"_{kind}")
         if name and name != model:
