@@ -1,8 +1,8 @@
 """Encoded image → pixels, exactly as the PIL image processors of transformers make them.
 
-The same files run in three places, so that their answers cannot drift apart: in Triton (the export copies the folder
-beside the preprocess model's `model.py` as `vitriton_preprocessing`), in the export's parity gate, and in the client.
-They therefore need nothing but the standard library, numpy and Pillow, and import one another by relative names alone.
+The same files run in three places, so that their results cannot diverge: in Triton (the export copies the folder beside
+the preprocess model's `model.py` as `vitriton_preprocessing`), in the export's parity gate, and in the client.
+Therefore they need only the standard library, numpy and Pillow, and import each other by relative names.
 """
 
 from .decoding import decode, is_scaled, preprocess

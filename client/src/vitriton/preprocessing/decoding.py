@@ -1,4 +1,4 @@
-"""From an encoded image to pixels, within the limits."""
+"""Makes pixels of an encoded image, within the limits."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def decode(data: bytes, limits: Limits) -> Image.Image:
     Source: transformers.image_utils.load_image.
 
     Raises:
-        ImageError: it is not an image that can be used; the text says why.
+        ImageError: the image cannot be used; the text says why.
     """
     return _opened(data, PreprocessSpec((), 0, 0, limits), None, load)
 
 
 def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) -> Pixels:
-    """Encoded image → (height, width, 3) of `spec.dtype`.
+    """Makes pixels of an encoded image: (height, width, 3) of `spec.dtype`.
 
     Args:
-        data: the file.
-        spec: what is done to it.
-        memory: shared with the images that are made into pixels at the same time; None: there are none.
+        data: the encoded image.
+        spec: the preprocessing of the model.
+        memory: the memory shared by images that are processed at the same time; None: there are no others.
 
     Raises:
-        ImageError: it is not an image that can be used; the text says why.
+        ImageError: the image cannot be used; the text says why.
     """
 
     def pixels(image: Image.Image) -> Pixels:
@@ -49,7 +49,7 @@ def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) 
 
     with contextlib.suppress(MemoryError):
         return _opened(data, spec, memory, pixels)
-    # It may have been another image that took more than its header told. So once more, with nobody beside.
+    # Another image may have taken more memory than its header promised. So try again, with no other image.
     taken = 0 if memory is None else memory.take(None)
     try:
         return _opened(data, spec, None, pixels)
@@ -64,10 +64,10 @@ def preprocess(data: bytes, spec: PreprocessSpec, memory: Memory | None = None) 
 
 
 def is_scaled(data: bytes, spec: PreprocessSpec) -> bool:
-    """Whether `preprocess` decodes the image at a part of its size, so that its pixels are not the reference's.
+    """Whether `preprocess` decodes the image at a reduced size, so that its pixels differ from the reference's.
 
     Raises:
-        ImageError: it is not an image that can be used; the text says why.
+        ImageError: the image cannot be used; the text says why.
     """
     return _opened(data, spec, None, lambda image: start_draft(image, spec) is not None)
 
@@ -76,9 +76,9 @@ _Used = TypeVar("_Used")
 
 
 def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Callable[[Image.Image], _Used]) -> _Used:
-    """What `use` makes of an image whose header is within all limits, and for which memory is reserved.
+    """Calls `use` with an opened image whose header is within all limits and whose memory is reserved.
 
-    What Pillow raises becomes an ImageError.
+    Pillow's errors become ImageError.
     """
     limits = spec.limits
     if not data:
@@ -105,7 +105,7 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
             return use(image)
     except (ImageError, MemoryError):
         raise
-    except Image.DecompressionBombError as exc:  # Pillow's own, which comes first
+    except Image.DecompressionBombError as exc:  # Pillow's own limit, which is checked first
         pixels = re.search(r"\d+", str(exc))
         count = pixels[0] if pixels else "its"
         raise ImageError(f"{count} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large") from exc
@@ -115,8 +115,8 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
             f"start with {data[:8].hex(' ')}; send one of these formats, and all of it",
             "format",
         ) from exc
-    # A file that lies can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
-    # every way is this image's fault alone.
+    # A malformed file can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
+    # each is the fault of this image alone.
     except Exception as exc:
         raise undecodable(exc) from exc
     finally:

@@ -1,4 +1,4 @@
-"""What the headers of image files tell, read here where Pillow does not tell, or takes too much to."""
+"""The headers of image files, read here where Pillow does not expose them or takes too long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tiff import TIFF_STARTS, Tiff, tiff_pages
 
 
 def told_before_opening(data: bytes) -> Header | None:
-    """The header of those formats that Pillow decodes, or reads at length, as soon as it opens them."""
+    """The header, for the formats that Pillow decodes or reads at length as soon as it opens them."""
     if data[:4] == b"\0\0\1\0":
         width, height = _icon_size(data)
         return Header("ICO", width, height, len(data))
@@ -30,9 +30,9 @@ def told_by(image: Image.Image, data: bytes) -> Header:
 
 
 def check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:
-    """Refuses an opened image of too many frames or pages."""
+    """Refuses an opened image with too many frames or pages."""
     most = limits.max_frames or 0
-    # These two count by reading the whole file, frame by frame.
+    # Pillow counts these two by reading the whole file, frame by frame.
     counters = {"GIF": _gif_frames, "TIFF": tiff_pages}
     counter = counters.get(image.format or "")
     frames = counter(data, most + 1) if counter else getattr(image, "n_frames", 1)
@@ -40,11 +40,11 @@ def check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:
         raise ImageError(f"it has more frames than {limits.named('max_frames')}; send the first alone", "too_large")
 
 
-_MAX_BLOCKS = 1 << 20  # of a GIF that are looked at, about 0.2 s
+_MAX_BLOCKS = 1 << 20  # the most blocks of a GIF to read, about 0.2 s
 
 
 def _gif_frames(data: bytes, most: int) -> int:
-    """Counts frames up to `most`; a file of too many blocks counts as `most`. Source: the GIF89a specification."""
+    """Counts frames up to `most`; a file with too many blocks counts as `most`. Source: the GIF89a specification."""
     frames, at, blocks = 0, 13 + _gif_colours(data[10]), 0
     while at < len(data) and data[at] != 0x3B and frames < most:
         kind = data[at]
@@ -65,12 +65,12 @@ def _gif_frames(data: bytes, most: int) -> int:
 
 
 def _gif_colours(flags: int) -> int:
-    """Bytes of a colour table."""
+    """The bytes of a colour table."""
     return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
 def _icon_size(data: bytes) -> tuple[int, int]:
-    """Of the largest picture in an icon, by the pictures' own headers.
+    """The size of the largest picture in an icon, by the pictures' own headers.
 
     Source: https://en.wikipedia.org/wiki/ICO_(file_format); each picture is a PNG, or a bitmap without its file header.
     """
@@ -87,7 +87,7 @@ def _icon_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_2000_bytes(data: bytes) -> int:
-    """What OpenJPEG makes for each tile and channel; the box outside may tell less of them than the picture does.
+    """The memory that OpenJPEG takes for tiles and channels; the outer box may state fewer than the codestream.
 
     Source: ISO/IEC 15444-1, A.5.1 and I.4; opj_j2k_read_siz allocates by tiles × channels.
     """

@@ -1,4 +1,4 @@
-"""From a decoded image to pixels, step by step."""
+"""Makes pixels of a decoded image, step by step."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .steps import (
     Thumbnail,
 )
 
-Pixels = npt.NDArray[Any]  # uint8, or float32 where a step of the specification works on floats
+Pixels = npt.NDArray[Any]  # uint8, or float32 if a step works on floats
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
@@ -38,13 +38,13 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> Pixels:
         (height, width, 3) of `spec.dtype`, contiguous.
 
     Raises:
-        ImageError: a step would make an image over the limit of pixels, or with no pixels.
+        ImageError: a step would exceed the limit of pixels, or leave none.
     """
     return finish(image, spec.steps, spec)
 
 
 def finish(value: Image.Image | Pixels, steps: tuple[Step, ...], spec: PreprocessSpec) -> Pixels:
-    """Runs `steps`, the last ones of `spec`."""
+    """Runs `steps`, the remaining ones of `spec`."""
     for step in steps:
         value = _run(step, value, spec.limits)
     pixels = np.ascontiguousarray(np.asarray(value))
@@ -54,12 +54,12 @@ def finish(value: Image.Image | Pixels, steps: tuple[Step, ...], spec: Preproces
 
 
 def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
-    """One step, on an image, or on (H, W, 3) once a step has made an array of it."""
+    """Runs one step on an image, or on (H, W, 3) after a step has made an array."""
     if isinstance(step, (Resize, Thumbnail)):
         return _resize(step, value, limits)
     if isinstance(step, Patches):
         return pack_patches(np.asarray(_resize(step, value, limits)), step)
-    if isinstance(step, ScaledDecoding):  # of a JPEG that is not decoded yet
+    if isinstance(step, ScaledDecoding):  # only for a JPEG that is not decoded yet
         return value
     if isinstance(value, Image.Image) and isinstance(step, (ConvertRGB, CenterCrop, AlignLongAxis)):
         return _run_on_image(step, value, limits)
@@ -98,9 +98,9 @@ def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, lim
         return value
     if isinstance(value, Image.Image):
         return value.resize((width, height), resample=RESAMPLE[step.resample])
-    # Pillow's filters on floats, which torch's antialiased interpolation was written after: they differ by rounding
+    # torch's antialiased interpolation was modelled on Pillow's filters: on floats they differ only by rounding
     resized = []
-    for channel in range(value.shape[2]):  # one after the other, for each is as large as an image
+    for channel in range(value.shape[2]):  # one by one, because each is as large as an image
         plane = Image.fromarray(np.ascontiguousarray(value[..., channel]))
         resized.append(np.asarray(plane.resize((width, height), resample=RESAMPLE[step.resample])))
     stacked: Pixels = np.stack(resized, axis=-1)
@@ -111,7 +111,7 @@ _BAND_ROWS = 256
 
 
 def _rescale(array: Pixels, factor: float) -> Pixels:
-    """uint8 → float32, some rows at a time: numpy makes 8-byte indices of all that it looks up at once."""
+    """Maps uint8 to float32, some rows at a time: numpy makes 8-byte indices of a whole look-up."""
     table = (np.arange(256) * factor).astype(np.float32)
     rescaled = np.empty(array.shape, np.float32)
     for top in range(0, len(array), _BAND_ROWS):
@@ -142,15 +142,15 @@ def pack_patches(array: Pixels, step: Patches) -> Pixels:
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:
-    """As transformers.image_transforms.convert_to_rgb, for an image that is RGB already: only a colour key is left."""
-    if not isinstance(image.info.get("transparency"), tuple):  # a number is left over from a mode without colours
+    """Like transformers.image_transforms.convert_to_rgb for an RGB image: only a transparent colour remains."""
+    if not isinstance(image.info.get("transparency"), tuple):  # a number is a remnant of a mode without colours
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def _center_crop(image: Image.Image, crop: CenterCrop, limits: Limits) -> Image.Image:
-    """As transformers.image_transforms.center_crop, which pads by another rounding than it crops."""
+    """Like transformers.image_transforms.center_crop, which rounds differently for padding and cropping."""
     pad_height, pad_width = max(crop.height, image.height), max(crop.width, image.width)
     check_size(pad_width, pad_height, limits)
     middle = round if crop.half_even else floor

@@ -1,4 +1,4 @@
-"""An image that is refused, and how the server tells the client of it."""
+"""Refused images, and the error text by which the server reports them to the client."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Code = Literal[
     "empty",  # no bytes
-    "format",  # no image, or of a format that the model does not take
+    "format",  # no image, or a format that the model does not accept
     "truncated",  # cut short
     "corrupt",  # the decoder fails on it
     "too_large",  # over a limit of bytes, pixels, frames or memory
-    "shape",  # so thin that nothing is left of it
-    "other",  # anything else, and what a program does not know that is older than the code
+    "shape",  # too thin: resizing leaves nothing
+    "other",  # anything else, and codes that an older program does not know
 ]
 _CODES: frozenset[str] = frozenset(get_args(Code))
 
 
 class Refusal(NamedTuple):
-    """Why an image cannot be used.
+    """The reason why an image cannot be used.
 
     Attributes:
-        reason: one line of text, without the image's name.
-        code: the kind of the reason, for programs.
+        reason: the reason, as one line of text without the image's name.
+        code: the kind of reason, for programs.
     """
 
     reason: str
@@ -36,8 +36,8 @@ class ImageError(ValueError):
     """An image that cannot be used.
 
     Args:
-        reason: one line of text, without the image's name.
-        code: the kind of the reason, for programs.
+        reason: the reason, as one line of text without the image's name.
+        code: the kind of reason, for programs.
     """
 
     def __init__(self, reason: str, code: Code = "other") -> None:
@@ -46,14 +46,14 @@ class ImageError(ValueError):
 
     @property
     def refusal(self) -> Refusal:
-        """The same without a traceback, in whose frames the picture would stay in memory."""
+        """The reason without a traceback, whose frames would keep the picture in memory."""
         return Refusal(str(self), self.code)
 
 
-# How the server names the bad images of a request: one line that a person can read and a program can parse.
-# gRPC carries an error's text in a header, of 8 KiB unless the client asks for more; above that it is lost. So the
-# reasons give way when there are many, and in the end only the indices are left (5 kB for 1024 images), with the codes
-# where they are alike. A client of before the codes reads up to the last bracket, so they come after it.
+# The server names the bad images of a request in one line that people can read and programs can parse. gRPC carries an
+# error's text in a header, of 8 KiB unless the client asks for more; a longer one is lost. So when there are many, the
+# reasons are left out, and in the end only the indices remain (5 kB for 1024 images), with the codes where they are
+# equal. Clients from before the codes read up to the last bracket, so the codes come after it.
 _MESSAGE_BYTES = 4096
 _CODES_BYTES = 1024
 _MESSAGE = re.compile(
@@ -62,7 +62,7 @@ _MESSAGE = re.compile(
 
 
 def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
-    """The text of the INVALID_ARGUMENT error that names every bad image of a request by its index, and why.
+    """Writes the text of the INVALID_ARGUMENT error, with the index and reason of every bad image of a request.
 
     For example: cannot use 3 of 8 images: [[0, "empty (0 bytes)"], [2, "no …"], [3, "no …"]] (empty, format*2)
     """
@@ -78,9 +78,9 @@ def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
 
 
 def parse_image_errors(message: str) -> dict[int, Refusal] | None:
-    """What `format_image_errors` wrote, out of whatever Triton has put around it; None if it is not in there.
+    """Reads the text of `format_image_errors`, inside any text that Triton adds; None if it is not there.
 
-    Where there is no code, or one that is not known here, it is "other".
+    A missing or unknown code becomes "other".
     """
     match = _MESSAGE.search(message)
     if match is None:
@@ -105,16 +105,16 @@ def _read(text: str) -> Iterator[Code]:
 
 
 def _known(code: str) -> Code:
-    return code if code in _CODES else "other"  # type: ignore[return-value]  # mypy does not know what is in the set
+    return code if code in _CODES else "other"  # type: ignore[return-value]  # mypy does not know the set's content
 
 
-# Pillow has one class of error for most of what is wrong with a file, and tells more in words alone.
+# Pillow has one error class for most faults of a file, and only its text tells them apart.
 _TRUNCATED = re.compile(r"truncated|unexpected end|premature|not enough|too short|incomplete", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"too large|too many", re.IGNORECASE)
 
 
 def undecodable(error: Exception) -> ImageError:
-    """What is said of an image that Pillow fails on."""
+    """The error for an image that Pillow cannot decode."""
     text = one_line(error)
     truncated = isinstance(error, EOFError) or _TRUNCATED.search(text)
     return ImageError(
@@ -124,6 +124,6 @@ def undecodable(error: Exception) -> ImageError:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error of Pillow says, without what changes from run to run."""
+    """The text of a Pillow error, without parts that change from run to run."""
     text = " ".join(str(error).split())
     return re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>", "", text) or type(error).__name__

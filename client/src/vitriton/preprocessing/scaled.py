@@ -1,4 +1,4 @@
-"""JPEGs that are decoded at a part of their size."""
+"""Decodes JPEGs at a reduced size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .steps import RESAMPLE, Patches, ScaledDecoding, Step, resize_after_decodin
 
 
 class _Draft(NamedTuple):
-    """A JPEG that is about to be decoded at a part of its size.
+    """A JPEG that will be decoded at a reduced size.
 
     Attributes:
-        resize: how many steps there are up to the resize.
-        size: (width, height) that it is resized to.
-        box: the picture in what will be decoded and turned: the last column and row of that may be less than whole.
+        resize: the number of steps before the resize.
+        size: the (width, height) after the resize.
+        box: the picture's box in the decoded, upright image, whose last column and row may be partial.
     """
 
     resize: int
@@ -31,7 +31,7 @@ class _Draft(NamedTuple):
 
 
 def start_draft(image: Image.Image, spec: PreprocessSpec) -> _Draft | None:
-    """Tells an opened JPEG to decode itself at a part of its size, where `spec` has it and the size allows it."""
+    """Sets an opened JPEG to be decoded at a reduced size, if `spec` asks for it and the size allows it."""
     first = spec.steps[0] if spec.steps else None
     number = resize_after_decoding(spec.steps)
     if not isinstance(first, ScaledDecoding) or number is None or not isinstance(image, JpegImageFile):
@@ -53,7 +53,7 @@ def start_draft(image: Image.Image, spec: PreprocessSpec) -> _Draft | None:
 def load_draft(
     image: Image.Image, draft: _Draft, spec: PreprocessSpec
 ) -> tuple[Image.Image | Pixels, tuple[Step, ...]]:
-    """Decodes and resizes; what comes out, and the steps that are left."""
+    """Decodes and resizes a JPEG; returns the result and the remaining steps."""
     step: Any = spec.steps[draft.resize]
     resized = load(image).resize(draft.size, RESAMPLE[step.resample], draft.box)
     value = pack_patches(np.asarray(resized), step) if isinstance(step, Patches) else resized

@@ -1,4 +1,4 @@
-"""What is done to a picture, as data: a class for each step of a specification."""
+"""The steps of preprocessing as data, with a class for each kind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESAMPLE = {filter.name.lower(): filter for filter in Image.Resampling}
 class Resize:
     """Resize to `height` × `width`, or the shortest edge to `shortest_edge` with the longest at most `longest_edge`.
 
-    `multiple_of` rounds both sides of the latter up.
+    In the second case, `multiple_of` rounds both sides up.
     """
 
     resample: str
@@ -26,7 +26,7 @@ class Resize:
     multiple_of: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks that the step says exactly one thing."""
+        """Checks that exactly one of the two ways is given."""
         if self.resample not in RESAMPLE:
             raise ValueError(f"resample is {self.resample!r}; it must be one of {', '.join(RESAMPLE)}")
         exact = (self.height or 0) > 0 and (self.width or 0) > 0
@@ -65,9 +65,9 @@ def _round_up(side: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cut `height` × `width` out of the middle; an image that is smaller is padded with black.
+    """Crop the centre to `height` × `width`; a smaller image is padded with black.
 
-    Half a pixel goes down, as in transformers; with `half_even` to the even number, as in torchvision.
+    Half a pixel rounds down, as in transformers; with `half_even` to the even number, as in torchvision.
     """
 
     height: int
@@ -75,19 +75,19 @@ class CenterCrop:
     half_even: bool | None = None
 
     def __post_init__(self) -> None:
-        """Checks that something is left."""
+        """Checks that the crop leaves something."""
         if self.height < 1 or self.width < 1:
             raise ValueError(f"centre crop to {self.height} x {self.width} leaves nothing")
 
 
 @dataclass(frozen=True)
 class ConvertRGB:
-    """Lay a picture with a transparent colour onto white; decoding alone keeps that colour's red, green and blue."""
+    """Lay a picture with a transparent colour onto white; decoding alone keeps that colour's RGB values."""
 
 
 @dataclass(frozen=True)
 class AlignLongAxis:
-    """Turn by 90 degrees, clockwise, where the longer side of the image is not the longer one of `height` × `width`."""
+    """Rotate by 90 degrees clockwise if the image's longer side is not the longer one of `height` × `width`."""
 
     height: int
     width: int
@@ -95,7 +95,7 @@ class AlignLongAxis:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """Shrink, with its proportions, to fit `height` × `width`; what fits stays as it is."""
+    """Shrink proportionally to fit `height` × `width`; an image that fits is unchanged."""
 
     resample: str
     height: int
@@ -118,7 +118,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Pad:
-    """Add zeros to `height` × `width`: around the image, or after its last row and column."""
+    """Pad with zeros to `height` × `width`, around the image or after its last row and column."""
 
     height: int
     width: int
@@ -127,19 +127,19 @@ class Pad:
 
 @dataclass(frozen=True)
 class FlipChannels:
-    """RGB becomes BGR."""
+    """Reverse the channels from RGB to BGR."""
 
 
 @dataclass(frozen=True)
 class Rescale:
-    """Multiply by `factor`. The image is float32 from here on, and so are the pixels."""
+    """Multiply by `factor`. From this step on, the image is float32, and so are the pixels."""
 
     factor: float
 
 
 @dataclass(frozen=True)
 class Normalize:
-    """Subtract `mean` and divide by `std`, per channel, in float32; comes after `Rescale`."""
+    """Subtract `mean` and divide by `std`, per channel, in float32; follows `Rescale`."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -149,9 +149,9 @@ class Normalize:
 class Patches:
     """Resize to whole patches, at most `max_patches` and nearly in proportion, and lay them out one a row.
 
-    What comes out is (max_patches + 1, patch_size², 3): a row for each patch, from the top left, line by line; rows of
-    zeros; and a last row that tells how many lines and columns of patches there are, in its first four bytes (two
-    little-endian 16-bit numbers).
+    The result is (max_patches + 1, patch_size², 3): a row for each patch, from the top left, line by line; rows of
+    zeros; and a last row whose first four bytes hold the numbers of lines and columns of patches (two little-endian
+    16-bit numbers).
 
     Source: transformers.models.siglip2.image_processing_pil_siglip2.
     """
@@ -176,19 +176,19 @@ class Patches:
 
 @dataclass(frozen=True)
 class ScaledDecoding:
-    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size: the smallest with `reducing_gap` × the sides that it is resized to.
+    """Decode a JPEG at 1/2, 1/4 or 1/8 of its size: the smallest with `reducing_gap` × the sides after the resize.
 
-    The first step, and a resize follows, with nothing between that moves a pixel of a JPEG. It changes the pixels of
-    large JPEGs a little, and of nothing else. `reducing_gap` is Pillow's: the larger, the nearer to an exact resize.
+    This is the first step, and a resize follows, with no step between that changes a JPEG. It slightly changes the
+    pixels of large JPEGs, and no others. `reducing_gap` is Pillow's: the larger, the closer to an exact resize.
 
     Source: PIL.Image.Image.thumbnail; "scaled decoding" of libjpeg.
     """
 
-    # A 12-megapixel photo for 224 × 224 is decoded at 1/8; with 2 it would be 1/4, which is much slower.
+    # A 12-megapixel photo for 224 × 224 is decoded at 1/8; with a gap of 2 it would be at 1/4, which is much slower.
     reducing_gap: float = 1.5
 
     def __post_init__(self) -> None:
-        """Checks that it does not decode fewer pixels than are wanted."""
+        """Checks that no fewer pixels are decoded than the resize needs."""
         if not 1 <= self.reducing_gap <= 64:
             raise ValueError(f"reducing_gap is {self.reducing_gap}; it must be from 1 to 64")
 
@@ -223,15 +223,15 @@ STEPS: dict[str, type[Step]] = {
 
 
 def resize_after_decoding(steps: tuple[Step, ...]) -> int | None:
-    """Which step resizes, if the first one is scaled decoding; None: no step does, or something comes between."""
+    """The index of the resize after scaled decoding; None if there is none, or another step comes between."""
     for number, step in enumerate(steps[1:], start=1):
         if isinstance(step, (Resize, Thumbnail, Patches)):
             return number if isinstance(steps[0], ScaledDecoding) else None
-        if not isinstance(step, ConvertRGB):  # which leaves a JPEG alone: it has no transparent colour
+        if not isinstance(step, ConvertRGB):  # it leaves a JPEG unchanged, which has no transparent colour
             return None
     return None
 
 
 def frozen(value: Any) -> Any:
-    """JSON has lists, and a step that is compared and hashed has tuples."""
+    """Turns JSON's lists into tuples, so that a step can be compared and hashed."""
     return tuple(value) if isinstance(value, list) else value

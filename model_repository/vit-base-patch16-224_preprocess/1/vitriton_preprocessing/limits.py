@@ -1,4 +1,4 @@
-"""What is refused before it costs anything."""
+"""The limits of images, which are checked before they cost anything."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from .refusals import ImageError
 from .steps import frozen
 
-# Formats that Pillow decodes by itself. Left out: those that start other programs (EPS: Ghostscript), that are no
-# pictures (PDF, video), or that have no signature and so match anything (TGA).
+# Formats that Pillow decodes by itself, without those that start other programs (EPS: Ghostscript), are no pictures
+# (PDF, video), or have no signature and so match anything (TGA).
 DEFAULT_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
-# Where Pillow itself refuses to decode (2 × Image.MAX_IMAGE_PIXELS): what the reference takes, this takes.
+# Pillow's own limit (2 × Image.MAX_IMAGE_PIXELS): every image that the reference accepts is accepted here.
 DEFAULT_MAX_PIXELS = 178_956_970
-DEFAULT_MAX_BYTES = 268_435_456  # as the client's max_image_bytes: an array of 89 million pixels, sent without loss
+DEFAULT_MAX_BYTES = 268_435_456  # the client's max_image_bytes: an array of 89 million pixels, sent without loss
 
-# 12 bytes a pixel at DEFAULT_MAX_PIXELS, which is what most formats need (`memory._DECODE_BYTES`).
+# 12 bytes a pixel at DEFAULT_MAX_PIXELS, which most formats need (`memory._DECODE_BYTES`).
 DEFAULT_MAX_DECODE_BYTES = 2_147_483_648
 
 SCALE_DOWN = "scale the image down"  # what a caller can do
@@ -24,15 +24,16 @@ SCALE_DOWN = "scale the image down"  # what a caller can do
 
 @dataclass(frozen=True)
 class Limits:
-    """What is refused before it costs anything, as far as the header tells. None of it moves a pixel.
+    """The limits of images, checked by their headers where possible. No limit changes a pixel.
 
     Attributes:
-        max_pixels: of the image, and of any step between.
-        formats: those that are tried, by Pillow's names.
-        max_bytes: of the encoded image.
-        max_frames: of an animation, or pages of a TIFF, of which the first is used; None: any number, not counted.
-        max_decode_bytes: memory that an image may need while pixels are made of it, and all that share a `Memory`
-            together; estimated from the header.
+        max_pixels: the most pixels of the image, and of the result of any step.
+        formats: the allowed formats, by Pillow's names.
+        max_bytes: the most bytes of the encoded image.
+        max_frames: the most frames of an animation or pages of a TIFF, of which the first is used; None: any number,
+            not counted.
+        max_decode_bytes: the most memory to make pixels of an image, and of all images that share a `Memory` together;
+            estimated from the headers.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -43,23 +44,23 @@ class Limits:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Limits:
-        """Reads what `asdict` gives; a limit that an older file does not have is the default."""
+        """Reads the result of `asdict`; a limit missing from an older file has its default."""
         known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
         return cls(**{name: frozen(value) for name, value in known.items()})
 
     def named(self, name: str) -> str:
-        """A limit's value and name, for a refusal; what an operator can do about it is in docs/operations.md."""
+        """A limit's value and name, for a refusal; docs/operations.md tells operators what to do."""
         return f"the model's limit of {getattr(self, name)} ({name})"
 
 
 def check_size(width: int, height: int, limits: Limits) -> None:
-    """Refuses an image of too many pixels."""
+    """Refuses an image with too many pixels."""
     if width * height > limits.max_pixels:
         raise ImageError(f"{width} x {height} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large")
 
 
 def check_resize(old: tuple[int, ...], height: int, width: int, limits: Limits) -> None:
-    """Refuses an image that would be resized to too many pixels, or to none."""
+    """Refuses an image that a resize would give too many pixels, or none."""
     resized = f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}"
     if height < 1 or width < 1:
         raise ImageError(f"{resized}, which leaves nothing of it; send a part of it that is less thin", "shape")

@@ -1,4 +1,4 @@
-"""The memory that an image needs, estimated from its header, and how images share what there is."""
+"""The memory that an image needs, estimated from its header, and the memory that images share."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .refusals import ImageError
 from .spec import PreprocessSpec
 from .steps import ON_ARRAYS, Patches, Resize, Thumbnail
 
-# The most memory that decoding takes, in bytes a pixel, up to an upright RGB image (of 4 bytes a pixel): a copy that is
-# turned or converted, the coefficients of a progressive JPEG (8, in CMYK), the canvases of an animated WebP, the planes
+# The peak memory of decoding, in bytes a pixel, up to an upright RGB image (4 bytes a pixel): a rotated or converted
+# copy, the coefficients of a progressive JPEG (8, in CMYK), the canvases of an animated WebP, the planes
 # of AVIF and JPEG 2000. Measured with Pillow 13, and rounded up: 12.0, 16.2, 13.7 (8 bits a channel) and 24.6.
 _DECODE_BYTES = {"WEBP": 20, "AVIF": 32, "JPEG2000": 32}
 _OTHER_DECODE_BYTES = 12
-_SIDE_BYTES = 64  # a pixel of width and height: pointers to the rows, coefficients of resizing
-_KEYED_BYTES = 20  # a pixel, to lay a transparent colour onto white
-_FLOAT_BYTES = 32  # a pixel, where floats are made of the whole image
+_SIDE_BYTES = 64  # per pixel of width and height: row pointers, resizing coefficients
+_KEYED_BYTES = 20  # per pixel, to lay a transparent colour onto white
+_FLOAT_BYTES = 32  # per pixel, if the whole image becomes floats
 
 
 class Memory:
-    """Memory that is shared by images which are decoded at the same time: who needs more than is left waits.
+    """Memory that concurrently decoded images share: an image that needs more than is left waits.
 
-    In the order of their coming, so that a large image is not overtaken for ever by small ones.
+    Images are served in order of arrival, so that small ones cannot overtake a large one for ever.
 
     Args:
-        total: bytes.
+        total: the number of bytes to share.
     """
 
     def __init__(self, total: int) -> None:
@@ -37,10 +37,10 @@ class Memory:
         self._waiting: deque[tuple[int, threading.Event]] = deque()
 
     def take(self, needed: int | None) -> int:
-        """Waits until `needed` bytes are left; all of them where it is None, or more than there are.
+        """Waits for `needed` bytes, or for all if it is None or more than the total.
 
         Returns:
-            What is held from now on, and is to be given back.
+            The bytes that were taken, to be given back later.
         """
         taken = self._total if needed is None else min(needed, self._total)
         with self._lock:
@@ -53,7 +53,7 @@ class Memory:
         return taken
 
     def give_back(self, taken: int) -> None:
-        """Lets those go on for which there is enough now."""
+        """Returns bytes, and wakes the images that now have enough."""
         with self._lock:
             self._left += taken
             while self._waiting and self._waiting[0][0] <= self._left:
@@ -63,14 +63,14 @@ class Memory:
 
 
 class Header(NamedTuple):
-    """What memory depends on.
+    """The properties of an image that determine its memory.
 
     Attributes:
-        format: Pillow's name.
-        width: in pixels.
-        height: in pixels.
-        bytes: that are needed whatever the pixels are.
-        keyed: one of its colours is transparent.
+        format: the format, by Pillow's name.
+        width: the width in pixels.
+        height: the height in pixels.
+        bytes: the memory needed apart from the pixels, in bytes.
+        keyed: whether one colour is transparent.
     """
 
     format: str
@@ -81,7 +81,7 @@ class Header(NamedTuple):
 
 
 def reserve(memory: Memory | None, header: Header, spec: PreprocessSpec) -> int:
-    """Waits for the memory that an image may need; returns what is to be given back."""
+    """Waits for the memory that an image may need; returns the bytes to give back."""
     limits = spec.limits
     check_size(header.width, header.height, limits)
     needed = _needed_bytes(header, spec)
@@ -95,7 +95,7 @@ def reserve(memory: Memory | None, header: Header, spec: PreprocessSpec) -> int:
 
 
 def _needed_bytes(header: Header, spec: PreprocessSpec) -> int:
-    """The most memory that an image needs at one time, from the encoded file to the pixels."""
+    """The peak memory of an image, from the encoded file to the pixels."""
     width, height = header.width, header.height
     each = _DECODE_BYTES.get(header.format, _OTHER_DECODE_BYTES)
     if header.keyed:
@@ -103,7 +103,7 @@ def _needed_bytes(header: Header, spec: PreprocessSpec) -> int:
     resized = 0
     for step in spec.steps:
         if isinstance(step, (Resize, Thumbnail, Patches)):
-            # Exif may turn it, which is not known yet
+            # Exif may rotate it, which is not known yet
             resized = max(_resize_bytes(step, width, height, spec), _resize_bytes(step, height, width, spec))
             break
         if isinstance(step, ON_ARRAYS):
@@ -112,11 +112,11 @@ def _needed_bytes(header: Header, spec: PreprocessSpec) -> int:
 
 
 def _resize_bytes(step: Resize | Thumbnail | Patches, width: int, height: int, spec: PreprocessSpec) -> int:
-    """What resizing makes beside the image: the result, and the image between its two passes."""
+    """The memory that resizing adds: the result, and the image between its two passes."""
     new_height, new_width = step.size(height, width)
     if new_height * new_width > spec.limits.max_pixels:
-        return 0  # refused when it comes to that
-    # Pillow begins with the rows, and with the columns where an image is over 100 times as high as it is wide
+        return 0  # refused later
+    # Pillow resizes the rows first, but the columns first if an image is over 100 times as high as wide
     between = new_width * height if height <= 100 * width or new_height >= height else width * new_height
     each = _FLOAT_BYTES if any(isinstance(other, ON_ARRAYS) for other in spec.steps) else 4
     return 4 * between + each * new_width * new_height

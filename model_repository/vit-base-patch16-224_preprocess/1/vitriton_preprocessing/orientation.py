@@ -1,4 +1,4 @@
-"""Pictures made upright, as Exif says."""
+"""Applies the Exif orientation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 TURNED = (5, 6, 7, 8)
-_LONG_EXIF_BYTES = 65_536  # what a segment of a JPEG can hold
+_LONG_EXIF_BYTES = 65_536  # the largest JPEG segment
 
 
 def load(image: Image.Image) -> Image.Image:
     """The pixels of an opened image, upright and RGB.
 
-    As PIL.ImageOps.exif_transpose, which also writes all Exif tags anew; that takes many times the memory of the file.
+    Like PIL.ImageOps.exif_transpose, which also rewrites all Exif tags; that takes many times the memory of the file.
     """
     image.load()
     method = _UPRIGHT.get(read_orientation(image))
@@ -35,9 +35,9 @@ def load(image: Image.Image) -> Image.Image:
 
 
 def read_orientation(image: Image.Image) -> Any:
-    """What Exif says, whatever that is.
+    """The Exif orientation, even an invalid one.
 
-    Pillow makes objects of all values of a tag, so in Exif that is longer than cameras write it is looked up without.
+    Pillow makes objects of all values of a tag, so this bypasses it for Exif data longer than cameras write.
     """
     exif = image.info.get("exif")
     if exif is not None and len(exif) > _LONG_EXIF_BYTES:
@@ -51,7 +51,7 @@ def read_orientation(image: Image.Image) -> Any:
 def upright_box(
     image: Image.Image, box: tuple[float, float, float, float], orientation: Any
 ) -> tuple[float, float, float, float]:
-    """Where a box at the top left of a picture is once that is upright."""
+    """The place of a picture's top-left box once the picture is upright."""
     _, _, width, height = box
     left = image.width - width if orientation in (2, 3, 7, 8) else 0.0
     top = image.height - height if orientation in (3, 4, 6, 7) else 0.0

@@ -1,4 +1,4 @@
-"""The preprocessing of a model: steps, size and limits, and the JSON file that they are kept in."""
+"""The preprocessing of a model: its steps, size and limits, and their JSON file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from .limits import Limits
 from .steps import STEPS, Rescale, ScaledDecoding, Step, frozen, resize_after_decoding
 
-FORMAT = 1  # of the JSON file; raised when an older reader would misunderstand a newer file
+FORMAT = 1  # the version of the JSON file; raised when an older reader would misread a newer file
 
 
 @dataclass(frozen=True)
 class PreprocessSpec:
-    """What a model's image processor does to a picture up to the pixels; the rest is in the encoder's graph.
+    """The steps of a model's image processor up to the pixels; the rest is in the encoder's graph.
 
     Attributes:
-        steps: done in this order.
-        height: of the pixels that come out.
-        width: of the pixels that come out.
-        limits: what is refused.
+        steps: the steps, in order.
+        height: the height of the resulting pixels.
+        width: the width of the resulting pixels.
+        limits: the limits of images.
 
     Raises:
         ValueError: scaled decoding is not the first step, or no resize follows it.
@@ -34,22 +34,22 @@ class PreprocessSpec:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        """Checks that scaled decoding knows what the image will be resized to."""
+        """Checks that a resize follows scaled decoding."""
         if self.scales_jpegs and resize_after_decoding(self.steps) is None:
             raise ValueError("scaled_decoding is to be the first step, and a resize the next")
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels: uint8, unless a step works on floats."""
+        """The dtype of the pixels: uint8, unless a step works on floats."""
         return np.dtype(np.float32 if any(isinstance(step, Rescale) for step in self.steps) else np.uint8)
 
     @property
     def scales_jpegs(self) -> bool:
-        """Whether large JPEGs are decoded at a part of their size."""
+        """Whether large JPEGs are decoded at a reduced size."""
         return any(isinstance(step, ScaledDecoding) for step in self.steps)
 
     def to_json(self) -> str:
-        """The text of the file, the same for equal specs."""
+        """The text of the JSON file, identical for equal specifications."""
         names = {step: name for name, step in STEPS.items()}
         steps = [
             {
@@ -69,10 +69,10 @@ class PreprocessSpec:
 
     @classmethod
     def from_json(cls, text: str) -> PreprocessSpec:
-        """Reads what `to_json` wrote.
+        """Reads the text of `to_json`.
 
         Raises:
-            ValueError: the text is of a newer format, or a step is unknown or contradicts itself.
+            ValueError: the text has another format, or a step is unknown or invalid.
         """
         document: dict[str, Any] = json.loads(text)
         if document.get("format") != FORMAT:

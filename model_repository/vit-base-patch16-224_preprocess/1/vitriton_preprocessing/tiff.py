@@ -1,4 +1,4 @@
-"""The directories of a TIFF file, which Exif is too."""
+"""The directories of a TIFF file; Exif has the same format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from .memory import Header
 
-TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")  # those that Pillow takes
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+")  # the signatures that Pillow accepts
 _TIFF_UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 
-# Memory that Pillow takes for one value of a tag: it is a Python object, and a strip or tile a tuple of several.
+# The memory of one value of a tag in Pillow: a Python object, or a tuple of several for a strip or tile.
 _TIFF_BYTES = {1: 2, 2: 2, 7: 2, 5: 400, 10: 400}
 _TIFF_OTHER_BYTES, _TIFF_STRIP_BYTES = 48, 400
 _TIFF_WIDTH, _TIFF_LENGTH, _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 256, 257, 322, 323
@@ -29,19 +29,19 @@ class Tiff:
         self.first = self._number(8 if self._big else 4)
 
     def next(self, at: int) -> int:
-        """Where the directory after the one at `at` is; 0 where there is none."""
+        """The offset of the directory after the one at `at`; 0 if there is none."""
         start, count = self._count(at)
         return self._number(start + count * self._entry.size)
 
     def number(self, wanted: int) -> int | None:
-        """The one number of a tag; 0 where it has several, and None where it is not there."""
+        """The number of a tag; 0 if it has several, None if it is missing."""
         for tag, kind, count, value in self._entries(self.first):
             if tag == wanted:
                 return self._value(kind, value) if count == 1 and kind in (3, 4) else 0
         return None
 
     def header(self) -> Header:
-        """Of the first page, with the memory that its tags need."""
+        """The header of the first page, with the memory of its tags."""
         found: dict[int, int] = {}
         needed, places = 0, [self.first]
         for at in places:
@@ -56,11 +56,11 @@ class Tiff:
                         tag, value >> 8 * (self._width() - 2) if kind == 3 and self._order == ">" else value
                     )
         tile = 8 * found.get(_TIFF_TILE_WIDTH, 0) * found.get(_TIFF_TILE_LENGTH, 0)
-        needed += min(tile, 1 << 31)  # where Pillow refuses it
+        needed += min(tile, 1 << 31)  # Pillow refuses larger ones
         return Header("TIFF", found.get(_TIFF_WIDTH, 0), found.get(_TIFF_LENGTH, 0), len(self._data) + needed // 2)
 
     def _value(self, kind: int, field: int) -> int:
-        """A field's first number; a short one stands at the field's beginning."""
+        """The first number of a field; a short one is at the field's beginning."""
         if kind not in (3, 8):
             return field
         return field & 0xFFFF if self._order == "<" else field >> 8 * (self._width() - 2)
@@ -71,7 +71,7 @@ class Tiff:
         return self._entry.iter_unpack(table[: len(table) // self._entry.size * self._entry.size])
 
     def _count(self, at: int) -> tuple[int, int]:
-        """Where the entries of a directory begin, and how many there are."""
+        """The offset of a directory's entries, and their number."""
         size = 8 if self._big else 2
         return at + size, self._number(at, size)
 
@@ -84,7 +84,7 @@ class Tiff:
 
 
 def tiff_pages(data: bytes, most: int) -> int:
-    """Counts pages up to `most`; a chain of them that bites its tail ends there."""
+    """Counts pages up to `most`; a cyclic chain of them ends there."""
     tiff, seen = Tiff(data), set[int]()
     at = tiff.first
     while at and at not in seen and len(seen) < most:

@@ -1,9 +1,9 @@
 """Triton python model: encoded images → uint8 pixels.
 
-`preprocess.json` beside it says how; the folder `vitriton_preprocessing` does it. It needs numpy and Pillow, no more.
+It follows `preprocess.json`, with the code in the folder `vitriton_preprocessing`. It needs only numpy and Pillow.
 """
 
-from __future__ import annotations  # nothing evaluates them: typings/ has names that Triton has not
+from __future__ import annotations  # annotations are not evaluated: some names exist only in typings/
 
 import contextlib
 import ctypes
@@ -20,16 +20,16 @@ import numpy as np
 import PIL.Image
 import triton_python_backend_utils as pb_utils
 
-# Triton appends this folder to the path; ahead of all it cannot be shadowed by an installed module.
+# Triton appends this folder to the path; at the front, no installed module can shadow it.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from vitriton_preprocessing import ImageError, Memory, Pixels, PreprocessSpec, Refusal, format_image_errors, preprocess
 
-Decoded = Future[Refusal | None]  # whose row of the pixels is written, or why not
+Decoded = Future[Refusal | None]  # None once the image's row of pixels is written
 
 
 def _cores() -> int:
-    """What `vitriton serve` found to be usable (it reads the cgroup's quota too), else what the scheduler allows."""
+    """The usable cores by `vitriton serve`, which also reads the cgroup's quota; else by the scheduler."""
     return int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
 
 
@@ -43,23 +43,23 @@ def _warn_of_other_pillow(config: dict[str, Any]) -> None:
 
 
 def _warm_up(spec: PreprocessSpec) -> None:
-    """Makes Pillow load its decoders before the model is ready; Triton's own warm-up knows only empty strings."""
+    """Makes Pillow load its decoders before the model is ready; Triton's own warm-up can send only empty strings."""
     file = io.BytesIO()
     PIL.Image.new("RGB", (64, 64)).save(file, "JPEG")
-    with contextlib.suppress(ImageError):  # JPEG may not be among the formats that are allowed
+    with contextlib.suppress(ImageError):  # JPEG may not be among the allowed formats
         preprocess(file.getvalue(), spec)
 
 
-_HELD_BYTES = 512 << 20  # of encoded images that are copied from Triton's shared memory at a time
-# What a thread may take that no header tells: its stack, a PNG's texts (PngImagePlugin.MAX_TEXT_MEMORY), AV1's frames.
+_HELD_BYTES = 512 << 20  # of encoded images, copied from Triton's shared memory at a time
+# A thread's memory beyond the headers' estimate: its stack, PNG texts (PngImagePlugin.MAX_TEXT_MEMORY), AV1 frames.
 _THREAD_BYTES = 128 << 20
-_OTHER_BYTES = 512 << 20  # pixels of a batch, and memory that is free but in pieces
+_OTHER_BYTES = 512 << 20  # pixels of a batch, and fragmented memory
 
 
 def _limit_memory(spec: PreprocessSpec, threads: int) -> None:
-    """Has the kernel refuse what is beyond all that images may need; then a file that lies fails, and not the step.
+    """Limits memory to what images may need, so that a malformed file fails and not the step.
 
-    RLIMIT_DATA counts what the process has for itself, not the shared memory in which Triton passes tensors.
+    RLIMIT_DATA counts the process's private memory, not the shared memory in which Triton passes tensors.
     """
     status = Path("/proc/self/status").read_text()
     now = 1024 * int(status.partition("VmData:")[2].split()[0])
@@ -74,7 +74,7 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # mallopt(3)
 
 
 def _keep_memory() -> None:
-    """Has malloc keep what an image gives back, in bounds: else the kernel is asked for its pages anew each time."""
+    """Makes malloc keep some freed memory, so that not every image requests its pages from the kernel again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # glibc's
         mallopt(_M_MMAP_THRESHOLD, 16 << 20)
@@ -82,10 +82,10 @@ def _keep_memory() -> None:
 
 
 class TritonPythonModel:
-    """Decodes on threads: Pillow lets go of the interpreter lock while it decodes and resizes."""
+    """Decodes on threads: Pillow releases the interpreter lock while it decodes and resizes."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Reads the spec once, when the model is loaded."""
+        """Reads the specification once, when the model is loaded."""
         config, threads = json.loads(args["model_config"]), _cores()
         _warn_of_other_pillow(config)
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
@@ -96,7 +96,7 @@ class TritonPythonModel:
         _limit_memory(self._spec, threads)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answers each request by itself: a bad image fails the request that it came with, and no other."""
+        """Answers each request separately: a bad image fails only its own request."""
         pending: list[tuple[Pixels, list[Decoded]]] = []
         held = 0
         for request in requests:
@@ -109,7 +109,7 @@ class TritonPythonModel:
         return [self._answer(pixels, decoded) for pixels, decoded in pending]
 
     def _submit(self, request: pb_utils.InferenceRequest) -> tuple[Pixels, list[Decoded], int]:
-        """Where the pixels of a request's images will be, each on its way there, and the bytes of the images."""
+        """Starts to decode a request; returns the pixels to fill, a future for each image, and the images' bytes."""
         try:
             images = pb_utils.get_input_tensor_by_name(request, "image").as_numpy().reshape(-1)
             pixels = np.empty((len(images), self._spec.height, self._spec.width, 3), self._spec.dtype)
@@ -125,10 +125,10 @@ class TritonPythonModel:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, data: bytes, row: Pixels) -> Refusal | None:
-        """Writes the pixels into their row; returns why there are none.
+        """Writes an image's pixels into their row, or returns why there are none.
 
-        An error goes back as a tuple: as an exception it would be tied to the frames that it passed, and the picture in
-        them would stay in memory until the garbage collector comes by.
+        The reason is a tuple: the frames of an exception would keep the picture in memory until the garbage collector
+        runs.
         """
         try:
             row[...] = preprocess(data, self._spec, self._memory)
@@ -139,7 +139,7 @@ class TritonPythonModel:
     def _answer(self, pixels: Pixels, decoded: list[Decoded]) -> pb_utils.InferenceResponse:
         try:
             return self._respond(pixels, [future.result() for future in decoded])
-        except Exception as exc:  # whatever it is (out of memory, say), the other requests of this batch go on
+        except Exception as exc:  # whatever it is (out of memory, say), the other requests of the batch continue
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"preprocessing failed: {exc!r}"))
 
     def _respond(self, pixels: Pixels, refusals: list[Refusal | None]) -> pb_utils.InferenceResponse:
