@@ -1,4 +1,4 @@
-"""Measures a served model beside bare ONNX Runtime on the same graph."""
+"""Measures a served model under load."""
 
 from vitriton._version import __version__
 

@@ -1,4 +1,4 @@
-"""What commands of measurements share: what they check before they begin, and how they end."""
+"""The parts that measuring commands share: early checks and error handling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitriton_bench._errors import UnusableOption
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """A file that cannot be read or written is one line on stderr, and exit code 1."""
+    """Turns a file that cannot be read or written into one line on stderr and exit code 1."""
     try:
         yield
     except OSError as exc:
@@ -29,10 +29,10 @@ def progress() -> Callable[[str], None]:
 
 
 def check_file(option: str, path: Path | None) -> None:
-    """Finds out, before anything is measured, whether the file that an option names can be written.
+    """Checks, before anything is measured, that an option's file can be written.
 
     Raises:
-        UnusableOption: it cannot.
+        UnusableOption: the file cannot be written.
     """
     if path is None:
         return
@@ -42,10 +42,10 @@ def check_file(option: str, path: Path | None) -> None:
 
 
 def check_folder(option: str, path: Path | None) -> None:
-    """Finds out, before anything is measured, whether files can be written into the folder that an option names.
+    """Checks, before anything is measured, that files can be written into an option's folder.
 
     Raises:
-        UnusableOption: files cannot be written into it.
+        UnusableOption: no file can be written into the folder.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""The file of a run: everything that was measured, and all that tables, pages and pictures are made of."""
+"""The document of a run, with all measurements: the only source of tables, pages and pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FORMAT = 1
 class Record:
     """The document of a run, which is written as it grows.
 
-    What lies in its file stays there until something was measured.
+    An existing file is kept until something has been measured.
 
     Args:
-        document: what is known at the beginning.
-        target: the file; None for none.
-        counts: the entries of which one must hold something before anything was measured.
+        document: the document at the start.
+        target: the file to write; None for none.
+        counts: the entries that count as measurements.
     """
 
     def __init__(self, document: dict[str, Any], target: Path | None, counts: Sequence[str]) -> None:
@@ -31,11 +31,11 @@ class Record:
 
     @property
     def has_measured(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether any measurement has been made."""
         return any(self.document.get(entry) for entry in self._counts)
 
     def save(self) -> dict[str, Any]:
-        """Writes the file, if anything was measured; returns what it holds."""
+        """Writes the file, if anything was measured; returns the document."""
         known: dict[str, Any] = significant(self.document)
         if self._target is not None and self.has_measured:
             write_text(json.dumps(known, indent=1) + "\n", self._target)
@@ -43,7 +43,7 @@ class Record:
 
     @contextlib.contextmanager
     def kept(self, say: Callable[[str], None]) -> Iterator[None]:
-        """An interruption ends the block, and is noted; it goes on as KeyboardInterrupt where nothing was measured."""
+        """Notes an interruption and ends the block; passes KeyboardInterrupt on if nothing was measured."""
         try:
             yield
         except KeyboardInterrupt:
@@ -55,10 +55,10 @@ class Record:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The document that a run wrote.
+    """Reads the document of a run.
 
     Raises:
-        BenchError: the file is another one.
+        BenchError: the file is no such document.
         OSError: the file cannot be read.
     """
     try:
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def significant(value: Any) -> Any:
-    """Floats to five digits, which is more than any of them is good for; also those in lists and dicts."""
+    """Rounds floats, also in lists and dicts, to five digits, which exceeds their precision."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -83,7 +83,7 @@ def significant(value: Any) -> Any:
 
 
 def write_text(text: str, target: Path) -> None:
-    """Writes all of it or none."""
+    """Writes a text atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
     try:

@@ -1,4 +1,4 @@
-"""What a measurement can fail of.
+"""The errors of measurements.
 
 BenchError           a measurement cannot be made (a `vitriton.VitritonError`: `vitriton._errors` draws the whole tree)
 └─ UnusableOption    the caller's: an option has a value that cannot be used (an InvalidOption too)
@@ -10,15 +10,15 @@ from vitriton._errors import InvalidOption, VitritonError
 
 
 class BenchError(VitritonError):
-    """A measurement cannot be made; the text says what is missing and what to do. The caller's or the machine's."""
+    """A measurement failed, by the caller's or the machine's fault; the text says why and what to do."""
 
 
 class UnusableOption(BenchError, InvalidOption):  # noqa: N818 - its bases say that it is an error
-    """An option has a value that cannot be used: a list of something else, a file that cannot be written.
+    """An option has a value that cannot be used: a malformed list, or a file that cannot be written.
 
     Attributes:
         option: the option of the command.
-        wrong: what is wrong with the value, and what to do.
+        wrong: the fault of the value, and what to do.
     """
 
     def __init__(self, option: str, wrong: str) -> None:
@@ -33,5 +33,5 @@ class UnusableOption(BenchError, InvalidOption):  # noqa: N818 - its bases say t
 
     @property
     def problem(self) -> str:
-        """What is wrong, for the usage text of the command."""
+        """The fault of the value, for the usage text of the command."""
         return self.wrong

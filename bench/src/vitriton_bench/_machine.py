@@ -1,4 +1,4 @@
-"""What was measured on: processor, cores, versions, and how much memory a server has."""
+"""The machine of a measurement: processor, cores, memory, versions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROC = Path("/proc")
 
 
 def describe() -> dict[str, Any]:
-    """This machine; nothing that would name it."""
+    """A description of this machine that does not identify it."""
     from vitriton_server import usable_cores
 
     return {"cpu": _cpu(), "cores": usable_cores(), "gpu": _gpu(), "python": platform.python_version()}

@@ -1,6 +1,6 @@
-"""The input file of perf_analyzer: real photos, as random bytes are no images and would measure refusals.
+"""The input file of perf_analyzer: real photos, since random bytes would measure refusals.
 
-Needs nothing but Python, so it also runs as a program of its own: `python _payload.py FILE FOLDER`.
+It needs only Python, so it also runs as a program: `python _payload.py FILE FOLDER`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The image files in a folder, by their suffix, in the order of their names."""
+    """Finds the image files in a folder by suffix, sorted by name."""
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def payload_entry(image: bytes) -> dict[str, dict[str, str]]:
-    """One request's worth: an element of a BYTES tensor is its length (4 bytes, little-endian) and then its bytes.
+    """The input of one request: a BYTES element, which is its length (4 bytes, little-endian) and its bytes.
 
     Source: "Input Data" in perf_analyzer's documentation; the length is how Triton's protocol writes BYTES.
     """
@@ -31,19 +31,19 @@ def payload_entry(image: bytes) -> dict[str, dict[str, str]]:
 
 
 def is_image(data: bytes) -> bool:
-    """Whether it starts as the suffixes promise."""
+    """Whether the data has the signature of a JPEG, PNG or WebP."""
     return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP")
 
 
 def write_payload(images: Sequence[Path], target: Path) -> None:
-    """Writes what `perf_analyzer --input-data` reads; one image in memory at a time, and all of the file or none.
+    """Writes the file for `perf_analyzer --input-data`: atomically, with one image in memory at a time.
 
     Args:
-        images: encoded files; perf_analyzer sends them in this order, again and again.
-        target: is replaced if it is there.
+        images: the encoded files; perf_analyzer sends them in this order, again and again.
+        target: the file to write; an existing one is replaced.
 
     Raises:
-        ValueError: there are no images, or one of the files is none.
+        ValueError: there are no images, or a file is no image.
         OSError: a file cannot be read or written.
     """
     if not images:
@@ -69,7 +69,7 @@ def main(target: Path, folder: Path) -> None:
     """Writes the images of a folder.
 
     Raises:
-        SystemExit: there are none, or one is no image.
+        SystemExit: there are no images, or a file is no image.
     """
     images = find_images(folder)
     if not images:

@@ -1,4 +1,4 @@
-"""The photos that are sent: found, looked at before anything is measured, and described."""
+"""The photos to send: finds, checks and describes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitriton_bench._payload import SUFFIXES, find_images, is_image
 
 
 def check(images: Path) -> list[Path]:
-    """The files, once each has been decoded: an image that cannot be would be an error in the middle of a run."""
+    """Finds the files and decodes each, since a broken image would fail in the middle of a run."""
     files = find_images(images)
     if not files:
         raise BenchError(
@@ -25,7 +25,7 @@ def check(images: Path) -> list[Path]:
         try:
             with Image.open(file) as image:
                 image.load()
-        except Exception as exc:  # decoders raise what they like
+        except Exception as exc:  # decoders can fail in any way
             reason = "is no image" if isinstance(exc, UnidentifiedImageError) else f"cannot be decoded: {exc}"
             raise BenchError(f"{file} {reason}; take it out of the folder, or name another with --images") from exc
         if not is_image(file.read_bytes()):
@@ -34,7 +34,7 @@ def check(images: Path) -> list[Path]:
 
 
 def describe(images: Sequence[bytes]) -> dict[str, Any]:
-    """How many, and how large."""
+    """The number and sizes of the images."""
     sizes = [Image.open(io.BytesIO(image)).size for image in images]
     return {
         "count": len(images),

@@ -55,7 +55,7 @@ def _measure(sweep: Sweep, output: Path | None) -> None:
 
     check_file("--json", output)
     _photos.check(sweep.images)
-    with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does: in order, with what was measured
+    with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does, and keep the measurements
         document = run(sweep, output, " ".join(["vitriton", *sys.argv[1:]]), progress())
     show(document, sweep_tables(document))
     if document.get("interrupted"):

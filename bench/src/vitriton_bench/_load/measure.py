@@ -1,4 +1,4 @@
-"""One load, measured: a row of the document."""
+"""Measures one load, as a row of the document."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vitriton_bench._statistics.split import SPLIT, Split, bottleneck, split
 
 
 def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, seconds: float) -> dict[str, Any]:
-    """Runs perf_analyzer for one point, with a look at Triton's statistics before and after.
+    """Runs perf_analyzer for one point, and reads Triton's statistics before and after.
 
     Args:
-        analyzer: the program.
+        analyzer: the perf_analyzer program.
         name: the name of the export.
         point: the load.
         target: the server.
-        seconds: the length of the measurement; longer where no answer comes in a third of that.
+        seconds: the length of the measurement, longer if a third of it has no answer.
 
     Returns:
-        A row of the report: the point, what perf_analyzer says, the split of the time and the bottleneck.
+        A row of the report: the point, perf_analyzer's figures, the split of the time and the bottleneck.
 
     Raises:
-        BenchError: perf_analyzer or the server cannot do it.
+        BenchError: perf_analyzer or the server failed.
     """
     model = ensemble_name(name, point.kind)
     source = target.source()

@@ -1,4 +1,4 @@
-"""What a load is called, in tables and on pages."""
+"""The names of loads, in tables and on pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def load(way: Mapping[str, Any]) -> str:
-    """A way to load a server, by the attributes of a `Point`."""
+    """The name of a load, from the attributes of a `Point`."""
     rate = way.get("rate")
     comes = callers(way["concurrency"]) if rate is None else f"{rate:.3g}/s {way['arrivals']}"
     shared = ", shared memory" if way["shared_memory"] == "system" else ""
@@ -15,5 +15,5 @@ def load(way: Mapping[str, Any]) -> str:
 
 
 def callers(number: int) -> str:
-    """How many callers, in words."""
+    """The number of callers, in words."""
     return "1 caller" if number == 1 else f"{number} callers"

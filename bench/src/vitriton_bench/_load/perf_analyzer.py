@@ -1,4 +1,4 @@
-"""What perf_analyzer is told of a load, and what it says."""
+"""Runs perf_analyzer for a load, and reads its results."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vitriton_bench._load.target import Target
 from vitriton_bench._perf_analyzer.process import call, last_words
 from vitriton_bench._perf_analyzer.program import PerfAnalyzer
 
-_WINDOWS = 3  # fewer, and perf_analyzer never calls a measurement stable
-_ANY_SPREAD = "999"  # per cent between windows: the report shows the spread itself, over rounds
-_END_S = 120.0  # what perf_analyzer may take beyond its windows: start, requests in flight
-_RETRIES = 6  # with windows of twice the length, where one had no answer in it
-# What perf_analyzer says where a window had no answer in it, or no execution of one of the ensemble's steps.
+_WINDOWS = 3  # with fewer, perf_analyzer never calls a measurement stable
+_ANY_SPREAD = "999"  # per cent between windows; the report shows its own spread, over rounds
+_END_S = 120.0  # perf_analyzer's time beyond its windows: start, requests in flight
+_RETRIES = 6  # with windows of twice the length, if one had no answer
+# perf_analyzer's messages if a window had no answer, or no execution of a step of the ensemble.
 _EMPTY_WINDOW = (
     "No valid requests recorded",
     "Failed to obtain stable measurement",
     "failed to find the requested model version",
 )
-_IN_FLIGHT_S = 2.0  # of requests at a rate: longer than any should take below the peak load
+_IN_FLIGHT_S = 2.0  # for requests at a rate: longer than any should take below the peak load
 _MIN_THREADS = 4
 _WAVES = 1.2  # answers of each caller in a window
 TABLE, INTERVALS = "table.csv", "intervals.txt"
@@ -35,17 +35,17 @@ _COLUMNS = {"p50_ms": "p50 latency", "p90_ms": "p90 latency", "p99_ms": "p99 lat
 
 
 def run(analyzer: PerfAnalyzer, model: str, point: Point, target: Target, seconds: float) -> dict[str, float]:
-    """Images/s and latencies in ms of a model under a load.
+    """Measures images/s and latencies in ms of a model under a load.
 
     Args:
-        analyzer: the program.
+        analyzer: the perf_analyzer program.
         model: the name of the model on the server.
         point: the load.
         target: the server.
-        seconds: the length of the measurement; longer where no answer comes in a third of that.
+        seconds: the length of the measurement, longer if a third of it has no answer.
 
     Raises:
-        BenchError: perf_analyzer cannot measure it; the text has its last words.
+        BenchError: perf_analyzer failed; the text has the end of its output.
     """
     window_s = seconds / _WINDOWS
     for _ in range(_RETRIES):
@@ -64,19 +64,19 @@ def run(analyzer: PerfAnalyzer, model: str, point: Point, target: Target, second
 
 
 def long_enough(point: Point, seconds: float, rows: Sequence[Mapping[str, Any]]) -> float:
-    """How long a measurement must be for each of its windows to have an answer to every caller.
+    """The length of a measurement in which every caller gets an answer in each window.
 
     Args:
-        point: what is measured next.
-        seconds: the shortest measurement.
-        rows: what was measured before of the same model; the last one tells how fast it is.
+        point: the load to measure next.
+        seconds: the shortest length, in seconds.
+        rows: the earlier measurements of the same model; the last one gives its speed.
     """
     speed = rows[-1]["images_per_s"] if rows else 0.0
     return max(seconds, _WINDOWS * _WAVES * point.concurrency * point.batch / speed) if speed else seconds
 
 
 def arguments(model: str, point: Point, target: Target, window_s: float, folder: Path) -> list[str]:
-    """perf_analyzer's command line, without the program itself; `folder` has the files that go with it."""
+    """perf_analyzer's arguments; `folder` holds the files that they name."""
     options = ["-m", model, "-u", target.addresses[point.protocol], "-i", point.protocol]
     options += ["--input-data", str(target.payload), "-b", str(point.batch)]
     if point.rate is None:
@@ -96,9 +96,9 @@ def arguments(model: str, point: Point, target: Target, window_s: float, folder:
 
 
 def poisson_intervals(rate: float, seconds: float) -> str:
-    """A file of intervals in µs, exponentially distributed, the same ones each time, with the mean that was asked for.
+    """The text of a file of intervals in µs, exponentially distributed, always the same, with the exact mean.
 
-    perf_analyzer's own "poisson" takes few of its random numbers for a short run, so that the rate may be half of it.
+    perf_analyzer's own "poisson" draws few random numbers for a short run, so its rate may be half of that requested.
     """
     random = Random(0)
     drawn = [random.expovariate(1.0) for _ in range(max(math.ceil(rate * seconds), 1))]
@@ -107,10 +107,10 @@ def poisson_intervals(rate: float, seconds: float) -> str:
 
 
 def parse_table(text: str) -> dict[str, float]:
-    """perf_analyzer's CSV → images/s and latencies in ms.
+    """Reads images/s and latencies in ms from perf_analyzer's CSV.
 
     Raises:
-        BenchError: the text is another table.
+        BenchError: the text is not such a table.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     try:

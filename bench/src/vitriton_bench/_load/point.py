@@ -1,4 +1,4 @@
-"""One load on a server, and the server that it is put on."""
+"""The loads that can be put on a server."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Point:
     Attributes:
         kind: the ensemble.
         protocol: the protocol of the requests.
-        batch: images in a request.
-        concurrency: callers that never pause; 0 where requests come at a rate.
-        rate: requests a second, whether the others are answered or not; None for callers.
-        arrivals: how requests at a rate follow each other.
-        shared_memory: how images and answers travel.
+        batch: the number of images in a request.
+        concurrency: the number of callers that never pause; 0 for requests at a rate.
+        rate: the requests a second, whether earlier ones are answered or not; None for callers.
+        arrivals: the distribution of the intervals between requests at a rate.
+        shared_memory: the kind of shared memory for images and outputs, or none.
     """
 
     kind: Kind = "pooled"
@@ -39,7 +39,7 @@ class Point:
     shared_memory: SharedMemory = "none"
 
     def __str__(self) -> str:
-        """As the tables name it."""
+        """The name of the load in tables."""
         return names.load(asdict(self))
 
 
@@ -50,7 +50,7 @@ def grid(
     concurrencies: Sequence[int],
     shared_memories: Sequence[SharedMemory],
 ) -> list[Point]:
-    """A point for every combination."""
+    """The points for every combination."""
     return [
         Point(kind=kind, protocol=protocol, batch=batch, concurrency=concurrency, shared_memory=shared)
         for kind, protocol, shared, batch, concurrency in itertools.product(
@@ -60,5 +60,5 @@ def grid(
 
 
 def at_rate(point: Point, rate: float, arrivals: Arrivals) -> Point:
-    """The same load, with requests that come at a rate."""
+    """The same load, with requests at a rate."""
     return replace(point, concurrency=0, rate=rate, arrivals=arrivals)

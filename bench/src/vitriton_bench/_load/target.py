@@ -1,4 +1,4 @@
-"""The server that loads are put on, and what it is sent."""
+"""The server under load, and the input for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ELEMENT_BYTES = {"FP16": 2, "FP32": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A server, and what to send it.
+    """A server, and the input to send to it.
 
     Attributes:
-        addresses: protocol → `host:port`.
-        payload: perf_analyzer's input.
-        output_bytes: kind → the bytes of an answer for one image; 0 where that depends on the image.
+        addresses: the server's `host:port`, by protocol.
+        payload: the input file of perf_analyzer.
+        output_bytes: the bytes of a response for one image, by kind; 0 if they depend on the image.
     """
 
     addresses: dict[Protocol, str]
@@ -31,7 +31,7 @@ class Target:
 
     @classmethod
     def of(cls, addresses: dict[Protocol, str], payload: Path, name: str, kinds: Sequence[Kind]) -> Target:
-        """Asks the server how large the answers of an export's ensembles are.
+        """Asks the server for the sizes of an export's outputs.
 
         Raises:
             BenchError: the server does not answer, or has no such model.
@@ -41,7 +41,7 @@ class Target:
         return cls(addresses=addresses, payload=payload, output_bytes=sizes)
 
     def source(self) -> StatisticsSource:
-        """The server's statistics."""
+        """The source of the server's statistics."""
         return _source(self.addresses)
 
 

@@ -1,4 +1,4 @@
-"""One run of perf_analyzer, which ends in order."""
+"""One run of perf_analyzer, with an orderly end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INTERRUPTED_S = 5.0
 
 
 def call(analyzer: PerfAnalyzer, options: Sequence[str], limit_s: float) -> tuple[int, str]:
-    """The exit status, and what the program said. A session of its own: Ctrl-C ends it once, in order."""
+    """Runs the program; returns its exit status and output. It has its own session, so Ctrl-C reaches it once."""
     with subprocess.Popen(
         [str(analyzer.executable), *options],
         env=analyzer.environment,
@@ -35,11 +35,11 @@ def call(analyzer: PerfAnalyzer, options: Sequence[str], limit_s: float) -> tupl
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Whatever happens inside, the process has ended after it."""
+    """Ensures that the process has ended after the block."""
     try:
         yield
     except BaseException:
-        process.send_signal(signal.SIGINT)  # it lets the server answer what is in flight
+        process.send_signal(signal.SIGINT)  # it lets the server answer the requests in flight
         try:
             process.communicate(timeout=_INTERRUPTED_S)
         except subprocess.TimeoutExpired:

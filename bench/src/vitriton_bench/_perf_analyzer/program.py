@@ -1,4 +1,4 @@
-"""perf_analyzer, NVIDIA's load generator for Triton: where it is, and how to get it without root."""
+"""Finds perf_analyzer, NVIDIA's load generator for Triton, or downloads it without root."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitriton_bench._errors import BenchError
 VERSION = "2.51.0"
 _SHA256 = "c485bb0123bdf310f90bc8b03d3489b28df2ffed55b30c7eee0b795b48113d52"
 _MEMBER = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
-# What the program is linked to and few systems have → what nvidia-pytriton's copy of it is called.
+# Libraries that the program is linked to and few systems have → the names of nvidia-pytriton's copies.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so*", "libcudart.so.12": "libcudart-*.so*"}
 _LAUNCHER = """#!/bin/sh
 folder=$(dirname "$(dirname "$(readlink -f "$0")")")
@@ -32,12 +32,12 @@ _ERROR_LINES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class PerfAnalyzer:
-    """A program that runs here.
+    """A perf_analyzer that runs on this machine.
 
     Attributes:
-        executable: its path.
-        libraries: a folder that goes on LD_LIBRARY_PATH, or None.
-        version: its version, as it says itself.
+        executable: the path of the program.
+        libraries: the folder to add to LD_LIBRARY_PATH, or None.
+        version: the version that the program reports.
     """
 
     executable: Path
@@ -46,7 +46,7 @@ class PerfAnalyzer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What it is to be run with: as this process, without proxies, through which it would measure the server."""
+        """The environment for the program: this process's, without proxies, so that it measures the server alone."""
         own = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         if self.libraries is None:
             return own
@@ -55,10 +55,10 @@ class PerfAnalyzer:
 
 
 def get(given: Path | None, progress: Callable[[str], None]) -> PerfAnalyzer:
-    """The one that is given, else the one on PATH, else the one in the cache, which is downloaded where it is missing.
+    """Returns the given program, else the one on PATH, else the one in the cache, which it downloads if needed.
 
     Raises:
-        BenchError: there is none that runs here; says what to do.
+        BenchError: no perf_analyzer runs here; the text says what to do.
     """
     if given is not None:
         return _checked(given, None)
@@ -69,16 +69,16 @@ def get(given: Path | None, progress: Callable[[str], None]) -> PerfAnalyzer:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept."""
+    """The folder for downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitriton"
 
 
 def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
-    """The one of tritonclient's wheel, with libraries of nvidia-pytriton's; neither is installed anywhere.
+    """Takes the program from tritonclient's wheel and its libraries from nvidia-pytriton, without installing either.
 
     Args:
-        cache: the program is kept in it.
-        progress: is told when it is downloaded.
+        cache: the folder that keeps the program.
+        progress: the function that shows a line of progress.
 
     Raises:
         BenchError: the program cannot be downloaded, or does not run here.
@@ -98,7 +98,7 @@ def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
 
 
 def _download(folder: Path) -> Path:
-    """The wheel, from where pip is configured to look."""
+    """Downloads the wheel from pip's configured index."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "download"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"tritonclient=={VERSION}"]
     try:
@@ -146,7 +146,7 @@ def _link_libraries(folder: Path) -> None:
 
 
 def _write_launcher(folder: Path) -> None:
-    """`bin/perf_analyzer`, for a shell's PATH: it finds the libraries by itself."""
+    """Writes `bin/perf_analyzer`, for a shell's PATH; it finds the libraries by itself."""
     launcher = folder / "bin" / "perf_analyzer"
     if launcher.is_file() and launcher.read_text() == _LAUNCHER:
         return
@@ -167,7 +167,7 @@ def _checked(executable: Path, libraries: Path | None) -> PerfAnalyzer:
     except (OSError, subprocess.SubprocessError) as exc:
         raise BenchError(f"{executable} cannot be run: {exc}; name another with --perf-analyzer") from exc
     said = (done.stdout + done.stderr).strip()
-    # "Perf Analyzer Version 2.51.0 (commit …)"; older ones leave with another status than 0
+    # "Perf Analyzer Version 2.51.0 (commit …)"; older ones exit with another status than 0
     words = said.split()
     if "Version" not in words[:-1]:
         raise BenchError(

@@ -1,1 +1,1 @@
-"""Triton's statistics, and where the time of a request goes."""
+"""Triton's statistics, and the split of a request's time."""

@@ -1,4 +1,4 @@
-"""One server, asked for its statistics and its models' configurations."""
+"""Reads the statistics and model configurations of a server."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _CALL_S = 30.0
 
 
 class StatisticsSource:
-    """Asks one server, over HTTP or gRPC.
+    """Reads from one server, over HTTP or gRPC.
 
     Args:
-        address: grpc:// or http://.
+        address: the server's address, with the scheme grpc:// or http://.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def look(self, models: Iterable[str]) -> dict[str, ModelStatistics]:
-        """What these models have counted until now.
+        """Reads the current counters of these models.
 
         Raises:
             BenchError: the server does not answer, or has no such model.
@@ -41,10 +41,10 @@ class StatisticsSource:
         return {name: known[name] for name in wanted}
 
     def steps(self, ensemble: str) -> EnsembleSteps:
-        """What an ensemble is made of.
+        """Reads the models of an ensemble.
 
         Raises:
-            BenchError: the server does not answer, has no such model, or it is not an ensemble of two steps.
+            BenchError: the server does not answer, has no such model, or the model is not an ensemble of two steps.
         """
         names = self.config(ensemble).steps
         if len(names) != 2:
@@ -55,7 +55,7 @@ class StatisticsSource:
         return EnsembleSteps(ensemble=ensemble, preprocess=names[0], encoder=names[1], instances=instances)
 
     def config(self, model: str) -> ModelConfig:
-        """A model's configuration, as Triton completed it.
+        """Reads a model's configuration, as completed by Triton.
 
         Raises:
             BenchError: the server does not answer, or has no such model.

@@ -1,4 +1,4 @@
-"""Where the time of a request went, by the counters of an ensemble and its two steps."""
+"""The split of a request's time, by the counters of an ensemble and its two steps."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from vitriton._wire.statistics import ModelStatistics
 
 SPLIT = ("client", "queue", "preprocess", "encode", "copies", "other")
-BUSY = 0.85  # of the time: a step that computes more than that has no room left
+BUSY = 0.85  # part of the time; a step that is busy for longer has no capacity left
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleSteps:
-    """What an ensemble is made of.
+    """The models of an ensemble.
 
     Attributes:
-        ensemble: what clients call.
-        preprocess: the step that takes the image.
-        encoder: the last step.
-        instances: step → how many of it work at the same time.
+        ensemble: the name of the model that clients call.
+        preprocess: the name of the step that takes the image.
+        encoder: the name of the last step.
+        instances: the number of instances that run in parallel, by step.
     """
 
     ensemble: str
@@ -29,24 +29,24 @@ class EnsembleSteps:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """All of them."""
+        """The names of the ensemble and its steps."""
         return (self.ensemble, self.preprocess, self.encoder)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Where the time of a request went, on average, in seconds.
+    """The average split of a request's time, in seconds.
 
     Attributes:
-        client_s: what callers waited longer than the server took: the client, the network, the decoding of messages.
-        queue_s: waiting for a step that is busy.
-        preprocess_s: decoding and resizing.
-        encode_s: the encoder.
-        copies_s: tensors on their way into and out of the steps.
-        other_s: the rest, between the steps.
-        images_per_batch: how many images the encoder had in a batch.
-        preprocess_busy: part of the time in which the step worked, of all its instances.
-        encode_busy: part of the time in which the encoder worked, of all its instances.
+        client_s: the callers' wait beyond the server's time: the client, the network, decoding messages.
+        queue_s: the time waiting for a busy step.
+        preprocess_s: the time decoding and resizing.
+        encode_s: the time in the encoder.
+        copies_s: the time copying tensors into and out of the steps.
+        other_s: the remaining time, between the steps.
+        images_per_batch: the average number of images in a batch of the encoder.
+        preprocess_busy: the part of the time in which the preprocessing step worked, over all its instances.
+        encode_busy: the part of the time in which the encoder worked, over all its instances.
     """
 
     client_s: float
@@ -68,18 +68,18 @@ def split(
     client_s: float,
     images_per_s: float,
 ) -> Split | None:
-    """The difference of two looks.
+    """The split between two readings of the counters.
 
     Args:
         before: the counters before the measurement.
-        after: those after it.
-        steps: the ensemble's.
-        client_s: mean latency that the client saw.
-        images_per_s: throughput that the client saw; times a step's time for an image it is the step's share,
-            whatever else happened between the two looks.
+        after: the counters after the measurement.
+        steps: the models of the ensemble.
+        client_s: the client's mean latency.
+        images_per_s: the client's throughput; multiplied by a step's time for an image, it gives the step's busy part,
+            whatever else happened between the readings.
 
     Returns:
-        None where no request was answered between the two.
+        The split; None if no request was answered between the readings.
     """
     ensemble, pre, enc = (after[name].since(before.get(name, ModelStatistics(name=name))) for name in steps.names)
     if not (ensemble.requests and pre.requests and pre.images and enc.requests and enc.executions and enc.images):
@@ -106,7 +106,7 @@ def _busy(step: ModelStatistics, images_per_s: float, instances: int) -> float:
 
 
 def bottleneck(parts: Split) -> str:
-    """What would have to be faster, or more."""
+    """The part that would have to be faster, or more."""
     if parts.encode_busy >= BUSY and parts.encode_busy >= parts.preprocess_busy:
         return "encoder"
     if parts.preprocess_busy >= BUSY:

@@ -1,4 +1,4 @@
-"""What `vitriton bench` is asked for."""
+"""The options of `vitriton bench`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitriton_bench._load.point import Point, Protocol, SharedMemory, grid
 
 
 def _choices(known: Any, option: str, text: str) -> tuple[Any, ...]:
-    """`grpc,http` → both."""
+    """Parses a list like `grpc,http`."""
     given = tuple(part.strip() for part in text.split(","))
     for part in given:
         if part not in get_args(known):
@@ -25,7 +25,7 @@ def _choices(known: Any, option: str, text: str) -> tuple[Any, ...]:
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """`1,8,32` → its numbers."""
+    """Parses a list of numbers like `1,8,32`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) > 0 for part in parts):
         raise UnusableOption(option, f"{text!r} is not a list of numbers above 0, such as 1,8,32")
@@ -41,7 +41,7 @@ _SHARED = typer.Option(parser=functools.partial(_choices, SharedMemory, "--share
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """The loads to measure, and the server that they are put on: the options of `vitriton bench`.
+    """The options of `vitriton bench`: the loads to measure, and their server.
 
     Attributes:
         name: the name of the export to measure.
@@ -52,7 +52,7 @@ class Sweep:
         batch_size: the numbers of images in a request.
         kinds: the outputs to ask for: pooled, unpooled, or both with a comma.
         protocol: the protocols: grpc, http, or both. None: those that `url` has.
-        shared_memory: the shared memory that results come through: none, system, or both.
+        shared_memory: the shared memory for results: none, system, or both.
         seconds: the seconds of each measurement.
         perf_analyzer: the program of that name. None: the one on PATH, else a download.
     """
@@ -70,14 +70,14 @@ class Sweep:
     perf_analyzer: Annotated[Path | None, typer.Option()] = None
 
     def __post_init__(self) -> None:
-        """Refuses protocols for which there is no address."""
+        """Refuses protocols that have no address."""
         missing = {point.protocol for point in self.points} - (set(self.addresses) or {"grpc", "http"})
         if missing:
             raise UnusableOption("--protocol", f"no --url has the scheme {missing.pop()}://")
 
     @property
     def addresses(self) -> dict[Protocol, str]:
-        """Protocol → `host:port` of a running server; empty to start one."""
+        """The `host:port` of a running server, by protocol; empty to start one."""
         from vitriton._wire.address import parse_address
 
         found: dict[Any, str] = {}

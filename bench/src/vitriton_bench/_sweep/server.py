@@ -1,4 +1,4 @@
-"""The part of a repository that is measured, and the server that is started for it."""
+"""Starts a server for the measured part of a repository."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vitriton_bench._errors import BenchError
 
 @contextlib.contextmanager
 def serve(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> Iterator[TritonServer]:
-    """Serves some ensembles of an export and their steps, and nothing else, without the watch's own questions.
+    """Serves only some ensembles of an export and their steps, without the watch's probes.
 
     Args:
         repository: the model repository with the export.
         name: the name of the export.
         kinds: the ensembles.
-        folder: a folder to be made, for links.
+        folder: the folder to make, for links.
 
     Raises:
         BenchError: the repository has no such export.
     """
-    # The watch's questions would compute while others are measured.
+    # The watch's probes would compute during measurements.
     with TritonServer(view(repository, name, kinds, folder), watch=WatchPolicy(canary_interval_s=0)) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""perf_analyzer against one export, on a running server or on one that is started for it."""
+"""Runs perf_analyzer against one export, on a running server or on one that it starts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, 
     """Measures point after point; returns the document, also after an interruption.
 
     Args:
-        sweep: what to measure.
+        sweep: the loads to measure and their server.
         target: the file of the document, written after each point; None for none.
         command: the command line that the document names.
-        say: shows a line of progress.
+        say: the function that shows a line of progress.
 
     Raises:
         BenchError: no point can be measured.
@@ -48,7 +48,9 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, 
             try:
                 seconds = long_enough(point, sweep.seconds, same)
                 document["sweep"].append(measure(analyzer, sweep.name, point, known, seconds))
-            except BenchError as exc:  # costs this point alone: no shared memory with another host, for example
+            except (
+                BenchError
+            ) as exc:  # only this point is lost: there is no shared memory with another host, for example
                 document["failed"][str(point)] = str(exc)
                 say(f"{point}: {exc}" if document["sweep"] else f"{point} failed")
             record.save()
@@ -73,7 +75,7 @@ def _began(sweep: Sweep, command: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _target(sweep: Sweep, say: Say) -> Iterator[Target]:
-    """The server that was named, or one that runs as long as the block."""
+    """The given server, or one that runs during the block."""
     kinds: list[Kind] = list(dict.fromkeys(point.kind for point in sweep.points))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))

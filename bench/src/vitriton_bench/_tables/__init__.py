@@ -1,1 +1,1 @@
-"""What was measured, as tables."""
+"""The measurements as tables."""

@@ -1,4 +1,4 @@
-"""The tables of a sweep, out of its document: the same rows for a terminal and for a page."""
+"""The tables of a sweep, made of its document: the same rows for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Table:
     Attributes:
         title: the heading above the table.
         columns: the heads of the columns; the first column is text, the others are figures.
-        rows: as many cells as columns.
+        rows: the rows, each with a cell for every column.
         notes: the sentences below the table.
     """
 
@@ -30,19 +30,19 @@ class Table:
 
 
 def sweep_tables(document: Document) -> list[Table]:
-    """The loads, and where the time of their requests went; empty without a load."""
+    """The tables of the loads and of the split of their time; empty without a load."""
     return [table for table in (_loads(document), _split(document)) if table.rows]
 
 
 def machine(document: Document) -> str:
-    """What was measured on, in a line."""
+    """The machine, in one line."""
     known = document["machine"]
     cores = f"{known['cores']} core" + ("" if known["cores"] == 1 else "s")
     return f"{known['cpu']}, {cores}" + (f", {known['gpu']}" if known.get("gpu") else "")
 
 
 def photos(document: Document) -> str:
-    """What was sent, in a line."""
+    """The images that were sent, in one line."""
     known = document["images"]
     kilobytes = [known[name] / 1e3 for name in ("mean_bytes", "least_bytes", "most_bytes")]
     sizes = ", ".join(known["sizes"][:5]) + (", …" if len(known["sizes"]) > 5 else "")
@@ -51,7 +51,7 @@ def photos(document: Document) -> str:
 
 
 def left_out(document: Document) -> list[str]:
-    """What could not be measured, a line each."""
+    """A line for each thing that could not be measured."""
     lines = [f"left out: {name} ({reason.splitlines()[0]})" for name, reason in document.get("failed", {}).items()]
     if document.get("interrupted"):
         lines.append("The run was interrupted; what is missing was not measured.")

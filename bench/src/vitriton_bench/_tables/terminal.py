@@ -1,4 +1,4 @@
-"""Tables on a terminal."""
+"""Prints tables on a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.console import Console
 
 from vitriton_bench._tables.tables import Table, left_out, machine, photos
 
-_WIDTH = 1000  # columns: a row stays one line, in a pipe too; a narrow terminal wraps it better than a table can
+_WIDTH = 1000  # columns: a row stays on one line, also in a pipe; a narrow terminal wraps it better than a table does
 
 
 def show(document: Mapping[str, Any], tables: Sequence[Table]) -> None:
-    """Prints what was measured on, the tables, and what was left out."""
+    """Prints the machine, the tables, and the list of what was left out."""
     console = Console(width=_WIDTH)
     model = document.get("model", {}).get("label") or document.get("name", "")
     console.print(f"{model}: {photos(document)}; {machine(document)}", highlight=False, soft_wrap=True)
