@@ -1,4 +1,4 @@
-"""Time that a run may take, and what is left of it."""
+"""The elapsed and remaining time of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Clock:
-    """Counts from its making.
+    """Counts the time from its creation.
 
     Args:
-        budget_s: the time that the whole run may take.
-        tell: shows a line to the user.
+        budget_s: the time that the whole run may take, in seconds.
+        tell: the function that shows a line to the user.
     """
 
     def __init__(self, budget_s: float, tell: Callable[[str], None]) -> None:
@@ -21,16 +21,16 @@ class Clock:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the start."""
+        """The seconds since the start."""
         return time.monotonic() - self._started
 
     @property
     def left_s(self) -> float:
-        """Until the end; below 0 when it is over."""
+        """The seconds until the end; negative after it."""
         return self._budget_s - self.elapsed_s
 
     def say(self, text: str) -> None:
-        """A line, with the time that has passed and what is left at most."""
+        """Shows a line, with the elapsed and the remaining time."""
         self._tell(f"{_minutes(self.elapsed_s)}  {text}  (at most {_minutes(max(self.left_s, 0))} left)")
 
 

@@ -1,4 +1,4 @@
-"""What the machine itself allows: matrix products at each precision, memory, and Pillow on every core."""
+"""The limits of the machine: matrix products at each precision, memory bandwidth, and Pillow on every core."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Product = Callable[[int, int, int], Callable[[], object]]
 
 
 def matrix_products(seconds: float, cores: int, gpu: bool) -> dict[str, float]:
-    """Operations a second by precision, the best of several shapes: a multiplication and an addition are two.
+    """Measures operations a second by precision, the best of several shapes; a multiply-add counts as two.
 
     Args:
         seconds: the time for all products together.
-        cores: threads on a CPU.
-        gpu: measure the GPU instead.
+        cores: the number of threads on a CPU.
+        gpu: whether to measure the GPU instead.
     """
     torch.set_num_threads(cores)
     products, shapes = _products(cores, gpu), _GPU_SHAPES if gpu else _SHAPES
@@ -39,7 +39,7 @@ def matrix_products(seconds: float, cores: int, gpu: bool) -> dict[str, float]:
 
 
 def memory(seconds: float, gpu: bool) -> float:
-    """Bytes a second of a copy, those that are read and those that are written."""
+    """Measures the bytes a second of a copy, read and written bytes together."""
     source = torch.ones(_COPIED_BYTES // 4, device="cuda" if gpu else "cpu")
     target = torch.empty_like(source)
     return 2 * _COPIED_BYTES / _fastest(lambda: _synchronised(target.copy_(source)), seconds)
@@ -52,14 +52,14 @@ def decoding(
     cores: int,
     of: Callable[[list[float]], float] = min,
 ) -> dict[str, float]:
-    """Images a second from encoded bytes to pixels: on one core, and on all of them at the same time.
+    """Measures images a second from encoded bytes to pixels, on one core and on all cores together.
 
     Args:
-        images: encoded images.
+        images: the encoded images.
         spec: the steps of preprocessing.
-        seconds: to look, for both together.
-        cores: threads of the second.
-        of: chooses from several times the one that counts; by default the lowest: a limit is what is possible.
+        seconds: the time for both measurements together.
+        cores: the number of threads of the second measurement.
+        of: the function that picks one of several times; by default the lowest, since a limit is what is possible.
     """
     one = len(images) / of(_times(lambda: [preprocess(image, spec) for image in images], seconds / 2))
     several = list(images) * cores
@@ -113,7 +113,7 @@ def _cuda_int8_product(m: int, k: int, n: int) -> Callable[[], object]:
 
 
 def _onnx_int8_product(cores: int, m: int, k: int, n: int) -> Callable[[], object]:
-    """ONNX Runtime's, whose int8 kernels the exported graphs use: unsigned activations, signed constant weights."""
+    """A product by ONNX Runtime's int8 kernels, as in exported graphs: unsigned activations, signed weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     random = np.random.default_rng(0)

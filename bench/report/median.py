@@ -1,4 +1,4 @@
-"""How sure a median is."""
+"""The confidence interval of a median."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 def confidence(values: Iterable[float]) -> tuple[float, float]:
     """The 95 % confidence interval of the median, whatever the distribution.
 
-    By ranks: how many of the values are below the median is binomial, here by its normal limit. Of few it is their
-    whole range.
+    It uses ranks: the number of values below the median is binomial, here in its normal approximation. For few values
+    it is their whole range.
     """
     ordered = sorted(values)
     reach = 1.96 * math.sqrt(len(ordered)) / 2

@@ -1,4 +1,4 @@
-"""What the compared things are called, in the report's file and on its pages."""
+"""The names of the compared sides, in the report's file and on its pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from vitriton_bench._load.names import callers
 
-MANY = 32  # callers of a loaded server
+MANY = 32  # the number of callers of a loaded server
 
 Way = Literal["ready pixels", "from JPEG"]
 
@@ -17,12 +17,12 @@ def pipeline(dtype: str) -> str:
 
 
 def litserve(dtype: str, number: int) -> str:
-    """The peer."""
+    """LitServe, with this number of callers."""
     return f"LitServe {dtype}, {callers(number)}"
 
 
 def ours(precision: str, number: int, kind: str = "pooled") -> str:
-    """A Triton with an export."""
+    """A Triton with an export, with this number of callers."""
     return f"Vitriton {precision}{'' if kind == 'pooled' else ' ' + kind}, {callers(number)}"
 
 
@@ -32,5 +32,5 @@ def bare(precision: str, way: Way) -> str:
 
 
 def one_by_one(precision: str) -> str:
-    """Decoding and inference of one image after the other, in one process."""
+    """Decoding and inference of images one by one, in one process."""
     return f"ONNX Runtime {precision}, from JPEG, one by one"

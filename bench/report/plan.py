@@ -1,4 +1,4 @@
-"""What a report measures, and for how long."""
+"""The settings of a report: what it measures, and for how long."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Plan:
     """The settings of a report.
 
     Attributes:
-        model: a checkpoint's folder or a hub id; None for a ViT of random weights.
+        model: the folder or hub id of a checkpoint; None: a ViT with random weights.
         size: the size of that ViT.
         images: the folder of photos.
-        work: exports and checkpoints are written into it.
-        reuse: take the exports that are there.
-        perf_analyzer: the program; None to look for it.
+        work: the folder for exports and checkpoints.
+        reuse: whether to use existing exports.
+        perf_analyzer: the perf_analyzer program; None: it is searched for.
         budget_s: the time of the whole run; rounds end when it does.
         rounds: the most rounds.
-        seconds: the length of each measurement; longer until all callers had two answers.
-        look_s: the length of a short look for the best setting.
-        looks: how many looks there are at each setting of our own side.
-        peer_looks: the same of the pipelines, which are not to lose by a look in a slow moment.
+        seconds: the length of each measurement, longer until all callers have two answers.
+        look_s: the length of a short measurement for the best setting.
+        looks: the number of short measurements of each setting of our own side.
+        peer_looks: the number for the pipelines, higher so that they do not lose by one slow moment.
         sweep_s: the length of each point of the sweep.
-        steady: how requests at a steady rate come, for one measurement after the other.
-        steady_s: the length of each of these measurements.
-        looks_after: how many rounds of what follows: the preprocessing step alone, a ViT-Tiny.
-        after_s: the time that all that follows the rounds needs.
-        callers: the numbers of callers that the sweep tries.
-        batches: the batch sizes that are tried in one process.
-        all_ways: the sweep also has HTTP, shared memory, larger requests and tokens.
-        limits_twice: look at the machine's limits again after the rounds.
-        accelerator: the accelerator of the exports, as `vitriton export` takes it.
+        steady: the arrivals of requests at a steady rate, one measurement for each.
+        steady_s: the length of each measurement at a steady rate.
+        looks_after: the number of rounds of the later measurements: the preprocessing step alone, a ViT-Tiny.
+        after_s: the time that all phases after the rounds need.
+        callers: the numbers of callers in the sweep.
+        batches: the batch sizes to try in one process.
+        all_ways: whether the sweep includes HTTP, shared memory, larger requests and tokens.
+        limits_twice: whether to measure the machine's limits again after the rounds.
+        accelerator: the accelerator of the exports, as in `vitriton export`.
     """
 
     model: str | None = None
@@ -72,7 +72,7 @@ class Plan:
 
 
 def quick_plan(**settings: object) -> Plan:
-    """Two minutes: a ViT-Tiny, short looks, few rounds. It shows that all of it works, and how roughly."""
+    """A plan for two minutes, with a ViT-Tiny, short measurements and few rounds, which shows that everything works."""
     short = {
         "size": "tiny",
         "budget_s": 104.0,

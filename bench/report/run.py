@@ -1,7 +1,7 @@
-"""The whole report: exports, limits, a sweep, rounds against the peers, and what else the targets ask for.
+"""The whole report: exports, limits, a sweep, rounds against the peers, and further measurements for the targets.
 
-Each phase adds what it measured to one document, which is written after each phase and is all that tables, pages and
-pictures are made of. An interruption ends the phases and keeps the document.
+Each phase adds its measurements to one document, which is written after each phase and is the only source of tables,
+pages and pictures. An interruption ends the phases and keeps the document.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], Non
     """Measures phase after phase; returns the document, also after an interruption.
 
     Args:
-        plan: what to measure.
+        plan: the settings of the report.
         target: the file of the document; None for none.
         command: the command line that the document names.
-        tell: shows a line of progress.
+        tell: the function that shows a line of progress.
 
     Raises:
-        BenchError: something that everything else needs is missing, or there was no time for any load.
+        BenchError: a required part is missing, or there was no time for any load.
         KeyboardInterrupt: the run was interrupted before anything was measured.
     """
     state = State(plan, target, command, tell)
@@ -60,12 +60,12 @@ def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], Non
 
 
 def attempt(phase: Phase, state: State) -> None:
-    """A phase that fails, or for which no time is left, costs its own figures only."""
+    """Runs a phase; one that fails, or has no time left, loses only its own figures."""
     if state.clock.left_s < 0:
         state.document["failed"][phase.__name__] = "there was no time for it"
         return
     try:
         phase(state)
-    except Exception as exc:  # peers and programs of others can fail in any way
+    except Exception as exc:  # peers and foreign programs can fail in any way
         state.document["failed"][phase.__name__] = f"{type(exc).__name__}: {exc}"
         state.clock.say(f"{phase.__name__} failed and is left out: {exc}")

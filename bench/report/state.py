@@ -1,4 +1,4 @@
-"""What the phases of a report share: the plan, the clock, the document, and the sides once they are there."""
+"""The state that the phases of a report share: the plan, the clock, the document, and the sides."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from report.sides.triton import Served
 
 
 class State:
-    """One run, as far as it has come.
+    """The state of one run.
 
     Args:
-        plan: what to measure.
+        plan: the settings of the report.
         target: the file of the document; None for none.
         command: the command line that the document names.
-        tell: shows a line of progress.
+        tell: the function that shows a line of progress.
 
     Attributes:
-        stack: what ends with the run.
-        scratch: a folder that is removed with the run.
-        payload: the photos as perf_analyzer takes them.
-        analyzer: perf_analyzer.
-        exports: what was exported.
-        bares: precision → ONNX Runtime on the graph.
-        pipelines: dtype → transformers' pipeline.
-        peers: dtype → LitServe; those that got ready.
-        served: (precision, kind) → Triton.
+        stack: the contexts that end with the run.
+        scratch: the temporary folder of the run.
+        payload: the file of the photos for perf_analyzer.
+        analyzer: the perf_analyzer program.
+        exports: the exports to compare.
+        bares: the ONNX Runtime sides, by precision.
+        pipelines: the transformers pipelines, by dtype.
+        peers: the LitServe servers that got ready, by dtype.
+        served: the Triton servers, by precision and kind.
 
     Raises:
         BenchError: there are no photos.
@@ -69,11 +69,11 @@ class State:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What was measured so far."""
+        """The document, with all measurements so far."""
         return self.record.document
 
     def left_out(self, name: str, reason: object) -> None:
-        """Notes and says that something is not measured."""
+        """Notes and shows that something is not measured."""
         self.document["failed"][name] = str(reason)
         self.clock.say(f"{name} is left out: {reason}")
 

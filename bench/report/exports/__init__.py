@@ -1,1 +1,1 @@
-"""The checkpoints and exports that are compared."""
+"""The checkpoints and exports of the comparison."""

@@ -1,4 +1,4 @@
-"""What is compared when no model is named: a ViT of seeded random weights, since speed does not depend on them."""
+"""The default model of the comparison: a ViT with seeded random weights, since speed does not depend on them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CONFIGS: dict[Size, dict[str, Any]] = {
 
 
 def random_vit(size: Size, folder: Path) -> Path:
-    """Writes it, with its image processor, unless it is there.
+    """Writes the checkpoint with its image processor, unless it exists.
 
     Args:
-        size: "base" (ViT-B/16) or "tiny" (ViT-Ti/16).
+        size: the size: "base" (ViT-B/16) or "tiny" (ViT-Ti/16).
         folder: the folder of the checkpoint.
     """
     if not (folder / "preprocessor_config.json").is_file():  # written last

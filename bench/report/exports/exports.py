@@ -1,4 +1,4 @@
-"""The exports that a report compares, and what is said of model and images."""
+"""The exports that a report compares."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitriton_export import ExportError, ExportOptions, export_model
 from report.exports.checkpoint import random_vit
 from report.plan import Plan
 
-PEER_BATCH = 16  # most images in a batch of LitServe's: bench/litserve_batches.py
+PEER_BATCH = 16  # the most images in a LitServe batch: bench/litserve_batches.py
 _LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}
 
 Say = Callable[[str], None]
@@ -24,14 +24,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Exports:
-    """What was exported.
+    """The exports of one model.
 
     Attributes:
-        model: the checkpoint.
+        model: the folder or hub id of the checkpoint.
         label: the name of the model in the report.
         repository: the model repository with the exports.
-        names: precision → export.
-        pooling: how their embeddings are made.
+        names: the names of the exports, by precision.
+        pooling: the pooling of the embeddings.
     """
 
     model: str
@@ -41,7 +41,7 @@ class Exports:
     pooling: str
 
     def describe(self) -> dict[str, Any]:
-        """The model, as the report's file has it."""
+        """The model, for the report's file."""
         return {"label": self.label, "pooling": self.pooling}
 
 
@@ -49,7 +49,7 @@ def export(plan: Plan, fast: str, say: Say, *, gpu: bool) -> Exports:
     """Exports the plan's model in float32, pooled and unpooled, and pooled in a faster precision.
 
     Raises:
-        BenchError: the export fails, or its pooling is none that the peers can be asked for.
+        BenchError: the export fails, or the peers do not support its pooling.
     """
     model = plan.model or str(random_vit(plan.size, plan.work / f"vit-{plan.size}-random"))
     stem = Path(model.rstrip("/")).name
@@ -67,7 +67,7 @@ def export(plan: Plan, fast: str, say: Say, *, gpu: bool) -> Exports:
 
 
 def export_one(plan: Plan, model: str, name: str, say: Say, *, precision: str, outputs: str, gpu: bool) -> str:
-    """Exports one precision unless it is there, made in the same way, and may be reused; returns its pooling.
+    """Exports one precision, unless an equal export may be reused; returns its pooling.
 
     Raises:
         BenchError: the export fails.
@@ -90,7 +90,7 @@ def export_one(plan: Plan, model: str, name: str, say: Say, *, precision: str, o
 
 
 def made_with(manifest: Path, options: Mapping[str, Any]) -> bool:
-    """Whether there is an export that was made with these options."""
+    """Whether there is an export with these options."""
     try:
         known = json.loads(manifest.read_text())["options"]
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The page, out of the report's document and nothing else."""
+"""The page, made of the report's document alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ model has, as its last block computes the CLS token alone."""
 
 
 def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
-    """Markdown.
+    """Writes the page as Markdown.
 
     Args:
         document: the document of a report or a sweep.
-        plots: title → the address of a picture.
+        plots: the addresses of the pictures, by title.
     """
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     model = document.get("model", {}).get("label") or document.get("name", "")

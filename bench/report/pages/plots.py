@@ -1,4 +1,4 @@
-"""Pictures of the report: throughput against p99 latency, and where the time of a request goes."""
+"""The pictures of the report: throughput against p99 latency, and the split of a request's time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLES = {"throughput.svg": "Throughput against p99 latency", "stages.svg": "Whe
 
 
 def draw(document: Document, folder: Path) -> list[Path]:
-    """Writes what the document has something for.
+    """Writes the pictures that the document has data for.
 
     Raises:
         BenchError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""The report's tables, out of its document: the same rows for the terminal and for the page."""
+"""The report's tables, made of its document: the same rows for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 def tables(document: Document) -> list[Table]:
-    """All that the document has something for."""
+    """The tables that the document has data for."""
     made = [
         _targets(document),
         _contenders(document),
@@ -90,9 +90,9 @@ def _median(samples: Sequence[Document], field: str) -> str:
 
 
 def limit_images_per_s(document: Document, name: str) -> float | None:
-    """What the machine allows for something that is compared: its matrix products, and Pillow on the same cores.
+    """The machine's limit for a side: its matrix products, and Pillow on the same cores.
 
-    On a GPU the two work at the same time, so the slower one is the limit; on a CPU they share the cores.
+    On a GPU the two run in parallel, so the slower one is the limit; on a CPU they share the cores.
     """
     limits, flop = document.get("limits"), document.get("model", {}).get("flop")
     precision = next((known for known in _PRECISIONS if known in name.replace(",", " ").split()), None)

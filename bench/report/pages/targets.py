@@ -1,4 +1,4 @@
-"""The targets of the project, as ratios of what one run measured; decided from the report's file alone."""
+"""The targets of the project, as ratios within one run, computed from the report's file alone."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BASE_MEMORY_BYTES = 500e6
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A ratio that is to be reached.
+    """A ratio to reach.
 
     Attributes:
         what: the two sides, in words.
-        bound: the ratio that is to be reached.
-        at_least: whether the ratio is to be above the bound; else it is to be below.
-        ratios: a ratio for each round in which both sides were measured.
-        note: what a reader has to know to judge it.
+        bound: the ratio to reach.
+        at_least: whether the ratio must be above the bound; else it must be below.
+        ratios: the ratios of the rounds in which both sides were measured.
+        note: the information that a reader needs to judge the ratio.
     """
 
     what: str
@@ -36,11 +36,11 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """How a target came out.
+    """The result of a target.
 
     Attributes:
         target: the target.
-        ratios: a ratio for each round in which both sides were measured.
+        ratios: the ratios of the rounds in which both sides were measured.
     """
 
     target: Target
@@ -48,12 +48,12 @@ class Verdict:
 
     @property
     def median(self) -> float | None:
-        """The ratio that counts; None where it was not measured."""
+        """The median ratio, which counts; None if it was not measured."""
         return statistics.median(self.ratios) if self.ratios else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the median reaches the bound; None where it was not measured."""
+        """Whether the median reaches the bound; None if it was not measured."""
         if self.median is None:
             return None
         bound = self.target.bound
@@ -61,12 +61,12 @@ class Verdict:
 
 
 def verdicts(document: Document) -> list[Verdict]:
-    """All targets that go with the device of the run."""
+    """The results of all targets for the run's device."""
     return [Verdict(target=target, ratios=target.ratios(document)) for target in targets(document)]
 
 
 def targets(document: Document) -> list[Target]:
-    """The targets of a CPU, or those of a GPU, with the settings that the run found to be best."""
+    """The targets for a CPU or for a GPU, with the best settings of the run."""
     settings = document["settings"]
     fast, peer_fast = settings["fast"], settings["peer_fast"]
     callers = settings.get("callers", {})
@@ -192,7 +192,7 @@ def _latency(what: str, own: str, others: Sequence[str], bound: float, field: st
 
 
 def _ratios(rounds: Sequence[Document], own: str, others: Sequence[str], field: str) -> list[float]:
-    """Own / the best of the others, in each round that has them all."""
+    """Our figure divided by the best of the others, in each round that has them all."""
     best = max if field == "images_per_s" else min
     return [
         entry[own][field] / best(entry[other][field] for other in others)
@@ -216,14 +216,14 @@ def _steady(document: Document, arrivals: str) -> list[float]:
 
 
 def _jitter(document: Document) -> str:
-    """How far apart the times of one image are without any server: no server is steadier than that."""
+    """A note on the spread of one image's time without a server, which no server can undercut."""
     name = names.one_by_one("fp32")
     alone = [entry[name]["p99_ms"] / entry[name]["p50_ms"] for entry in document.get("rounds", []) if name in entry]
     return f"; one by one without a server, p99 / p50 is {statistics.median(alone):.2f}" if alone else ""
 
 
 def _threads(document: Document) -> str:
-    """What the same threads reach without Triton."""
+    """A note on the speed of the same number of threads without Triton."""
     cores = document["machine"]["cores"]
     reached = [
         entry["all_cores_images_per_s"] / (cores * entry["one_core_images_per_s"])

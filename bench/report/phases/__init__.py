@@ -1,1 +1,1 @@
-"""What the report measures beside the rounds."""
+"""The phases of the report."""

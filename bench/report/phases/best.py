@@ -1,4 +1,4 @@
-"""Which number of callers, and which batch size, is best for each side."""
+"""Finds the best number of callers or batch size for each side."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from report import names
 from report.rounds.speed import best_of
 from report.state import State
 
-_CLOSE = 0.9  # of the best speed: within what two measurements of the same thing differ by
+_CLOSE = 0.9  # of the best speed: a smaller difference is within the noise
 
 
 def best(state: State) -> None:
-    """Takes the callers from the sweep, and looks for the batch sizes."""
+    """Takes the numbers of callers from the sweep, and measures the batch sizes."""
     plan, settings = state.plan, state.document["settings"]
     settings["callers"] = {
         precision: best_callers(state.document["sweep"], precision) for precision in ("fp32", state.fast)
@@ -33,7 +33,7 @@ def best(state: State) -> None:
 
 
 def best_callers(sweep: list[dict[str, Any]], precision: str) -> int:
-    """The number of callers with the highest throughput; of those that are nearly as good the highest number."""
+    """The highest number of callers whose throughput is close to the best."""
     plain = [
         row
         for row in sweep

@@ -21,13 +21,13 @@ SIZE = (4000, 3000)
 _PHOTOS = 3
 _ROUNDS = 15
 _QUALITY = 92
-_NOISE = 3.0  # grey levels, as a camera's sensor has: without, there would be little in such a file to decode
+_NOISE = 3.0  # grey levels, like a camera's sensor: a file without noise would have little to decode
 
 Embed = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 def large(state: State) -> None:
-    """Decodes them both ways, in turns, and compares what the graph makes of them."""
+    """Decodes the photos both ways, in turns, and compares their embeddings."""
     state.clock.say("photos of 12 megapixels, decoded exactly and at a part of their size")
     bare = state.bares["fp32"]
     photos = Large.of(state.images, bare.spec)
@@ -44,9 +44,9 @@ class Large:
     """Large photos, and both ways to decode them.
 
     Attributes:
-        photos: encoded photos.
-        exact: preprocessing as the export does it by default.
-        scaled: preprocessing with scaled decoding.
+        photos: the encoded photos.
+        exact: the export's default preprocessing.
+        scaled: the preprocessing with scaled decoding.
     """
 
     photos: Sequence[bytes]
@@ -60,12 +60,12 @@ class Large:
         return cls(photos=[_enlarged(image) for image in images[:_PHOTOS]], exact=spec, scaled=scaled)
 
     def round(self, number: int) -> dict[str, float]:
-        """Seconds that one of them takes on one core, both ways; every second time the other way first."""
+        """Measures the seconds for one photo on one core, both ways, in alternating order."""
         data, ways = self.photos[number % len(self.photos)], [("exact_s", self.exact), ("scaled_s", self.scaled)]
         return {name: _seconds(data, spec) for name, spec in (ways if number % 2 else reversed(ways))}
 
     def worst_cosine(self, embed: Embed) -> float:
-        """The worst cosine of embeddings of scaled pixels with those of exact ones."""
+        """The worst cosine similarity between the embeddings of scaled and exact pixels."""
         both = [
             embed(np.stack([preprocess(photo, spec) for photo in self.photos])) for spec in (self.scaled, self.exact)
         ]

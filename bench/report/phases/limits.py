@@ -1,4 +1,4 @@
-"""What the machine allows, before the rounds and after them."""
+"""The limits of the machine, before and after the rounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from report.state import State
 
 
 def limits(state: State) -> None:
-    """Loads the graphs, and looks for the first time."""
+    """Loads the graphs, and measures the limits for the first time."""
     state.clock.say("limits of the machine: matrix products, memory, Pillow")
     state.bares = {
         precision: Bare(state.exports.repository, name, state.images, state.cores, gpu=state.gpu)
@@ -20,7 +20,7 @@ def limits(state: State) -> None:
 
 
 def limits_again(state: State) -> None:
-    """The faster of two looks counts: a limit that was seen in a slow moment is none."""
+    """Measures the limits again; the faster figure counts, since a slow moment shows no limit."""
     if not state.plan.limits_twice:
         return
     state.clock.say("limits of the machine, once more")
@@ -37,7 +37,7 @@ def _look(state: State) -> dict[str, Any]:
 
 
 def _faster(one: Any, other: Any) -> Any:
-    """The higher of two numbers, and of those in two dicts of the same keys."""
+    """The higher of two numbers, also within two dicts with the same keys."""
     if isinstance(one, dict):
         return {name: _faster(value, other[name]) for name, value in one.items()}
     return max(one, other)

@@ -1,4 +1,4 @@
-"""How much memory the server takes."""
+"""The memory of the server."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _PROC = Path("/proc")
 
 
 def memory(state: State) -> None:
-    """Looks at all processes of the server of the float32 export."""
+    """Measures all processes of the server of the float32 export."""
     own = state.served["fp32", "pooled"]
     state.document["memory"] = {"weights": own.graph_bytes, **resident_bytes(own.pid)}
 
 
 def resident_bytes(process: int) -> dict[str, int]:
-    """Memory of a process and all below it.
+    """The memory of a process and its descendants.
 
     Returns:
-        "shared_once": pages that several of them share are counted once (Linux's proportional set size); "sum": what
-        adding up the resident sizes gives, as `ps` shows them.
+        "shared_once": the bytes with shared pages counted once (Linux's proportional set size); "sum": the sum of the
+        resident sizes that `ps` shows.
     """
     tree = _tree(process)
     return {"shared_once": sum(_field(one, "Pss:") for one in tree), "sum": sum(_field(one, "Rss:") for one in tree)}
@@ -30,10 +30,10 @@ def _tree(process: int) -> list[int]:
     parents: dict[int, list[int]] = {}
     for entry in _PROC.glob("[0-9]*"):
         try:
-            # the name, in brackets, may hold blanks
+            # the name, in brackets, may contain blanks
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, IndexError, ValueError):
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         parents.setdefault(parent, []).append(int(entry.name))
     found: list[int] = []
     waiting = [process]

@@ -1,4 +1,4 @@
-"""The preprocessing step without an encoder behind it, beside Pillow."""
+"""The preprocessing step without an encoder, compared with Pillow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def preprocessing(state: State) -> None:
     """Measures both, one right after the other."""
     state.clock.say("the preprocessing step without an encoder")
     own, rows = state.served["fp32", "pooled"], state.document.setdefault("preprocessing", [])
-    # one caller: while the step works, perf_analyzer has nothing to do, and takes no core from it
+    # one caller: while the step works, perf_analyzer is idle and takes no core from it
     load = Point(batch=_BATCH, concurrency=1)
     for _ in range(state.plan.looks_after):
         spec = state.bares["fp32"].spec
@@ -30,11 +30,11 @@ def preprocessing(state: State) -> None:
 
 
 def _alone(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, seconds: float) -> dict[str, float]:
-    """Images/s, and images/s of the time inside of the step."""
+    """Measures images/s, and images/s of the time inside the step."""
     source = target.source()
     step = source.steps(ensemble_name(name, point.kind)).preprocess
-    before = source.look([step])[step]
+    before = source.read([step])[step]
     figures = run(analyzer, step, point, target, seconds)
-    own = source.look([step])[step].since(before)
+    own = source.read([step])[step].since(before)
     inside = own.images / (own.inside_ns * 1e-9) if own.inside_ns else 0.0
     return {"images_per_s": figures["images_per_s"], "inside_images_per_s": inside}

@@ -1,4 +1,4 @@
-"""Rounds in which all sides take turns, each with its best setting."""
+"""The rounds in which all sides take turns, each with its best setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from report.state import State
 
 
 def rounds(state: State) -> None:
-    """Measures rounds as long as there is time for them."""
+    """Measures rounds until the time is over."""
 
     def say(text: str) -> None:
         state.record.save()
@@ -29,7 +29,7 @@ def rounds(state: State) -> None:
 
 
 def _measurements(state: State) -> dict[str, Measurement]:
-    """All that takes turns, by name: what is set against each other is next to each other."""
+    """All measurements of a round, by name; the two sides of a ratio are neighbours."""
     found = _peers(state) | _bares(state) | _served(state)
     turns = _turns(state.fast, state.peer_fast, state.document["settings"]["callers"])
     first = {name: found[name] for name in turns if name in found}
@@ -74,13 +74,13 @@ def _bound(sample: Callable[[int, float], Sample], setting: int, seconds: float)
 
 
 def _turns(fast: str, peer_fast: str, callers: dict[str, int]) -> list[str]:
-    """The order of a round: a machine is not the same from one minute to the next, so none is between two sides."""
+    """The order of a round. The sides of a ratio are neighbours, since the machine changes from minute to minute."""
     return [
         names.litserve("fp32", names.MANY),
         names.ours("fp32", names.MANY, "unpooled"),
         names.ours("fp32", names.MANY),
         names.bare("fp32", "ready pixels"),
-        names.ours("fp32", callers["fp32"]),  # mostly that of before
+        names.ours("fp32", callers["fp32"]),  # mostly the same as before
         names.pipeline("fp32"),
         names.ours(fast, callers[fast]),
         names.pipeline(peer_fast),

@@ -22,7 +22,7 @@ _KEPT = {"images_per_s", "p50_ms", "p99_ms", "split_ms", "busy", "bottleneck", "
 
 
 def small(state: State) -> None:
-    """Exports and serves a ViT-Tiny in float32, and lets it take turns with ONNX Runtime in this process."""
+    """Exports and serves a ViT-Tiny in float32, in turns with ONNX Runtime in this process."""
     state.clock.say("a ViT-Tiny, where the way through the server shows")
     plan, repository = state.plan, state.exports.repository
     model = str(random_vit("tiny", plan.work / "vit-tiny-random"))

@@ -1,4 +1,4 @@
-"""What everything else needs: payload, perf_analyzer and exports, then all sides, and how exact each of them is."""
+"""Prepares the run: payload, perf_analyzer and exports, then all sides, and the accuracy of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from report.state import State
 
 
 def prepare(state: State) -> None:
-    """Writes the payload, finds perf_analyzer, exports."""
+    """Writes the payload, finds perf_analyzer, and exports the models."""
     state.scratch = Path(state.stack.enter_context(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
     state.payload = state.scratch / "payload.json"
     write_payload(find_images(state.plan.images), state.payload)
@@ -33,7 +33,7 @@ def prepare(state: State) -> None:
 
 
 def start(state: State) -> None:
-    """Loads the peers and starts the servers; the peers get ready meanwhile."""
+    """Loads the peers and starts the servers, in parallel."""
     state.clock.say("loading the peers, starting the servers")
     exports, device = state.exports, "cuda" if state.gpu else "cpu"
     peers = {
@@ -60,7 +60,7 @@ def start(state: State) -> None:
 
 
 def _peer_dtypes(state: State) -> tuple[str, ...]:
-    """The dtypes that LitServe is compared in; none where it is not installed."""
+    """The dtypes for LitServe; none if it is not installed."""
     if importlib.util.find_spec("litserve") is not None:
         return ("fp32", state.peer_fast)
     state.left_out("LitServe", "it is not installed; `pip install -r bench/report/requirements.txt`")

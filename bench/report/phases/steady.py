@@ -11,7 +11,7 @@ _LOAD = 0.7
 
 
 def steady(state: State) -> None:
-    """p99 at 70 % of the peak load, with decoding and inference alone and the peak itself just before."""
+    """Measures p99 at 70 % of the peak load, right after the peak and decoding and inference alone."""
     own, rows = state.served["fp32", "pooled"], state.document.setdefault("steady", [])
     for arrivals in state.plan.steady:
         state.clock.say(f"requests at 70 % of the peak, {arrivals}")

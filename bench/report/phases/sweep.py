@@ -1,4 +1,4 @@
-"""A sweep of perf_analyzer over the exports, in the time that the rounds can spare."""
+"""A sweep of perf_analyzer over the exports, within its share of the time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from report.plan import Plan
 from report.state import State
 
 _BATCH = 8
-_ENDS = 0.4  # of the whole time: what the rounds and all after them are left at least
+_ENDS = 0.4  # of the whole time, so that the rounds and the later phases keep the rest
 
 
 def sweep(state: State) -> None:
-    """Measures point after point; one that fails costs itself only."""
+    """Measures point after point; one that fails does not affect the others."""
     rows: list[dict[str, Any]] = state.document.setdefault("sweep", [])
     points, failed = _points(state.plan, state.fast), state.document["failed"]
     for number, (precision, point) in enumerate(points, start=1):

@@ -1,4 +1,4 @@
-"""Rounds in which everything that is compared takes its turn, so that whatever else the machine does hits all alike."""
+"""Rounds in which all sides take turns, so that the machine's other work affects all alike."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def run(
     allowed_s: Callable[[], float],
     say: Callable[[str], None],
 ) -> None:
-    """Measures round after round, every second one backwards.
+    """Measures round after round, every second one in reverse order.
 
     Args:
-        measurements: name → measurement. One that fails is left out from then on.
-        rounds: gets a round after the other, each filled as it is measured, so that an interruption costs nothing.
-        failed: gets the reasons, by name.
-        most: how many rounds.
-        allowed_s: the time that is left for them; the first round is made whatever it says, and another only if one as
-            long as the longest so far would fit.
-        say: is told what comes next.
+        measurements: the measurements, by name. One that fails is left out from then on.
+        rounds: the list that each round is appended to and filled in, so that an interruption loses nothing.
+        failed: the dict that the reasons of failures are added to, by name.
+        most: the most rounds.
+        allowed_s: the remaining time for the rounds, in seconds; the first round always runs, and another only if one
+            as long as the longest so far would fit.
+        say: the function that shows a line of progress.
     """
     longest = 0.0
     for number in range(1, most + 1):
@@ -46,7 +46,7 @@ def run(
         for name in names if number % 2 else reversed(names):
             try:
                 rounds[-1][name] = significant(asdict(measurements[name]()))
-            except Exception as exc:  # a peer may fail in any way, and the others go on
+            except Exception as exc:  # a peer may fail in any way, and the others continue
                 failed[name] = f"{type(exc).__name__}: {exc}"
                 say(f"{name} failed and is left out: {failed[name]}")
         longest = max(longest, time.monotonic() - started)

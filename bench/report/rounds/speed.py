@@ -1,4 +1,4 @@
-"""Speed of anything that turns images into embeddings: one call after the other, or callers that never pause."""
+"""Measures the speed of calls that embed images: one after the other, or by callers that never pause."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_SKIPPED_WAVES = 1  # all callers start at once; after a wave they are where they stay
+_SKIPPED_WAVES = 1  # all callers start at once; after one wave they are spread as they will stay
 _WAVES = 2
 _LOOK_S = 0.25
 
@@ -21,10 +21,10 @@ class Sample:
     """One measurement.
 
     Attributes:
-        images_per_s: images a second.
-        p50_ms: median time of a call.
-        p99_ms: 99th percentile of it.
-        calls: how many were counted.
+        images_per_s: the images a second.
+        p50_ms: the median time of a call.
+        p99_ms: the 99th percentile of a call's time.
+        calls: the number of counted calls.
     """
 
     images_per_s: float
@@ -34,12 +34,12 @@ class Sample:
 
 
 def repeat(call: Callable[[], object], images: int, seconds: float) -> Sample:
-    """Calls again and again, with nothing between.
+    """Calls again and again without a pause.
 
     Args:
-        call: makes one call.
-        images: how many images a call works on.
-        seconds: how long; at least one call is made.
+        call: the function to measure.
+        images: the number of images in a call.
+        seconds: the length of the measurement; at least one call is made.
     """
     took: list[float] = []
     started = time.perf_counter()
@@ -51,19 +51,19 @@ def repeat(call: Callable[[], object], images: int, seconds: float) -> Sample:
 
 
 def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int, seconds: float) -> Sample:
-    """Callers that never pause, each with one image at a time.
+    """Measures callers that never pause, each with one image at a time.
 
-    Answers come in waves, a batch at a time, so a window of fixed length would count up to a wave too many or too few.
-    The rate is taken over whole waves instead: between the end of the first and the end of the last complete one.
+    Answers come in waves, a batch at a time, so a window of fixed length would count up to one wave too many or too
+    few. The rate covers whole waves instead: from the end of the first to the end of the last complete one.
 
     Args:
-        call: sends an image and waits for its answer; is called from several threads.
-        images: encoded images; each caller sends one after the other.
-        callers: how many call at the same time.
-        seconds: how long at least; longer where fewer than two waves have come.
+        call: the function that sends an image and waits for its answer; called from several threads.
+        images: the encoded images; each caller sends one after the other.
+        callers: the number of concurrent callers.
+        seconds: the shortest length of the measurement, which lasts at least two waves.
 
     Raises:
-        Exception: what the first call that failed raised.
+        Exception: the error of the first failed call.
     """
     crew = _Crew(call, images)
     threads = [threading.Thread(target=crew.work, args=(offset, callers)) for offset in range(callers)]
@@ -81,12 +81,12 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
 
 
 class _Crew:
-    """What callers share.
+    """The state that the callers share.
 
     Attributes:
-        answers: when each answer came, and how long it took.
-        failures: what calls raised.
-        enough: set when all callers are to stop.
+        answers: the time of each answer, and its duration.
+        failures: the exceptions that calls raised.
+        enough: the event that tells all callers to stop.
     """
 
     def __init__(self, call: Callable[[bytes], object], images: Sequence[bytes]) -> None:
@@ -96,7 +96,7 @@ class _Crew:
         self.enough = threading.Event()
 
     def work(self, position: int, step: int) -> None:
-        """One caller: every `step`-th image from a position on, again and again."""
+        """Runs one caller: every `step`-th image from a position on, again and again."""
         try:
             while not self.enough.is_set():
                 started = time.perf_counter()
@@ -109,17 +109,17 @@ class _Crew:
             self.enough.set()
 
     def watch(self, least: int, seconds: float) -> list[tuple[float, float]]:
-        """The answers so far, in order, once there are enough; those that come later meet an emptier server."""
+        """Waits for enough answers and returns them in order; later ones would come from an emptier server."""
         wait_s = seconds
         while not self.enough.wait(wait_s) and len(self.answers) < least:
-            wait_s = min(seconds, _LOOK_S)  # a little longer, and look again
+            wait_s = min(seconds, _LOOK_S)  # a little longer, then check again
         return sorted(self.answers)
 
 
 def best_of(
     look: Callable[[int, float], Sample], choices: Sequence[int], seconds: float, looks: int
 ) -> dict[int, float]:
-    """Images/s by choice, the best of several short looks, in which the choices take turns."""
+    """Images/s of each choice, the best of several short measurements, in which the choices take turns."""
     speeds = dict.fromkeys(choices, 0.0)
     for _ in range(looks):
         for choice in choices:
@@ -128,7 +128,7 @@ def best_of(
 
 
 def cycled(images: Sequence[Any], count: int) -> list[Any]:
-    """As many images as asked for, from the start again where there are fewer."""
+    """The requested number of images, repeated from the start if there are fewer."""
     return list(itertools.islice(itertools.cycle(images), count))
 
 
@@ -136,8 +136,8 @@ def whole_waves(seen: Sequence[tuple[float, float]], callers: int) -> Sample:
     """The answers between the end of the first wave and the end of the last complete one.
 
     Args:
-        seen: when each answer came and how long it took, in order; two waves of them or more.
-        callers: answers in a wave.
+        seen: the time and duration of each answer, in order; at least two waves.
+        callers: the number of answers in a wave.
     """
     first, last = _SKIPPED_WAVES * callers, len(seen) // callers * callers
     return _sample([took for _, took in seen[first:last]], last - first, seen[last - 1][0] - seen[first - 1][0])

@@ -1,4 +1,4 @@
-"""Starts the peer (see `_litserve_app`), stops it in between, and asks it."""
+"""Starts, pauses and calls the LitServe server of `litserve_app`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _READY_S = 300.0
 _POLL_S = 0.2
 _CALL_S = 600.0
 _ERROR_BYTES = 2000
-_REPORTS = Path(__file__).parents[2]  # where the package `report` is
+_REPORTS = Path(__file__).parents[2]  # the folder of the package `report`
 
-# Kills the server's process group when this process is gone, however it ended: its end of the pipe closes then.
+# Kills the server's process group when this process ends in any way, since its end of the pipe then closes.
 _GUARD = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
 
 
 class LitServe:
-    """A server that runs as long as a `with` block.
+    """A server that runs during a `with` block.
 
     Args:
-        model: a checkpoint's folder, or a hub id.
-        dtype: "fp32", "bf16" or "fp16".
-        pooling: how the embedding is made.
+        model: the folder or hub id of the checkpoint.
+        dtype: the dtype: "fp32", "bf16" or "fp16".
+        pooling: the pooling of the embedding.
         batch: the most images in a batch.
     """
 
@@ -50,7 +50,7 @@ class LitServe:
         self._idle: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> LitServe:
-        """Starts it; `wait` tells when it is ready."""
+        """Starts the server; `wait` returns when it is ready."""
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             self._command,
@@ -71,7 +71,7 @@ class LitServe:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Ends it and all that it started."""
+        """Ends the server and all its processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -81,7 +81,7 @@ class LitServe:
         self._log.close()
 
     def wait(self) -> None:
-        """Returns when it answers.
+        """Waits until the server answers.
 
         Raises:
             BenchError: the server has ended, or is not ready in time.
@@ -95,22 +95,22 @@ class LitServe:
             time.sleep(_POLL_S)
 
     def pause(self) -> None:
-        """Stops all its processes: LitServe's worker looks into its queue a thousand times a second."""
+        """Stops all its processes: LitServe's worker polls its queue a thousand times a second."""
         os.killpg(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets them go on."""
+        """Continues the stopped processes."""
         os.killpg(self._process.pid, signal.SIGCONT)
 
     def embed(self, image: bytes) -> npt.NDArray[np.float32]:
-        """The embedding of an encoded image, (D,). May be called from several threads; connections are kept."""
+        """Embeds an encoded image, (D,). Safe to call from several threads; connections are kept alive."""
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_CALL_S)
         try:
             answer = _post(connection, image)
-        except (ConnectionError, http.client.RemoteDisconnected):  # closed after a time without requests
+        except (ConnectionError, http.client.RemoteDisconnected):  # the server closes idle connections
             connection.close()
             answer = _post(connection, image)
         content = answer.read()
@@ -131,11 +131,11 @@ class LitServe:
 
 
 class Peer:
-    """A LitServe that is stopped while it is not asked.
+    """A LitServe server that is paused between measurements.
 
     Args:
-        server: the server, started.
-        images: encoded images.
+        server: the running server.
+        images: the encoded images.
     """
 
     def __init__(self, server: LitServe, images: Sequence[bytes]) -> None:
@@ -145,12 +145,12 @@ class Peer:
         server.pause()
 
     def embed(self, images: Sequence[bytes]) -> npt.NDArray[Any]:
-        """(N, D)."""
+        """Embeds images, (N, D)."""
         with self._awake():
             return np.stack([self._server.embed(image) for image in images])
 
     def sample(self, callers: int, seconds: float) -> Sample:
-        """The speed that so many callers get, over HTTP."""
+        """Measures the speed for this number of callers, over HTTP."""
         with self._awake():
             return drive(self._server.embed, self._images, callers, seconds)
 

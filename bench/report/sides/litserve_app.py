@@ -1,11 +1,11 @@
-"""The peer: a LitServe server around a transformers model, as somebody would write it who knows LitServe well.
+"""A LitServe server for a transformers model, as a person with LitServe experience would write it.
 
 Run as a program: `python -m report.sides.litserve_app MODEL DTYPE POOLING PORT BATCH`. It takes an
-encoded image as the body of a request and answers with the embedding as float32, so that no time goes into base64
-or JSON.
+encoded image as the body of a request and answers with the embedding as float32, so that no time is spent on base64 or
+JSON.
 """
 
-# No `from __future__ import annotations`: LitServe hands the annotations of its methods on to FastAPI, as objects.
+# No `from __future__ import annotations`: LitServe passes the annotations of its methods to FastAPI, as objects.
 
 import io
 import sys
@@ -20,7 +20,7 @@ from vitriton_server import usable_cores
 
 from report.sides.reference import load, pooled
 
-BATCH_TIMEOUT_S = 0.01  # long enough for callers that were answered together to come back together
+BATCH_TIMEOUT_S = 0.01  # long enough for callers that were answered together to return together
 REQUEST_TIMEOUT_S = 600
 
 
@@ -28,9 +28,9 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc]  # it has no types
     """Decodes the images of a batch on all cores, then computes them together.
 
     Args:
-        model: a checkpoint's folder.
+        model: the folder of the checkpoint.
         dtype: the dtype of the weights and the arithmetic.
-        pooling: how the embedding is made: "pooler" or "cls".
+        pooling: the pooling: "pooler" or "cls".
         batch: the most images in a batch.
     """
 
@@ -39,7 +39,7 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc]  # it has no types
         self._settings = (model, dtype, pooling)
 
     def setup(self, device: str) -> None:
-        """Loads the model, in the process that computes."""
+        """Loads the model in the worker process."""
         model, dtype, self._pooling = self._settings
         torch.set_num_threads(usable_cores())
         self._device = device
@@ -47,27 +47,27 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc]  # it has no types
         self._processor, self._model = load(model, dtype, device)
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="application/octet-stream")]) -> bytes:
-        """Nothing yet: requests are decoded one after the other, and a batch's images together."""
+        """Returns the bytes unchanged: LitServe decodes requests one by one here, and `batch` all together."""
         return request
 
     def batch(self, inputs: list[bytes]) -> torch.Tensor:
-        """(N, 3, H, W), normalised."""
+        """Decodes images to (N, 3, H, W), normalised."""
         pixels = list(self._threads.map(self._pixels, inputs))
         return torch.cat(pixels).to(self._device, self._model.dtype)
 
     def predict(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, D) float32."""
+        """Computes embeddings, (N, D) float32."""
         if isinstance(x, bytes):  # without batching, LitServe calls neither batch nor unbatch
             x = self.batch([x])
         with torch.inference_mode():
             return pooled(self._model(pixel_values=x), self._pooling).float().cpu()
 
     def unbatch(self, output: torch.Tensor) -> list[torch.Tensor]:
-        """A row for each image."""
+        """Splits the embeddings into a row for each image."""
         return list(output)
 
     def encode_response(self, output: torch.Tensor) -> Response:
-        """The numbers themselves."""
+        """Returns the raw bytes of the embedding."""
         return Response(output.numpy().tobytes(), media_type="application/octet-stream")
 
     def _pixels(self, image: bytes) -> torch.Tensor:

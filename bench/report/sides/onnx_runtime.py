@@ -1,4 +1,4 @@
-"""ONNX Runtime in this process, on the graph that is served."""
+"""ONNX Runtime in this process, on the served graph."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Bare:
     Args:
         repository: the model repository.
         name: the name of the export.
-        images: encoded images.
-        cores: threads.
-        gpu: run on the GPU.
+        images: the encoded images.
+        cores: the number of threads.
+        gpu: whether to run on the GPU.
     """
 
     def __init__(self, repository: Path, name: str, images: Sequence[bytes], cores: int, *, gpu: bool) -> None:
@@ -42,21 +42,21 @@ class Bare:
         self._pixels = self._decode(images)
 
     def embed(self, images: Sequence[bytes]) -> Embeddings:
-        """(N, D), decoded on all cores and computed together."""
+        """Embeds images, (N, D): decodes them on all cores and computes them together."""
         return self.run(self._decode(images))
 
     def ready_pixels(self, batch: int, seconds: float) -> Sample:
-        """The speed of the graph alone: nothing is decoded."""
+        """Measures the speed of the graph alone, on decoded pixels."""
         pixels = self._pixels[np.arange(batch) % len(self._pixels)]
         return repeat(lambda: self.run(pixels), batch, seconds)
 
     def from_bytes(self, batch: int, seconds: float) -> Sample:
-        """The speed of decoding and computing in one process."""
+        """Measures the speed of decoding and computing in one process."""
         batches = itertools.cycle(self._rotations(batch))
         return repeat(lambda: self.embed(next(batches)), batch, seconds)
 
     def _rotations(self, batch: int) -> list[list[bytes]]:
-        """Batches that start at each of the images, so that small ones see all of them."""
+        """Batches that start at each image, so that small batches cover all images."""
         return [cycled([*self._images[start:], *self._images[:start]], batch) for start in range(len(self._images))]
 
     def _decode(self, images: Sequence[bytes]) -> Embeddings:
@@ -65,18 +65,18 @@ class Bare:
         return np.stack(list(self._threads.map(lambda image: preprocess(image, self.spec), images)))
 
     def run(self, pixels: Embeddings) -> Embeddings:
-        """(N, H, W, 3) → (N, D)."""
+        """Runs the graph: (N, H, W, 3) → (N, D)."""
         made: Embeddings = self._session.run(None, {PIXELS: pixels})[0]
         return made
 
 
 def _version_folder(model: Path) -> Path:
-    """The newest version of a model."""
+    """The folder of a model's newest version."""
     return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
 
 
 def onnx_session(model: Any, cores: int, *, gpu: bool) -> ort.InferenceSession:
-    """A session of a model's path or bytes, on the GPU or on so many cores."""
+    """Makes a session from a model's path or bytes, on the GPU or on this number of cores."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = cores

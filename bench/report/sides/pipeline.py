@@ -21,11 +21,11 @@ class Pipeline:
     """`transformers.pipeline("image-feature-extraction")`, from encoded bytes to embedding.
 
     Args:
-        model: a checkpoint's folder, or a hub id.
-        dtype: "fp32", "bf16" or "fp16".
-        pooling: what the embedding is: the pooler's output, or the CLS token.
-        images: encoded images.
-        device: the name that torch gives it.
+        model: the folder or hub id of the checkpoint.
+        dtype: the dtype: "fp32", "bf16" or "fp16".
+        pooling: the pooling: the pooler's output, or the CLS token.
+        images: the encoded images.
+        device: the device, by torch's name.
     """
 
     def __init__(self, model: str, dtype: str, pooling: str, images: Sequence[bytes], device: str) -> None:
@@ -36,13 +36,13 @@ class Pipeline:
         self._pipeline = pipeline("image-feature-extraction", model=network, image_processor=processor, device=device)
 
     def embed(self, images: Sequence[bytes], batch: int) -> Embeddings:
-        """(N, D) float32."""
+        """Embeds images, (N, D) float32."""
         opened: list[Image.Image] = [Image.open(io.BytesIO(image)) for image in images]
         made = self._pipeline(opened, batch_size=batch, pool=self._pool, return_tensors=True)
         rows = [output.reshape(-1) if self._pool else output[0, 0] for output in made]
         return torch.stack(rows).float().cpu().numpy()
 
     def sample(self, batch: int, seconds: float) -> Sample:
-        """The speed with batches of that size."""
+        """Measures the speed with this batch size."""
         images = cycled(self._images, batch)
         return repeat(lambda: self.embed(images, batch), batch, seconds)

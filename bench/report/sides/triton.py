@@ -1,4 +1,4 @@
-"""Triton with one ensemble of an export. All servers run throughout, so that rounds can alternate."""
+"""Triton with one ensemble of an export. All servers run all the time, so that rounds can alternate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Served:
         client: a client of that server.
         name: the name of the export.
         kind: the ensemble.
-        images: encoded images.
+        images: the encoded images.
         graph_bytes: the bytes of the graphs that the server has loaded.
     """
 
@@ -43,35 +43,35 @@ class Served:
         self.graph_bytes = graph_bytes
 
     def embed(self, images: Sequence[bytes]) -> npt.NDArray[Any]:
-        """(N, D)."""
+        """Embeds images, (N, D)."""
         return self._client.embed(list(images), pool=self.kind == "pooled")
 
     def sample(self, callers: int, seconds: float) -> Sample:
-        """The speed that so many callers get, over gRPC."""
+        """Measures the speed for this number of callers, over gRPC."""
         pool = self.kind == "pooled"
         return drive(lambda image: self._client.embed(image, pool=pool), self._images, callers, seconds)
 
     def target(self, payload: Path) -> Target:
-        """For perf_analyzer."""
+        """The server and its input, for perf_analyzer."""
         addresses: dict[Protocol, str] = {"grpc": self._server.grpc_address, "http": self._server.http_address}
         return Target.of(addresses, payload, self.name, [self.kind])
 
     @property
     def pid(self) -> int:
-        """The process of the server."""
+        """The process id of the server."""
         return self._server.pid
 
 
 @contextlib.contextmanager
 def served(repository: Path, name: str, kind: Kind, images: Sequence[bytes], scratch: Path) -> Iterator[Served]:
-    """Serves one ensemble of an export and its two steps, and nothing else, so that its memory can be told.
+    """Serves only one ensemble of an export and its two steps, so that its memory can be measured.
 
     Args:
         repository: the model repository.
         name: the name of the export.
         kind: the ensemble.
-        images: encoded images.
-        scratch: a folder for links.
+        images: the encoded images.
+        scratch: the folder for links.
     """
     shown = scratch / f"{name}-{kind}"
     with (

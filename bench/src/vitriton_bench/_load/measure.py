@@ -32,10 +32,10 @@ def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, sec
     model = ensemble_name(name, point.kind)
     source = target.source()
     steps = source.steps(model)
-    before = source.look(steps.names)
+    before = source.read(steps.names)
     figures = run(analyzer, model, point, target, seconds)
     client_s, images_per_s = figures["mean_ms"] / 1e3, figures["images_per_s"]
-    parts = split(before, source.look(steps.names), steps, client_s=client_s, images_per_s=images_per_s)
+    parts = split(before, source.read(steps.names), steps, client_s=client_s, images_per_s=images_per_s)
     return _row(point, figures, parts)
 
 

@@ -27,14 +27,14 @@ class StatisticsSource:
     def __init__(self, address: str) -> None:
         self._address = address
 
-    def look(self, models: Iterable[str]) -> dict[str, ModelStatistics]:
+    def read(self, models: Iterable[str]) -> dict[str, ModelStatistics]:
         """Reads the current counters of these models.
 
         Raises:
             BenchError: the server does not answer, or has no such model.
         """
         wanted = list(models)
-        known = by_model(self._ask(lambda transport: transport.statistics(_CALL_S), ", ".join(wanted)))
+        known = by_model(self._call(lambda transport: transport.statistics(_CALL_S), ", ".join(wanted)))
         missing = [name for name in wanted if name not in known]
         if missing:
             raise BenchError(f"{self._address} has no statistics of the model {missing[0]}; was it unloaded?")
@@ -60,12 +60,12 @@ class StatisticsSource:
         Raises:
             BenchError: the server does not answer, or has no such model.
         """
-        return self._ask(lambda transport: transport.model_config(model, _CALL_S), model)
+        return self._call(lambda transport: transport.model_config(model, _CALL_S), model)
 
-    def _ask(self, question: Callable[[Transport], T], model: str) -> T:
+    def _call(self, method: Callable[[Transport], T], model: str) -> T:
         (transport,) = connect(self._address)
         try:
-            return question(transport)
+            return method(transport)
         except CallError as exc:
             raise BenchError(
                 f"{self._address} does not tell about the model {model}: {exc}; is a Triton running there, and does it "
