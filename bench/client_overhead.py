@@ -2,10 +2,10 @@
 
     python bench/client_overhead.py [--rounds 60] [--seconds 0.25]
 
-Both send the same encoded images in the same batches with the same number of callers, in turns, each first in every
-other round. What is printed is the median ratio of their throughputs, with its 95 % confidence interval: from a quarter
-of a second to the next the server itself is up to twice as fast, so that it takes many rounds. At the end the time of
-`import vitriton`, without and with a Client made, is compared with that of `import tritonclient.grpc`.
+Both send the same encoded images in the same batches with the same number of callers. They take turns, and each goes
+first in every other round. The program prints the median ratio of their throughputs, with its 95 % confidence interval.
+It needs many rounds, because the server itself varies by up to a factor of two between quarters of a second. At the end
+it compares the time of `import vitriton`, without and with a Client, with that of `import tritonclient.grpc`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ IMPORTS = ("import vitriton", "import vitriton; vitriton.Client('localhost', mod
 
 @contextmanager
 def server() -> Iterator[TritonServer]:
-    """A Triton with a model `noop`."""
+    """Starts a Triton with the model `noop`."""
     with tempfile.TemporaryDirectory() as folder:
         version = Path(folder) / "noop_pooled" / "1"
         version.mkdir(parents=True)
@@ -72,7 +72,7 @@ def server() -> Iterator[TritonServer]:
 
 
 def threads(call: Callable[[], object], callers: int, seconds: float) -> float:
-    """Calls a second, of several threads."""
+    """Measures the calls a second of several threads."""
     end = time.monotonic() + seconds
     counts = [0] * callers
 
@@ -91,7 +91,7 @@ def threads(call: Callable[[], object], callers: int, seconds: float) -> float:
 
 
 async def tasks(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> float:
-    """Calls a second, of several tasks."""
+    """Measures the calls a second of several tasks."""
     end = time.monotonic() + seconds
     counts = [0] * callers
 
@@ -106,19 +106,19 @@ async def tasks(call: Callable[[], Awaitable[object]], callers: int, seconds: fl
 
 
 def in_turns(turn: int, first: T, second: T) -> tuple[T, T]:
-    """Both, in the other order every other time."""
+    """Both arguments, in reverse order every other turn."""
     return (first, second) if turn % 2 else (second, first)
 
 
 def request(batch: int) -> dict[str, Any]:
-    """What a hand-written loop makes for each call."""
+    """The arguments that a hand-written loop makes for each call."""
     images = tritonclient.grpc.InferInput("image", [batch, 1], "BYTES")
     images.set_data_from_numpy(np.array([[IMAGE]] * batch, dtype=np.object_))
     return {"inputs": [images], "outputs": [tritonclient.grpc.InferRequestedOutput("embedding")]}
 
 
 def measure_threads(running: TritonServer, batch: int, callers: int, rounds: int, seconds: float) -> list[float]:
-    """Ours / hand-written, for each round."""
+    """The ratio of our throughput to the hand-written loop's, for each round."""
     ratios = []
     by_hand = tritonclient.grpc.InferenceServerClient(running.grpc_address, channel_args=list(CHANNEL_OPTIONS))
     with Client(running.grpc_address, model="noop") as client:
@@ -137,7 +137,7 @@ def measure_threads(running: TritonServer, batch: int, callers: int, rounds: int
 
 
 async def measure_tasks(running: TritonServer, batch: int, callers: int, rounds: int, seconds: float) -> list[float]:
-    """Ours / hand-written, for each round."""
+    """The ratio of our throughput to the hand-written loop's, for each round."""
     ratios = []
     by_hand = tritonclient.grpc.aio.InferenceServerClient(running.grpc_address, channel_args=list(CHANNEL_OPTIONS))
     async with AsyncClient(running.grpc_address, model="noop") as client:
@@ -157,7 +157,7 @@ async def measure_tasks(running: TritonServer, batch: int, callers: int, rounds:
 
 
 def import_seconds(code: str) -> float:
-    """The time of a new interpreter that runs `code`, without that of one that runs nothing."""
+    """The time of a new interpreter that runs `code`, minus that of one that runs nothing."""
     times = []
     for program in (code, "pass"):
         start = time.monotonic()

@@ -3,7 +3,7 @@
     python bench/compare.py --json out/bench.json          # 20 minutes; --quick: two, with a small model
     python bench/compare.py --from out/bench.json --markdown out/bench.md --plots out/plots
 
-The second measures nothing: it makes page and pictures of what the first, or `vitriton bench --json`, has measured.
+The second measures nothing: it makes the page and pictures from results of the first, or of `vitriton bench --json`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ def compare(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint to compare with; by default a ViT-B/16 of random weights.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.5, help="Of the whole run: rounds end with it.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.5, help="Length of the whole run, which ends the rounds.")
+    ] = None,
     work: Annotated[Path, typer.Option(help="Folder for exports.")] = Path("out/bench"),
-    reuse: Annotated[bool, typer.Option("--reuse", help="Take the exports that --work has.")] = False,
-    accelerator: Annotated[str | None, typer.Option(help="Of the exports, as in `vitriton export`.")] = None,
+    reuse: Annotated[bool, typer.Option("--reuse", help="Use the existing exports in --work.")] = False,
+    accelerator: Annotated[
+        str | None, typer.Option(help="Accelerator of the exports, as in `vitriton export`.")
+    ] = None,
     perf_analyzer: Annotated[Path | None, typer.Option(help="The program; else PATH, else downloaded.")] = None,
 ) -> None:
     """Measure served models beside the alternatives and the machine's limits."""
@@ -66,11 +70,11 @@ def compare(
 
 
 def _measure(plan: Plan, output: Path | None) -> dict[str, Any]:
-    # The bars and the advice of transformers would stand between the lines of progress.
+    # transformers' progress bars and advice would mix with the lines of progress.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     _photos.check(plan.images)
-    with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does: in order, with what was measured
+    with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does, and keep the measurements
         try:
             from report.run import run
         except ImportError as exc:

@@ -1,11 +1,11 @@
-"""What it brings that each core computes images of its own, instead of all cores one image together.
+"""The gain from letting each core compute its own images, instead of all cores one image together.
 
     python bench/cores.py [--graph out/precision/int8_pooled_encoder/1/model.onnx] [--batch 8] [--rounds 25]
 
-The graph is one that bench/precision.py exports. The ways take turns, every second round backwards, each with the whole
-batch: all cores together, 4 images at a time; and as many sessions' runs side by side as there are cores, each on one
-core, with so many images at a time. What is printed is the median of the ratios within a round to the first, with its
-95 % confidence interval, images/s, and how far the embeddings are from those of the first.
+The default graph is exported by bench/precision.py. The ways take turns, in reverse order every second round, each with
+the whole batch: all cores together, 4 images at a time; and a run on each core in parallel, with a given
+number of images at a time. The program prints the median ratio to the first way within a round, with its 95 %
+confidence interval, images/s, and the largest difference of the embeddings from the first way's.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Embeddings = npt.NDArray[np.float32]
 
 
 def session(graph: Path, threads: int) -> ort.InferenceSession:
-    """One of so many threads, which spin as the backend's do."""
+    """Makes a session with this number of threads, which spin as the backend's do."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -39,7 +39,7 @@ def session(graph: Path, threads: int) -> ort.InferenceSession:
 
 
 def way(opened: ort.InferenceSession, pixels: npt.NDArray[np.uint8], rows: int, side_by_side: int) -> Embeddings:
-    """The embeddings of all pixels, so many rows at a time in so many threads."""
+    """The embeddings of all pixels, computed `rows` at a time in `side_by_side` threads."""
     name = opened.get_inputs()[0].name
     parts = [pixels[start : start + rows] for start in range(0, len(pixels), rows)]
     with ThreadPoolExecutor(side_by_side) as threads:

@@ -1,10 +1,10 @@
-"""What each rewrite of the graph brings, alone and together, in ONNX Runtime on this machine's CPU.
+"""The gain from each rewrite of the graph, alone and together, in ONNX Runtime on this machine's CPU.
 
     python bench/graph.py [--layers 12] [--batch 8] [--rounds 9] [--threads N]
 
-A ViT of random weights (12 layers: ViT-B/16), pooled by CLS. The graphs take turns; what is printed is the median over
-the rounds of their speed relative to the plain graph, with the lowest and the highest, and how far their embeddings are
-from the plain graph's.
+The model is a ViT with random weights (12 layers: ViT-B/16), pooled by CLS. The graphs take turns. The program prints
+the median speed over the rounds relative to the plain graph, the lowest and highest, and the largest difference of the
+embeddings from the plain graph's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vitriton_export._processors.processor import Normalization
 
 
 def graphs(layers: int) -> dict[str, ir.Model]:
-    """By name; the first is the plain one."""
+    """The graphs, by name; the first is the plain one."""
     torch.manual_seed(0)
     half = (0.5, 0.5, 0.5)
     model = ViTModel(ViTConfig(num_hidden_layers=layers)).eval()
@@ -52,7 +52,7 @@ def graphs(layers: int) -> dict[str, ir.Model]:
 
 
 def sessions(models: dict[str, ir.Model], threads: int) -> dict[str, ort.InferenceSession]:
-    """One for each graph."""
+    """A session for each graph."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads

@@ -1,14 +1,14 @@
-"""Which parts the HTTP transport is best made of: our own, or the library's in their place.
+"""Compares the parts of the HTTP transport with a library's.
 
     python bench/http_stack.py [--rounds 100] [--seconds 0.25]
 
-A small request (an image of 50 kB, and 768 floats back) goes to a server in another process, which computes nothing.
-There are two comparisons. The two sides of each take turns, and each is first in every other round:
+A small request (an image of 50 kB, and 768 floats back) goes to a server in another process, which computes nothing. In
+each of two comparisons the sides take turns, and each goes first in every other round:
 
 - `http.client` over our sockets against httpcore's ConnectionPool over its own, in the caller's thread;
 - `Workers` against a ThreadPoolExecutor, over `http.client` on both sides.
 
-What is printed is the median ratio of their throughputs, ours over the library's, with its 95 % confidence interval.
+The program prints the median ratio of their throughputs, ours over the library's, with its 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ REPLY = (
 class Pool:
     """httpcore's ConnectionPool in place of `Connections`.
 
-    Only the exchange itself is here. One deadline for all steps, cancelling, a limit of what is read, and the second
-    try where the server closed a kept connection would come on top: the library has none of them.
+    Only the exchange itself is here. A total deadline, cancellation, a limit on the response, and the retry after the
+    server closed a kept-alive connection would be added: the library has none of them.
     """
 
     def __init__(self, port: int) -> None:
@@ -78,8 +78,8 @@ class Pool:
 class Executor:
     """A ThreadPoolExecutor in place of `Workers`.
 
-    What it does not do is done around it: a task expires on time though all threads are busy, and the transport's tests
-    pass with it. Its threads are not daemons, so the interpreter's exit waits for what they do.
+    This class adds what the library lacks: a task expires on time even if all threads are busy, and the transport's
+    tests pass with it. The threads are not daemons, so the interpreter's exit waits for them.
     """
 
     def __init__(self, limit: int, name: str) -> None:
@@ -156,7 +156,7 @@ class Executor:
 
 
 class Server(asyncio.Protocol):
-    """Reads requests, and answers each with the same bytes."""
+    """Answers each request with the same bytes."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -179,7 +179,7 @@ class Server(asyncio.Protocol):
 
 
 def serve(listener: socket.socket) -> None:
-    """Runs in a process of its own."""
+    """Runs the server in a separate process."""
 
     async def run() -> None:
         running = await asyncio.get_running_loop().create_server(Server, sock=listener)
@@ -190,7 +190,7 @@ def serve(listener: socket.socket) -> None:
 
 @contextlib.contextmanager
 def server() -> Iterator[int]:
-    """The port of a server in another process."""
+    """Starts a server in another process; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         process = multiprocessing.get_context("spawn").Process(target=serve, args=(listener,), daemon=True)
         process.start()
@@ -200,7 +200,7 @@ def server() -> Iterator[int]:
 
 
 def transport(port: int, **parts: Any) -> HttpTransport:
-    """An HTTP transport with `parts` in place of its own."""
+    """Makes an HTTP transport with `parts` in place of its own."""
     made = HttpTransport(Address("http", "127.0.0.1", port), ConnectionSettings())
     for name, part in parts.items():
         setattr(made, f"_{name}", part)
@@ -213,19 +213,19 @@ def request() -> InferRequest:
 
 
 def here(using: HttpTransport) -> Callable[[], object]:
-    """A request in the caller's thread."""
+    """A call that sends a request in the caller's thread."""
     return lambda: using.infer(request(), TIMEOUT_S)
 
 
 def elsewhere(using: HttpTransport) -> Callable[[], object]:
-    """A request in a thread of the transport's."""
+    """A call that sends a request in one of the transport's threads."""
     return lambda: using.send(request(), TIMEOUT_S).result()
 
 
 def measure(
     ours: Callable[[], object], theirs: Callable[[], object], callers: int, rounds: int, seconds: float
 ) -> tuple[list[float], float]:
-    """Ours / theirs for each round, and the median time of our request in microseconds."""
+    """The ratio of ours to theirs for each round, and the median time of our request in microseconds."""
     ratios, times_us = [], []
     for turn in range(rounds + 1):
         rates = {call: threads(call, callers, seconds) for call in in_turns(turn, ours, theirs)}

@@ -1,11 +1,11 @@
-"""Which batch size suits LitServe: the report gives it one, and is to give it the best.
+"""Finds the best batch size for LitServe, which the report must use.
 
     python bench/litserve_batches.py [--batches 4 8 16 32] [--callers 32] [--rounds 7]
 
-The servers are those of the report (`report.sides.litserve_app`), around a ViT-B/16 of random weights, one for each
-batch size; all run, those that are not measured are stopped, and they take turns, every second round backwards. What is
-printed for each is the median of the ratios within a round to the size that the report takes, with its 95 % confidence
-interval, and the medians of images/s and p99.
+The servers are the report's (`report.sides.litserve_app`) with a ViT-B/16 of random weights, one for each batch size.
+They take turns, in reverse order every second round; those not being measured are paused. For each, the program prints
+the median ratio within a round to the report's batch size, with its 95 % confidence interval, and the medians of
+images/s and p99.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from report.rounds.speed import Sample
 from report.sides.litserve import LitServe, Peer
 from vitriton_bench._payload import find_images
 
-_SECONDS = 2.0  # and longer, until each caller had two answers
+_SECONDS = 2.0  # longer, until each caller has two answers
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
             found: dict[int, list[Sample]] = {size: [] for size in sizes}
             with contextlib.ExitStack() as stack:
                 peers = {}
-                for size in sizes:  # one after the other: each pauses when it is ready
+                for size in sizes:  # one by one: each pauses when it is ready
                     peers[size] = Peer(stack.enter_context(LitServe(model, dtype, "cls", size)), images)
                     peers[size].embed(images[:1])
                 for number in range(arguments.rounds):

@@ -1,10 +1,10 @@
-"""What precision and graph bring end to end: JPEG bytes to embedding, through one real Triton.
+"""The gain from precision and graph rewrites end to end: JPEG bytes to embedding, through one real Triton.
 
     python bench/precision.py [--model out/vit-base-random] [--images examples/photos] [--rounds 41] [--batch 8]
 
-Exports the model as plain float32 (`--optimize none`), float32, int8 and int8-fast, all of them pooled, into a
-repository of its own unless they are there already, serves that repository, and lets the four take turns. What is
-printed is the median over the rounds of their throughput relative to the plain one, with its 95 % confidence interval.
+The program exports the model as plain float32 (`--optimize none`), float32, int8 and int8-fast, all pooled, into a
+separate repository unless they exist, serves it, and lets the four take turns. It prints the median throughput over the
+rounds relative to the plain one, with its 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def export(model: str, repository: Path) -> None:
-    """Exports what is not there yet."""
+    """Exports the missing variants."""
     for name, options in VARIANTS.items():
         if not (repository / f"{name}_pooled").exists():
             print(f"exporting {name}", flush=True)
@@ -40,7 +40,7 @@ def export(model: str, repository: Path) -> None:
 
 
 def measure(address: str, images: list[bytes], rounds: int) -> dict[str, list[float]]:
-    """Images/s by variant, a figure for each round."""
+    """Measures images/s of each variant in each round."""
     speeds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     clients = {name: Client(address, model=name, timeout_s=600) for name in VARIANTS}
     try:

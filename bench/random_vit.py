@@ -1,4 +1,4 @@
-"""Writes a ViT-B/16 of seeded random weights: for benchmarks without the hub, since speed does not depend on them."""
+"""Writes a ViT-B/16 with seeded random weights, for benchmarks without the hub: speed does not depend on weights."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Callers that never pause, for minutes: whether a service makes mistakes, grows, or becomes slow.
+"""Checks with callers that never pause, for minutes, whether a service makes errors, grows, or becomes slow.
 
     python bench/soak.py --repository DIR --model NAME                    # serves it, and watches its memory
-    python bench/soak.py --url localhost:8001 --model NAME [--pid PID]    # a service that is already there
+    python bench/soak.py --url localhost:8001 --model NAME [--pid PID]    # a running service
 
-Prints a line a minute. Exit code 1: an error; memory or /dev/shm that grows by over 5 % once it has settled; or a p99
-of the last minute over 1.5 times that of the first (`--no-speed` leaves that out: a machine that others use as well
-cannot promise it). `--pid` names the tritonserver whose memory is watched, if it is on this machine.
+It prints a line a minute. Exit code 1: an error; memory or /dev/shm that grows by over 5 % after it has settled; or a
+p99 of the last minute over 1.5 times that of the first (`--no-speed` skips this check, for a machine that is shared).
+`--pid` is the tritonserver whose memory is watched, if it is on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vitriton_server import TritonServer
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 GROWTH = 0.05
 SLOWER = 1.5
-_SETTLED = 0.1  # of the whole: then every thread and buffer is there
+_SETTLED = 0.1  # of the whole time; by then every thread and buffer exists
 _CALL_S = 300.0
 _PAGE_BYTES = 4096
 _TOLERANCE = 1e-3  # float32, in batches of other sizes
@@ -38,7 +38,7 @@ _TOLERANCE = 1e-3  # float32, in batches of other sizes
 
 @dataclass(frozen=True)
 class Usage:
-    """Memory of a server, in bytes."""
+    """The memory of a server, in bytes."""
 
     resident: int
     shared: int
@@ -46,15 +46,15 @@ class Usage:
 
 @dataclass
 class Window:
-    """A minute, or what is left of it.
+    """The measurements of a minute, or of a shorter last window.
 
     Attributes:
-        seconds: its length.
-        answers: images that were answered.
-        errors: that were not, or not with their own embedding.
-        p50_ms: median latency.
-        p99_ms: 99th percentile of it.
-        usage: at its end; None where nobody looks.
+        seconds: the length in seconds.
+        answers: the number of images with a correct embedding.
+        errors: the number of images with an error or another image's embedding.
+        p50_ms: the median latency.
+        p99_ms: the 99th percentile of the latency.
+        usage: the memory at the end; None if it is not watched.
     """
 
     seconds: float
@@ -67,12 +67,12 @@ class Window:
 
 @dataclass
 class Result:
-    """All of it.
+    """The result of the whole run.
 
     Attributes:
-        windows: one after the other.
-        settled: memory when everything was there once.
-        errors: the first few.
+        windows: the windows, in order.
+        settled: the memory after the start phase.
+        errors: the texts of the first few errors.
     """
 
     windows: list[Window] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Result:
     errors: list[str] = field(default_factory=list)
 
     def complaints(self, *, speed: bool) -> list[str]:
-        """What is wrong with it; nothing is as it should be."""
+        """The faults of the run; empty if there are none."""
         found = [f"{sum(window.errors for window in self.windows)} errors: {error}" for error in self.errors[:1]]
         last = self.windows[-1].usage
         if self.settled and last:
@@ -95,13 +95,13 @@ class Result:
 
 
 class Soak:
-    """The callers, and what they met.
+    """The callers and their measurements.
 
     Args:
-        client: of the service.
-        images: encoded, sent in turn.
-        concurrency: callers, each with one image at a time.
-        usage: tells the server's memory.
+        client: the client of the service.
+        images: the encoded images, sent in turn.
+        concurrency: the number of callers, each with one image at a time.
+        usage: the function that returns the server's memory.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Soak:
         self.result = Result()
 
     def run(self, seconds: float, window_s: float, show: Callable[[int, Window], None]) -> Result:
-        """Keeps all callers busy for so long; `show` is told of each window when it is over."""
+        """Keeps all callers busy for `seconds`; calls `show` after each window."""
         with ThreadPoolExecutor(self._concurrency) as threads:
             callers = [threads.submit(self._call, number) for number in range(self._concurrency)]
             try:
@@ -166,21 +166,21 @@ class Soak:
 
 
 def usage_of(tritonserver: int) -> Usage:
-    """Of a tritonserver on this machine and its python steps: resident memory, and its regions in /dev/shm."""
+    """The resident memory of a tritonserver on this machine and its python steps, and its regions in /dev/shm."""
     pids = [tritonserver]
     for task in Path(f"/proc/{tritonserver}/task").iterdir():
         pids += map(int, (task / "children").read_text().split())
     resident = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES for pid in pids)
     line = Path(f"/proc/{tritonserver}/cmdline").read_bytes().decode()
     prefixes = tuple(re.findall(r"shm-region-prefix-name=(\w+)", line)) or ("triton_python_backend_shm_region",)
-    folder = Path(f"/proc/{tritonserver}/root/dev/shm")  # its own, where it is in a container
+    folder = Path(f"/proc/{tritonserver}/root/dev/shm")  # the container's own /dev/shm, if it runs in one
     regions = [path for path in folder.iterdir() if path.name.startswith(prefixes)]
     return Usage(resident, sum(path.stat().st_blocks * 512 for path in regions))
 
 
 @contextlib.contextmanager
 def service(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Usage | None]]]:
-    """The address, and what tells its memory."""
+    """Yields the service's address, and the function that returns its memory."""
     if given.url is not None:
         yield given.url, lambda: usage_of(given.pid) if given.pid else None
         return
@@ -189,7 +189,7 @@ def service(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Usage
 
 
 def show(number: int, window: Window) -> None:
-    """A line of the table."""
+    """Prints a line of the table."""
     usage = window.usage
     memory = f"{usage.resident / 1e6:10.1f} {usage.shared / 1e6:10.1f}" if usage else f"{'-':>10} {'-':>10}"
     print(
@@ -200,16 +200,16 @@ def show(number: int, window: Window) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs it, and says what is wrong."""
+    """Runs the soak, and prints its faults; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="the name that it was exported under")
+    parser.add_argument("--model", required=True, help="name that the model was exported under")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--repository", help="serve this one")
-    where.add_argument("--url", help="of a running service")
-    parser.add_argument("--pid", type=int, help="of its tritonserver, if it is on this machine")
+    where.add_argument("--repository", help="model repository to serve")
+    where.add_argument("--url", help="address of a running service")
+    parser.add_argument("--pid", type=int, help="process id of its tritonserver, if it is on this machine")
     parser.add_argument("--images", type=Path, default=PHOTOS)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--window", type=float, default=60.0, help="seconds of a line")
+    parser.add_argument("--window", type=float, default=60.0, help="length of each window, in seconds")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--no-speed", dest="speed", action="store_false", help="do not judge the p99")
     parser.add_argument("--json", type=Path, help="write the result to this file")

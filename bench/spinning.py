@@ -1,9 +1,9 @@
-"""What it costs that ONNX Runtime's threads spin: for a run, and for the images that are decoded after it.
+"""The cost of ONNX Runtime's spinning threads: for a run, and for the images that are decoded after it.
 
     python bench/spinning.py [--graph out/precision/int8_pooled_encoder/1/model.onnx] [--images examples/photos]
 
-The graph is one that bench/precision.py exports. Sessions that differ only in how long their threads spin take turns,
-each with a run of 4 images and, at once after it, the decoding of the photos on all cores. What is printed is the
+The default graph is exported by bench/precision.py. Sessions that differ only in the spinning of their threads take
+turns, each with a run of 4 images and, right after it, the decoding of the photos on all cores. The program prints the
 median of both times.
 """
 
@@ -27,11 +27,11 @@ WAYS = {
     "1 ms": {"session.intra_op.spin_duration_us": "1000"},
     "none": {"session.intra_op.allow_spinning": "0"},
 }
-_REST_S = 0.2  # until the threads of the last run sleep
+_REST_S = 0.2  # until the last run's threads sleep
 
 
 def session(graph: Path, threads: int, entries: dict[str, str]) -> ort.InferenceSession:
-    """One with these entries in its configuration."""
+    """Makes a session with these configuration entries."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads

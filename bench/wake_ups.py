@@ -1,16 +1,16 @@
-"""How often Triton's dynamic batcher leaves a waiting request alone although an instance is free.
+"""Counts how often Triton's dynamic batcher leaves a request waiting although an instance is free.
 
     python bench/wake_ups.py [--times 100]
 
-Models that differ in their queue policy alone, served by a real Triton. While one request is in the instance, one or
-two more come, and then none. They should start when the first has ended. With a queue policy (a limit, a timeout)
-Triton gives no batch to an instance ahead of time, and its batcher is woken up when the first has ended, but just
-before the instance is said to be free. If the batcher runs first, it sees no free instance, and waits for the next
-request, or for half a second. By default the kernel prefers a thread that has been woken up to the one that woke it
-(SCHED_OTHER); `vitriton serve` runs Triton as SCHED_BATCH, where it does not.
+A real Triton serves models that differ only in their queue policy. While one request is in the instance, one or two
+more arrive, and then none. They should start when the first ends. With a queue policy (a limit, a timeout) Triton gives
+no batch to an instance ahead of time, and it wakes the batcher when the first request ends, but just before it marks
+the instance as free. If the batcher runs first, it sees no free instance, and waits for the next request, or for half a
+second. By default (SCHED_OTHER) the kernel prefers a woken thread to the one that woke it; with SCHED_BATCH, which
+`vitriton serve` sets for Triton, it does not.
 
-One model computes, in the `onnxruntime` backend and on all cores, as an encoder does; the other sleeps and leaves the
-cores idle, so that one of them can run the batcher at once. Counted are the times that took half a second too long.
+One model computes on all cores in the `onnxruntime` backend, as an encoder does; the other sleeps and leaves the cores
+idle, so that one of them can run the batcher at once. The program counts the trials that took half a second too long.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from onnx import TensorProto, helper, numpy_helper
 from vitriton._wire.channel import CHANNEL_OPTIONS
 from vitriton_server import TritonServer
 
-SHAPE = (256, 1024)  # of a request
+SHAPE = (256, 1024)  # the shape of a request
 LATE_S = 0.25  # Triton's batcher looks again after 0.5 s
 _PRODUCTS = 8
-_ROUND = 10  # times before it is another's turn
+_ROUND = 10  # trials in a turn
 
 SLEEPS = """
 import time
@@ -57,7 +57,7 @@ SCHEDULING = {"SCHED_OTHER": os.SCHED_OTHER, "SCHED_BATCH": os.SCHED_BATCH}
 
 
 def write_model(repository: Path, name: str, backend: str, policy: str) -> None:
-    """A model of one instance for requests of 1 MiB."""
+    """Writes a model with one instance, for requests of 1 MiB."""
     folder = repository / name / "1"
     folder.mkdir(parents=True)
     tensor = f"data_type: TYPE_FP32 dims: [{', '.join(map(str, SHAPE))}]"
@@ -83,7 +83,7 @@ def write_model(repository: Path, name: str, backend: str, policy: str) -> None:
 
 
 def schedule(pid: int, policy: int) -> None:
-    """The kernel's policy for all threads of a process."""
+    """Sets the kernel's scheduling policy of all threads of a process."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
 
@@ -91,7 +91,7 @@ def schedule(pid: int, policy: int) -> None:
 def times_s(
     client: triton.InferenceServerClient, name: str, requests: int, between_s: float
 ) -> npt.NDArray[np.float64]:
-    """The seconds that each of some requests took, which were sent at equal intervals."""
+    """The seconds that each request took; requests are sent at equal intervals."""
     took = np.zeros(requests)
 
     def send(number: int) -> None:
@@ -113,7 +113,7 @@ def times_s(
 def main() -> None:
     """Measures in rounds that take turns, and prints a line for each model, policy and scheduling."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--times", type=int, default=100, help="Of each case.")
+    parser.add_argument("--times", type=int, default=100, help="number of trials of each case")
     times = parser.parse_args().times
     models = {(load, policy): f"{load}_{policy}" for load in ("computes", "sleeps") for policy in POLICIES}
     late: Counter[tuple[str, str, int]] = Counter()
