@@ -28,6 +28,21 @@ def tables(document: Document) -> list[Table]:
     return [table for table in made if table.rows]
 
 
+def limit_images_per_s(document: Document, name: str) -> float | None:
+    """The machine's limit for a side: its matrix products, and Pillow on the same cores.
+
+    On a GPU the two run in parallel, so the slower one is the limit; on a CPU they share the cores.
+    """
+    limits, flop = document.get("limits"), document.get("model", {}).get("flop")
+    precision = next((known for known in _PRECISIONS if known in name.replace(",", " ").split()), None)
+    if limits is None or not flop or precision not in limits["products"]:
+        return None
+    compute_s = flop / limits["products"][precision]
+    decode_s = 0.0 if "ready pixels" in name else 1 / limits["decoding"]["all_cores"]
+    on_gpu = document["settings"]["device"] == "gpu"
+    return float(1 / (max(compute_s, decode_s) if on_gpu else compute_s + decode_s))
+
+
 def _targets(document: Document) -> Table:
     found = verdicts(document) if "rounds" in document else []
     met = sum(verdict.met is True for verdict in found)
@@ -87,21 +102,6 @@ def _contender_row(document: Document, name: str, samples: Sequence[Document]) -
 
 def _median(samples: Sequence[Document], field: str) -> str:
     return f"{statistics.median(sample[field] for sample in samples):.4g}"
-
-
-def limit_images_per_s(document: Document, name: str) -> float | None:
-    """The machine's limit for a side: its matrix products, and Pillow on the same cores.
-
-    On a GPU the two run in parallel, so the slower one is the limit; on a CPU they share the cores.
-    """
-    limits, flop = document.get("limits"), document.get("model", {}).get("flop")
-    precision = next((known for known in _PRECISIONS if known in name.replace(",", " ").split()), None)
-    if limits is None or not flop or precision not in limits["products"]:
-        return None
-    compute_s = flop / limits["products"][precision]
-    decode_s = 0.0 if "ready pixels" in name else 1 / limits["decoding"]["all_cores"]
-    on_gpu = document["settings"]["device"] == "gpu"
-    return float(1 / (max(compute_s, decode_s) if on_gpu else compute_s + decode_s))
 
 
 def _limits(document: Document) -> Table:

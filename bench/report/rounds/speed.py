@@ -80,6 +80,33 @@ def drive(call: Callable[[bytes], object], images: Sequence[bytes], callers: int
     return whole_waves(seen, callers)
 
 
+def best_of(
+    look: Callable[[int, float], Sample], choices: Sequence[int], seconds: float, looks: int
+) -> dict[int, float]:
+    """Images/s of each choice, the best of several short measurements, in which the choices take turns."""
+    speeds = dict.fromkeys(choices, 0.0)
+    for _ in range(looks):
+        for choice in choices:
+            speeds[choice] = max(speeds[choice], look(choice, seconds).images_per_s)
+    return speeds
+
+
+def cycled(images: Sequence[Any], count: int) -> list[Any]:
+    """The requested number of images, repeated from the start if there are fewer."""
+    return list(itertools.islice(itertools.cycle(images), count))
+
+
+def whole_waves(seen: Sequence[tuple[float, float]], callers: int) -> Sample:
+    """The answers between the end of the first wave and the end of the last complete one.
+
+    Args:
+        seen: the time and duration of each answer, in order; at least two waves.
+        callers: the number of answers in a wave.
+    """
+    first, last = _SKIPPED_WAVES * callers, len(seen) // callers * callers
+    return _sample([took for _, took in seen[first:last]], last - first, seen[last - 1][0] - seen[first - 1][0])
+
+
 class _Crew:
     """The state that the callers share.
 
@@ -114,33 +141,6 @@ class _Crew:
         while not self.enough.wait(wait_s) and len(self.answers) < least:
             wait_s = min(seconds, _LOOK_S)  # a little longer, then check again
         return sorted(self.answers)
-
-
-def best_of(
-    look: Callable[[int, float], Sample], choices: Sequence[int], seconds: float, looks: int
-) -> dict[int, float]:
-    """Images/s of each choice, the best of several short measurements, in which the choices take turns."""
-    speeds = dict.fromkeys(choices, 0.0)
-    for _ in range(looks):
-        for choice in choices:
-            speeds[choice] = max(speeds[choice], look(choice, seconds).images_per_s)
-    return speeds
-
-
-def cycled(images: Sequence[Any], count: int) -> list[Any]:
-    """The requested number of images, repeated from the start if there are fewer."""
-    return list(itertools.islice(itertools.cycle(images), count))
-
-
-def whole_waves(seen: Sequence[tuple[float, float]], callers: int) -> Sample:
-    """The answers between the end of the first wave and the end of the last complete one.
-
-    Args:
-        seen: the time and duration of each answer, in order; at least two waves.
-        callers: the number of answers in a wave.
-    """
-    first, last = _SKIPPED_WAVES * callers, len(seen) // callers * callers
-    return _sample([took for _, took in seen[first:last]], last - first, seen[last - 1][0] - seen[first - 1][0])
 
 
 def _sample(took: Sequence[float], images: int, elapsed_s: float) -> Sample:

@@ -55,6 +55,11 @@ class Bare:
         batches = itertools.cycle(self._rotations(batch))
         return repeat(lambda: self.embed(next(batches)), batch, seconds)
 
+    def run(self, pixels: Embeddings) -> Embeddings:
+        """Runs the graph: (N, H, W, 3) → (N, D)."""
+        made: Embeddings = self._session.run(None, {PIXELS: pixels})[0]
+        return made
+
     def _rotations(self, batch: int) -> list[list[bytes]]:
         """Batches that start at each image, so that small batches cover all images."""
         return [cycled([*self._images[start:], *self._images[:start]], batch) for start in range(len(self._images))]
@@ -64,16 +69,6 @@ class Bare:
             return preprocess(images[0], self.spec)[np.newaxis]
         return np.stack(list(self._threads.map(lambda image: preprocess(image, self.spec), images)))
 
-    def run(self, pixels: Embeddings) -> Embeddings:
-        """Runs the graph: (N, H, W, 3) → (N, D)."""
-        made: Embeddings = self._session.run(None, {PIXELS: pixels})[0]
-        return made
-
-
-def _version_folder(model: Path) -> Path:
-    """The folder of a model's newest version."""
-    return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-
 
 def onnx_session(model: Any, cores: int, *, gpu: bool) -> ort.InferenceSession:
     """Makes a session from a model's path or bytes, on the GPU or on this number of cores."""
@@ -82,3 +77,8 @@ def onnx_session(model: Any, cores: int, *, gpu: bool) -> ort.InferenceSession:
     options.intra_op_num_threads = cores
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
     return ort.InferenceSession(model, options, providers)
+
+
+def _version_folder(model: Path) -> Path:
+    """The folder of a model's newest version."""
+    return max((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))

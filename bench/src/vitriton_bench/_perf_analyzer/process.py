@@ -33,6 +33,12 @@ def call(analyzer: PerfAnalyzer, options: Sequence[str], limit_s: float) -> tupl
         return process.returncode, said
 
 
+def last_words(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if "error" in line.lower() or "fail" in line.lower()]
+    return "; ".join((telling or lines)[-3:]) or "it said nothing"
+
+
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
     """Ensures that the process has ended after the block."""
@@ -45,9 +51,3 @@ def _ended(process: subprocess.Popen[str]) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
         raise
-
-
-def last_words(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() or "fail" in line.lower()]
-    return "; ".join((telling or lines)[-3:]) or "it said nothing"

@@ -101,10 +101,6 @@ def split(
     )
 
 
-def _busy(step: ModelStatistics, images_per_s: float, instances: int) -> float:
-    return min(step.busy_ns * 1e-9 / step.images * images_per_s / instances, 1.0)
-
-
 def bottleneck(parts: Split) -> str:
     """The part that would have to be faster, or more."""
     if parts.encode_busy >= BUSY and parts.encode_busy >= parts.preprocess_busy:
@@ -114,3 +110,7 @@ def bottleneck(parts: Split) -> str:
     if parts.client_s > max(parts.encode_s, parts.preprocess_s):
         return "client and wire"
     return "too few callers"
+
+
+def _busy(step: ModelStatistics, images_per_s: float, instances: int) -> float:
+    return min(step.busy_ns * 1e-9 / step.images * images_per_s / instances, 1.0)

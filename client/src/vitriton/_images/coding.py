@@ -22,10 +22,6 @@ _GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15  # zlib's wbits
 _IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 
 
-class _TooEarly(VitritonError):  # noqa: N818 - says what happened
-    """The encoded bytes end too early."""
-
-
 def decode(body: bytes, codings: str, limit: int) -> bytes:
     """Decodes a body. Of one that is over `limit`, only a beginning that is over it too.
 
@@ -55,6 +51,10 @@ def decode(body: bytes, codings: str, limit: int) -> bytes:
         if len(body) > limit:
             break
     return body
+
+
+class _TooEarly(VitritonError):  # noqa: N818 - says what happened
+    """The encoded bytes end too early."""
 
 
 class _NoDecoder(VitritonError):  # noqa: N818 - says what happened

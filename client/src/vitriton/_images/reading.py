@@ -74,14 +74,14 @@ def encoded(data: bytes, encode: Encode) -> bytes | Unreadable:
         return _failed("decoded", "other", exc)
 
 
-def _failed(what: str, code: ImageCode, error: Exception) -> Unreadable:
-    reason = f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}"
-    return Unreadable(reason, code, without_frames(error))
-
-
 def is_slow(image: Any) -> bool:
     """Whether reading the image needs a disk or a network. It may then be read later, since it does not change.
 
     Other images (arrays, PIL images, file objects, bytearrays) belong to the caller, who may reuse them at once.
     """
     return isinstance(image, (str, os.PathLike))
+
+
+def _failed(what: str, code: ImageCode, error: Exception) -> Unreadable:
+    reason = f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return Unreadable(reason, code, without_frames(error))

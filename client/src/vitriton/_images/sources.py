@@ -109,25 +109,6 @@ def source_name(image: Any) -> str:
         return type(image).__name__
 
 
-def _source_name(image: Any) -> str:
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return type(image).__name__
-    if isinstance(image, str) and image[:5].lower() == "data:":
-        return "data URI"
-    if isinstance(image, str) and _URL.match(image):
-        return _printable(_without_secrets(image))
-    if isinstance(image, (str, os.PathLike)):
-        return _printable(os.fsdecode(image))
-    if _is_item(image):
-        path = image.get("path")
-        return _source_name(path) if isinstance(path, (str, os.PathLike)) else "bytes"
-    if _is_array(image):
-        return f"{_array_name(image)} {tuple(image.shape)} {_dtype(image)}"
-    name = getattr(image, "filename", None) or getattr(image, "name", None)
-    kind = "PIL image" if _is_pil(image) else "file object" if _is_file(image) else type(image).__name__
-    return _printable(f"{kind} {name}") if name and isinstance(name, str) else kind
-
-
 def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> bytes:
     """The encoded bytes of `image`.
 
@@ -173,6 +154,25 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         )
     _check_size(len(data), max_bytes)
     return data
+
+
+def _source_name(image: Any) -> str:
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return type(image).__name__
+    if isinstance(image, str) and image[:5].lower() == "data:":
+        return "data URI"
+    if isinstance(image, str) and _URL.match(image):
+        return _printable(_without_secrets(image))
+    if isinstance(image, (str, os.PathLike)):
+        return _printable(os.fsdecode(image))
+    if _is_item(image):
+        path = image.get("path")
+        return _source_name(path) if isinstance(path, (str, os.PathLike)) else "bytes"
+    if _is_array(image):
+        return f"{_array_name(image)} {tuple(image.shape)} {_dtype(image)}"
+    name = getattr(image, "filename", None) or getattr(image, "name", None)
+    kind = "PIL image" if _is_pil(image) else "file object" if _is_file(image) else type(image).__name__
+    return _printable(f"{kind} {name}") if name and isinstance(name, str) else kind
 
 
 def _is_pil(image: Any) -> bool:

@@ -106,17 +106,6 @@ class NetworkTransport(httpx.BaseTransport):
         )
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._response.iter_stream()
-
-    def close(self) -> None:
-        self._response.close()
-
-
 class NetworkBackend(httpcore.NetworkBackend):
     """Makes httpcore's connections.
 
@@ -137,6 +126,17 @@ class NetworkBackend(httpcore.NetworkBackend):
         """Opens a connection; httpx never passes `local_address` and `socket_options` here."""
         with _translated(httpcore.ConnectTimeout, httpcore.ConnectError):
             return _NetworkStream(self._network.connect(host, port))
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
 
 
 class _NetworkStream(httpcore.NetworkStream):

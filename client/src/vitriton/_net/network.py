@@ -256,6 +256,19 @@ class Stream:
         return bool(select.select([self._socket], [], [], 0)[0])
 
 
+def is_public(address: str) -> bool:
+    """Whether an IP address is on the public internet, also when it is embedded in an IPv6 address."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is None:
+            return ip.is_global and ip in _GLOBAL_V6
+        ip = inner
+    return ip.is_global and not ip.is_multicast
+
+
 class _Reader(io.RawIOBase):
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -315,19 +328,6 @@ class _Step:
         with contextlib.suppress(OSError):  # not connected
             # Not SSLSocket's own shutdown, which removes the TLS state during a read.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is on the public internet, also when it is embedded in an IPv6 address."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is None:
-            return ip.is_global and ip in _GLOBAL_V6
-        ip = inner
-    return ip.is_global and not ip.is_multicast
 
 
 def _connect(address: AddressInfo, limit_s: float | None) -> Stream:

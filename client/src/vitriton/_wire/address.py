@@ -67,10 +67,6 @@ def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
     return tuple(addresses)
 
 
-def _listed(addresses: Sequence[Address]) -> str:
-    return ", ".join(map(str, addresses))
-
-
 def parse_address(text: str) -> Address:
     """Parses `host`, `host:port` or `scheme://host:port`.
 
@@ -100,6 +96,10 @@ def parse_address(text: str) -> Address:
     if any(character.isspace() for character in host):
         raise ValueError(f"address {shown!r} has a space in it; {example}")
     return Address(scheme, host, port or _DEFAULT_PORTS[scheme])
+
+
+def _listed(addresses: Sequence[Address]) -> str:
+    return ", ".join(map(str, addresses))
 
 
 def _split(text: str) -> tuple[str, str, str]:

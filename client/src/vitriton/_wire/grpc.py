@@ -143,28 +143,6 @@ class GrpcTransport:
         return metadata
 
 
-class _GrpcPending:
-    def __init__(self, future: Any) -> None:
-        self._future = future
-
-    def result(self) -> InferReply:
-        return read_response(_translated(self._future.result))
-
-    def add_done_callback(self, callback: Callable[[], object]) -> None:
-        self._future.add_done_callback(lambda _: callback())
-
-    def cancel(self) -> None:
-        self._future.cancel()
-
-
-def _open(address: Address, settings: ConnectionSettings) -> Any:
-    target = channel_target(address)
-    options = list(channel_options(address, settings).items())
-    if not address.is_secure:
-        return grpc.insecure_channel(target, options=options)
-    return grpc.secure_channel(target, channel_credentials(settings.tls), options=options)
-
-
 def channel_credentials(tls: TLS) -> Any:
     """The credentials for grpcs://.
 
@@ -177,24 +155,6 @@ def channel_credentials(tls: TLS) -> Any:
         private_key=tls.read("key_file"),
         certificate_chain=tls.read("cert_file"),
     )
-
-
-def _check_content(tls: TLS) -> None:
-    """Raises ValueError where gRPC would only say "Failed to create security handshaker", at every attempt."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if tls.ca_file is not None:
-            context.load_verify_locations(tls.ca_file)
-    except ssl.SSLError as exc:
-        raise ValueError(f"TLS: ca_file {tls.ca_file} holds no certificate in PEM: {exc}") from exc
-    try:
-        if tls.cert_file is not None and tls.key_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # never ask the terminal
-    except (ssl.SSLError, ValueError) as exc:
-        raise ValueError(
-            f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} must be a certificate and its private key in "
-            f"PEM, without a password: {exc}"
-        ) from exc
 
 
 def infer_method(channel: Any) -> Any:
@@ -224,25 +184,6 @@ def write_request(request: InferRequest) -> bytes:
     return b"".join((head, timeout, _RAW_INPUT_CONTENTS, _varint(byte_size), *content))
 
 
-@functools.lru_cache(maxsize=256)
-def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str) -> bytes:
-    """The fields that many requests have in common."""
-    message = service_pb2.ModelInferRequest(model_name=model)
-    message.inputs.add(name=input_name, datatype=datatype, shape=shape)
-    message.outputs.add(name=output_name)
-    return bytes(message.SerializeToString())
-
-
-def _varint(number: int) -> bytes:
-    """A protobuf varint: 7 bits a byte, lowest first; all bytes but the last have the highest bit set."""
-    written = bytearray()
-    while number > 0x7F:
-        written.append(number & 0x7F | 0x80)
-        number >>= 7
-    written.append(number)
-    return bytes(written)
-
-
 def read_response(message: Any) -> InferReply:
     """Reads a ModelInferResponse message.
 
@@ -265,13 +206,6 @@ def read_response(message: Any) -> InferReply:
     )
 
 
-def _received(message: Any) -> Any:
-    """The reply. gRPC calls status OK a success even if no readable message came with it."""
-    if message is None:
-        raise CallError(Code.DATA_LOSS, "the reply holds no message, or one that cannot be read")
-    return message
-
-
 def read_config(message: Any) -> ModelConfig:
     """Reads a ModelConfig message."""
     return ModelConfig(
@@ -285,6 +219,81 @@ def read_config(message: Any) -> ModelConfig:
     )
 
 
+def to_error(exc: Exception) -> CallError:
+    """The CallError for an exception that gRPC raised."""
+    if isinstance(exc, grpc.FutureCancelledError):
+        return CallError(Code.CANCELLED, "cancelled by this client")
+    if isinstance(exc, grpc.RpcError):
+        return _status(exc.code().name, exc.details() or "")
+    return CallError(Code.CANCELLED, str(exc))  # a ValueError: "Cannot invoke RPC on closed channel!"
+
+
+class _GrpcPending:
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def result(self) -> InferReply:
+        return read_response(_translated(self._future.result))
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        self._future.add_done_callback(lambda _: callback())
+
+    def cancel(self) -> None:
+        self._future.cancel()
+
+
+def _open(address: Address, settings: ConnectionSettings) -> Any:
+    target = channel_target(address)
+    options = list(channel_options(address, settings).items())
+    if not address.is_secure:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, channel_credentials(settings.tls), options=options)
+
+
+def _check_content(tls: TLS) -> None:
+    """Raises ValueError where gRPC would only say "Failed to create security handshaker", at every attempt."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if tls.ca_file is not None:
+            context.load_verify_locations(tls.ca_file)
+    except ssl.SSLError as exc:
+        raise ValueError(f"TLS: ca_file {tls.ca_file} holds no certificate in PEM: {exc}") from exc
+    try:
+        if tls.cert_file is not None and tls.key_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")  # never ask the terminal
+    except (ssl.SSLError, ValueError) as exc:
+        raise ValueError(
+            f"TLS: cert_file {tls.cert_file} and key_file {tls.key_file} must be a certificate and its private key in "
+            f"PEM, without a password: {exc}"
+        ) from exc
+
+
+@functools.lru_cache(maxsize=256)
+def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str) -> bytes:
+    """The fields that many requests have in common."""
+    message = service_pb2.ModelInferRequest(model_name=model)
+    message.inputs.add(name=input_name, datatype=datatype, shape=shape)
+    message.outputs.add(name=output_name)
+    return bytes(message.SerializeToString())
+
+
+def _varint(number: int) -> bytes:
+    """A protobuf varint: 7 bits a byte, lowest first; all bytes but the last have the highest bit set."""
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    written.append(number)
+    return bytes(written)
+
+
+def _received(message: Any) -> Any:
+    """The reply. gRPC calls status OK a success even if no readable message came with it."""
+    if message is None:
+        raise CallError(Code.DATA_LOSS, "the reply holds no message, or one that cannot be read")
+    return message
+
+
 def _read_tensor(tensor: Any) -> TensorSpec:
     datatype = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
     return TensorSpec(datatype="BYTES" if datatype == "STRING" else datatype, shape=tuple(tensor.dims))
@@ -296,15 +305,6 @@ def _translated(call: Callable[[], T]) -> T:
         return call()
     except _RAISED as exc:
         raise to_error(exc) from exc
-
-
-def to_error(exc: Exception) -> CallError:
-    """The CallError for an exception that gRPC raised."""
-    if isinstance(exc, grpc.FutureCancelledError):
-        return CallError(Code.CANCELLED, "cancelled by this client")
-    if isinstance(exc, grpc.RpcError):
-        return _status(exc.code().name, exc.details() or "")
-    return CallError(Code.CANCELLED, str(exc))  # a ValueError: "Cannot invoke RPC on closed channel!"
 
 
 def _status(name: str, message: str) -> CallError:

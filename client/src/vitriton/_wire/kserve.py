@@ -186,6 +186,13 @@ def is_not_ready(error: CallError) -> bool:
     return error.code is Code.NOT_FOUND or (error.code is Code.INVALID_ARGUMENT and error.message == _NOT_READY)
 
 
+def printable(text: str, limit: int = _SHOWN) -> str:
+    """The start of any text, printable and on one line."""
+    line = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
+    line = " ".join(line.split())
+    return line if len(text) <= limit else f"{line}..."
+
+
 def _parse(body: bytes) -> Any:
     if len(body) > MAX_JSON_BYTES:
         raise _nonsense(f"the answer has {len(body)} bytes of JSON, over the limit of {MAX_JSON_BYTES}")
@@ -230,10 +237,3 @@ def _nonsense(message: str) -> CallError:
 
 def _shown(body: bytes) -> str:
     return repr(printable(body[: _SHOWN + 1].decode("utf-8", "replace")))
-
-
-def printable(text: str, limit: int = _SHOWN) -> str:
-    """The start of any text, printable and on one line."""
-    line = "".join(character if character.isprintable() else " " for character in text[: limit + 1])
-    line = " ".join(line.split())
-    return line if len(text) <= limit else f"{line}..."

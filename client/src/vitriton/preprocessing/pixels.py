@@ -53,6 +53,17 @@ def finish(value: Image.Image | Pixels, steps: tuple[Step, ...], spec: Preproces
     return pixels
 
 
+def pack_patches(array: Pixels, step: Patches) -> Pixels:
+    """Cuts a resized image, (H, W, 3) uint8, into the rows that `Patches` describes."""
+    size = step.patch_size
+    rows, columns = array.shape[0] // size, array.shape[1] // size
+    patches = array.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, size * size, 3)
+    packed = np.zeros((step.max_patches + 1, size * size, 3), np.uint8)
+    packed[: len(patches)] = patches
+    packed[-1].reshape(-1)[:4] = np.frombuffer(np.array([rows, columns], "<u2").tobytes(), np.uint8)
+    return packed
+
+
 def _run(step: Step, value: Image.Image | Pixels, limits: Limits) -> Image.Image | Pixels:
     """Runs one step on an image, or on (H, W, 3) after a step has made an array."""
     if isinstance(step, (Resize, Thumbnail)):
@@ -128,17 +139,6 @@ def _pad(array: Pixels, step: Pad) -> Pixels:
         )
     top, left = (height // 2, width // 2) if step.center else (0, 0)
     return np.pad(array, ((top, height - top), (left, width - left), (0, 0)))
-
-
-def pack_patches(array: Pixels, step: Patches) -> Pixels:
-    """Cuts a resized image, (H, W, 3) uint8, into the rows that `Patches` describes."""
-    size = step.patch_size
-    rows, columns = array.shape[0] // size, array.shape[1] // size
-    patches = array.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(rows * columns, size * size, 3)
-    packed = np.zeros((step.max_patches + 1, size * size, 3), np.uint8)
-    packed[: len(patches)] = patches
-    packed[-1].reshape(-1)[:4] = np.frombuffer(np.array([rows, columns], "<u2").tobytes(), np.uint8)
-    return packed
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:

@@ -59,10 +59,6 @@ class Resize:
         return (new_long, new_short) if width <= height else (new_short, new_long)
 
 
-def _round_up(side: int, multiple: int) -> int:
-    return ceil(side / multiple) * multiple
-
-
 @dataclass(frozen=True)
 class CenterCrop:
     """Crop the centre to `height` × `width`; a smaller image is padded with black.
@@ -235,3 +231,7 @@ def resize_after_decoding(steps: tuple[Step, ...]) -> int | None:
 def frozen(value: Any) -> Any:
     """Turns JSON's lists into tuples, so that a step can be compared and hashed."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _round_up(side: int, multiple: int) -> int:
+    return ceil(side / multiple) * multiple

@@ -94,20 +94,6 @@ def parse_image_errors(message: str) -> dict[int, Refusal] | None:
         return None
 
 
-def _written(codes: Iterator[Code]) -> str:
-    runs = ((code, sum(1 for _ in run)) for code, run in groupby(codes))
-    return ", ".join(code if count == 1 else f"{code}*{count}" for code, count in runs)
-
-
-def _read(text: str) -> Iterator[Code]:
-    runs = (run.partition("*") for run in text.split(", ") if run)
-    return chain.from_iterable(repeat(_known(code), int(count or 1)) for code, _, count in runs)
-
-
-def _known(code: str) -> Code:
-    return code if code in _CODES else "other"  # type: ignore[return-value]  # mypy does not know the set's content
-
-
 # Pillow has one error class for most faults of a file, and only its text tells them apart.
 _TRUNCATED = re.compile(r"truncated|unexpected end|premature|not enough|too short|incomplete", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"too large|too many", re.IGNORECASE)
@@ -127,3 +113,17 @@ def one_line(error: BaseException) -> str:
     """The text of a Pillow error, without parts that change from run to run."""
     text = " ".join(str(error).split())
     return re.sub(r" ?<_io\.BytesIO object at 0x[0-9a-f]+>", "", text) or type(error).__name__
+
+
+def _written(codes: Iterator[Code]) -> str:
+    runs = ((code, sum(1 for _ in run)) for code, run in groupby(codes))
+    return ", ".join(code if count == 1 else f"{code}*{count}" for code, count in runs)
+
+
+def _read(text: str) -> Iterator[Code]:
+    runs = (run.partition("*") for run in text.split(", ") if run)
+    return chain.from_iterable(repeat(_known(code), int(count or 1)) for code, _, count in runs)
+
+
+def _known(code: str) -> Code:
+    return code if code in _CODES else "other"  # type: ignore[return-value]  # mypy does not know the set's content

@@ -16,20 +16,6 @@ from .spec import PreprocessSpec
 from .steps import RESAMPLE, Patches, ScaledDecoding, Step, resize_after_decoding
 
 
-class _Draft(NamedTuple):
-    """A JPEG that will be decoded at a reduced size.
-
-    Attributes:
-        resize: the number of steps before the resize.
-        size: the (width, height) after the resize.
-        box: the picture's box in the decoded, upright image, whose last column and row may be partial.
-    """
-
-    resize: int
-    size: tuple[int, int]
-    box: tuple[float, float, float, float]
-
-
 def start_draft(image: Image.Image, spec: PreprocessSpec) -> _Draft | None:
     """Sets an opened JPEG to be decoded at a reduced size, if `spec` asks for it and the size allows it."""
     first = spec.steps[0] if spec.steps else None
@@ -58,3 +44,17 @@ def load_draft(
     resized = load(image).resize(draft.size, RESAMPLE[step.resample], draft.box)
     value = pack_patches(np.asarray(resized), step) if isinstance(step, Patches) else resized
     return value, spec.steps[draft.resize + 1 :]
+
+
+class _Draft(NamedTuple):
+    """A JPEG that will be decoded at a reduced size.
+
+    Attributes:
+        resize: the number of steps before the resize.
+        size: the (width, height) after the resize.
+        box: the picture's box in the decoded, upright image, whose last column and row may be partial.
+    """
+
+    resize: int
+    size: tuple[int, int]
+    box: tuple[float, float, float, float]

@@ -239,6 +239,16 @@ class WorkFolder:
             self._clear()
         self._journal.close()
 
+    def indices(self) -> Iterator[int]:
+        """The indices of images that have an embedding, in order."""
+        failed = iter(self._failed)
+        next_failed = next(failed, None)
+        for index in range(self.done):
+            if index == next_failed:
+                next_failed = next(failed, None)
+            else:
+                yield index
+
     def _clear(self) -> None:
         # The journal goes last, because it identifies the folder.
         self.rows_path.unlink(missing_ok=True)
@@ -300,16 +310,6 @@ class WorkFolder:
     def _append(self, entry: dict[str, Any]) -> None:
         _write(self._journal, memoryview(json.dumps(entry).encode() + b"\n"))
         os.fsync(self._journal.fileno())
-
-    def indices(self) -> Iterator[int]:
-        """The indices of images that have an embedding, in order."""
-        failed = iter(self._failed)
-        next_failed = next(failed, None)
-        for index in range(self.done):
-            if index == next_failed:
-                next_failed = next(failed, None)
-            else:
-                yield index
 
     def _difference(self, theirs: Job, ours: Job) -> str:
         differing = next(item.name for item in fields(Job) if getattr(theirs, item.name) != getattr(ours, item.name))

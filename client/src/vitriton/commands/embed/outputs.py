@@ -120,6 +120,11 @@ def publish(work: WorkFolder, paths: Paths, drafts: Sequence[Draft]) -> None:
 Writer = Callable[[IO[bytes], WorkFolder, Sequence[str]], None]
 
 
+def text(source: str) -> str:
+    """A path as valid Unicode: other bytes become Python's backslash escapes."""
+    return os.fsencode(source).decode("utf-8", "backslashreplace")
+
+
 def _write(write: Writer, work: WorkFolder, sources: Sequence[str], path: Path, target: Path) -> Draft:
     with path.open("wb") as file:
         write(file, work, sources)
@@ -183,11 +188,6 @@ def _write_parquet(file: IO[bytes], work: WorkFolder, sources: Sequence[str]) ->
 
 
 FORMATS: dict[str, Writer] = {".parquet": _write_parquet, ".npy": _write_npy, ".jsonl": _write_jsonl}
-
-
-def text(source: str) -> str:
-    """A path as valid Unicode: other bytes become Python's backslash escapes."""
-    return os.fsencode(source).decode("utf-8", "backslashreplace")
 
 
 def _metadata(job: Job) -> dict[str, str]:

@@ -108,6 +108,10 @@ class TritonPythonModel:
                 held = 0
         return [self._answer(pixels, decoded) for pixels, decoded in pending]
 
+    def finalize(self) -> None:
+        """Ends the threads when the model is unloaded."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def _submit(self, request: pb_utils.InferenceRequest) -> tuple[Pixels, list[Decoded], int]:
         """Starts to decode a request; returns the pixels to fill, a future for each image, and the images' bytes."""
         try:
@@ -119,10 +123,6 @@ class TritonPythonModel:
             return np.empty(0), [failed], 0
         decoded = [self._threads.submit(self._decode, data, row) for data, row in zip(images, pixels, strict=True)]
         return pixels, decoded, sum(map(len, images))
-
-    def finalize(self) -> None:
-        """Ends the threads when the model is unloaded."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, data: bytes, row: Pixels) -> Refusal | None:
         """Writes an image's pixels into their row, or returns why there are none.
