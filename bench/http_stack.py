@@ -163,11 +163,11 @@ class Server(asyncio.Protocol):
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
-        """As the base class."""
+        """See `asyncio.Protocol`."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """As the base class."""
+        """See `asyncio.Protocol`."""
         self._data += data
         while (end := self._data.find(b"\r\n\r\n") + 4) > 3:
             head = bytes(self._data[:end]).lower()

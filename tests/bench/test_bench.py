@@ -194,7 +194,7 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
     [
         (["other"], 1, "has no model other_preprocess"),
         (["tiny-vit", "--images", "{tmp}"], 1, "has no .jpg, .jpeg, .png or .webp files"),
-        (["tiny-vit", "--url", "127.0.0.1:9"], 1, "does not tell about the model tiny-vit_pooled"),
+        (["tiny-vit", "--url", "127.0.0.1:9"], 1, "does not describe the model tiny-vit_pooled"),
         (["tiny-vit", "--url", "grpcs://127.0.0.1:9"], 2, "TLS is not measured"),
         (["tiny-vit", "--url", "127.0.0.1:9", "--protocol", "http"], 2, "no --url has the scheme http"),
         (["tiny-vit", "--concurrency", "1,x"], 2, "not a list of numbers"),

@@ -151,7 +151,7 @@ def test_a_tiff_of_two_sizes_is_refused():
     struct.pack_into("<L", data, 4, len(data))
     decoy = struct.pack("<HHLL", 256, 99, 1, 1)  # a type that does not exist
     data += struct.pack("<H", entries + 1) + decoy + table + bytes(4)
-    with pytest.raises(ImageError, match="tells of two sizes, one of them 600 x 400"):
+    with pytest.raises(ImageError, match="states two sizes, one of them 600 x 400"):
         preprocess(bytes(data), spec())
 
 

@@ -68,7 +68,7 @@ class StatisticsSource:
             return method(transport)
         except CallError as exc:
             raise BenchError(
-                f"{self._address} does not tell about the model {model}: {exc}; is a Triton running there, and does it "
+                f"{self._address} does not describe the model {model}: {exc}; is a Triton running there, and does it "
                 "serve that model (`vitriton models` lists them)?"
             ) from exc
         finally:

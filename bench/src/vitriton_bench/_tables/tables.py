@@ -54,7 +54,7 @@ def left_out(document: Document) -> list[str]:
     """A line for each thing that could not be measured."""
     lines = [f"left out: {name} ({reason.splitlines()[0]})" for name, reason in document.get("failed", {}).items()]
     if document.get("interrupted"):
-        lines.append("The run was interrupted; what is missing was not measured.")
+        lines.append("The run was interrupted; missing figures were not measured.")
     return lines
 
 

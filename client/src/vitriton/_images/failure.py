@@ -27,7 +27,7 @@ class Unreadable:
     Attributes:
         reason: the reason, as one line of text without the image's name.
         code: the kind of reason, for programs.
-        cause: the error behind it; without a traceback, which would keep the image in memory.
+        cause: the underlying error, without a traceback, which would keep the image in memory.
     """
 
     reason: str

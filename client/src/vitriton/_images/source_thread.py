@@ -19,7 +19,7 @@ class SourceThread:
 
     Args:
         images: the iterable of images.
-        wake: a function that the thread calls when `take` has news.
+        wake: the function that the thread calls when `take` has a new result.
         ahead: the most images to take before they are needed.
 
     Attributes:

@@ -33,7 +33,7 @@ _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
 _ITEM = {"bytes", "path"}  # the keys of an undecoded image in Hugging Face's data sets; one value may be None
 _NAMED_KEYS = 3
-_OF_A_DICT = "give what is under one of its keys; only a dict of nothing but 'bytes' and 'path' is an image"
+_OF_A_DICT = "give one of its values; a dict is an image only if it has no keys but 'bytes' and 'path'"
 
 
 class Tensor(Protocol):
@@ -230,9 +230,9 @@ def _of_item(item: Mapping[Any, Any]) -> Any:
     if data is None and path is None:
         raise SourceError("the dict has neither bytes nor a path", "kind")
     if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
-        raise SourceError(f"what is under 'bytes' in the dict has the type {type(data).__name__}", "kind")
+        raise SourceError(f"'bytes' in the dict has the type {type(data).__name__}; it must be bytes", "kind")
     if data is None and not isinstance(path, (str, os.PathLike)):
-        raise SourceError(f"what is under 'path' in the dict has the type {type(path).__name__}", "kind")
+        raise SourceError(f"'path' in the dict has the type {type(path).__name__}; it must be a path", "kind")
     return path if data is None else data
 
 

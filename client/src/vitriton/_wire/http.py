@@ -1,4 +1,4 @@
-"""The HTTP transport: Triton's HTTP endpoint, over kept connections and threads of its own."""
+"""The HTTP transport: Triton's HTTP endpoint, over kept-alive connections and its own threads."""
 
 from __future__ import annotations
 

@@ -95,9 +95,7 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
         with Image.open(io.BytesIO(data), formats=formats) as image:
             check_size(image.width, image.height, limits)
             if told is not None and image.width * image.height > told.width * told.height:
-                raise ImageError(
-                    f"its header tells of two sizes, one of them {image.width} x {image.height}", "corrupt"
-                )
+                raise ImageError(f"its header states two sizes, one of them {image.width} x {image.height}", "corrupt")
             if limits.max_frames is not None:
                 check_frames(image, data, limits)
             if told is None:
