@@ -15,7 +15,7 @@ from server.launcher import READY, Launcher
 from server.processes import wait_until
 from server.test_cores import write
 from server.tiny_models import write_config
-from vitriton_server._process.memory import Memory, kills, limit_bytes, offer_first, too_little
+from vitriton_server._process.memory import MemoryWatch, kills, limit_bytes, offer_first, too_little
 
 PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 V2 = {
@@ -63,7 +63,7 @@ def test_what_the_kernel_tells(files: dict[str, str], limit: int | None, count: 
 @pytest.mark.parametrize("status", [None, 1, 137])
 def test_a_kill_is_told_with_its_limit(status: int | None, tmp_path: Path) -> None:
     """Once, whatever has ended; one from before the start is not."""
-    memory = Memory(write(tmp_path, V2))
+    memory = MemoryWatch(write(tmp_path, V2))
     assert memory.verdict(status) is None
     write(tmp_path, {"sys/fs/cgroup/a/b/memory.events": "oom_kill 3\n"})
     assert "for want of memory: the limit is 120 MiB. Raise the limit (TRITON_MEMORY" in str(memory.verdict(status))
@@ -72,14 +72,14 @@ def test_a_kill_is_told_with_its_limit(status: int | None, tmp_path: Path) -> No
 
 def test_the_machine_itself_may_have_no_more(tmp_path: Path) -> None:
     """Without a limit the machine is named."""
-    memory = Memory(write(tmp_path, UNLIMITED_V1))
+    memory = MemoryWatch(write(tmp_path, UNLIMITED_V1))
     write(tmp_path, {"sys/fs/cgroup/memory/memory.oom_control": "oom_kill 3\n"})
     assert "the machine has no more" in str(memory.verdict(137))
 
 
 def test_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
     """A SIGKILL that nobody explains was probably the kernel's; other ends have nothing to do with it."""
-    memory = Memory(tmp_path)
+    memory = MemoryWatch(tmp_path)
     assert "probably by the kernel for want of memory" in str(memory.verdict(137))
     assert memory.verdict(134) is None
     assert memory.verdict(None) is None

@@ -23,7 +23,7 @@ from server.processes import wait_until
 from server.tiny_models import write_config
 from vitriton_server import TritonServer
 from vitriton_server._drain import drain
-from vitriton_server._drain.connections import Connection
+from vitriton_server._drain.connections import TcpConnection
 from vitriton_server._drain.drain import may_be_shut
 
 TIMEOUT_S = 30.0
@@ -357,7 +357,7 @@ def test_without_the_right_to_close_them(
 # --- the decision ---------------------------------------------------------------------------------------------------
 
 
-def connection(**fields: float) -> Connection:
+def connection(**fields: float) -> TcpConnection:
     known = {
         "inode": 1,
         "unread": 0,
@@ -368,7 +368,7 @@ def connection(**fields: float) -> Connection:
         "heard_s": 9.0,
         "spoke_s": 9.0,
     }
-    return Connection(**{**known, **fields})  # type: ignore[arg-type]
+    return TcpConnection(**{**known, **fields})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class ExportResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """What is decided once the checkpoint is loaded, and before any work is done.
 
     Attributes:
@@ -123,7 +123,7 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     return ExportResult(plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings))
 
 
-def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
+def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
     """Decides what an export with these options is.
 
     Raises:
@@ -133,7 +133,7 @@ def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         return _plan(options, checkpoint)
 
 
-def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
+def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
     spec, normalization = checkpoint.spec, checkpoint.normalization
     blank = [Image.new("RGB", (spec.width, spec.height))]
     outputs = compare.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
@@ -186,10 +186,10 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         serving=options.serving,
         verification=options.verification,
     )
-    return Plan(checkpoint, weights, deployment)
+    return ExportPlan(checkpoint, weights, deployment)
 
 
-def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
+def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
     images = compare.usable(corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
@@ -218,7 +218,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
     return _Staged(stages, manifest, warnings)
 
 
-def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str]:
+def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> list[str]:
     """Writes a graph for each output; returns what the user should know about them."""
     deployment = plan.deployment
     spec = deployment.spec
@@ -234,7 +234,7 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
-def _encoder(plan: Plan) -> Encoder:
+def _encoder(plan: ExportPlan) -> Encoder:
     """The module to export. It takes the model over: the reference must have been run by now."""
     model = plan.checkpoint.model
     if plan.deployment.precision == "fp16":

@@ -20,14 +20,14 @@ from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, w
 from vitriton_server._process.guard import clean_up
 from vitriton_server._process.locate import Host, locate
 from vitriton_server._process.log import MAX_LINES, machine_has_gpu, telling
-from vitriton_server._process.memory import Memory, limit_bytes, offer_first, too_little
+from vitriton_server._process.memory import MemoryWatch, limit_bytes, offer_first, too_little
 from vitriton_server._process.ports import Endpoints, keep_ports, reserve
 from vitriton_server._process.ready import wait_until_ready
 from vitriton_server._process.runtime import Runtime, command, environment, prepare
 from vitriton_server._process.tritonserver import TritonProcess
 from vitriton_server._rollout import repository as _repository
 from vitriton_server._rollout.rollout import Rollout
-from vitriton_server._watch.steps import Steps
+from vitriton_server._watch.steps import StepProcesses
 from vitriton_server._watch.watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class TritonServer:
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
-        self._memory = memory = Memory()
+        self._memory = memory = MemoryWatch()
         self._rollout = Rollout(self._config.repository, ready_timeout_s, memory=memory) if watch_repository else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
@@ -352,7 +352,7 @@ class TritonServer:
         process = self._process
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
-        steps = Steps(process.pid) if self._config.watch.canary_interval_s else None
+        steps = StepProcesses(process.pid) if self._config.watch.canary_interval_s else None
         stale = False
         while not process.ended.wait(self._delay_s(watch, steps)):
             if self._stopping.is_set():  # no more questions: they would be requests in flight
@@ -375,7 +375,7 @@ class TritonServer:
             return None
         return death(process.exit_status, self._memory.verdict(process.exit_status))
 
-    def _delay_s(self, watch: Watch, steps: Steps | None) -> float | None:
+    def _delay_s(self, watch: Watch, steps: StepProcesses | None) -> float | None:
         delays = [each.delay_s() for each in (watch, steps, self._rollout) if each is not None]
         return min((delay for delay in delays if delay is not None), default=None)
 

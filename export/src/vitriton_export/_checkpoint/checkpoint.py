@@ -13,8 +13,8 @@ from vitriton_export import _documents
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import load_model, quiet
-from vitriton_export._checkpoint.network import Network
-from vitriton_export._checkpoint.source import PROCESSORS, Source, check_image_processor
+from vitriton_export._checkpoint.network import PixelNetwork
+from vitriton_export._checkpoint.source import PROCESSORS, CheckpointSource, check_image_processor
 from vitriton_export._errors import ExportError, explained
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._processors import float_processor, processor, sizes, timm_processor
@@ -39,12 +39,12 @@ class Checkpoint:
         warnings: what the user should know of the weights.
     """
 
-    source: Source
+    source: CheckpointSource
     model: PreTrainedModel
     image_processor: Any
     family: Family
     untrained_pooler: tuple[str, ...]
-    network: Network
+    network: PixelNetwork
     spec: PreprocessSpec
     normalization: Normalization
     warnings: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Outline:
     normalization: Normalization
 
 
-def outline(source: Source, options: ExportOptions | None = None) -> Outline:
+def outline(source: CheckpointSource, options: ExportOptions | None = None) -> Outline:
     """Reads what decides whether a checkpoint can be exported, and looks at no weights.
 
     Raises:
@@ -96,7 +96,7 @@ def outline(source: Source, options: ExportOptions | None = None) -> Outline:
     return Outline(known, image_processor, spec, normalization)
 
 
-def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
+def load(source: CheckpointSource, options: ExportOptions | None = None) -> Checkpoint:
     """Loads model and image processor.
 
     Raises:
@@ -109,7 +109,7 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
         known = replace(known, model=known.projection)
     loaded = load_model(source, known, () if projects else known.pooler)
     with explained(f"config.json of {source.model_id} makes no sense"):
-        network = Network(loaded.model, known).eval()
+        network = PixelNetwork(loaded.model, known).eval()
     return Checkpoint(
         source,
         loaded.model,
@@ -124,7 +124,7 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
 
 
 def _interpolation(
-    model_id: str, network: Network, spec: PreprocessSpec, options: ExportOptions | None
+    model_id: str, network: PixelNetwork, spec: PreprocessSpec, options: ExportOptions | None
 ) -> tuple[str, ...]:
     """What to know of images that have another size than the model was trained with, where nobody has asked for it."""
     asked = options is not None and (options.image_size or options.image_processor_settings.keys() & _SIZES)
@@ -173,7 +173,7 @@ def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool,
     return asked
 
 
-def _load_image_processor(source: Source, config: Any, settings: Mapping[str, Any]) -> Any:
+def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:
     """The PIL backend, by name: with torchvision installed the default is another one, which differs by grey levels."""
     for path in (source.folder / name for name in PROCESSORS):
         if path.is_file():

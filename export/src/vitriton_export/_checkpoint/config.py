@@ -12,7 +12,7 @@ from transformers import __version__ as transformers_version
 from vitriton_export import _documents
 from vitriton_export._checkpoint.architectures import check_installed, family
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import Source
+from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
 
@@ -33,7 +33,7 @@ MEND = "; mend that entry, or take the file that save_pretrained writes"
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
 
-def load_config(source: Source) -> tuple[Any, Family]:
+def load_config(source: CheckpointSource) -> tuple[Any, Family]:
     """Reads config.json and finds the family, before any weights are touched.
 
     Raises:

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from vitriton_export._checkpoint.config import MEND, load_config
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import Source, fetch_weights
+from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._errors import ExportError, explained, one_line
 
@@ -49,7 +49,7 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded:
+def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...]) -> Loaded:
     """Loads the model that a family names.
 
     Args:
@@ -94,7 +94,7 @@ def _class(known: Family) -> Any:
     return AutoModel if known.model is None else getattr(transformers, known.model)
 
 
-def _config(source: Source, known: Family) -> Any:
+def _config(source: CheckpointSource, known: Family) -> Any:
     config, _ = load_config(source)
     if known.tower is not None and known.part is None:
         full, config = config, getattr(config, known.tower)
@@ -161,7 +161,7 @@ def _has_tensors(content: Mapping[Any, Any]) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
-def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:
+def _read(model_class: Any, config: Any, source: CheckpointSource, weights: Weights) -> tuple[Any, dict[str, Any]]:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
@@ -229,7 +229,7 @@ def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
     )
 
 
-def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
+def _warnings(source: CheckpointSource, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
     if weights.passed_over:
         *others, last = weights.passed_over
         names = f"{', '.join(others)} and {last}" if others else last

@@ -13,7 +13,7 @@ from vitriton_export._checkpoint.families import Family
 _INTERPOLATE = "interpolate_pos_encoding"
 
 
-class Network(nn.Module):
+class PixelNetwork(nn.Module):
     """Calls `model`, and completes its inputs."""
 
     def __init__(self, model: nn.Module, family: Family) -> None:

@@ -19,7 +19,7 @@ _CONFIGS = ("config.json", *PROCESSORS)
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """A checkpoint on disk.
 
     Attributes:
@@ -40,7 +40,7 @@ class Source:
         return str(self.folder) if self.revision is None else self.model_id
 
 
-def find(model: str, revision: str | None) -> Source:
+def find(model: str, revision: str | None) -> CheckpointSource:
     """Finds the checkpoint and its configuration; on the hub, its weights are not downloaded yet.
 
     Raises:
@@ -51,7 +51,7 @@ def find(model: str, revision: str | None) -> Source:
     if path.is_dir():
         if revision is not None:
             raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
-        source = Source(path, path.resolve().name, None)
+        source = CheckpointSource(path, path.resolve().name, None)
         _check_readable(path)
     elif path.exists():
         raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
@@ -59,7 +59,7 @@ def find(model: str, revision: str | None) -> Source:
         raise ExportError(f"there is no folder {model}")
     else:
         folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
-        source = Source(folder, model, folder.name)
+        source = CheckpointSource(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(source.folder / "config.json", source.where)
     if not (source.folder / "config.json").is_file():
@@ -67,7 +67,7 @@ def find(model: str, revision: str | None) -> Source:
     return source
 
 
-def fetch_weights(source: Source) -> Source:
+def fetch_weights(source: CheckpointSource) -> CheckpointSource:
     """Makes sure that weights and image processor are there, downloading the weights where they are on the hub.
 
     Raises:
@@ -83,7 +83,7 @@ def fetch_weights(source: Source) -> Source:
     return replace(source, weights=_weights.find(source.folder, source.where, others))
 
 
-def _download_weights(source: Source) -> Path:
+def _download_weights(source: CheckpointSource) -> Path:
     """Downloads what transformers would read, and no other copy of it."""
     folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
     for name in _weights.ENTRIES:
@@ -96,7 +96,7 @@ def _download_weights(source: Source) -> Path:
     return folder
 
 
-def check_image_processor(source: Source) -> None:
+def check_image_processor(source: CheckpointSource) -> None:
     """Makes sure that the image processor's settings are there.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitriton_export._checkpoint.network import Network
+from vitriton_export._checkpoint.network import PixelNetwork
 from vitriton_export._errors import ExportError
 from vitriton_export._graph import naflex
 from vitriton_export._options import Pooling
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        model: Network,
+        model: PixelNetwork,
         normalization: Normalization,
         pooling: Pooling,
         *,

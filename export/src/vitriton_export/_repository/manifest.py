@@ -15,7 +15,7 @@ from typing import Any
 from vitriton._repository.names import OUTPUT
 
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._checkpoint.source import Source
+from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates
 from vitriton_export._parity.gates import Gate
@@ -37,7 +37,7 @@ _LIBRARIES = (
 
 def build(
     deployment: Deployment,
-    source: Source,
+    source: CheckpointSource,
     weights: str,
     parity: list[Stage],
     demanded: Mapping[str, Gate],

@@ -17,7 +17,7 @@ from vitriton_export._parity.corpus import corpus
 _MAX_BYTES = Options().max_image_bytes  # what a client sends
 
 
-class Images(Protocol):
+class NamedImages(Protocol):
     """Named encoded files."""
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Corpus:
         return len(self._files)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `Images`."""
+        """See `NamedImages`."""
         yield from self._files.items()
 
 
@@ -71,7 +71,7 @@ class Folder:
         return len(self._paths)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `Images`."""
+        """See `NamedImages`."""
         for path in self._paths:
             name = path.relative_to(self._folder).as_posix()
             try:

@@ -18,7 +18,7 @@ from vitriton_export._checkpoint import checkpoint
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.loading import quiet
 from vitriton_export._errors import ExportError
-from vitriton_export._export import Plan, Step, plan_export
+from vitriton_export._export import ExportPlan, Step, plan_export
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import compare, gates
 from vitriton_export._parity.compare import Answers, Batch, Runner, Unusable
@@ -26,7 +26,7 @@ from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
 from vitriton_export._verify import exported as _exported
 from vitriton_export._verify.exported import Exported
-from vitriton_export._verify.images import Corpus, Folder, Images
+from vitriton_export._verify.images import Corpus, Folder, NamedImages
 from vitriton_export._verify.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def verify_model(
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
             exported, runner, subject, skipped = _open(options, resources)
-        images: Images = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
+        images: NamedImages = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
         with step("Load the reference"):
             model = _reference_model(options, exported)
             plan = _plan(model, options, exported)
@@ -156,7 +156,7 @@ class _Run:
         unusable: images that the reference was not asked for.
     """
 
-    def __init__(self, images: Images, exported: Exported, reference: Runner, advance: Advance) -> None:
+    def __init__(self, images: NamedImages, exported: Exported, reference: Runner, advance: Advance) -> None:
         self._images = images
         self._exported = exported
         self._reference = reference
@@ -231,7 +231,7 @@ def _reference_model(options: VerifyOptions, exported: Exported) -> str:
     raise ExportError(f"{exported.name} was exported from {where}; name it with --reference")
 
 
-def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
+def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
     """What an export of the reference would be, with the settings of the one that is deployed."""
     revision = options.revision
     if revision is None and model == exported.model_id and not Path(model).is_dir():
@@ -255,7 +255,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
     return plan_export(planned, checkpoint.load(sources.fetch_weights(source), planned))
 
 
-def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
+def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     """Says at once that the reference is another model than the one that was exported.
 
     Raises:
@@ -281,7 +281,7 @@ def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
     )
 
 
-def _named(plan: Plan) -> str:
+def _named(plan: ExportPlan) -> str:
     source = plan.checkpoint.source
     return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
 

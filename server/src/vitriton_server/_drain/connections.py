@@ -21,7 +21,7 @@ _ANSWER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
+class TcpConnection:
     """One connection, seen from the server.
 
     Attributes:
@@ -50,7 +50,7 @@ class Connection:
         return 0.0 if self.unread or self.unsent else min(self.heard_s, self.spoke_s)
 
 
-def connections(port: int) -> list[Connection]:
+def connections(port: int) -> list[TcpConnection]:
     """The open connections of a local port.
 
     Raises:
@@ -59,7 +59,7 @@ def connections(port: int) -> list[Connection]:
     return [found for family in (socket.AF_INET, socket.AF_INET6) for found in _dump(family, port)]
 
 
-def _dump(family: int, port: int) -> Iterator[Connection]:
+def _dump(family: int, port: int) -> Iterator[TcpConnection]:
     request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), _OPEN)
     request += struct.pack("!H", port) + bytes(46)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as asking:
@@ -74,13 +74,13 @@ def _dump(family: int, port: int) -> Iterator[Connection]:
                     yield _connection(body)
 
 
-def _connection(body: bytes) -> Connection:
+def _connection(body: bytes) -> TcpConnection:
     unread, unsent, _uid, inode = struct.unpack_from("=4I", body, 56)
     info = next(value for kind, value in _parts(body[_MESSAGE_BYTES:], struct.Struct("=HH")) if kind == _INFO)
     spoke_ms, _, heard_ms = struct.unpack_from("=3I", info, 44)
     sent, received = struct.unpack_from("=2Q", info, 120)
     pieces_received, pieces_sent = struct.unpack_from("=2I", info, 152)
-    return Connection(
+    return TcpConnection(
         inode=inode,
         unread=unread,
         unsent=unsent,

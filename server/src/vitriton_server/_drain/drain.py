@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from vitriton_server._drain.connections import Connection, connections
+from vitriton_server._drain.connections import TcpConnection, connections
 from vitriton_server._drain.debugger import sockets, stop_reading
 from vitriton_server._process.ports import Endpoints
 from vitriton_server._process.tritonserver import TritonProcess
@@ -32,7 +32,7 @@ QUIET_S = 1.0  # no part of an answer is written any more
 _EPOLLIN = 0x001
 
 
-def may_be_shut(connection: Connection, *, is_read: bool) -> bool:
+def may_be_shut(connection: TcpConnection, *, is_read: bool) -> bool:
     """Whether no request is on its way over an HTTP connection, which is all that shutting it for reading can lose.
 
     Args:
@@ -46,7 +46,7 @@ def may_be_shut(connection: Connection, *, is_read: bool) -> bool:
     return connection.quiet_s >= _patience_s(connection)
 
 
-def _patience_s(connection: Connection) -> float:
+def _patience_s(connection: TcpConnection) -> float:
     """How long nothing must have been said on a connection that is read, for nothing to be on its way."""
     if not connection.received or connection.spoke_s < connection.heard_s:  # not used yet, or answered
         return IDLE_S
@@ -131,7 +131,7 @@ class Drain:
             self._answered_s = time.monotonic()
         return self._answered_s is not None and time.monotonic() - self._answered_s >= FLUSH_S
 
-    def _open(self, port: int) -> list[Connection]:
+    def _open(self, port: int) -> list[TcpConnection]:
         own = sockets(self._pid)
         return [each for each in connections(port) if each.inode in own]
 

@@ -20,7 +20,7 @@ _REMEDY = (
 _KILLED = 128 + signal.SIGKILL
 
 
-class Memory:
+class MemoryWatch:
     """What has happened since this was made, or last told.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vitriton_server._config import ServerConfig
 from vitriton_server._errors import NotReadyInTime, ServerStopped
 from vitriton_server._process.failure import ERROR_LINES, start_failure
-from vitriton_server._process.memory import Memory
+from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._process.ports import Endpoints
 from vitriton_server._process.tritonserver import TritonProcess
 
@@ -27,7 +27,7 @@ def wait_until_ready(
     config: ServerConfig,
     endpoints: Endpoints,
     stopping: threading.Event,
-    memory: Memory,
+    memory: MemoryWatch,
 ) -> None:
     """Returns when every model is ready and every port is open.
 

@@ -15,7 +15,7 @@ from vitriton._repository import disk
 from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory
 from vitriton_server._process.log import readable
-from vitriton_server._process.memory import Memory
+from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._rollout.plan import Version, at_rest, next_view, scan, without
 from vitriton_server._rollout.view import Model, View, ViewFolder, version_folders
 
@@ -51,12 +51,12 @@ class Rollout:
         repository: Path,
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
-        memory: Memory | None = None,
+        memory: MemoryWatch | None = None,
     ) -> None:
         self._repository = repository
         self._patience_s = patience_s
         self._clock = clock
-        self._memory = memory or Memory()
+        self._memory = memory or MemoryWatch()
         self._folder: ViewFolder | None = None
         self._view: View = {}
         self._wanted: View = {}

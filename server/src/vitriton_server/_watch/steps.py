@@ -24,7 +24,7 @@ def has_steps(pid: int, proc: Path = Path("/proc")) -> bool:
     return not listed or any(_state(child, proc) not in (None, "Z") for child in _children(listed))
 
 
-class Steps:
+class StepProcesses:
     """The processes that a tritonserver has started for its Python models.
 
     Args:
