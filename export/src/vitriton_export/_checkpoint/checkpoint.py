@@ -1,4 +1,4 @@
-"""A checkpoint, loaded as the reference loads it, and what its loading report says about untrained weights."""
+"""A checkpoint, loaded as the reference loads it, and the untrained weights that the loading report shows."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Checkpoint:
     """A loaded model.
 
     Attributes:
-        source: where it came from.
-        model: in float32, in evaluation mode.
-        image_processor: of the PIL backend.
-        family: what is known of the architecture.
-        untrained_pooler: the pooler's parameters that the checkpoint does not hold.
-        network: calls `model`.
-        spec: what `image_processor` does up to the pixels.
-        normalization: what it does after that.
-        warnings: what the user should know of the weights.
+        source: the checkpoint's files.
+        model: the transformers model in float32, in evaluation mode.
+        image_processor: the image processor, with its PIL backend.
+        family: the family of the architecture.
+        untrained_pooler: the names of the pooler's parameters that the checkpoint lacks.
+        network: the module that calls `model` with pixels.
+        spec: the steps of `image_processor` up to the pixels.
+        normalization: the arithmetic of `image_processor` after the pixels.
+        warnings: the warnings about the weights.
     """
 
     source: CheckpointSource
@@ -51,7 +51,7 @@ class Checkpoint:
 
     @property
     def tokens(self) -> dict[str, int]:
-        """How many tokens of last_hidden_state are no patches, as arguments of `pool`."""
+        """The number of tokens before and after the patches in last_hidden_state, as arguments of `pool`."""
         config = self.model.config
         return {
             "prefix_tokens": self.family.tokens_before(config),
@@ -61,13 +61,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Outline:
-    """What the small files of a checkpoint tell, before any weights are touched.
+    """The facts in the small files of a checkpoint, read before any weights.
 
     Attributes:
-        family: what is known of the architecture.
-        image_processor: of the PIL backend.
-        spec: what it does up to the pixels.
-        normalization: what it does after that.
+        family: the family of the architecture.
+        image_processor: the image processor, with its PIL backend.
+        spec: the steps of the image processor up to the pixels.
+        normalization: the arithmetic of the image processor after the pixels.
     """
 
     family: Family
@@ -77,10 +77,10 @@ class Outline:
 
 
 def outline(source: CheckpointSource, options: ExportOptions | None = None) -> Outline:
-    """Reads what decides whether a checkpoint can be exported, and looks at no weights.
+    """Decides from the small files whether a checkpoint can be exported; reads no weights.
 
     Raises:
-        ExportError: it cannot be, or not with these options.
+        ExportError: the checkpoint cannot be exported, or not with these options.
     """
     chosen = options or ExportOptions()
     with quiet():
@@ -97,7 +97,7 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
 
 
 def load(source: CheckpointSource, options: ExportOptions | None = None) -> Checkpoint:
-    """Loads model and image processor.
+    """Loads the model and its image processor.
 
     Raises:
         ExportError: the checkpoint cannot be loaded, or lacks weights that inference needs.
@@ -126,7 +126,7 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
 def _interpolation(
     model_id: str, network: PixelNetwork, spec: PreprocessSpec, options: ExportOptions | None
 ) -> tuple[str, ...]:
-    """What to know of images that have another size than the model was trained with, where nobody has asked for it."""
+    """The warning for images of another size than the model was trained with, unless the user asked for that size."""
     asked = options is not None and (options.image_size or options.image_processor_settings.keys() & _SIZES)
     if asked or network.size is None or not network.needs_interpolation(spec.height, spec.width):
         return ()
@@ -152,7 +152,7 @@ def _other_poolings(known: Family) -> str:
 
 
 def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool, allow_untrained: bool) -> Pooling:
-    """Which pooling an export gets: what was asked for, if it is there and means something.
+    """Returns the pooling of an export: the requested one, if the model has it and it is trained.
 
     Raises:
         ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
@@ -174,10 +174,10 @@ def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool,
 
 
 def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:
-    """The PIL backend, by name: with torchvision installed the default is another one, which differs by grey levels."""
+    """Loads the PIL backend by name: with torchvision installed, the default is another, off by a few grey levels."""
     for path in (source.folder / name for name in PROCESSORS):
         if path.is_file():
-            _documents.read(path, source.model_id)  # transformers says less of what is no JSON
+            _documents.read(path, source.model_id)  # transformers says less about a file that is not JSON
     with explained(f"transformers cannot load the image processor of {source.model_id}"):
         for load_own in (float_processor.load, timm_processor.load):
             own = load_own(source.folder, dict(settings))

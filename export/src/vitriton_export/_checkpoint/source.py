@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
+"""The source of a checkpoint: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class CheckpointSource:
     """A checkpoint on disk.
 
     Attributes:
-        folder: where its files are.
-        model_id: how a person names it: the hub id, or the folder's own name.
+        folder: the folder of its files.
+        model_id: the name for people: the hub id, or the folder's own name.
         revision: the commit on the hub; None for a folder.
-        weights: the files of weights; None before they are looked for.
+        weights: the files of weights; None before they are found.
     """
 
     folder: Path
@@ -36,12 +36,12 @@ class CheckpointSource:
 
     @property
     def where(self) -> str:
-        """How an error names it."""
+        """The name that errors use: the hub id, or the folder's path."""
         return str(self.folder) if self.revision is None else self.model_id
 
 
 def find(model: str, revision: str | None) -> CheckpointSource:
-    """Finds the checkpoint and its configuration; on the hub, its weights are not downloaded yet.
+    """Finds the checkpoint and its configuration; weights on the hub are not downloaded yet.
 
     Raises:
         HubError: the hub cannot be reached.
@@ -63,16 +63,16 @@ def find(model: str, revision: str | None) -> CheckpointSource:
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(source.folder / "config.json", source.where)
     if not (source.folder / "config.json").is_file():
-        raise ExportError(f"{source.where} is no checkpoint: it has no config.json; write one with save_pretrained")
+        raise ExportError(f"{source.where} is not a checkpoint: it has no config.json; write one with save_pretrained")
     return source
 
 
 def fetch_weights(source: CheckpointSource) -> CheckpointSource:
-    """Makes sure that weights and image processor are there, downloading the weights where they are on the hub.
+    """Checks that weights and image processor are present, and downloads weights that are on the hub.
 
     Raises:
         HubError: the hub cannot be reached.
-        ExportError: the checkpoint has none, or they are not what they seem.
+        ExportError: the checkpoint has no weights, or the files are not what their names say.
     """
     check_image_processor(source)
     others = None
@@ -84,7 +84,7 @@ def fetch_weights(source: CheckpointSource) -> CheckpointSource:
 
 
 def _download_weights(source: CheckpointSource) -> Path:
-    """Downloads what transformers would read, and no other copy of it."""
+    """Downloads the weights that transformers would read, and no other copy of them."""
     folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
     for name in _weights.ENTRIES:
         folder = hub.download(source.model_id, source.revision, [*small, name])
@@ -97,10 +97,10 @@ def _download_weights(source: CheckpointSource) -> Path:
 
 
 def check_image_processor(source: CheckpointSource) -> None:
-    """Makes sure that the image processor's settings are there.
+    """Checks that the image processor's settings are present.
 
     Raises:
-        ExportError: they are not.
+        ExportError: the settings are missing.
     """
     for name in PROCESSORS:
         _documents.check_regular(source.folder / name, source.where)
@@ -112,7 +112,7 @@ def check_image_processor(source: CheckpointSource) -> None:
 
 
 def files_sha256(folder: Path) -> str:
-    """One hash over the files of a checkpoint's folder that an export reads."""
+    """Returns one hash over the files of a checkpoint's folder that an export reads."""
     lines = [f"{sha256(path)}  {path.name}\n" for path in _files(folder)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -124,7 +124,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_readable(folder: Path) -> None:
-    """Weights are written for their owner alone, and transformers takes one that it may not read for a missing one."""
+    """Refuses unreadable files: weights are written for their owner alone, and transformers reports them as missing."""
     readable = os.access(folder, os.R_OK | os.X_OK)
     refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
     if refused:
@@ -132,6 +132,6 @@ def _check_readable(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file."""
+    """Returns the SHA-256 hash of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
