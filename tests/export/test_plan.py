@@ -70,7 +70,7 @@ def test_a_repository_is_a_text_or_a_path(tmp_path, kind):
 
 def test_a_repository_that_cannot_be_looked_at_is_refused(tmp_path):
     """As one whose name is longer than any file's."""
-    with pytest.raises(ExportError, match=r"cannot be looked at: File name too long; choose another --repository"):
+    with pytest.raises(ExportError, match=r"cannot be read: File name too long; choose another --repository"):
         ExportOptions(repository=tmp_path / ("x" * 300))
 
 
