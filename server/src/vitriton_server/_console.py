@@ -26,30 +26,6 @@ _SAME_S = 1.0  # a terminal and a process in it may both send one signal
 _END = b"\0"  # not the number of any signal
 
 
-class _Lines(Console):
-    """Prints as long as the output can be written.
-
-    A closed pipe or terminal silences it. It raises nothing then, as it is called in threads on which the end of the
-    server depends.
-    """
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Prints, if the output is open."""
-        try:
-            super().print(*objects, **options)
-        except OSError:  # a closed terminal is not a broken pipe
-            self.on_broken_pipe()
-
-    def on_broken_pipe(self) -> None:
-        """Stops printing. rich itself would end the thread, and close standard output if standard error is broken."""
-        self.quiet = True
-        # The rest of the buffer must not fail when the program ends (see SIGPIPE in Python's module signal).
-        with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.file.fileno())
-            os.close(nowhere)
-
-
 class Reporter:
     """Runs a server in the foreground: addresses go to standard output, all other messages to standard error.
 
@@ -144,6 +120,30 @@ class Reporter:
         self._output.print(f"metrics  http://{server.metrics_address}/metrics")
         for name in server.models:
             self._output.print(f"model    {escape(name)}")
+
+
+class _Lines(Console):
+    """Prints as long as the output can be written.
+
+    A closed pipe or terminal silences it. It raises nothing then, as it is called in threads on which the end of the
+    server depends.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, if the output is open."""
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a closed terminal is not a broken pipe
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Stops printing. rich itself would end the thread, and close standard output if standard error is broken."""
+        self.quiet = True
+        # The rest of the buffer must not fail when the program ends (see SIGPIPE in Python's module signal).
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
 
 
 class _Events:

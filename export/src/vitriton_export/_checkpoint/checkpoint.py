@@ -123,6 +123,28 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
     )
 
 
+def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool, allow_untrained: bool) -> Pooling:
+    """Returns the pooling of an export: the requested one, if the model has it and it is trained.
+
+    Raises:
+        ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
+    """
+    model_id, known = checkpoint.source.model_id, checkpoint.family
+    _check_pooling(asked, known, model_id)
+    if asked == "auto":
+        if has_pooler and not checkpoint.untrained_pooler:
+            return "pooler"
+        return "cls" if known.has_cls else "mean"
+    if asked == "pooler" and not has_pooler:
+        raise ExportError(f"{model_id} has no pooler; use --pooling cls or --pooling mean")
+    if asked == "pooler" and checkpoint.untrained_pooler and not allow_untrained:
+        raise ExportError(
+            f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
+            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler ships the noise)"
+        )
+    return asked
+
+
 def _interpolation(
     model_id: str, network: PixelNetwork, spec: PreprocessSpec, options: ExportOptions | None
 ) -> tuple[str, ...]:
@@ -149,28 +171,6 @@ def _check_pooling(asked: Pooling, known: Family, model_id: str) -> None:
 def _other_poolings(known: Family) -> str:
     *first, last = (pooling for pooling in known.poolings if pooling != "projection")
     return f"{', '.join(first)} or {last}"
-
-
-def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool, allow_untrained: bool) -> Pooling:
-    """Returns the pooling of an export: the requested one, if the model has it and it is trained.
-
-    Raises:
-        ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
-    """
-    model_id, known = checkpoint.source.model_id, checkpoint.family
-    _check_pooling(asked, known, model_id)
-    if asked == "auto":
-        if has_pooler and not checkpoint.untrained_pooler:
-            return "pooler"
-        return "cls" if known.has_cls else "mean"
-    if asked == "pooler" and not has_pooler:
-        raise ExportError(f"{model_id} has no pooler; use --pooling cls or --pooling mean")
-    if asked == "pooler" and checkpoint.untrained_pooler and not allow_untrained:
-        raise ExportError(
-            f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
-            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler ships the noise)"
-        )
-    return asked
 
 
 def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:

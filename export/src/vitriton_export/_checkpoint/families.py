@@ -132,10 +132,6 @@ class Family:
         return {key: value for key, value in entries.items() if _counts(key)}
 
 
-def _counts(key: str) -> bool:
-    return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)
-
-
 def lacking(known: Family) -> str | None:
     """Names the package that an architecture needs and that is missing, with the command that installs it."""
     if not known.requires or importlib.util.find_spec(known.requires) is not None:
@@ -144,3 +140,7 @@ def lacking(known: Family) -> str | None:
         f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
         f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
     )
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)

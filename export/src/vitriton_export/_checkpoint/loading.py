@@ -90,6 +90,22 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
     return Loaded(model.eval(), tuple(missing), told)
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; an export reports what matters."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
 def _class(known: Family) -> Any:
     return AutoModel if known.model is None else getattr(transformers, known.model)
 
@@ -270,19 +286,3 @@ def _count(things: Sequence[object], one: str) -> str:
 
 def _few(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; an export reports what matters."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()

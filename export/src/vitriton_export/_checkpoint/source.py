@@ -83,19 +83,6 @@ def fetch_weights(source: CheckpointSource) -> CheckpointSource:
     return replace(source, weights=_weights.find(source.folder, source.where, others))
 
 
-def _download_weights(source: CheckpointSource) -> Path:
-    """Downloads the weights that transformers would read, and no other copy of them."""
-    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
-    for name in _weights.ENTRIES:
-        folder = hub.download(source.model_id, source.revision, [*small, name])
-        if (folder / name).is_file():
-            if not name.endswith(".index.json"):
-                return folder
-            parts = sorted(_weights.shards(folder / name, source.where))
-            return hub.download(source.model_id, source.revision, [*small, name, *parts])
-    return folder
-
-
 def check_image_processor(source: CheckpointSource) -> None:
     """Checks that the image processor's settings are present.
 
@@ -117,6 +104,25 @@ def files_sha256(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 hash of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download_weights(source: CheckpointSource) -> Path:
+    """Downloads the weights that transformers would read, and no other copy of them."""
+    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    for name in _weights.ENTRIES:
+        folder = hub.download(source.model_id, source.revision, [*small, name])
+        if (folder / name).is_file():
+            if not name.endswith(".index.json"):
+                return folder
+            parts = sorted(_weights.shards(folder / name, source.where))
+            return hub.download(source.model_id, source.revision, [*small, name, *parts])
+    return folder
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(
         path for path in (*(folder / name for name in _CONFIGS), *_weights.read_files(folder)) if path.is_file()
@@ -129,9 +135,3 @@ def _check_readable(folder: Path) -> None:
     refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
     if refused:
         raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` lets everybody")
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 hash of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -69,23 +69,6 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
     return spec, normalization
 
 
-def _is_too_large(spec: PreprocessSpec) -> bool:
-    if any(isinstance(step, Patches) for step in spec.steps):  # a row is a patch: only the number of pixels counts
-        return spec.height * spec.width > MAX_IMAGE_SIZE**2
-    return max(spec.height, spec.width) > MAX_IMAGE_SIZE
-
-
-def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:
-    recipe = _recipe(processor, name)
-    steps = [step for build in recipe.steps for step in build(processor, name)]
-    normalization = recipe.normalization(processor, name)
-    if processor.do_pad and recipe is PLAIN:
-        steps += _padding(processor, normalization, steps, name)
-        normalization = IDENTITY
-    height, width = _output_size(steps, name)
-    return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
-
-
 _SMOOTH = ("bilinear", "bicubic", "lanczos")  # filters that weigh all the pixels they shrink, smoothly
 
 
@@ -108,6 +91,23 @@ def with_scaled_decoding(spec: PreprocessSpec, processor: Any) -> PreprocessSpec
             f"image processor {type(processor).__name__} does not begin with a resize, so JPEGs cannot be decoded at "
             "the size that it needs; leave --jpeg-decoding at exact"
         ) from exc
+
+
+def _is_too_large(spec: PreprocessSpec) -> bool:
+    if any(isinstance(step, Patches) for step in spec.steps):  # a row is a patch: only the number of pixels counts
+        return spec.height * spec.width > MAX_IMAGE_SIZE**2
+    return max(spec.height, spec.width) > MAX_IMAGE_SIZE
+
+
+def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:
+    recipe = _recipe(processor, name)
+    steps = [step for build in recipe.steps for step in build(processor, name)]
+    normalization = recipe.normalization(processor, name)
+    if processor.do_pad and recipe is PLAIN:
+        steps += _padding(processor, normalization, steps, name)
+        normalization = IDENTITY
+    height, width = _output_size(steps, name)
+    return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
 
 
 def _recipe(processor: Any, name: str) -> Recipe:

@@ -68,16 +68,6 @@ class TimmImageProcessor:
         return PreprocessSpec(steps, height, width), Normalization(1 / 255, mean, std)
 
 
-def _resize(transform: Any) -> Resize:
-    resample = str(transform.interpolation.value)
-    if resample not in RESAMPLE:
-        raise ExportError(f"timm resizes by {resample}, which Pillow does not have")
-    sides = [transform.size] if isinstance(transform.size, int) else list(transform.size)
-    if len(sides) == 1:
-        return Resize(resample, shortest_edge=int(sides[0]))
-    return Resize(resample, height=int(sides[0]), width=int(sides[1]))
-
-
 def load(folder: Path, settings: dict[str, Any]) -> TimmImageProcessor | None:
     """Returns the image processor of a timm checkpoint; None if its image processor is another one.
 
@@ -94,6 +84,16 @@ def load(folder: Path, settings: dict[str, Any]) -> TimmImageProcessor | None:
     from transformers import TimmWrapperImageProcessor
 
     return TimmImageProcessor(TimmWrapperImageProcessor.from_pretrained(folder, local_files_only=True))
+
+
+def _resize(transform: Any) -> Resize:
+    resample = str(transform.interpolation.value)
+    if resample not in RESAMPLE:
+        raise ExportError(f"timm resizes by {resample}, which Pillow does not have")
+    sides = [transform.size] if isinstance(transform.size, int) else list(transform.size)
+    if len(sides) == 1:
+        return Resize(resample, shortest_edge=int(sides[0]))
+    return Resize(resample, height=int(sides[0]), width=int(sides[1]))
 
 
 def _channels(values: Any) -> tuple[float, float, float]:

@@ -129,6 +129,12 @@ def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
     return made
 
 
+def read_fingerprint(config_file: Path) -> str | None:
+    """Returns the fingerprint in a config.pbtxt; None without such a file, or without a fingerprint in it."""
+    config = disk.read_config(config_file.parent)
+    return None if config is None else disk.fingerprint(config)
+
+
 def _copy_preprocessing(target: Path) -> None:
     target.mkdir(exist_ok=True)
     for source in resources.files("vitriton.preprocessing").iterdir():
@@ -206,9 +212,3 @@ def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: names.Kind
 def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:
     for key, value in parameters.items():
         config.parameters[key].string_value = value
-
-
-def read_fingerprint(config_file: Path) -> str | None:
-    """Returns the fingerprint in a config.pbtxt; None without such a file, or without a fingerprint in it."""
-    config = disk.read_config(config_file.parent)
-    return None if config is None else disk.fingerprint(config)

@@ -59,22 +59,6 @@ def check_target(repository: Path, deployment: Deployment) -> None:
         _check_replaceable(config, planned.get(model), deployment, f"{repository} already serves {name} with", advice)
 
 
-def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
-    """Checks a replacement: both versions are loaded for a while, and clients still rely on the old configuration."""
-    if config.max_batch_size > deployment.max_batch_size:
-        raise ExportError(
-            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
-            f"is less; {advice}"
-        )
-    if planned is None:
-        return
-    for role in ("input", "output"):
-        old, new = (list(getattr(each, role)) for each in (config, planned))
-        if old != new:
-            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
-            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
-
-
 def without_weights(repository: Path) -> list[str]:
     """Returns the names of exports that have only their committed text files: a server cannot load them."""
     return sorted(
@@ -159,20 +143,6 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
         yield staging
 
 
-def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
-    free = shutil.disk_usage(parent).free
-    if free < needed_bytes:
-        raise ExportError(
-            f"{parent} has {free / 1e6:.0f} MB free and the export needs {needed_bytes / 1e6:.0f} MB; make room or "
-            "choose another --repository"
-        )
-    if repository.exists() and repository.stat().st_dev != parent.stat().st_dev:
-        raise ExportError(
-            f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
-            f"above, or use a folder inside, such as {repository / 'models'}"
-        )
-
-
 def install(staging: Path, repository: Path, deployment: Deployment) -> int:
     """Puts the staged models into the repository, each after those that it needs.
 
@@ -194,6 +164,36 @@ def install(staging: Path, repository: Path, deployment: Deployment) -> int:
             return _install(staging, repository, deployment)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
+
+
+def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
+    """Checks a replacement: both versions are loaded for a while, and clients still rely on the old configuration."""
+    if config.max_batch_size > deployment.max_batch_size:
+        raise ExportError(
+            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
+            f"is less; {advice}"
+        )
+    if planned is None:
+        return
+    for role in ("input", "output"):
+        old, new = (list(getattr(each, role)) for each in (config, planned))
+        if old != new:
+            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
+            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
+
+
+def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
+    free = shutil.disk_usage(parent).free
+    if free < needed_bytes:
+        raise ExportError(
+            f"{parent} has {free / 1e6:.0f} MB free and the export needs {needed_bytes / 1e6:.0f} MB; make room or "
+            "choose another --repository"
+        )
+    if repository.exists() and repository.stat().st_dev != parent.stat().st_dev:
+        raise ExportError(
+            f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
+            f"above, or use a folder inside, such as {repository / 'models'}"
+        )
 
 
 def _install(staging: Path, repository: Path, deployment: Deployment) -> int:

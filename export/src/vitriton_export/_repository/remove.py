@@ -47,6 +47,16 @@ def remove(repository: Path, name: str) -> list[str]:
     return found
 
 
+def exports(repository: Path) -> list[str]:
+    """Returns the names of the exports in a repository, in alphabetical order."""
+    found = set()
+    for model, config in disk.models(repository).items():
+        ensemble = names.read_ensemble_name(model)
+        if ensemble is not None and config is not None and disk.fingerprint(config) is not None:
+            found |= {ensemble[0]} if config.HasField("ensemble_scheduling") else set()
+    return sorted(found)
+
+
 def _ours(repository: Path, name: str) -> list[str]:
     """Returns the models of an export that exist, after checking that vitriton wrote them."""
     found = [model for model in names.model_names(name) if (repository / model).is_dir()]
@@ -59,13 +69,3 @@ def _ours(repository: Path, name: str) -> list[str]:
         if config is None or disk.fingerprint(config) is None:
             raise ExportError(f"{repository / model} was not written by vitriton export; remove it by hand")
     return found
-
-
-def exports(repository: Path) -> list[str]:
-    """Returns the names of the exports in a repository, in alphabetical order."""
-    found = set()
-    for model, config in disk.models(repository).items():
-        ensemble = names.read_ensemble_name(model)
-        if ensemble is not None and config is not None and disk.fingerprint(config) is not None:
-            found |= {ensemble[0]} if config.HasField("ensemble_scheduling") else set()
-    return sorted(found)

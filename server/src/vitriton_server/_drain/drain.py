@@ -46,15 +46,6 @@ def may_be_shut(connection: TcpConnection, *, is_read: bool) -> bool:
     return connection.quiet_s >= _patience_s(connection)
 
 
-def _patience_s(connection: TcpConnection) -> float:
-    """Returns the silence, in seconds, after which nothing can be on its way on a connection that is read."""
-    if not connection.received or connection.since_sent_s < connection.since_received_s:  # unused, or answered
-        return IDLE_S
-    if connection.sent and connection.since_sent_s == connection.since_received_s and connection.in_step:
-        return UNCLEAR_S
-    return STALLED_S
-
-
 def drain(
     process: TritonProcess, endpoints: Endpoints, timeout_s: float, kind: tuple[str, bool], *, traces: bool
 ) -> bool:
@@ -81,11 +72,6 @@ def drain(
 
     ending = Drain(process.pid, endpoints, has_answered)
     return process.terminate(timeout_s, lambda: ending.look() and not traces)
-
-
-def _waits_for_grpc(version: str) -> bool:
-    parts = version.split(".")
-    return len(parts) > 1 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) >= (2, 59)
 
 
 class Drain:
@@ -150,6 +136,20 @@ class Drain:
             count,
             exc,
         )
+
+
+def _patience_s(connection: TcpConnection) -> float:
+    """Returns the silence, in seconds, after which nothing can be on its way on a connection that is read."""
+    if not connection.received or connection.since_sent_s < connection.since_received_s:  # unused, or answered
+        return IDLE_S
+    if connection.sent and connection.since_sent_s == connection.since_received_s and connection.in_step:
+        return UNCLEAR_S
+    return STALLED_S
+
+
+def _waits_for_grpc(version: str) -> bool:
+    parts = version.split(".")
+    return len(parts) > 1 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) >= (2, 59)
 
 
 def _read_sockets(pid: int) -> set[int]:

@@ -116,6 +116,30 @@ def locate(host: Host) -> Installation:
     return _from_path(host, host.on_path) if host.on_path is not None else _from_wheel(host)
 
 
+def stub_python(stub: Path) -> tuple[int, int] | None:
+    """Returns the (major, minor) Python that a stub is linked to, by the names in the file; None without one."""
+    try:
+        match = re.search(rb"libpython(\d+)\.(\d+)[m.]", stub.read_bytes())
+    except OSError:
+        return None
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def find_libpython(names: Iterable[str], folders: Iterable[Path], ldconfig: str) -> Path | None:
+    """Finds the shared library of a Python.
+
+    Args:
+        names: the file names, the best first, such as libpython3.11.so.1.0.
+        folders: the folders to search first.
+        ldconfig: the output of `ldconfig -p`; its paths come last.
+    """
+    names, folders = list(names), list(folders)
+    listed = [Path(line.rpartition("=> ")[2].strip()) for line in ldconfig.splitlines() if "=> " in line]
+    candidates = [folder / name for folder in folders for name in names]
+    candidates += [path for name in names for path in listed if path.name == name]
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def _from_path(host: Host, found: Path) -> Installation:
     executable = found.resolve()
     backends = executable.parent.parent / "backends"
@@ -137,15 +161,6 @@ def _from_path(host: Host, found: Path) -> Installation:
         native_onnxruntime=native,
         python_bin=host.python_bin if ours and host.in_venv else None,
     )
-
-
-def stub_python(stub: Path) -> tuple[int, int] | None:
-    """Returns the (major, minor) Python that a stub is linked to, by the names in the file; None without one."""
-    try:
-        match = re.search(rb"libpython(\d+)\.(\d+)[m.]", stub.read_bytes())
-    except OSError:
-        return None
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def _from_wheel(host: Host) -> Installation:
@@ -212,21 +227,6 @@ def _check_python(host: Host) -> None:
         )
     if not host.onnxruntime:
         raise InstallationError(f"onnxruntime is not installed for {python}; `{python} -m pip install onnxruntime`")
-
-
-def find_libpython(names: Iterable[str], folders: Iterable[Path], ldconfig: str) -> Path | None:
-    """Finds the shared library of a Python.
-
-    Args:
-        names: the file names, the best first, such as libpython3.11.so.1.0.
-        folders: the folders to search first.
-        ldconfig: the output of `ldconfig -p`; its paths come last.
-    """
-    names, folders = list(names), list(folders)
-    listed = [Path(line.rpartition("=> ")[2].strip()) for line in ldconfig.splitlines() if "=> " in line]
-    candidates = [folder / name for folder in folders for name in names]
-    candidates += [path for name in names for path in listed if path.name == name]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _own_libpython() -> Path | None:

@@ -65,13 +65,6 @@ def prepare(installation: Installation) -> Runtime:
     return runtime
 
 
-def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
-    # Triton refuses a library that is a link to outside its backend's folder.
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(stub, target / STUB)
-    (target / STUB).chmod(0o700)  # the wheel's stub may have lost its executable bit
-
-
 def command(config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime) -> list[str]:
     """Returns the command line of tritonserver."""
     own = {
@@ -114,6 +107,13 @@ def environment(installation: Installation, cores: int, inherited: Mapping[str, 
     if installation.python_bin is not None:
         _prepend(result, "PATH", installation.python_bin)
     return result
+
+
+def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
+    # Triton refuses a library that is a link to outside its backend's folder.
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(stub, target / STUB)
+    (target / STUB).chmod(0o700)  # the wheel's stub may have lost its executable bit
 
 
 def _prepend(variables: dict[str, str], name: str, *folders: Path) -> None:

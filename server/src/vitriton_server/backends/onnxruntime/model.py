@@ -140,11 +140,6 @@ class Config:
         return text.lower() in ("1", "true")
 
 
-def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
-    dims = entry["reshape"]["shape"] if entry.get("reshape") else entry.get("dims", [])
-    return entry["data_type"], [int(dim) for dim in dims]
-
-
 def session_options(config: Config, cores: int) -> ort.SessionOptions:
     """Returns the session options for config.pbtxt.
 
@@ -203,29 +198,6 @@ def providers(config: Config, kind: str, device_id: int, available: Sequence[str
     return [*chosen, ("CPUExecutionProvider", {})]
 
 
-def _cuda_options(config: Config, device_id: int) -> dict[str, str]:
-    options = {"device_id": str(device_id)}
-    for accelerator in config.accelerators.get("gpu_execution_accelerator", []):
-        if accelerator["name"] != "cuda":
-            raise LoadError(_no_accelerator(accelerator["name"]))
-        options.update(accelerator.get("parameters", {}))
-    for key, choices in CUDA_CHOICES.items():
-        text = config.text(key)
-        if text is not None and text not in choices:
-            raise LoadError(f"parameter {key} is {text!r}; it must be one of {', '.join(choices)}")
-        if text is not None:
-            options[key] = choices[text]
-    options.update({key: text for key in CUDA_VALUES if (text := config.text(key)) is not None})
-    return options
-
-
-def _no_accelerator(name: str) -> str:
-    return (
-        f"execution accelerator {name!r} needs Triton's native onnxruntime backend; remove it from config.pbtxt, or "
-        "serve with NVIDIA's image"
-    )
-
-
 def check_tensors(config: Config, graph_inputs: Iterable[Any], graph_outputs: Iterable[Any]) -> None:
     """Refuses a config.pbtxt that contradicts the graph, as the native backend does.
 
@@ -250,38 +222,6 @@ def check_tensors(config: Config, graph_inputs: Iterable[Any], graph_outputs: It
                 _check_tensor(config, role, found[name], data_type, dims)
             elif name not in config.optional or role == "output":
                 raise LoadError(f"config.pbtxt has {role} {name!r}, the graph only {_names(found)}")
-
-
-def _check_tensor(config: Config, role: str, node: Any, data_type: str, dims: list[int]) -> None:
-    title = f"{role} {node.name!r}"
-    if data_type not in ONNX_TYPES:
-        raise LoadError(f"config.pbtxt gives {title} the type {data_type}, which this backend cannot pass on")
-    if node.type != ONNX_TYPES[data_type]:
-        raise LoadError(f"config.pbtxt says that {title} is {data_type}, the graph says {node.type}")
-    graph = [dim if isinstance(dim, int) else -1 for dim in node.shape]
-    if not graph and not config.max_batch_size:
-        if any(dim != 1 for dim in dims):
-            raise LoadError(
-                f"config.pbtxt gives {title} the dims {dims}, but it is a scalar in the graph: use dims [1]"
-            )
-        return
-    if config.max_batch_size:
-        if not graph or graph[0] != -1:
-            raise LoadError(
-                f"max_batch_size is {config.max_batch_size}, but the first dimension of {title} in the graph is fixed "
-                f"({graph}); export it with a dynamic batch axis or set max_batch_size to 0"
-            )
-        graph = graph[1:]
-    # Like CompareDimsSupported of the native backend: an input may be narrower than the graph, an output must be equal.
-    equal = len(graph) == len(dims) and all(
-        have == want or (role == "input" and have == -1) for have, want in zip(graph, dims, strict=True)
-    )
-    if not equal:
-        raise LoadError(f"config.pbtxt gives {title} the dims {dims}, the graph {graph} (both without the batch axis)")
-
-
-def _names(tensors: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in tensors) or "none"
 
 
 def model_file(folder: Path, filename: str) -> Path:
@@ -343,15 +283,6 @@ def load(
         return session, None
 
 
-def _cores_may_part(config: Config, cores: int) -> bool:
-    return (
-        cores > 1
-        and config.max_batch_size > 0
-        and config.number("intra_op_thread_count") <= 0
-        and config.number("execution_mode") == 0
-    )
-
-
 @contextlib.contextmanager
 def prepared_folder(model: Path) -> Iterator[Path]:
     """Makes a folder on a disk with room for a model that ONNX Runtime prepares, and removes it afterwards.
@@ -372,29 +303,6 @@ def prepared_folder(model: Path) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _place_for(needed: float) -> Path:
-    """Returns the first of the usual temporary folders that is on a disk with enough bytes free."""
-    reasons = []
-    for place in dict.fromkeys((Path(tempfile.gettempdir()), LARGE_TEMPORARY)):
-        if not os.access(place, os.W_OK | os.X_OK):
-            reasons.append(f"{place} cannot be written to")
-        elif (kind := file_system(place)) in IN_MEMORY:
-            reasons.append(f"{place} is in memory ({kind})")
-        elif (free := shutil.disk_usage(place).free) < needed:
-            reasons.append(f"{place} has {free / 1e6:.0f} MB free of {needed / 1e6:.0f}")
-        else:
-            return place
-    raise OSError(f"{', '.join(reasons)}; set TMPDIR to a folder on a disk, with room")
-
-
-def _remove_abandoned(temporary: Path) -> None:
-    """Removes the folders of processes that were killed while they loaded a model."""
-    for folder in temporary.glob(f"{PREPARED_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / PREPARED_LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -479,6 +387,98 @@ class TritonPythonModel:
             flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
             array = np.array(flat, dtype=np.object_).reshape(array.shape)
         return array.reshape(()) if tensor.name() in self._scalars else array
+
+
+def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
+    dims = entry["reshape"]["shape"] if entry.get("reshape") else entry.get("dims", [])
+    return entry["data_type"], [int(dim) for dim in dims]
+
+
+def _cuda_options(config: Config, device_id: int) -> dict[str, str]:
+    options = {"device_id": str(device_id)}
+    for accelerator in config.accelerators.get("gpu_execution_accelerator", []):
+        if accelerator["name"] != "cuda":
+            raise LoadError(_no_accelerator(accelerator["name"]))
+        options.update(accelerator.get("parameters", {}))
+    for key, choices in CUDA_CHOICES.items():
+        text = config.text(key)
+        if text is not None and text not in choices:
+            raise LoadError(f"parameter {key} is {text!r}; it must be one of {', '.join(choices)}")
+        if text is not None:
+            options[key] = choices[text]
+    options.update({key: text for key in CUDA_VALUES if (text := config.text(key)) is not None})
+    return options
+
+
+def _no_accelerator(name: str) -> str:
+    return (
+        f"execution accelerator {name!r} needs Triton's native onnxruntime backend; remove it from config.pbtxt, or "
+        "serve with NVIDIA's image"
+    )
+
+
+def _check_tensor(config: Config, role: str, node: Any, data_type: str, dims: list[int]) -> None:
+    title = f"{role} {node.name!r}"
+    if data_type not in ONNX_TYPES:
+        raise LoadError(f"config.pbtxt gives {title} the type {data_type}, which this backend cannot pass on")
+    if node.type != ONNX_TYPES[data_type]:
+        raise LoadError(f"config.pbtxt says that {title} is {data_type}, the graph says {node.type}")
+    graph = [dim if isinstance(dim, int) else -1 for dim in node.shape]
+    if not graph and not config.max_batch_size:
+        if any(dim != 1 for dim in dims):
+            raise LoadError(
+                f"config.pbtxt gives {title} the dims {dims}, but it is a scalar in the graph: use dims [1]"
+            )
+        return
+    if config.max_batch_size:
+        if not graph or graph[0] != -1:
+            raise LoadError(
+                f"max_batch_size is {config.max_batch_size}, but the first dimension of {title} in the graph is fixed "
+                f"({graph}); export it with a dynamic batch axis or set max_batch_size to 0"
+            )
+        graph = graph[1:]
+    # Like CompareDimsSupported of the native backend: an input may be narrower than the graph, an output must be equal.
+    equal = len(graph) == len(dims) and all(
+        have == want or (role == "input" and have == -1) for have, want in zip(graph, dims, strict=True)
+    )
+    if not equal:
+        raise LoadError(f"config.pbtxt gives {title} the dims {dims}, the graph {graph} (both without the batch axis)")
+
+
+def _names(tensors: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in tensors) or "none"
+
+
+def _cores_may_part(config: Config, cores: int) -> bool:
+    return (
+        cores > 1
+        and config.max_batch_size > 0
+        and config.number("intra_op_thread_count") <= 0
+        and config.number("execution_mode") == 0
+    )
+
+
+def _place_for(needed: float) -> Path:
+    """Returns the first of the usual temporary folders that is on a disk with enough bytes free."""
+    reasons = []
+    for place in dict.fromkeys((Path(tempfile.gettempdir()), LARGE_TEMPORARY)):
+        if not os.access(place, os.W_OK | os.X_OK):
+            reasons.append(f"{place} cannot be written to")
+        elif (kind := file_system(place)) in IN_MEMORY:
+            reasons.append(f"{place} is in memory ({kind})")
+        elif (free := shutil.disk_usage(place).free) < needed:
+            reasons.append(f"{place} has {free / 1e6:.0f} MB free of {needed / 1e6:.0f}")
+        else:
+            return place
+    raise OSError(f"{', '.join(reasons)}; set TMPDIR to a folder on a disk, with room")
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Removes the folders of processes that were killed while they loaded a model."""
+    for folder in temporary.glob(f"{PREPARED_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / PREPARED_LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _response(result: Arrays | Exception) -> pb_utils.InferenceResponse:
