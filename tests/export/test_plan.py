@@ -87,7 +87,7 @@ WITHOUT_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no checkpoint: it has no config.json"),
+        ({}, "not a checkpoint: it has no config.json"),
         ({"config.json": "{}"}, "has no preprocessor_config.json"),
         ({"config.json": "{}", "preprocessor_config.json": "{}"}, "has no weights"),
     ],

@@ -88,7 +88,7 @@ class Rollout:
         self._served = _ensembles(self._view)
 
     def end(self) -> None:
-        """Lets others remove what Triton was given: there is no Triton any more."""
+        """Releases the versions that Triton was using, so that others may remove them."""
         self._uses.keep(())
 
     def delay_s(self) -> float:
