@@ -169,7 +169,7 @@ def test_an_export_that_triton_cannot_load_changes_nothing(tmp_path: Path, caplo
             marked.export(tmp_path, "model", 3)
             wait_until(lambda: running["model"].has_seen(3), PATIENCE_S, "the next export")
         assert running["model"].marks["pooled"] == [1, 3]
-        assert "the one that is loaded goes on" in caplog.text
+        assert "the loaded version stays" in caplog.text
 
 
 def test_a_stopped_server_uses_nothing(tmp_path: Path) -> None:

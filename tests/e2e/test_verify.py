@@ -97,8 +97,9 @@ def test_a_preprocess_step_that_cannot_be_asked_is_skipped(small_server, small_m
         report = json.loads(done.stdout)
         assert [stage["stage"] for stage in report["stages"]] == STAGES[1:]
         assert [entry["stage"] for entry in report["skipped"]] == ["pixels"]
-        assert "does not let tiny-deit_preprocess be asked" in report["skipped"][0]["reason"]
-        assert "pixels: skipped, the server does not let tiny-deit_preprocess be asked" in run(*arguments).stdout
+        reason = "the server does not serve tiny-deit_preprocess to this client"
+        assert reason in report["skipped"][0]["reason"]
+        assert f"pixels: skipped, {reason}" in run(*arguments).stdout
 
 
 def test_another_checkpoint_is_no_reference(small_server, tmp_path):

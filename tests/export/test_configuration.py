@@ -197,7 +197,7 @@ COMMANDS = {
     "size-height": (PROCESSOR, {"size": {"height": 4097, "width": 32}}, "4097 pixels a side; the most are 4096"),
     "size-width": (PROCESSOR, {"size": {"height": 32, "width": 4097}}, "4097 pixels a side; the most are 4096"),
     "size-text": (PROCESSOR, {"size": "large"}, "image processor"),
-    "mean": (PROCESSOR, {"image_mean": [float("nan")] * 3}, "a value that is no number"),
+    "mean": (PROCESSOR, {"image_mean": [float("nan")] * 3}, "a value that is not a number"),
     "processor": (PROCESSOR, {"image_processor_type": "NoSuchProcessor", "auto_map": 1}, "the image processor of tiny"),
 }
 

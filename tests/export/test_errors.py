@@ -19,7 +19,7 @@ from vitriton_export._errors import OptionError, explained, importing, one_line
     [
         (ValueError("first\n\tsecond.\x1b[31m"), "first second. [31m"),
         (ValueError("Stopped."), "Stopped"),
-        (KeyError("gelu2"), "it knows no 'gelu2'"),
+        (KeyError("gelu2"), "unknown key 'gelu2'"),
         (AssertionError(), "AssertionError"),
         (ValueError("x" * 1000), "x" * 300),
     ],

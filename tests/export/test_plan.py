@@ -14,7 +14,7 @@ from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, resolve_pooling
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import Source, fetch_weights, find
+from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights, find
 from vitriton_export._export import plan_export
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository.fingerprint import architecture, fingerprint, weights_sha256
@@ -70,7 +70,7 @@ def test_a_repository_is_a_text_or_a_path(tmp_path, kind):
 
 def test_a_repository_that_cannot_be_looked_at_is_refused(tmp_path):
     """As one whose name is longer than any file's."""
-    with pytest.raises(ExportError, match=r"cannot be looked at: File name too long; choose another --repository"):
+    with pytest.raises(ExportError, match=r"cannot be read: File name too long; choose another --repository"):
         ExportOptions(repository=tmp_path / ("x" * 300))
 
 
@@ -87,7 +87,7 @@ WITHOUT_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no checkpoint: it has no config.json"),
+        ({}, "not a checkpoint: it has no config.json"),
         ({"config.json": "{}"}, "has no preprocessor_config.json"),
         ({"config.json": "{}", "preprocessor_config.json": "{}"}, "has no weights"),
     ],
@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_pat
     """Before any weights are read, the error names the type and the reason."""
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ExportError) as caught:
-        load_config(Source(tmp_path, "m", None))
+        load_config(CheckpointSource(tmp_path, "m", None))
     assert message in str(caught.value)
 
 

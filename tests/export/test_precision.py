@@ -177,8 +177,8 @@ def test_gates(precision, kind, gate):
 )
 def test_a_precision_that_makes_no_sense_for_the_device(precision, device, has_gpu, text):
     """The user is told, with the reason; where nobody says what will serve, this machine stands for it."""
-    doubt = _precision.doubt(precision, device, has_gpu=has_gpu)
-    assert doubt is None if text is None else doubt is not None and doubt.startswith(text)
+    device_warning = _precision.device_warning(precision, device, has_gpu=has_gpu)
+    assert device_warning is None if text is None else device_warning is not None and device_warning.startswith(text)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-fast"])

@@ -264,7 +264,7 @@ def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit
         (["--repository", "{tmp}/nowhere"], "there is no repository"),
         (["--repository", "{tmp}"], "has no model that `vitriton export` made"),
         (["--repository", "{r}", "--reference", "{tmp}/nowhere"], "there is no folder"),
-        (["--repository", "{r}", "--images", "{tmp}/nowhere"], "is no folder"),
+        (["--repository", "{r}", "--images", "{tmp}/nowhere"], "is not a folder"),
         (["--repository", "{r}", "--images", "{tmp}/empty"], "there is no image in"),
         (["--repository", "{r}", "--reference", "{vit}", "--images", "{tmp}/bad"], "none of the 1 images can be used"),
         (["--url", "127.0.0.1:1"], "no Triton answers at"),

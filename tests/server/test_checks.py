@@ -147,7 +147,7 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path, text in (
         (tmp_path / "missing", "does not exist; make one with"),
-        (make_file(tmp_path / "file"), "is no folder"),
+        (make_file(tmp_path / "file"), "is not a folder"),
         (tmp_path / "empty", "holds no models"),
     ):
         with pytest.raises(RepositoryError, match=text):
@@ -183,7 +183,7 @@ def test_a_leftover_folder(exported: Path) -> None:
     (exported / "README.md").write_text("hello")
     assert "tiny_pooled" in repository_checks.check(exported)
     (exported / ".tmp-123").mkdir()
-    with pytest.raises(RepositoryError, match=r"\.tmp-123 is no model .* remove it"):
+    with pytest.raises(RepositoryError, match=r"\.tmp-123 is not a model .* remove it"):
         repository_checks.check(exported)
 
 
@@ -273,7 +273,7 @@ def test_onnx_runtime_reports_to_nobody(host: Host) -> None:
         ({"exit_timeout_s": -1}, "exit_timeout_s is -1"),
         ({"host": ""}, "host is ''"),
         ({"triton_arguments": ["--grpc-use-ssl=true"]}, "use a proxy in front of the server for TLS"),
-        ({"triton_arguments": ["--"]}, "is no option"),
+        ({"triton_arguments": ["--"]}, "is not an option"),
     ],
 )
 def test_options_that_cannot_be(settings: dict[str, object], text: str) -> None:

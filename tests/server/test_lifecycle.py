@@ -16,7 +16,7 @@ from server.processes import children, is_running, is_zombie, shared_memory, wai
 from vitriton_server import LauncherError, ServerDied, TritonServer, WatchPolicy
 from vitriton_server._process import guard as _guard
 from vitriton_server._process.failure import death
-from vitriton_server._process.log import telling
+from vitriton_server._process.log import relevant
 
 QUICK = WatchPolicy(canary_interval_s=0.5)
 PNG = np.array([[b"\x89PNG"]], dtype=np.object_)
@@ -158,13 +158,13 @@ def test_the_log_of_a_death_is_what_may_tell_of_it() -> None:
     stamp = "1129 20:09:08.673062 11713 server.cc:241]"
     kept = [f'W{stamp} "low"', f'E{stamp} "bad"', "Traceback (most recent call last):", "  in execute"]
     left_out = [f'I{stamp} "ready"', "+-----+", "| Model | Version |", "", "Error: Failed to initialize NVML"]
-    assert telling(left_out + kept, has_gpu=False) == kept
-    assert telling(left_out + kept, has_gpu=True) == [left_out[-1], *kept]
+    assert relevant(left_out + kept, has_gpu=False) == kept
+    assert relevant(left_out + kept, has_gpu=True) == [left_out[-1], *kept]
 
 
 def test_who_has_killed_it_is_not_known() -> None:
-    """A death by kill -9 is told from one that Triton has caused itself, and from one for want of memory."""
-    assert death(137, None) == "tritonserver was killed with status 137 (SIGKILL); it is not known by whom"
+    """A death by kill -9 is told from one that Triton has caused itself, and from one for lack of memory."""
+    assert death(137, None) == "tritonserver was killed with status 137 (SIGKILL) by an unknown process"
     assert death(137, "no memory") == "tritonserver was killed with status 137 (SIGKILL): no memory"
     assert death(139, None) == "tritonserver ended by itself with status 139 (SIGSEGV)"
 

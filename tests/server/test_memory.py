@@ -1,4 +1,4 @@
-"""What is told when the kernel ends something for want of memory."""
+"""What is told when the kernel ends something for lack of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.launcher import READY, Launcher
 from server.processes import wait_until
 from server.test_cores import write
 from server.tiny_models import write_config
-from vitriton_server._process.memory import Memory, kills, limit_bytes, offer_first, too_little
+from vitriton_server._process.memory import MemoryWatch, kills, limit_bytes, memory_warning, prefer_for_oom_kill
 
 PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 V2 = {
@@ -63,24 +63,24 @@ def test_what_the_kernel_tells(files: dict[str, str], limit: int | None, count: 
 @pytest.mark.parametrize("status", [None, 1, 137])
 def test_a_kill_is_told_with_its_limit(status: int | None, tmp_path: Path) -> None:
     """Once, whatever has ended; one from before the start is not."""
-    memory = Memory(write(tmp_path, V2))
+    memory = MemoryWatch(write(tmp_path, V2))
     assert memory.verdict(status) is None
     write(tmp_path, {"sys/fs/cgroup/a/b/memory.events": "oom_kill 3\n"})
-    assert "for want of memory: the limit is 120 MiB. Raise the limit (TRITON_MEMORY" in str(memory.verdict(status))
+    assert "for lack of memory: the limit is 120 MiB. Raise the limit (TRITON_MEMORY" in str(memory.verdict(status))
     assert memory.verdict(status) is None
 
 
 def test_the_machine_itself_may_have_no_more(tmp_path: Path) -> None:
     """Without a limit the machine is named."""
-    memory = Memory(write(tmp_path, UNLIMITED_V1))
+    memory = MemoryWatch(write(tmp_path, UNLIMITED_V1))
     write(tmp_path, {"sys/fs/cgroup/memory/memory.oom_control": "oom_kill 3\n"})
     assert "the machine has no more" in str(memory.verdict(137))
 
 
 def test_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
     """A SIGKILL that nobody explains was probably the kernel's; other ends have nothing to do with it."""
-    memory = Memory(tmp_path)
-    assert "probably by the kernel for want of memory" in str(memory.verdict(137))
+    memory = MemoryWatch(tmp_path)
+    assert "probably by the kernel for lack of memory" in str(memory.verdict(137))
     assert memory.verdict(134) is None
     assert memory.verdict(None) is None
 
@@ -88,10 +88,10 @@ def test_where_the_kernel_does_not_tell(tmp_path: Path) -> None:
 def test_a_limit_that_cannot_do() -> None:
     """It is told before the start, as the launcher may be the first that is killed."""
     assert "the memory limit is 120 MiB, and a server with one small model takes about 256 MiB" in str(
-        too_little(120 << 20)
+        memory_warning(120 << 20)
     )
-    assert too_little(8 << 30) is None
-    assert too_little(None) is None
+    assert memory_warning(8 << 30) is None
+    assert memory_warning(None) is None
 
 
 @pytest.mark.usefixtures("subprocesses")
@@ -104,11 +104,11 @@ def test_triton_goes_before_the_launcher() -> None:
     try:
         score = Path(f"/proc/{child}/oom_score_adj")
         before = int(score.read_text())
-        offer_first(child, None)
+        prefer_for_oom_kill(child, None)
         assert int(score.read_text()) == before
-        offer_first(child, 8 << 30)
+        prefer_for_oom_kill(child, 8 << 30)
         assert int(score.read_text()) == min(1000, before + 24)
-        offer_first(child, 120 << 20)
+        prefer_for_oom_kill(child, 120 << 20)
         assert int(score.read_text()) == 1000
     finally:
         os.kill(child, 9)
@@ -178,5 +178,5 @@ def test_the_kernel_s_kill_is_told(
         assert launcher.wait() == 1
         assert "the memory limit is 250 MiB, and a server with one small model takes" in launcher.output
         (error,) = [line for line in launcher.output.splitlines() if line.startswith("error:")]
-        assert "for want of memory: the limit is 250 MiB. Raise the limit (TRITON_MEMORY" in error
+        assert "for lack of memory: the limit is 250 MiB. Raise the limit (TRITON_MEMORY" in error
         assert "Traceback" not in launcher.output

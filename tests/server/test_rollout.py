@@ -13,7 +13,7 @@ from server.processes import wait_until
 from server.test_cores import write
 from server.test_memory import V2
 from support import marked
-from vitriton_server._process.memory import Memory
+from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._rollout.plan import at_rest, next_view, without
 from vitriton_server._rollout.rollout import INTERVAL_S, Rollout
 from vitriton_server._rollout.view import Model, View, ViewFolder
@@ -189,7 +189,7 @@ def test_an_export_that_takes_too_long_is_given_up(tmp_path: Path, caplog: pytes
 def test_an_export_for_which_memory_does_not_suffice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """When the kernel has ended a step of it meanwhile, the refusal says so; the next one's reason is its own."""
     write(tmp_path / "kernel", V2)
-    rollout = Rollout(tmp_path / "repository", 30.0, memory=Memory(tmp_path / "kernel"))
+    rollout = Rollout(tmp_path / "repository", 30.0, memory=MemoryWatch(tmp_path / "kernel"))
     for name in ("run", "repository"):
         (tmp_path / name).mkdir()
     rollout.begin(tmp_path / "run" / "models")

@@ -125,7 +125,7 @@ def test_a_dead_stub_makes_it_exit(python_repository: Path, own_environment: dic
         os.kill(stub, signal.SIGKILL)
         assert launcher.wait() == 1
         found = (
-            "tiny_pooled answered 2 requests in a row with an inner error",
+            "tiny_pooled answered 2 requests in a row with an internal error",
             "Python step tiny_preprocess_0_0 has ended",
         )
         assert any(text in launcher.output for text in found)
@@ -146,7 +146,7 @@ def test_options_after_the_dashes_reach_triton(python_repository: Path, own_envi
         (["--http-port", "70000"], 2, "http_port is 70000"),
         (["--http-port", "9000", "--grpc-port", "9000"], 2, "must differ"),
         (["--canary-interval", "-1"], 2, "canary_interval_s is -1"),
-        (["--", "stray"], 2, "'stray' is no option of tritonserver"),
+        (["--", "stray"], 2, "'stray' is not an option of tritonserver"),
         (["--", "--http-port=1"], 2, "--http-port cannot be passed on"),
         (["--no-such-option"], 2, "No such option"),
         (["--repository", "/no/such/folder"], 1, "does not exist; make one with `vitriton export MODEL"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from server.processes import children
 from vitriton_server import ServerDied, TritonServer
-from vitriton_server._watch.steps import Steps
+from vitriton_server._watch.steps import StepProcesses
 
 SERVER, STEP, OTHER = 100, 101, 102
 
@@ -32,10 +32,10 @@ class Proc:
         line = b"" if state == "Z" else b"/x/stub\0/models/a/1/model.py\0a_pre_0_0\0DEFAULT\0"
         (self.folder / str(pid) / "cmdline").write_bytes(line)
 
-    def steps(self) -> Steps:
-        return Steps(SERVER, clock=lambda: self.now_s, proc=self.folder)
+    def steps(self) -> StepProcesses:
+        return StepProcesses(SERVER, clock=lambda: self.now_s, proc=self.folder)
 
-    def after(self, steps: Steps, seconds: float) -> str | None:
+    def after(self, steps: StepProcesses, seconds: float) -> str | None:
         self.now_s += seconds
         return steps.look()
 
@@ -74,7 +74,7 @@ def test_others_do_not_matter(proc: Proc) -> None:
 
 def test_a_kernel_that_tells_nothing(tmp_path: Path) -> None:
     """Then the canary alone watches."""
-    steps = Steps(SERVER, proc=tmp_path)
+    steps = StepProcesses(SERVER, proc=tmp_path)
     assert steps.look() is None
     assert not steps.suspect
 

@@ -23,7 +23,7 @@ from server.processes import wait_until
 from server.tiny_models import write_config
 from vitriton_server import TritonServer
 from vitriton_server._drain import drain
-from vitriton_server._drain.connections import Connection
+from vitriton_server._drain.connections import TcpConnection
 from vitriton_server._drain.drain import may_be_shut
 
 TIMEOUT_S = 30.0
@@ -357,7 +357,7 @@ def test_without_the_right_to_close_them(
 # --- the decision ---------------------------------------------------------------------------------------------------
 
 
-def connection(**fields: float) -> Connection:
+def connection(**fields: float) -> TcpConnection:
     known = {
         "inode": 1,
         "unread": 0,
@@ -365,31 +365,31 @@ def connection(**fields: float) -> Connection:
         "received": 300,
         "sent": 300,
         "in_step": True,
-        "heard_s": 9.0,
-        "spoke_s": 9.0,
+        "since_received_s": 9.0,
+        "since_sent_s": 9.0,
     }
-    return Connection(**{**known, **fields})  # type: ignore[arg-type]
+    return TcpConnection(**{**known, **fields})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("fields", "is_read", "shut"),
     [
-        ({"heard_s": 8.0, "spoke_s": 7.9}, True, True),
-        ({"heard_s": 0.2, "spoke_s": 0.1}, True, False),
-        ({"heard_s": 1.1, "spoke_s": 1.1}, True, True),
-        ({"heard_s": 0.9, "spoke_s": 0.9}, True, False),
-        ({"heard_s": 4.9, "spoke_s": 4.9, "in_step": False}, True, False),
-        ({"heard_s": 5.1, "spoke_s": 5.1, "in_step": False}, True, True),
-        ({"heard_s": 0.1, "spoke_s": 0.2}, True, False),
-        ({"heard_s": 4.9, "spoke_s": 20.0}, True, False),
-        ({"heard_s": 5.1, "spoke_s": 20.0}, True, True),
+        ({"since_received_s": 8.0, "since_sent_s": 7.9}, True, True),
+        ({"since_received_s": 0.2, "since_sent_s": 0.1}, True, False),
+        ({"since_received_s": 1.1, "since_sent_s": 1.1}, True, True),
+        ({"since_received_s": 0.9, "since_sent_s": 0.9}, True, False),
+        ({"since_received_s": 4.9, "since_sent_s": 4.9, "in_step": False}, True, False),
+        ({"since_received_s": 5.1, "since_sent_s": 5.1, "in_step": False}, True, True),
+        ({"since_received_s": 0.1, "since_sent_s": 0.2}, True, False),
+        ({"since_received_s": 4.9, "since_sent_s": 20.0}, True, False),
+        ({"since_received_s": 5.1, "since_sent_s": 20.0}, True, True),
         ({"received": 0, "sent": 0}, True, True),
-        ({"received": 0, "sent": 0, "heard_s": 0.1, "spoke_s": 0.1}, True, False),
-        ({"sent": 0, "heard_s": 4.0, "spoke_s": 4.0}, True, False),
+        ({"received": 0, "sent": 0, "since_received_s": 0.1, "since_sent_s": 0.1}, True, False),
+        ({"sent": 0, "since_received_s": 4.0, "since_sent_s": 4.0}, True, False),
         ({"unread": 1}, True, False),
         ({"unsent": 1}, True, False),
-        ({"heard_s": 0.0, "spoke_s": 3.0}, False, True),
-        ({"heard_s": 0.0, "spoke_s": 3.0, "unread": 1}, False, False),
+        ({"since_received_s": 0.0, "since_sent_s": 3.0}, False, True),
+        ({"since_received_s": 0.0, "since_sent_s": 3.0, "unread": 1}, False, False),
     ],
     ids=[
         "answered", "just answered", "answered within a tick", "just so", "an upload within a tick", "half a request",

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from vitriton.testing import InferRequest
 from vitriton_server import InvalidConfiguration, WatchPolicy
-from vitriton_server._watch.canary import IMAGE, Answer, Health, death, read_answer, with_answer, with_successes
+from vitriton_server._watch.canary import IMAGE, CanaryResult, Health, death, read_result, with_result, with_successes
 from vitriton_server._watch.watch import RestartBudget, Watch
 
 CANARY = InferRequest(model="a", input_name="image", images=[IMAGE], output_name="embedding", timeout_s=None)
@@ -19,54 +19,54 @@ POLICY = WatchPolicy(canary_interval_s=8, stuck_after_s=60)
 @pytest.mark.parametrize(
     ("status", "message", "answer"),
     [
-        (None, "", Answer.ALIVE),
-        ("INVALID_ARGUMENT", "cannot use 1 of 1 images", Answer.ALIVE),
-        ("NOT_FOUND", "Request for unknown model", Answer.ALIVE),
-        ("INTERNAL", "Stub process 'x_0_0' is not healthy.", Answer.NOT_HEALTHY),
-        ("INTERNAL", "in ensemble 'x', Stub process 'x_0_0' is not healthy.", Answer.NOT_HEALTHY),
-        ("INTERNAL", "onnxruntime failed: CUDA error", Answer.FAILED),
-        ("UNKNOWN", "", Answer.FAILED),
-        ("UNAVAILABLE", "in ensemble 'x', Exceeds maximum queue size", Answer.BUSY),
-        ("UNAVAILABLE", "Request timeout expired", Answer.BUSY),
-        ("UNAVAILABLE", "failed to connect to all addresses", Answer.SILENT),
-        ("RESOURCE_EXHAUSTED", "", Answer.BUSY),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", Answer.SILENT),
+        (None, "", CanaryResult.ALIVE),
+        ("INVALID_ARGUMENT", "cannot use 1 of 1 images", CanaryResult.ALIVE),
+        ("NOT_FOUND", "Request for unknown model", CanaryResult.ALIVE),
+        ("INTERNAL", "Stub process 'x_0_0' is not healthy.", CanaryResult.NOT_HEALTHY),
+        ("INTERNAL", "in ensemble 'x', Stub process 'x_0_0' is not healthy.", CanaryResult.NOT_HEALTHY),
+        ("INTERNAL", "onnxruntime failed: CUDA error", CanaryResult.FAILED),
+        ("UNKNOWN", "", CanaryResult.FAILED),
+        ("UNAVAILABLE", "in ensemble 'x', Exceeds maximum queue size", CanaryResult.BUSY),
+        ("UNAVAILABLE", "Request timeout expired", CanaryResult.BUSY),
+        ("UNAVAILABLE", "failed to connect to all addresses", CanaryResult.SILENT),
+        ("RESOURCE_EXHAUSTED", "", CanaryResult.BUSY),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", CanaryResult.SILENT),
     ],
 )
-def test_what_an_answer_means(status: str | None, message: str, answer: Answer) -> None:
+def test_what_an_answer_means(status: str | None, message: str, answer: CanaryResult) -> None:
     """A refusal shows life, a full queue shows load, and only inner errors speak for death."""
-    assert read_answer(status, message) is answer
+    assert read_result(status, message) is answer
 
 
 @pytest.mark.parametrize(
     ("answers", "seconds", "dead"),
     [
-        ([Answer.NOT_HEALTHY], 1, False),
-        ([Answer.NOT_HEALTHY, Answer.NOT_HEALTHY], 2, True),
-        ([Answer.NOT_HEALTHY, Answer.ALIVE, Answer.NOT_HEALTHY], 3, False),
-        ([Answer.NOT_HEALTHY, Answer.BUSY, Answer.NOT_HEALTHY], 3, False),
-        ([Answer.NOT_HEALTHY, Answer.SILENT, Answer.NOT_HEALTHY], 3, True),
-        ([Answer.FAILED] * 9, 9, False),
-        ([Answer.ALIVE, Answer.FAILED, Answer.FAILED], 3, True),
-        ([Answer.ALIVE, Answer.FAILED, Answer.NOT_HEALTHY], 3, True),
-        ([Answer.BUSY] * 100, 1000, False),
-        ([Answer.SILENT] * 100, 59, False),
-        ([Answer.SILENT] * 2, 600, False),
-        ([Answer.SILENT] * 3, 60, True),
+        ([CanaryResult.NOT_HEALTHY], 1, False),
+        ([CanaryResult.NOT_HEALTHY, CanaryResult.NOT_HEALTHY], 2, True),
+        ([CanaryResult.NOT_HEALTHY, CanaryResult.ALIVE, CanaryResult.NOT_HEALTHY], 3, False),
+        ([CanaryResult.NOT_HEALTHY, CanaryResult.BUSY, CanaryResult.NOT_HEALTHY], 3, False),
+        ([CanaryResult.NOT_HEALTHY, CanaryResult.SILENT, CanaryResult.NOT_HEALTHY], 3, True),
+        ([CanaryResult.FAILED] * 9, 9, False),
+        ([CanaryResult.ALIVE, CanaryResult.FAILED, CanaryResult.FAILED], 3, True),
+        ([CanaryResult.ALIVE, CanaryResult.FAILED, CanaryResult.NOT_HEALTHY], 3, True),
+        ([CanaryResult.BUSY] * 100, 1000, False),
+        ([CanaryResult.SILENT] * 100, 59, False),
+        ([CanaryResult.SILENT] * 2, 600, False),
+        ([CanaryResult.SILENT] * 3, 60, True),
     ],
 )
-def test_when_a_model_is_dead(answers: Sequence[Answer], seconds: float, dead: bool) -> None:
+def test_when_a_model_is_dead(answers: Sequence[CanaryResult], seconds: float, dead: bool) -> None:
     """Two inner errors in a row, or no answer for long; a model that never could do the canary is left alone."""
-    health = Health(since_s=0)
+    health = Health(last_alive_s=0)
     for answer in answers:
-        health = with_answer(health, answer, 0)
+        health = with_result(health, answer, 0)
     assert (death(health, POLICY, seconds) is not None) is dead
 
 
 def test_other_requests_show_life() -> None:
     """A success count that has grown wipes the suspicion; one that has not, or fell, does not."""
-    suspect = Health(since_s=0, successes=5, bad=1, missing=2)
-    assert with_successes(suspect, 6, 9) == Health(since_s=9, successes=6)
+    suspect = Health(last_alive_s=0, successes=5, bad=1, missing=2)
+    assert with_successes(suspect, 6, 9) == Health(last_alive_s=9, successes=6)
     assert with_successes(suspect, 5, 9) == suspect
     assert with_successes(suspect, 0, 9).bad == 1
 
@@ -81,7 +81,7 @@ def test_the_canary_is_a_picture() -> None:
 class Script:
     """Answers that a test has written down, and a clock that it sets."""
 
-    def __init__(self, answers: Sequence[Answer]) -> None:
+    def __init__(self, answers: Sequence[CanaryResult]) -> None:
         self.now_s = 100.0
         self.counts: dict[str, int] = {"a": 0}
         self.asked: list[float] = []
@@ -90,10 +90,10 @@ class Script:
     def successes(self) -> dict[str, int] | None:
         return self.counts
 
-    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[Answer, str]:
+    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[CanaryResult, str]:
         self.asked.append(self.now_s - 100)
-        answer = self._answers.pop(0) if self._answers else Answer.ALIVE
-        self.counts[canary.model] += answer is Answer.ALIVE
+        answer = self._answers.pop(0) if self._answers else CanaryResult.ALIVE
+        self.counts[canary.model] += answer is CanaryResult.ALIVE
         return answer, "why"
 
     def run(self, watch: Watch, seconds: float, traffic: bool = False) -> str | None:
@@ -125,9 +125,9 @@ def test_a_model_under_load_is_not_asked() -> None:
 
 def test_a_dead_model_is_found_within_15_seconds() -> None:
     """The first bad answer is followed by a second question soon."""
-    script = Script([Answer.ALIVE, *[Answer.NOT_HEALTHY] * 9])
+    script = Script([CanaryResult.ALIVE, *[CanaryResult.NOT_HEALTHY] * 9])
     reason = script.run(script.watch(WatchPolicy()), 60)
-    assert reason == "a answered 2 requests in a row with an inner error (why)"
+    assert reason == "a answered 2 requests in a row with an internal error (why)"
     assert script.asked[-1] < 15
 
 

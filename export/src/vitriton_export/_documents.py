@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, and what lies in the place of a file that was not really downloaded."""
+"""The JSON files of a checkpoint, and the leftovers of failed downloads in place of files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from vitriton_export._errors import ExportError
 
-_MAX_BYTES = 64_000_000  # a vocabulary of labels has 2 MB
+_MAX_BYTES = 64_000_000  # a large vocabulary of labels takes 2 MB
 _HEAD = 512
 _POINTER = b"version https://git-lfs"
 _PAGES = (b"<!doctype", b"<html", b"<?xml")
@@ -19,10 +19,10 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        model_id: for the error's text.
+        model_id: the name of the checkpoint in errors.
 
     Raises:
-        ExportError: it cannot be read, or is something else.
+        ExportError: the file cannot be read, or holds something else.
     """
     name = f"{path.name} of {model_id}"
     check_downloaded(path, model_id)
@@ -40,19 +40,19 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
 
 
 def json_fault(exc: ValueError | RecursionError) -> str:
-    """What is wrong with a text that `json` cannot read, as the end of a sentence that has named it."""
+    """Says what is wrong with a text that `json` cannot read, as the end of a sentence that names it."""
     if isinstance(exc, RecursionError):
         return "cannot be read: it is nested too deep"
-    if type(exc) is ValueError:  # of Python's own limit for the digits of a number
+    if type(exc) is ValueError:  # Python's limit on the digits of a number
         return "cannot be read: a number in it is too long"
     return f"is not JSON: {exc}"
 
 
 def check_downloaded(path: Path, model_id: str) -> None:
-    """Looks at the beginning of a file for what a failed download leaves in its place.
+    """Checks the beginning of a file for the leftovers of a failed download.
 
     Raises:
-        ExportError: it is empty, a git-lfs pointer, or a web page.
+        ExportError: the file is empty, a git-lfs pointer, or a web page.
     """
     try:
         with path.open("rb") as file:
@@ -75,10 +75,10 @@ def check_downloaded(path: Path, model_id: str) -> None:
 
 
 def check_regular(path: Path, where: str) -> None:
-    """Looks at what has the name of a file and is none. What is not there at all passes.
+    """Refuses a path that exists and is not a regular file. A missing path passes.
 
     Raises:
-        ExportError: it is a link that leads nowhere, a folder, or a device.
+        ExportError: the path is a broken link, a folder, or a device.
     """
     name = f"{path.name} of {where}"
     if path.is_symlink() and not path.exists():
@@ -92,7 +92,7 @@ def check_regular(path: Path, where: str) -> None:
 
 
 def has_timm_config(folder: Path) -> bool:
-    """Whether config.json says how images are prepared, as that of timm's models does, and no other file."""
+    """Whether config.json alone says how images are prepared, as in timm's models."""
     if (folder / "preprocessor_config.json").is_file():
         return False
     try:

@@ -1,9 +1,9 @@
-"""What can go wrong in an export, from a person's point of view.
+"""The errors of an export, from a user's point of view.
 
-ExportError             the export or the verification did not happen, and the repository is as it was
-├─ OptionError          the caller's: an option has a value that it cannot have (an InvalidOption too)
+ExportError             the export or the verification failed, and the repository is unchanged
+├─ OptionError          the caller's fault: an option has an invalid value (an InvalidOption too)
 ├─ HubError             the hub cannot be reached, and the cache does not have the model
-└─ ParityError          what was exported does not compute what the reference computes
+└─ ParityError          the export does not compute what the reference computes
 
 Its base is `vitriton.VitritonError`, where the whole tree is drawn (`vitriton._errors`).
 """
@@ -18,9 +18,9 @@ from vitriton._errors import InvalidOption, VitritonError
 
 
 class ExportError(VitritonError):
-    """The export did not happen, and the repository is as it was. The text says what is wrong and what to do.
+    """The export failed, and the repository is unchanged. The text says what is wrong and what to do.
 
-    It is one line that moves no terminal's cursor, whatever names of a checkpoint are in it.
+    The text is one line of printable characters, whatever names of a checkpoint it quotes.
     """
 
     def __init__(self, text: str) -> None:
@@ -28,11 +28,11 @@ class ExportError(VitritonError):
 
 
 class OptionError(ExportError, InvalidOption):
-    """A value that an option cannot have.
+    """An option has an invalid value.
 
     Attributes:
-        option: its name in Python; the command's is `flag`.
-        wrong: what is wrong with the value, and what it may be; the sentence begins with the option.
+        option: the option's name in Python; `flag` is its name in the command.
+        wrong: the fault of the value and the allowed values, as the end of a sentence that begins with the option.
     """
 
     def __init__(self, option: str, wrong: str) -> None:
@@ -42,12 +42,12 @@ class OptionError(ExportError, InvalidOption):
 
     @property
     def flag(self) -> str:
-        """The option of the command, whose times are all in seconds."""
+        """The name of the option in the command, without a unit: its times are all in seconds."""
         return "--" + self.option.removesuffix("_s").replace("_", "-")
 
     @property
     def problem(self) -> str:
-        """What is wrong, after the option's name."""
+        """The fault as a sentence, to follow the option's name."""
         return f"it {self.wrong}"
 
 
@@ -56,31 +56,31 @@ class HubError(ExportError):
 
 
 class ParityError(ExportError):
-    """What was exported does not compute what the reference computes."""
+    """The export does not compute what the reference computes."""
 
 
 def printable(text: str) -> str:
-    """The text, with an escape as Python writes it for each character that a terminal would not show."""
+    """Returns the text with Python's escape for each character that a terminal would not show."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def one_line(exc: BaseException) -> str:
-    """The text of a foreign error, short enough for the line that a person reads, and without control characters."""
-    said = f"it knows no {exc}" if isinstance(exc, KeyError) else str(exc)  # whose text is the key alone
+    """Returns the text of a foreign error as one short line without control characters."""
+    said = f"unknown key {exc}" if isinstance(exc, KeyError) else str(exc)  # a KeyError's text is the key alone
     text = "".join(letter if letter.isprintable() else " " for letter in said)
     return " ".join(text.split())[:300].rstrip(".") or type(exc).__name__
 
 
 @contextlib.contextmanager
 def explained(what: str, advice: str = "") -> Iterator[None]:
-    """Makes one line of whatever a library raises for a checkpoint that it can do nothing with.
+    """Turns whatever a library raises for an unusable checkpoint into a one-line error.
 
     Args:
-        what: what could not be done; the error's own text follows after a colon.
-        advice: what to do, after that.
+        what: the step that failed; the error's own text follows after a colon.
+        advice: the advice at the end.
 
     Raises:
-        ExportError: as it came, or with that text.
+        ExportError: the block raised one, or raised another error, which gets that text.
     """
     try:
         yield
@@ -94,10 +94,10 @@ def explained(what: str, advice: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Makes one line of what the import of a library raises that is installed, and does not start.
+    """Turns the errors of a library that is installed but fails on import into a one-line error.
 
     Raises:
-        ExportError: it does not; the text names the settings of the environment that it may have read.
+        ExportError: the import failed; the text names environment variables that may be the cause.
     """
     try:
         yield
@@ -113,7 +113,7 @@ def importing() -> Iterator[None]:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C or a signal is behind an error: an extension module that is being imported makes another of it."""
+    """Whether Ctrl-C or a signal caused an error: extension modules turn it into another error during import."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -36,22 +36,22 @@ from vitriton_export._repository.deployment import VERSION, Deployment
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
-# Text files, and what the file system rounds up
+# Room for text files, and for what the file system rounds up
 _SLACK_BYTES = 16_000_000
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes:
-        deployment: names, shapes, pooling, fingerprint.
-        repository: where.
-        sizes: bytes by model, in the order of their installation.
-        parity: the report of the gate.
-        manifest: as in manifest.json.
-        warnings: what the user should know about the choices made.
+        deployment: the deployment: names, shapes, pooling, fingerprint.
+        repository: the folder of the model repository.
+        sizes: the size of each model in bytes, in the order of installation.
+        parity: the parity report, by stage.
+        manifest: the content of manifest.json.
+        warnings: the warnings about the choices made.
     """
 
     deployment: Deployment
@@ -63,13 +63,13 @@ class ExportResult:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is decided once the checkpoint is loaded, and before any work is done.
+class ExportPlan:
+    """The decisions that follow from options and checkpoint, before any work is done.
 
     Attributes:
-        checkpoint: loaded.
-        weights: hash of those that the outputs depend on.
-        deployment: names, shapes, pooling, fingerprint.
+        checkpoint: the loaded checkpoint.
+        weights: the hash of the weights that the outputs depend on.
+        deployment: the deployment: names, shapes, pooling, fingerprint.
     """
 
     checkpoint: Checkpoint
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Staged:
-    """What was written and verified; the fields are those of `ExportResult`."""
+    """The staged export, written and verified; the fields are those of `ExportResult`."""
 
     parity: list[Stage]
     manifest: dict[str, Any]
@@ -88,22 +88,22 @@ class _Staged:
 
 @quiet()
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
-    """Exports a model to a Triton model repository, once it is proven to compute what transformers computes.
+    """Exports a model to a Triton model repository, if it computes what transformers computes.
 
     Args:
-        options: what to export, and how.
-        step: called with the name of each step; the context that it returns spans the step.
+        options: the options of the export.
+        step: the function that is called with the name of each step; the context that it returns spans the step.
 
     Returns:
-        What was written.
+        The result, after installation.
 
     Raises:
-        ExportError: nothing was written, and the repository is as it was.
-        ParityError: the same, because the export's numbers differ from the reference's.
+        ExportError: the export failed, and the repository is unchanged.
+        ParityError: the same, because the export's values differ from the reference's.
     """
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
-        _checkpoint.outline(source, options)  # refuses what cannot be exported before its weights are downloaded
+        _checkpoint.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
         plan = plan_export(options, _checkpoint.load(source, options))
@@ -123,17 +123,17 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     return ExportResult(plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings))
 
 
-def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
-    """Decides what an export with these options is.
+def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
+    """Plans an export with these options.
 
     Raises:
-        ExportError: it cannot be, or the pooling makes no sense for the model.
+        ExportError: the checkpoint cannot be exported, or the pooling makes no sense for the model.
     """
     with explained(f"{checkpoint.source.model_id} cannot be exported as its config.json describes it"):
         return _plan(options, checkpoint)
 
 
-def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
+def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
     spec, normalization = checkpoint.spec, checkpoint.normalization
     blank = [Image.new("RGB", (spec.width, spec.height))]
     outputs = compare.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
@@ -155,7 +155,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
     }
     _check_tokens(checkpoint, outputs, spec.height, spec.width)
     space: Pooling | None = _space(pooling, checkpoint.family)
-    if "pooled" not in options.kinds:  # tokens alone: what makes embeddings of them is not in the graph
+    if "pooled" not in options.kinds:  # tokens alone: the graph makes no embedding
         space = None
     weights = _fingerprint.weights_sha256(_used(checkpoint, space))
     fingerprint = _fingerprint.fingerprint(
@@ -186,15 +186,15 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> Plan:
         serving=options.serving,
         verification=options.verification,
     )
-    return Plan(checkpoint, weights, deployment)
+    return ExportPlan(checkpoint, weights, deployment)
 
 
-def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
+def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     deployment, checkpoint = plan.deployment, plan.checkpoint
     images = compare.usable(corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
     with step(f"Run the reference on {len(images)} images"):
-        # before the export takes the model over
+        # before the export changes the model
         reference = compare.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
     with step("Export to ONNX"):
@@ -208,7 +208,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
             pixel_tolerance=tolerance(checkpoint.image_processor),
             scaled_decoding=deployment.spec.scales_jpegs,
         )
-        # Limits move no pixel, and formats that are not allowed must not make the gate smaller.
+        # Limits change no pixel, and formats that are not allowed must not shrink the gate.
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
         stages = compare.check(compare.compare(expected, runner, demanded, checkpoint.spec))
         manifest = _manifest.build(
@@ -218,14 +218,14 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
     return _Staged(stages, manifest, warnings)
 
 
-def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str]:
-    """Writes a graph for each output; returns what the user should know about them."""
+def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> list[str]:
+    """Writes a graph for each output; returns the warnings about them."""
     deployment = plan.deployment
     spec = deployment.spec
     dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
     with quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
         exported = onnx_export.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
-    warnings = [precision.doubt(options.precision, options.device, has_gpu=precision.has_gpu())]
+    warnings = [precision.device_warning(options.precision, options.device, has_gpu=precision.has_gpu())]
     for kind in deployment.shapes:
         graph = onnx_export.with_output(exported, OUTPUT[kind])
         warnings.append(precision.finish(graph, options.precision, options.optimize))
@@ -234,8 +234,8 @@ def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
-def _encoder(plan: Plan) -> Encoder:
-    """The module to export. It takes the model over: the reference must have been run by now."""
+def _encoder(plan: ExportPlan) -> Encoder:
+    """Returns the module to export. It changes the model: the reference must have been run by now."""
     model = plan.checkpoint.model
     if plan.deployment.precision == "fp16":
         model.half()
@@ -251,14 +251,14 @@ def _encoder(plan: Plan) -> Encoder:
 
 
 def _space(pooling: Pooling, known: Family) -> Pooling:
-    """One name for poolings that make the same vectors."""
+    """Returns one name for poolings that make the same vectors."""
     if pooling == "projection" and known.projection == "pooler":
         pooling = "pooler"
     return "cls" if pooling == "pooler" and known.pooler_is_cls else pooling
 
 
 def _check_tokens(checkpoint: Checkpoint, outputs: Any, height: int, width: int) -> None:
-    """The gate would not notice a wrong number of tokens that are no patches, since reference and graph pool alike."""
+    """Checks the number of tokens before and after the patches: reference and graph pool alike, so the gate cannot."""
     if not checkpoint.family.grid:
         return
     patch: Any = checkpoint.model.config.patch_size
@@ -273,7 +273,7 @@ def _check_tokens(checkpoint: Checkpoint, outputs: Any, height: int, width: int)
 
 
 def _used(checkpoint: Checkpoint, pooling: Pooling | None) -> dict[str, torch.Tensor]:
-    """The weights that outputs depend on: not a pooler that nobody asked for, which may be random."""
+    """Returns the weights that the outputs depend on: without an unused pooler, which may be random."""
     unused, pooler = checkpoint.family.unused, checkpoint.family.pooler
     return {
         name: tensor

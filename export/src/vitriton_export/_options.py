@@ -1,4 +1,4 @@
-"""What a caller asks of an export."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ OutputDtype = Literal["fp32", "fp16"]
 Optimize = Literal["default", "none"]
 JpegDecoding = Literal["exact", "scaled"]
 
-MAX_IMAGE_SIZE = 4096  # pixels, of a side
-_MAX_IMAGE_BYTES = 2**31 - 1  # what a gRPC message can hold
-# Pillow cannot be told to take more, and the reference does not.
+MAX_IMAGE_SIZE = 4096  # in pixels, for each side
+_MAX_IMAGE_BYTES = 2**31 - 1  # the largest gRPC message
+# Pillow's own limit, which cannot be raised, and which the reference has too.
 _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
 _LIMITS = "What is refused"
 
@@ -44,13 +44,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    """`jpeg,png` → Pillow's names."""
+    """Turns `jpeg,png` into Pillow's names."""
     return tuple(part.strip().upper() for part in text.split(",") if part.strip())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Serving):
-    """An export, as asked for: the options of `vitriton export`.
+    """The options of `vitriton export`.
 
     It has the attributes of `Serving` as well, which say how Triton runs the export: device, instances,
     max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator, tensorrt_cache, warmup.
@@ -150,14 +150,14 @@ class ExportOptions(Serving):
             is_file = self.folder.exists() and not self.folder.is_dir()
         except OSError as exc:
             raise ExportError(
-                f"repository {self.repository} cannot be looked at: {exc.strerror}; choose another --repository"
+                f"repository {self.repository} cannot be read: {exc.strerror}; choose another --repository"
             ) from exc
         if is_file:
             raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
 
     @property
     def limits(self) -> Limits:
-        """What preprocessing refuses."""
+        """The limits on images, which preprocessing enforces."""
         return Limits(
             max_pixels=self.max_image_pixels,
             formats=tuple(self.image_formats),
@@ -168,10 +168,10 @@ class ExportOptions(Serving):
 
     @property
     def image_processor_settings(self) -> dict[str, Any]:
-        """`image_processor_kwargs`, read.
+        """Returns the content of `image_processor_kwargs`.
 
         Raises:
-            OptionError: it is no JSON object.
+            OptionError: the text is not a JSON object.
         """
         if not isinstance(self.image_processor_kwargs, str):
             return dict(self.image_processor_kwargs)
@@ -189,7 +189,7 @@ class ExportOptions(Serving):
 
     @property
     def verification(self) -> dict[str, Any]:
-        """Those that change the images or the gates, where they were given."""
+        """Returns the options that change the images or the gates, if they were given."""
         given = {
             "image_size": self.image_size,
             "image_processor_kwargs": self.image_processor_settings or None,
@@ -205,15 +205,15 @@ class ExportOptions(Serving):
 
     @property
     def deployed_name(self) -> str:
-        """What the ensembles' names start with."""
+        """The prefix of the ensembles' names."""
         return self.name if self.name is not None else Path(self.model.rstrip("/")).resolve().name
 
     @property
     def serving(self) -> Serving:
-        """How Triton is to run it."""
+        """The settings with which Triton runs the export."""
         return Serving(**{field.name: getattr(self, field.name) for field in fields(Serving)})
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The ensembles to write."""
+        """The kinds of the ensembles to write."""
         return KINDS if self.outputs == "both" else (self.outputs,)

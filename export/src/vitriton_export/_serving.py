@@ -1,4 +1,4 @@
-"""How Triton runs an export: devices, instances, queues, accelerators, warm-up. None of it moves a vector."""
+"""How Triton runs an export: devices, instances, queues, accelerators, warm-up. None of it changes a vector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = {
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
 CPU_BATCH_SIZE = 8
-# Where each accelerator runs: it decides for a device that is "auto".
+# The device of each accelerator; it replaces "auto".
 _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
 _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
 
@@ -29,27 +29,27 @@ _PANEL = "How Triton runs it"
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
-    """`1,8,32` → its numbers; `none` → no sizes."""
+    """Turns `1,8,32` into numbers, and `none` into an empty tuple."""
     try:
         return () if text == "none" else tuple(int(part) for part in text.split(","))
     except ValueError as exc:
         raise OptionError(
-            "warmup", f"is {text!r}, which is no list of batch sizes; write it as 1,8,32, or none"
+            "warmup", f"is {text!r}, which is not a list of batch sizes; write it as 1,8,32, or none"
         ) from exc
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """What Triton is told about running the steps. The defaults are right where nobody has measured anything else.
+    """The settings with which Triton runs the steps. The defaults are right unless a measurement says otherwise.
 
-    Without a bound on the queue and on the wait in it, Triton gives an instance its next batch ahead of time.
+    Without bounds on the queue and on the wait in it, Triton gives an instance its next batch ahead of time.
 
     Attributes:
         device: the device that the encoders run on; auto is a GPU where there is one, else the CPU.
         instances: the number of instances of each encoder, on each GPU or on the CPU, where they share the cores.
-        max_queue_delay_us: the time that a request may wait for others to share its batch, in microseconds; 0: what
-            waits anyway, since all instances are busy, goes together.
-        max_queue_size: the number of requests that may wait in each step, where one more is refused; 0: any number.
+        max_queue_delay_us: the time that a request may wait for others to share its batch, in microseconds; 0: only
+            requests that wait anyway, since all instances are busy, share a batch.
+        max_queue_size: the number of requests that may wait in each step; one more is refused; 0: any number.
         queue_timeout_ms: the longest wait of a request in each step, in milliseconds, if its own timeout is not
             shorter; 0: any time.
         accelerator: the execution accelerator of Triton's native onnxruntime backend, which NVIDIA's image has.
@@ -71,7 +71,7 @@ class Serving:
     ] = None
 
     def __post_init__(self) -> None:
-        """Refuses what Triton, or the accelerator, cannot do."""
+        """Refuses values that Triton or the accelerator does not support."""
         for option, wrong in faults(self):
             raise OptionError(option, wrong)
         if self.accelerator is not None and self.device not in ("auto", _RUNS_ON[self.accelerator]):
@@ -83,10 +83,10 @@ class Serving:
             raise OptionError("tensorrt_cache", "is empty; name a folder, as the server sees it")
 
     def check(self, *, max_batch_size: int, precision: str) -> None:
-        """Refuses what does not go together with the rest of an export.
+        """Refuses settings that conflict with other options of an export.
 
         Raises:
-            ExportError: says which two options, and what to do.
+            ExportError: two options conflict; the text names them, and says what to do.
         """
         for size in self.warmup or ():
             if not 1 <= size <= max_batch_size:
@@ -99,13 +99,13 @@ class Serving:
 
     @property
     def resolved_device(self) -> Device:
-        """The device, which an accelerator may have decided."""
+        """The device, after an accelerator has replaced "auto"."""
         return self.device if self.accelerator is None else _RUNS_ON[self.accelerator]
 
     def warmup_sizes(self, max_batch_size: int) -> tuple[int, ...]:
-        """The batch sizes that are run before a model is ready, in ascending order.
+        """Returns the batch sizes that are run before a model is ready, in ascending order.
 
-        On a GPU the first run of each size chooses and loads its kernels, hence the powers of two. On a CPU all sizes
+        On a GPU, the first run of each size chooses and loads its kernels, hence the powers of two. On a CPU, all sizes
         run the same code, and the largest would only delay the start.
         """
         if self.warmup is not None:
@@ -116,28 +116,28 @@ class Serving:
         return tuple(sorted(powers | {max_batch_size}))
 
     def preferred_batch_size(self, max_batch_size: int, precision: str) -> int | None:
-        """How many images the dynamic batcher puts together where more wait; None: as many as it can.
+        """Returns the number of images that the dynamic batcher joins where more wait; None: as many as it can.
 
-        On a CPU the time of an image is the same in a batch of 8 and of 32. Smaller batches are answered sooner, so
-        that the next requests are on their way and decoded while the encoder works.
+        On a CPU, an image takes the same time in a batch of 8 and of 32. Smaller batches are answered sooner, so that
+        the next requests arrive and are decoded while the encoder works.
         """
         on_cpu = self.resolved_device == "cpu" or (self.resolved_device == "auto" and precision.startswith("int8"))
         return CPU_BATCH_SIZE if on_cpu and max_batch_size > CPU_BATCH_SIZE else None
 
 
 def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
-    """The instances of an encoder."""
+    """Adds the instances of an encoder."""
     config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device])
 
 
 def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, preferred: int | None = None) -> None:
-    """Dynamic batching, with a bounded queue unless neither bound is asked for.
+    """Adds dynamic batching, with a bounded queue unless both bounds are off.
 
     Args:
-        config: of a step.
-        serving: what is asked for.
-        delay: whether requests wait for others here; one step is enough.
-        preferred: images of a batch where more wait; None: as many as there are.
+        config: the configuration of a step.
+        serving: the settings.
+        delay: whether requests wait for others in this step; one step is enough.
+        preferred: the number of images in a batch where more wait; None: as many as there are.
     """
     config.dynamic_batching.SetInParent()  # it may be empty
     if preferred is not None:
@@ -149,13 +149,13 @@ def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, prefe
     if serving.queue_timeout_ms:
         policy = config.dynamic_batching.default_queue_policy
         policy.timeout_action = pb.ModelQueuePolicy.REJECT
-        # a request's own timeout counts only where the model has one as well
+        # a request's own timeout counts only if the model has one as well
         policy.default_timeout_microseconds = serving.queue_timeout_ms * 1000
         policy.allow_timeout_override = True
 
 
 def add_warmup(config: pb.ModelConfig, serving: Serving) -> None:
-    """Batches of zeros for the one input of a step; Triton calls it ready when they are through."""
+    """Adds batches of zeros for the one input of a step; Triton reports it ready when it has run them."""
     tensor = config.input[0]
     for size in serving.warmup_sizes(config.max_batch_size):
         sample = config.model_warmup.add(name=f"batch of {size}", batch_size=size, count=1)
@@ -165,14 +165,14 @@ def add_warmup(config: pb.ModelConfig, serving: Serving) -> None:
 
 
 def add_accelerator(config: pb.ModelConfig, serving: Serving, *, precision: str, cache_prefix: str) -> None:
-    """The execution accelerator, for the native onnxruntime backend.
+    """Adds the execution accelerator, for the native onnxruntime backend.
 
     Args:
-        config: of an encoder, with its input.
-        serving: what is asked for.
-        precision: of the graph; TensorRT computes in the same.
-        cache_prefix: begins the names of TensorRT's engines. ONNX Runtime derives the rest from the graph's structure
-            and not from its weights, so without it two models of one architecture would take each other's engine.
+        config: the configuration of an encoder, with its input.
+        serving: the settings.
+        precision: the precision of the graph, in which TensorRT computes too.
+        cache_prefix: the prefix of the names of TensorRT's engines. ONNX Runtime derives the rest from the graph's
+            structure and not from its weights, so two models of one architecture would load each other's engine.
     """
     if serving.accelerator is None:
         return
@@ -195,7 +195,7 @@ def add_accelerator(config: pb.ModelConfig, serving: Serving, *, precision: str,
         "trt_profile_max_shapes": _shape(config, config.max_batch_size),
     }
     if precision == "fp16":
-        parameters["trt_layer_norm_fp32_fallback"] = "1"  # its squares overflow in float16
+        parameters["trt_layer_norm_fp32_fallback"] = "1"  # the squares in it overflow in float16
     for key, value in parameters.items():
         tensorrt.parameters[key] = value
 

@@ -16,7 +16,7 @@ from vitriton_export._repository.deployment import Deployment
 
 
 def default_deployment() -> Deployment:
-    """What `vitriton export` writes for the default model, as far as configuration tells."""
+    """Returns the deployment of the default model, as far as it follows from the configuration."""
     options, config = ExportOptions(), ViTConfig()
     spec, normalization = processor.describe(ViTImageProcessorPil())
     patch: Any = config.patch_size
@@ -29,7 +29,7 @@ def default_deployment() -> Deployment:
         max_batch_size=options.max_batch_size,
         model_id=options.model,
         revision=NOT_EXPORTED,
-        pillow_version=NOT_EXPORTED,  # the installed one would make the committed files depend on who writes them
+        pillow_version=NOT_EXPORTED,  # the installed version would make the committed files depend on the machine
         pooling="cls",  # its checkpoint holds no pooler
         l2_normalize=options.l2_normalize,
         precision=options.precision,

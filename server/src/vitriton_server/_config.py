@@ -1,4 +1,4 @@
-"""What a server is told: validated once, never changed."""
+"""The configuration of a server: validated once, never changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
 
-# What the launcher sets itself, or cannot do without. TLS is among them because readiness and canary speak plain gRPC.
+# Options that the launcher sets itself, or depends on. TLS is among them because readiness and canary use plain gRPC.
 _RESERVED = {
     "--model-repository": "--repository",
     "--model-store": "--repository",
@@ -24,25 +24,25 @@ _RESERVED = {
     "--metrics-port": "--metrics-port before the `--`",
     "--exit-timeout-secs": "--exit-timeout",
     "--backend-directory": "nothing: the launcher makes it",
-    "--allow-grpc": "nothing: readiness is asked over gRPC",
+    "--allow-grpc": "nothing: readiness is checked over gRPC",
     "--grpc-use-ssl": "a proxy in front of the server for TLS",
     "--grpc-use-ssl-mutual": "a proxy in front of the server for TLS",
 }
 
-# What watching the repository needs to be as it is.
+# Options that --watch does not allow to change.
 _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchPolicy:
-    """How the server is watched after it is ready, and what happens when it no longer answers.
+    """The policy for watching a server that is ready, and for restarting one that no longer answers.
 
     Attributes:
-        canary_interval_s: the seconds after which a silent model is asked whether it lives; 0: never, and only a Triton
-            that exits is noticed.
-        canary_timeout_s: the seconds that one such question may take.
-        stuck_after_s: the seconds after which a model that answers nothing to repeated questions is taken for dead;
-            more than the longest batch takes.
+        canary_interval_s: the seconds of silence after which a model is sent a canary request; 0: never, and only the
+            exit of Triton is noticed.
+        canary_timeout_s: the seconds that a canary request may take.
+        stuck_after_s: the seconds after which a model that answers no canary request counts as dead; more than the
+            longest batch takes.
         restart: start Triton again when it has died, on the same ports; without it the server ends.
         max_restarts: the most restarts within `restart_window_s`; one more ends the server.
         restart_window_s: the seconds in which restarts are counted.
@@ -68,7 +68,7 @@ class WatchPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What to serve and where.
+    """The configuration of a server: what to serve, and where.
 
     Attributes:
         repository: the folder of the models.
@@ -78,10 +78,9 @@ class ServerConfig:
         metrics_port: the port for metrics; 0 for a free one.
         ready_timeout_s: the seconds that the models may take to load.
         exit_timeout_s: the seconds that requests in flight may take when the server stops.
-        watch: how it is watched, and whether it is restarted.
-        watch_repository: take exports that come, are replaced or go, while all others are served.
-        admin_key: the key that closes shared memory, trace settings and log settings to whoever lacks it. None: they
-            are open.
+        watch: the policy for watching and restarting the server.
+        watch_repository: follow exports that are added, replaced or removed, while all others are served.
+        admin_key: the key that callers need for shared memory, trace settings and log settings. None: these are open.
         triton_arguments: further options of tritonserver, each as --name=value; `vitriton serve` takes them after
             a `--`.
     """
@@ -121,7 +120,7 @@ def _check_argument(argument: str) -> None:
     option = argument.partition("=")[0]
     if not option.startswith("--") or option == "--":
         raise InvalidConfiguration(
-            f"{argument!r} is no option of tritonserver; write each as --name=value, after a `--` of its own"
+            f"{argument!r} is not an option of tritonserver; write each as --name=value, after a `--` of its own"
         )
     if option in _RESERVED:
         raise InvalidConfiguration(f"{option} cannot be passed on to tritonserver; use {_RESERVED[option]}")

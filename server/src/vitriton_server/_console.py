@@ -1,4 +1,4 @@
-"""What `vitriton serve` shows to a person, and how signals end it."""
+"""The output of `vitriton serve`, and its end by signals."""
 
 from __future__ import annotations
 
@@ -22,39 +22,15 @@ from vitriton_server._errors import LauncherError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
 from vitriton_server._server import TritonServer
 
-_SAME_S = 1.0  # a terminal and what runs in it may both send one
-_END = b"\0"  # no signal has this number
-
-
-class _Lines(Console):
-    """Prints as long as somebody can read it.
-
-    A pipe whose reader has ended, or a terminal that is closed, silences it. It raises nothing then, as it is called in
-    threads on which the end of the server depends.
-    """
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Prints, if that is possible."""
-        try:
-            super().print(*objects, **options)
-        except OSError:  # a closed terminal is no broken pipe
-            self.on_broken_pipe()
-
-    def on_broken_pipe(self) -> None:
-        """Prints no more. rich itself would end the thread, and standard output where standard error is broken."""
-        self.quiet = True
-        # What is left in the buffer must not fail when the program ends (see SIGPIPE in Python's module signal).
-        with contextlib.suppress(OSError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.file.fileno())
-            os.close(nowhere)
+_SAME_S = 1.0  # a terminal and a process in it may both send one signal
+_END = b"\0"  # not the number of any signal
 
 
 class Reporter:
-    """Runs a server in the foreground and tells about it: addresses on standard output, all else on standard error.
+    """Runs a server in the foreground: addresses go to standard output, all other messages to standard error.
 
     Args:
-        verbose: pass on the whole log of Triton, not only its warnings and errors.
+        verbose: whether to pass on the whole log of Triton, not only its warnings and errors.
     """
 
     def __init__(self, *, verbose: bool) -> None:
@@ -66,7 +42,7 @@ class Reporter:
         self._announced = False
 
     def line(self, line: str) -> None:
-        """Takes a line of Triton's log."""
+        """Handles a line of Triton's log."""
         if self._verbose or is_problem(line, has_gpu=self._has_gpu):
             self._messages.print(line, style="dim", markup=False)
             return
@@ -75,7 +51,7 @@ class Reporter:
             self._messages.print(f"  loaded {escape(model)} ({time.monotonic() - self._started_s:.1f} s)")
 
     def run(self, server: TritonServer, repository: Path) -> int:
-        """Serves until Ctrl-C, SIGTERM, SIGHUP or the server's own end; returns the exit code."""
+        """Serves until Ctrl-C, SIGTERM, SIGHUP or the end of the server; returns the exit code."""
         handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
         logger = logging.getLogger("vitriton_server")
         logger.addHandler(handler)
@@ -112,7 +88,7 @@ class Reporter:
         return 0
 
     def _wait_for_the_end(self, server: TritonServer, stopping: Future[bool], events: _Events) -> bool:
-        """Returns whether a second signal has ended the server."""
+        """Waits for the end of the server; returns whether a second signal has ended it."""
         begun_s = time.monotonic()
         at_once = False
         while not stopping.done():
@@ -146,19 +122,43 @@ class Reporter:
             self._output.print(f"model    {escape(name)}")
 
 
+class _Lines(Console):
+    """Prints as long as the output can be written.
+
+    A closed pipe or terminal silences it. It raises nothing then, as it is called in threads on which the end of the
+    server depends.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints, if the output is open."""
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a closed terminal is not a broken pipe
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        """Stops printing. rich itself would end the thread, and close standard output if standard error is broken."""
+        self.quiet = True
+        # The rest of the buffer must not fail when the program ends (see SIGPIPE in Python's module signal).
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.file.fileno())
+            os.close(nowhere)
+
+
 class _Events:
     """Waits for a signal, or for `end()`, whichever comes first.
 
-    Not an exception out of the signal handler, which could hit a lock half released. And not a lock or a queue that a
-    handler writes to: a signal that arrives in another thread, or a second one right after the first, need not wake
-    the thread that waits for it. The interpreter itself writes the number to a socket, whichever thread it is in.
+    An exception from the signal handler could hit a lock half released. A lock or a queue that a handler writes to may
+    not wake the waiting thread, if the signal arrives in another thread or right after another signal. So the
+    interpreter itself writes the number to a socket, whichever thread it is in.
     """
 
     def __enter__(self) -> _Events:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        # Under nohup SIGHUP is ignored, and stays so.
+        # Under nohup, SIGHUP is ignored, and stays so.
         taken = [each for each in ENDING if each != signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN]
         self._handlers_before = {number: signal.signal(number, lambda *_: None) for number in taken}
         return self
@@ -177,5 +177,5 @@ class _Events:
         self._write.send(_END)
 
     def wait(self) -> bool:
-        """Returns whether a signal came first."""
+        """Waits for the next event; returns whether a signal came first."""
         return self._read.recv(1) != _END

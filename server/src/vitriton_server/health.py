@@ -1,6 +1,6 @@
-"""`vitriton-health`: whether every model of a repository is served, for a container's health check.
+"""`vitriton-health`: a container's health check, which tests whether every model of a repository is served.
 
-It runs every few seconds, so it imports nothing that takes long.
+It runs every few seconds, so it imports nothing slow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _ENSEMBLE = "ensemble_scheduling"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what is not ready; 0 where all is, 1 where something is not."""
+    """Prints which models are not ready; returns 0 if all are ready, else 1."""
     parser = argparse.ArgumentParser(
-        prog="vitriton-health", description="Tell whether Triton is ready and serves every model of a repository."
+        prog="vitriton-health", description="Check that Triton is ready and serves every model of a repository."
     )
     parser.add_argument("--repository", type=Path, default=Path("model_repository"), help="folder of the models")
-    parser.add_argument("--host", default="127.0.0.1", help="where Triton is")
+    parser.add_argument("--host", default="127.0.0.1", help="host of Triton")
     parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--timeout", type=float, default=5.0, help="seconds for each question")
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds for each request")
     given = parser.parse_args(arguments)
     try:
         names = expected(given.repository)
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def expected(repository: Path) -> list[str]:
-    """The models that clients can ask for, in alphabetical order.
+    """Returns the models that clients can request, in alphabetical order.
 
-    Of an export its ensembles, which are ready when their steps are; a step whose ensemble has been removed may be
-    there for a while. Not an export without weights, which no server loads.
+    For an export these are its ensembles, which are ready when their steps are; a step may outlive its removed ensemble
+    for a while. Exports without weights are left out, as no server loads them.
     """
     names = []
     for folder in sorted(repository.iterdir()):
@@ -69,7 +69,7 @@ def expected(repository: Path) -> list[str]:
 
 
 def not_ready(connection: http.client.HTTPConnection, names: Iterable[str]) -> list[str]:
-    """What of Triton and of the models is not ready."""
+    """Returns the names of those that are not ready, among Triton and the models."""
     paths = {"Triton": "/v2/health/ready"} | {name: f"/v2/models/{quote(name, safe='')}/ready" for name in names}
     missing = []
     for name, path in paths.items():

@@ -1,1 +1,1 @@
-"""A checkpoint: where it is, what its files say, which architecture it has, and its weights."""
+"""A checkpoint: its location, files, architecture and weights."""

@@ -1,7 +1,7 @@
-"""The architectures that can be exported: one row a `model_type` of transformers.
+"""The architectures that can be exported: one row for each `model_type` of transformers.
 
-A row says what the class does not: which tokens are no patches, where the pooler's weights are, and whether the model
-is the vision tower of a larger one.
+A row holds what the class does not say: which tokens are not patches, where the pooler's weights are, and whether the
+model is the vision tower of a larger one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vitriton_export._errors import ExportError
 _CLS = Family(prefix=("cls",))
 _REGISTERS = Family(prefix=("cls", "register"), counts={"register": "num_register_tokens"}, pooler_is_cls=True)
 _CLS_ALONE = Family(prefix=("cls",), pooler=())  # no pooler
-_TOKENS = Family(grid=False)  # tokens that are no patches of the image: the stages of a hierarchy merge them
+_TOKENS = Family(grid=False)  # the stages of a hierarchy merge the image's patches into other tokens
 _MAP = Family(grid=False)  # last_hidden_state is a feature map, (C, h, w)
 _MAP_ALONE = Family(grid=False, pooler=())
 
@@ -126,10 +126,10 @@ FAMILIES: dict[str, Family] = {
 
 
 def check_installed(model_type: str, model_id: str) -> None:
-    """Makes sure that what an architecture needs beside transformers is there; without it not even its config loads.
+    """Checks that the packages an architecture needs beside transformers are installed; its config needs them to load.
 
     Raises:
-        ExportError: it is not; the text says what to install.
+        ExportError: one is missing; the text says what to install.
     """
     reason = lacking(FAMILIES[model_type]) if model_type in FAMILIES else None
     if reason is not None:
@@ -137,10 +137,10 @@ def check_installed(model_type: str, model_id: str) -> None:
 
 
 def family(config: Any, model_id: str) -> Family:
-    """The family of a transformers configuration.
+    """Returns the family of a transformers configuration.
 
     Raises:
-        ExportError: it is none that can be exported; the text says why.
+        ExportError: the architecture cannot be exported; the text says why.
     """
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type]

@@ -1,4 +1,4 @@
-"""A checkpoint, loaded as the reference loads it, and what its loading report says about untrained weights."""
+"""A checkpoint, loaded as the reference loads it, and the untrained weights that the loading report shows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vitriton_export import _documents
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import load_model, quiet
-from vitriton_export._checkpoint.network import Network
-from vitriton_export._checkpoint.source import PROCESSORS, Source, check_image_processor
+from vitriton_export._checkpoint.network import PixelNetwork
+from vitriton_export._checkpoint.source import PROCESSORS, CheckpointSource, check_image_processor
 from vitriton_export._errors import ExportError, explained
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._processors import float_processor, processor, sizes, timm_processor
@@ -28,30 +28,30 @@ class Checkpoint:
     """A loaded model.
 
     Attributes:
-        source: where it came from.
-        model: in float32, in evaluation mode.
-        image_processor: of the PIL backend.
-        family: what is known of the architecture.
-        untrained_pooler: the pooler's parameters that the checkpoint does not hold.
-        network: calls `model`.
-        spec: what `image_processor` does up to the pixels.
-        normalization: what it does after that.
-        warnings: what the user should know of the weights.
+        source: the checkpoint's files.
+        model: the transformers model in float32, in evaluation mode.
+        image_processor: the image processor, with its PIL backend.
+        family: the family of the architecture.
+        untrained_pooler: the names of the pooler's parameters that the checkpoint lacks.
+        network: the module that calls `model` with pixels.
+        spec: the steps of `image_processor` up to the pixels.
+        normalization: the arithmetic of `image_processor` after the pixels.
+        warnings: the warnings about the weights.
     """
 
-    source: Source
+    source: CheckpointSource
     model: PreTrainedModel
     image_processor: Any
     family: Family
     untrained_pooler: tuple[str, ...]
-    network: Network
+    network: PixelNetwork
     spec: PreprocessSpec
     normalization: Normalization
     warnings: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> dict[str, int]:
-        """How many tokens of last_hidden_state are no patches, as arguments of `pool`."""
+        """The number of tokens before and after the patches in last_hidden_state, as arguments of `pool`."""
         config = self.model.config
         return {
             "prefix_tokens": self.family.tokens_before(config),
@@ -61,13 +61,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Outline:
-    """What the small files of a checkpoint tell, before any weights are touched.
+    """The facts in the small files of a checkpoint, read before any weights.
 
     Attributes:
-        family: what is known of the architecture.
-        image_processor: of the PIL backend.
-        spec: what it does up to the pixels.
-        normalization: what it does after that.
+        family: the family of the architecture.
+        image_processor: the image processor, with its PIL backend.
+        spec: the steps of the image processor up to the pixels.
+        normalization: the arithmetic of the image processor after the pixels.
     """
 
     family: Family
@@ -76,11 +76,11 @@ class Outline:
     normalization: Normalization
 
 
-def outline(source: Source, options: ExportOptions | None = None) -> Outline:
-    """Reads what decides whether a checkpoint can be exported, and looks at no weights.
+def outline(source: CheckpointSource, options: ExportOptions | None = None) -> Outline:
+    """Decides from the small files whether a checkpoint can be exported; reads no weights.
 
     Raises:
-        ExportError: it cannot be, or not with these options.
+        ExportError: the checkpoint cannot be exported, or not with these options.
     """
     chosen = options or ExportOptions()
     with quiet():
@@ -96,8 +96,8 @@ def outline(source: Source, options: ExportOptions | None = None) -> Outline:
     return Outline(known, image_processor, spec, normalization)
 
 
-def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
-    """Loads model and image processor.
+def load(source: CheckpointSource, options: ExportOptions | None = None) -> Checkpoint:
+    """Loads the model and its image processor.
 
     Raises:
         ExportError: the checkpoint cannot be loaded, or lacks weights that inference needs.
@@ -109,7 +109,7 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
         known = replace(known, model=known.projection)
     loaded = load_model(source, known, () if projects else known.pooler)
     with explained(f"config.json of {source.model_id} makes no sense"):
-        network = Network(loaded.model, known).eval()
+        network = PixelNetwork(loaded.model, known).eval()
     return Checkpoint(
         source,
         loaded.model,
@@ -123,10 +123,32 @@ def load(source: Source, options: ExportOptions | None = None) -> Checkpoint:
     )
 
 
+def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool, allow_untrained: bool) -> Pooling:
+    """Returns the pooling of an export: the requested one, if the model has it and it is trained.
+
+    Raises:
+        ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
+    """
+    model_id, known = checkpoint.source.model_id, checkpoint.family
+    _check_pooling(asked, known, model_id)
+    if asked == "auto":
+        if has_pooler and not checkpoint.untrained_pooler:
+            return "pooler"
+        return "cls" if known.has_cls else "mean"
+    if asked == "pooler" and not has_pooler:
+        raise ExportError(f"{model_id} has no pooler; use --pooling cls or --pooling mean")
+    if asked == "pooler" and checkpoint.untrained_pooler and not allow_untrained:
+        raise ExportError(
+            f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
+            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler ships the noise)"
+        )
+    return asked
+
+
 def _interpolation(
-    model_id: str, network: Network, spec: PreprocessSpec, options: ExportOptions | None
+    model_id: str, network: PixelNetwork, spec: PreprocessSpec, options: ExportOptions | None
 ) -> tuple[str, ...]:
-    """What to know of images that have another size than the model was trained with, where nobody has asked for it."""
+    """The warning for images of another size than the model was trained with, unless the user asked for that size."""
     asked = options is not None and (options.image_size or options.image_processor_settings.keys() & _SIZES)
     if asked or network.size is None or not network.needs_interpolation(spec.height, spec.width):
         return ()
@@ -151,33 +173,11 @@ def _other_poolings(known: Family) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool, allow_untrained: bool) -> Pooling:
-    """Which pooling an export gets: what was asked for, if it is there and means something.
-
-    Raises:
-        ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
-    """
-    model_id, known = checkpoint.source.model_id, checkpoint.family
-    _check_pooling(asked, known, model_id)
-    if asked == "auto":
-        if has_pooler and not checkpoint.untrained_pooler:
-            return "pooler"
-        return "cls" if known.has_cls else "mean"
-    if asked == "pooler" and not has_pooler:
-        raise ExportError(f"{model_id} has no pooler; use --pooling cls or --pooling mean")
-    if asked == "pooler" and checkpoint.untrained_pooler and not allow_untrained:
-        raise ExportError(
-            f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
-            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler ships the noise)"
-        )
-    return asked
-
-
-def _load_image_processor(source: Source, config: Any, settings: Mapping[str, Any]) -> Any:
-    """The PIL backend, by name: with torchvision installed the default is another one, which differs by grey levels."""
+def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:
+    """Loads the PIL backend by name: with torchvision installed, the default is another, off by a few grey levels."""
     for path in (source.folder / name for name in PROCESSORS):
         if path.is_file():
-            _documents.read(path, source.model_id)  # transformers says less of what is no JSON
+            _documents.read(path, source.model_id)  # transformers says less about a file that is not JSON
     with explained(f"transformers cannot load the image processor of {source.model_id}"):
         for load_own in (float_processor.load, timm_processor.load):
             own = load_own(source.folder, dict(settings))

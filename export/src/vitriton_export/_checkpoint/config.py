@@ -1,4 +1,4 @@
-"""config.json: read as transformers reads it, with what it may not decide refused by name."""
+"""config.json, read as transformers reads it; entries that a file may not decide are refused by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from transformers import __version__ as transformers_version
 from vitriton_export import _documents
 from vitriton_export._checkpoint.architectures import check_installed, family
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import Source
+from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
 
 TIMM = "timm_wrapper"
 
-# In what form a model is held and hands its outputs over: not what they are, and not for a file to decide
+# The form in which a model holds and returns its values, not the values themselves: no decision for a file
 _FORMS = (
     "dtype",
     "torch_dtype",
@@ -29,16 +29,16 @@ _FORMS = (
     "output_attentions",
 )
 MEND = "; mend that entry, or take the file that save_pretrained writes"
-# What a model is made of one by one, and what has a name each: the making would not end before the memory does.
+# Counts of parts that are built one by one, or named one by one: a huge number would exhaust the memory first.
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
 
-def load_config(source: Source) -> tuple[Any, Family]:
+def load_config(source: CheckpointSource) -> tuple[Any, Family]:
     """Reads config.json and finds the family, before any weights are touched.
 
     Raises:
-        ExportError: it is not readable, needs code from its repository, is of an unsupported type, or names weights
-            that an export would not read.
+        ExportError: the file is not readable, needs code from its repository, has an unsupported type, or names
+            weights that an export would not read.
     """
     document, name = _documents.read(source.folder / "config.json", source.model_id), source.model_id
     model_type = _model_type(document, name)
@@ -65,7 +65,7 @@ def load_config(source: Source) -> tuple[Any, Family]:
 
 
 def _model_type(document: dict[str, Any], name: str) -> str:
-    """The type, which timm's own files have not, and which transformers adds to them (configuration_utils.py)."""
+    """Returns the model type; timm's own files lack it, and transformers adds it (configuration_utils.py)."""
     if "model_type" not in document and "pretrained_cfg" in document:
         return TIMM
     if "model_type" not in document:
@@ -104,7 +104,7 @@ def _check(document: dict[str, Any], name: str) -> None:
 
 
 def _parts(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The configuration, and those of its towers."""
+    """Yields the configuration and those of its towers."""
     yield document
     for key, value in document.items():
         if key.endswith("_config") and key != "quantization_config" and isinstance(value, dict):

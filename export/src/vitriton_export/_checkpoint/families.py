@@ -1,4 +1,4 @@
-"""What the export must know of an architecture and cannot read from its checkpoint."""
+"""The facts about an architecture that an export needs and a checkpoint does not hold."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-POOLER = "pooler."  # what the names of a pooler's parameters start with
+POOLER = "pooler."  # the prefix of the names of a pooler's parameters
 
 TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
 
-# Entries of a configuration that move no feature: names, notes, training, initial values, heads that are not exported.
+# Entries of a configuration that change no feature: names, notes, training, initial values, heads not exported.
 _NOTES = frozenset(
     (
         "architectures",
@@ -53,28 +53,29 @@ _NOTE_PARTS = ("dropout", "drop_path", "drop_rate", "layerdrop", "_loss", "loss_
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """An architecture of transformers.
+    """A family: an architecture of transformers, as an export needs to know it.
 
     Attributes:
         prefix: the tokens of last_hidden_state that come before the patches, in order.
-        suffix: those that come after them.
-        counts: the entries of the configuration that say how many tokens of a name there are; 1 without an entry.
+        suffix: the tokens that come after the patches, in order.
+        counts: the entries of the configuration with the number of tokens of each name; 1 without an entry.
         grid: whether each patch has a token, so that prefix and suffix can be checked.
         computation: the entries of the configuration that change what it computes and do not show in the weights; None:
-            all that differ from the defaults and are no notes.
-        pooler_computation: those that change its pooler alone.
-        pooler: what the names of the pooler's parameters start with; empty where there is no pooler.
-        pooler_is_cls: the pooler has no parameters, and gives the CLS token of last_hidden_state.
-        unused: parameters that inference does not read, so that a checkpoint may lack them.
-        model: the class to load; None: the one of AutoModel.
+            all that differ from the defaults and are not notes.
+        pooler_computation: the entries that change its pooler alone.
+        pooler: the prefixes of the names of the pooler's parameters; empty without a pooler.
+        pooler_is_cls: whether the pooler has no parameters and returns the CLS token of last_hidden_state.
+        unused: the parameters that inference does not read, so that a checkpoint may lack them.
+        model: the class to load; None: AutoModel's choice.
         tower: the entry of the full model's configuration that holds the vision tower's.
         part: the attribute of the full model that is the vision tower, where a class of its own cannot load it.
-        projection: what makes the vector that is compared with text: a class whose image_embeds it is, or "pooler".
-        settings: entries of the configuration that are set before the model is built.
-        inputs: how the model is called: with pixel values, with a fixed order of patches (ViT-MAE), or with packed
-            patches (NaFlex).
-        requires: a package that the architecture needs beside transformers' own.
-        note: what a user should know.
+        projection: the source of the vector that is compared with text: a class that returns it as image_embeds, or
+        "pooler".
+        settings: the entries of the configuration that are set before the model is built.
+            inputs: the kind of call: with pixel values, with a fixed order of patches (ViT-MAE), or with packed patches
+        (NaFlex).
+        requires: the package that the architecture needs beside those of transformers.
+        note: the note for users.
     """
 
     prefix: tuple[str, ...] = ()
@@ -102,27 +103,27 @@ class Family:
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """What --pooling may be, as far as the architecture tells."""
+        """The values of --pooling that the architecture allows."""
         choices = {"pooler": self.pooler, "cls": self.has_cls, "mean": True, "projection": self.projection}
         return ("auto", *(name for name, there in choices.items() if there))
 
     def tokens_before(self, config: Any) -> int:
-        """How many tokens come before the patches."""
+        """Returns the number of tokens before the patches."""
         return self._count(self.prefix, config)
 
     def tokens_after(self, config: Any) -> int:
-        """How many tokens come after the patches."""
+        """Returns the number of tokens after the patches."""
         return self._count(self.suffix, config)
 
     def _count(self, names: tuple[str, ...], config: Any) -> int:
         return sum(int(getattr(config, self.counts[name])) if name in self.counts else 1 for name in names)
 
     def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
-        """The entries of a configuration that change what is computed and do not show in the weights.
+        """Returns the entries of a configuration that change what is computed and do not show in the weights.
 
         Args:
-            config: of the model.
-            pooler: whether the embedding is the pooler's.
+            config: the transformers configuration of the model.
+            pooler: whether the pooler makes the embedding.
         """
         if self.computation is not None:
             keys = (*self.computation, *(self.pooler_computation if pooler else ()))
@@ -131,15 +132,15 @@ class Family:
         return {key: value for key, value in entries.items() if _counts(key)}
 
 
-def _counts(key: str) -> bool:
-    return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)
-
-
 def lacking(known: Family) -> str | None:
-    """What an architecture needs beside transformers and is not installed, and the command that installs it."""
+    """Names the package that an architecture needs and that is missing, with the command that installs it."""
     if not known.requires or importlib.util.find_spec(known.requires) is not None:
         return None
     return (
         f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
         f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
     )
+
+
+def _counts(key: str) -> bool:
+    return not key.startswith("_") and key not in _NOTES and not any(part in key for part in _NOTE_PARTS)

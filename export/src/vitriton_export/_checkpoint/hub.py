@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub, and every way in which one fails, each as one line."""
+"""Downloads from the Hugging Face hub, with a one-line error for every way in which they fail."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from vitriton_export._errors import ExportError, HubError, importing, one_line
 
-# What the download library reads of the environment; it stops at a value that it cannot use.
+# The environment variables that the download library reads; it fails on a value that it cannot use.
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
-    """The folder in the local cache that holds those files of a model, of these names, that the hub has.
+    """Downloads the files of a model that have these names; returns their folder in the local cache.
 
-    With HF_HUB_OFFLINE nobody is asked, and the cache answers.
+    With HF_HUB_OFFLINE the hub is not asked, and the cache answers.
 
     Raises:
-        HubError: the hub cannot be reached, or the environment's settings keep it from being asked.
-        ExportError: the hub has no such model or revision, or does not give it away.
+        HubError: the hub cannot be reached, or settings of the environment prevent the request.
+        ExportError: the hub has no such model or revision, or denies access to it.
     """
     with importing():
         from huggingface_hub import constants, errors, snapshot_download
@@ -35,7 +35,7 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
                 allow_patterns=list(names),
                 # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
                 ignore_patterns=["*/*"],
-                local_files_only=offline,  # else a client is made first, and stops at a proxy that nobody needs
+                local_files_only=offline,  # else a client is made first, and fails on a proxy that is not needed
             )
         )
     except errors.GatedRepoError as exc:
@@ -59,7 +59,7 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
                 f"{endpoint} refuses {model} ({status}); set HF_TOKEN to a token that may read it"
             ) from exc
         raise HubError(f"{model}{at} could not be downloaded from {endpoint}: {_text(exc)}{_advice()}") from exc
-    # The library makes its client and its requests from the environment, and hands on whatever that raises.
+    # The library builds its client and its requests from the environment, and passes on whatever that raises.
     except Exception as exc:
         if isinstance(exc, ImportError) and "socks" in str(exc):
             socks = [name for name in _proxies() if os.environ[name].startswith("socks")]
@@ -71,23 +71,23 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
 
 
 def file_names(model: str, revision: str) -> list[str]:
-    """What the hub has of a model, for an error's text: nothing where it cannot be asked."""
+    """Returns the names of a model's files on the hub, for an error's text; none where the hub does not answer."""
     try:
         from huggingface_hub import list_repo_files
 
         return sorted(list_repo_files(model, revision=revision))
-    except Exception:  # the error that is being written matters, and not this one
+    except Exception:  # the error that is being written matters, not this one
         return []
 
 
 def _offline() -> str:
-    """The setting that keeps the hub from being asked, and what to do."""
+    """Names the setting that prevents requests to the hub, and says what to do."""
     given = (name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(name))
     return f"{next(given, 'HF_HUB_OFFLINE')} is set; unset it to download the model"
 
 
 def _unanswered(exc: BaseException, endpoint: str) -> str:
-    """Why the hub did not give the list of files, and what to do."""
+    """Says why the hub did not return the list of files, and what to do."""
     status = _status(exc)
     if status == 404:
         return (
@@ -103,7 +103,7 @@ def _unanswered(exc: BaseException, endpoint: str) -> str:
 
 
 def _status(exc: BaseException) -> int | None:
-    """Of the hub's answer, where it gave one."""
+    """Returns the HTTP status code of the hub's response; None without a response."""
     status = getattr(getattr(exc, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
@@ -114,7 +114,7 @@ def _all(names: Sequence[str]) -> str:
 
 
 def _advice() -> str:
-    """What to look at: the settings that are there."""
+    """Says which settings to check: those that are present."""
     given = _proxies() + [name for name in (*_CERTIFICATES, "HF_ENDPOINT", "HF_TOKEN") if os.environ.get(name)]
     return f"; check {_all(given)}, or give a checkpoint's folder" if given else ""
 
@@ -124,11 +124,11 @@ def _proxies() -> list[str]:
 
 
 def _text(exc: BaseException) -> str:
-    """What a foreign error says, unless it quotes a token or a proxy's password."""
+    """Returns the text of a foreign error, unless it quotes a token or a proxy's password."""
     text = one_line(exc)
     given = [(name.upper(), value) for name, value in os.environ.items()]
     secret = [value for name, value in given if name in _TOKENS and value]
     secret += [value.rpartition("@")[0] for name, value in given if name in _PROXIES and "@" in value]
-    # the error may quote the middle of such a value, and that says as much
+    # the error may quote the middle of such a value, which reveals as much
     parts = {value[at : at + 6] for value in secret for at in range(max(1, len(value) - 5))}
     return type(exc).__name__ if any(part in text for part in parts) else text

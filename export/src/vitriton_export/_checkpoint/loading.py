@@ -1,4 +1,4 @@
-"""The model with its weights, and what transformers' loading report says about them: a gate, and not a note."""
+"""The model with its weights; transformers' loading report decides whether an export goes on."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from transformers.utils import logging as transformers_logging
 
 from vitriton_export._checkpoint.config import MEND, load_config
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import Source, fetch_weights
+from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._errors import ExportError, explained, one_line
 
-# A pooler that the checkpoint lacks is random; with a fixed seed it is at least the same noise each time.
+# A pooler that the checkpoint lacks is random; a fixed seed makes it the same noise each time.
 _SEED = 0
 
-# Tensors that change others when they are read: adapters that were not merged, and scales of quantised weights
+# Tensors that change others on loading: adapters that were not merged, and scales of quantised weights
 _UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_)|\.adapters\.")
 _SCALES = re.compile(r"\.(SCB|absmax|quant_map|quant_state|qweight|qzeros|weight_scale|weight_format)\b")
 _QUANTISED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
-_COUNTED = ".num_batches_tracked"  # of a batch norm, whose statistics do not need it
+_COUNTED = ".num_batches_tracked"  # a counter in batch norms, whose statistics do not need it
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model.
+    """A loaded model.
 
     Attributes:
-        model: in float32, in evaluation mode.
-        missing: the parameters of the family that the checkpoint does not hold, and that are random; of a pooler alone.
-        warnings: what the user should know.
+        model: the transformers model in float32, in evaluation mode.
+        missing: the parameters that the checkpoint lacks and that are random; only a pooler may have any.
+        warnings: the warnings for the user.
     """
 
     model: PreTrainedModel
@@ -49,16 +49,16 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded:
-    """Loads the model that a family names.
+def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...]) -> Loaded:
+    """Loads the model of a family.
 
     Args:
-        source: with its weights; they are looked for if nobody has yet.
-        known: its family.
-        pooler: what the names of weights start with that may be missing.
+        source: the checkpoint; its weights are found here unless they already are.
+        known: the family of the model.
+        pooler: the prefixes of the names of weights that may be missing.
 
     Raises:
-        ExportError: transformers cannot, or the weights are not those of the model.
+        ExportError: transformers cannot load it, or the weights do not belong to the model.
     """
     if source.weights is None:
         source = fetch_weights(source)
@@ -90,15 +90,31 @@ def load_model(source: Source, known: Family, pooler: tuple[str, ...]) -> Loaded
     return Loaded(model.eval(), tuple(missing), told)
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; an export reports what matters."""
+    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
 def _class(known: Family) -> Any:
     return AutoModel if known.model is None else getattr(transformers, known.model)
 
 
-def _config(source: Source, known: Family) -> Any:
+def _config(source: CheckpointSource, known: Family) -> Any:
     config, _ = load_config(source)
     if known.tower is not None and known.part is None:
         full, config = config, getattr(config, known.tower)
-        if hasattr(full, "projection_dim"):  # what its text is projected to; the tower's own entry may be a default
+        if hasattr(full, "projection_dim"):  # text is projected to it; the tower's own entry may be a default
             config.projection_dim = full.projection_dim
     for name, value in known.settings.items():
         setattr(config, name, value)
@@ -106,7 +122,7 @@ def _config(source: Source, known: Family) -> Any:
 
 
 def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> None:
-    """A model of more parameters than the files have bytes cannot be theirs, and need not fit into memory."""
+    """Refuses a model of more parameters than the files have bytes: it is not theirs, and may not fit into memory."""
     with torch.device("meta"):
         model = model_class.from_config(config) if model_class is AutoModel else model_class(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -118,7 +134,7 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
 
 
 def _check_pickles(weights: Weights, name: str) -> None:
-    """As `_weights.find` does for safetensors, which cannot hold anything but tensors by name."""
+    """Checks pickles as `_weights.find` checks safetensors, which can hold nothing but tensors by name."""
     for path in weights.files:
         if path.suffix == ".safetensors":
             continue
@@ -138,7 +154,7 @@ def _check_pickles(weights: Weights, name: str) -> None:
 
 
 def _check_names(content: Any, file: str, name: str) -> None:
-    """Refuses what is no dictionary of tensors, or has it one level below, as checkpoints of a training do."""
+    """Refuses content that is not a dictionary of tensors, or has it one level below, as training checkpoints do."""
     if not isinstance(content, Mapping):
         raise ExportError(
             f"{file} of {name} holds an object of type {type(content).__name__}, and not tensors by their names; save "
@@ -161,7 +177,7 @@ def _has_tensors(content: Mapping[Any, Any]) -> bool:
     return any(isinstance(value, torch.Tensor) for value in content.values())
 
 
-def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tuple[Any, dict[str, Any]]:
+def _read(model_class: Any, config: Any, source: CheckpointSource, weights: Weights) -> tuple[Any, dict[str, Any]]:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
@@ -170,13 +186,13 @@ def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tu
                 config=config,
                 dtype=torch.float32,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are in the report, and refused with their names
+                ignore_mismatched_sizes=True,  # the report has them, and they are refused by name
                 trust_remote_code=False,
                 local_files_only=True,
             )
     except Exception as exc:
         file = weights.files[0] if weights.files else None
-        if file is not None and file.suffix == ".bin":  # torch's own text advises to run the code in it
+        if file is not None and file.suffix == ".bin":  # torch's own text advises running the code in it
             raise ExportError(
                 f"{file.name} of {source.model_id} cannot be read: it is damaged, or it holds more than tensors, and "
                 "code in it is not run; download it again, or write it with save_pretrained where it was made"
@@ -186,7 +202,7 @@ def _read(model_class: Any, config: Any, source: Source, weights: Weights) -> tu
 
 
 def _check_fit(report: dict[str, Any], name: str) -> None:
-    """Refuses weights of other shapes, and weights that others are to be applied to."""
+    """Refuses weights of other shapes, and weights with an unmerged adapter or separate scales."""
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
         sizes = [f"{key} is {tuple(file)} in the file and {tuple(own)} by config.json" for key, file, own in mismatched]
@@ -211,7 +227,7 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
 
 
 def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
-    """What explains missing weights: they are there, under names that begin with something."""
+    """Explains missing weights that the file has under names with a prefix."""
     wanted = set(missing)
     starts: Counter[str] = Counter()
     for key in unexpected:
@@ -229,7 +245,7 @@ def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
     )
 
 
-def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
+def _warnings(source: CheckpointSource, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
     if weights.passed_over:
         *others, last = weights.passed_over
         names = f"{', '.join(others)} and {last}" if others else last
@@ -251,7 +267,7 @@ def _warnings(source: Source, weights: Weights, model: Any, unexpected: Collecti
 
 
 def _part_of_pooler(model: Any, missing: list[str], pooler: tuple[str, ...], name: str) -> Iterator[str]:
-    """A pooler that is missing was never trained; one of which some is missing was, and may have been meant."""
+    """Warns of a pooler of which a part is missing: a pooler that is missing as a whole was simply never trained."""
     own = {key for key in model.state_dict() if pooler and key.startswith(pooler) and not key.endswith(_COUNTED)}
     if missing and own - set(missing):
         yield (
@@ -270,19 +286,3 @@ def _count(things: Sequence[object], one: str) -> str:
 
 def _few(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' notices and bars, and Python's warnings, off the terminal; what matters is told."""
-    verbosity, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)  # what it logs as an error comes back as one
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bar:
-            transformers_logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""A model as it is called here: with pixel values alone; what else it takes is fixed."""
+"""A model that takes pixel values alone; its other inputs are fixed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vitriton_export._checkpoint.families import Family
 _INTERPOLATE = "interpolate_pos_encoding"
 
 
-class Network(nn.Module):
-    """Calls `model`, and completes its inputs."""
+class PixelNetwork(nn.Module):
+    """Calls a transformers model, and completes its inputs."""
 
     def __init__(self, model: nn.Module, family: Family) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Network(nn.Module):
         self.size = _trained_size(model) if _INTERPOLATE in inspect.signature(model.forward).parameters else None
 
     def forward(self, pixel_values: torch.Tensor, **inputs: Any) -> Any:
-        """(B, 3, H, W), or what the model's image processor gives in its place → a transformers output."""
+        """(B, 3, H, W), or what the model's image processor returns instead → a transformers output."""
         fixed: dict[str, Any] = {}
         if self.size is not None and pixel_values.dim() == 4 and tuple(pixel_values.shape[2:]) != self.size:
             fixed[_INTERPOLATE] = True
@@ -32,7 +32,7 @@ class Network(nn.Module):
         return self.model(pixel_values=pixel_values, **inputs, **fixed)
 
     def needs_interpolation(self, height: int, width: int) -> bool:
-        """Whether the model stops at images of this size, unless it is told to interpolate."""
+        """Whether the model refuses images of this size unless interpolate_pos_encoding is set."""
         if self.size in (None, (height, width)):
             return False
         try:
@@ -43,8 +43,8 @@ class Network(nn.Module):
         return False
 
     def _ascending(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(B, L): ViT-MAE sorts the patches by it, and so leaves them where they are."""
-        config: Any = self.model.config  # of every architecture; this one has a patch_size
+        """Returns (B, L) ascending noise: ViT-MAE sorts the patches by it, and so leaves them in their order."""
+        config: Any = self.model.config  # untyped across architectures; this one has a patch_size
         patch = config.patch_size
         length = (pixel_values.shape[2] // patch) * (pixel_values.shape[3] // patch)
         noise = torch.arange(length, dtype=torch.float32, device=pixel_values.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-# The reason, and whom it holds for.
+# Reason → the model types that it applies to.
 _REASONS: dict[str, tuple[str, ...]] = {
     "which takes a clip of frames and no single image": (
         "timesformer",
@@ -95,7 +95,7 @@ _BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names
 
 
 def refusal(model_type: str) -> str:
-    """Why `model_type` is not exported, as the end of a sentence that has named it."""
+    """Says why `model_type` is not exported, as the end of a sentence that names it."""
     if model_type in _BY_TYPE:
         return _BY_TYPE[model_type]
     parameters = called_with(model_type)
@@ -110,7 +110,7 @@ def refusal(model_type: str) -> str:
 
 
 def called_with(model_type: str) -> dict[str, bool]:
-    """What the base model of `model_type` is called with, in its order, and whether it has to be."""
+    """Returns the arguments of the base model of `model_type`, in order, and whether each is required."""
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -118,7 +118,7 @@ def called_with(model_type: str) -> dict[str, bool]:
     model_class: Any = getattr(transformers, names if isinstance(names, str) else names[0], None) if names else None
     try:
         forward = model_class.forward
-    # no such class, or transformers' stand-in for one that needs another package
+    # no such class, or transformers' placeholder for one that needs another package
     except (AttributeError, ImportError):
         return {}
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
+"""The source of a checkpoint: a folder, or the Hugging Face hub (HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE apply)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CONFIGS = ("config.json", *PROCESSORS)
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointSource:
     """A checkpoint on disk.
 
     Attributes:
-        folder: where its files are.
-        model_id: how a person names it: the hub id, or the folder's own name.
+        folder: the folder of its files.
+        model_id: the name for people: the hub id, or the folder's own name.
         revision: the commit on the hub; None for a folder.
-        weights: the files of weights; None before they are looked for.
+        weights: the files of weights; None before they are found.
     """
 
     folder: Path
@@ -36,12 +36,12 @@ class Source:
 
     @property
     def where(self) -> str:
-        """How an error names it."""
+        """The name that errors use: the hub id, or the folder's path."""
         return str(self.folder) if self.revision is None else self.model_id
 
 
-def find(model: str, revision: str | None) -> Source:
-    """Finds the checkpoint and its configuration; on the hub, its weights are not downloaded yet.
+def find(model: str, revision: str | None) -> CheckpointSource:
+    """Finds the checkpoint and its configuration; weights on the hub are not downloaded yet.
 
     Raises:
         HubError: the hub cannot be reached.
@@ -51,7 +51,7 @@ def find(model: str, revision: str | None) -> Source:
     if path.is_dir():
         if revision is not None:
             raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
-        source = Source(path, path.resolve().name, None)
+        source = CheckpointSource(path, path.resolve().name, None)
         _check_readable(path)
     elif path.exists():
         raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
@@ -59,20 +59,20 @@ def find(model: str, revision: str | None) -> Source:
         raise ExportError(f"there is no folder {model}")
     else:
         folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
-        source = Source(folder, model, folder.name)
+        source = CheckpointSource(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(source.folder / "config.json", source.where)
     if not (source.folder / "config.json").is_file():
-        raise ExportError(f"{source.where} is no checkpoint: it has no config.json; write one with save_pretrained")
+        raise ExportError(f"{source.where} is not a checkpoint: it has no config.json; write one with save_pretrained")
     return source
 
 
-def fetch_weights(source: Source) -> Source:
-    """Makes sure that weights and image processor are there, downloading the weights where they are on the hub.
+def fetch_weights(source: CheckpointSource) -> CheckpointSource:
+    """Checks that weights and image processor are present, and downloads weights that are on the hub.
 
     Raises:
         HubError: the hub cannot be reached.
-        ExportError: the checkpoint has none, or they are not what they seem.
+        ExportError: the checkpoint has no weights, or the files are not what their names say.
     """
     check_image_processor(source)
     others = None
@@ -83,24 +83,11 @@ def fetch_weights(source: Source) -> Source:
     return replace(source, weights=_weights.find(source.folder, source.where, others))
 
 
-def _download_weights(source: Source) -> Path:
-    """Downloads what transformers would read, and no other copy of it."""
-    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
-    for name in _weights.ENTRIES:
-        folder = hub.download(source.model_id, source.revision, [*small, name])
-        if (folder / name).is_file():
-            if not name.endswith(".index.json"):
-                return folder
-            parts = sorted(_weights.shards(folder / name, source.where))
-            return hub.download(source.model_id, source.revision, [*small, name, *parts])
-    return folder
-
-
-def check_image_processor(source: Source) -> None:
-    """Makes sure that the image processor's settings are there.
+def check_image_processor(source: CheckpointSource) -> None:
+    """Checks that the image processor's settings are present.
 
     Raises:
-        ExportError: they are not.
+        ExportError: the settings are missing.
     """
     for name in PROCESSORS:
         _documents.check_regular(source.folder / name, source.where)
@@ -112,9 +99,28 @@ def check_image_processor(source: Source) -> None:
 
 
 def files_sha256(folder: Path) -> str:
-    """One hash over the files of a checkpoint's folder that an export reads."""
+    """Returns one hash over the files of a checkpoint's folder that an export reads."""
     lines = [f"{sha256(path)}  {path.name}\n" for path in _files(folder)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 hash of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download_weights(source: CheckpointSource) -> Path:
+    """Downloads the weights that transformers would read, and no other copy of them."""
+    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    for name in _weights.ENTRIES:
+        folder = hub.download(source.model_id, source.revision, [*small, name])
+        if (folder / name).is_file():
+            if not name.endswith(".index.json"):
+                return folder
+            parts = sorted(_weights.shards(folder / name, source.where))
+            return hub.download(source.model_id, source.revision, [*small, name, *parts])
+    return folder
 
 
 def _files(folder: Path) -> list[Path]:
@@ -124,14 +130,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_readable(folder: Path) -> None:
-    """Weights are written for their owner alone, and transformers takes one that it may not read for a missing one."""
+    """Refuses unreadable files: weights are written for their owner alone, and transformers reports them as missing."""
     readable = os.access(folder, os.R_OK | os.X_OK)
     refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
     if refused:
         raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` lets everybody")
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Which files hold a checkpoint's weights: the ones that transformers would read, found and looked at beforehand."""
+"""The files of a checkpoint's weights: those that transformers would read, found and checked beforehand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from vitriton_export import _documents
 from vitriton_export._errors import ExportError, one_line
 
-# In the order of transformers (modeling_utils.py, _get_resolved_checkpoint_files): the first that is there is read.
+# In the order of transformers (modeling_utils.py, _get_resolved_checkpoint_files): it reads the first that exists.
 ENTRIES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -21,13 +21,13 @@ ENTRIES = (
 )
 ADAPTER = "adapter_config.json"
 
-# Files of weights by their names, and those that transformers' distributed checkpoints have, which it would prefer.
+# Names of files of weights, and those of distributed checkpoints, which transformers would prefer.
 _NAMED = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin)(\.index\.json)?")
 _ELSEWHERE = re.compile(r".+\.(safetensors|bin|h5|msgpack|gguf|onnx|pt|pth|ckpt|npz)")
 _SHARD = re.compile(r"(model|pytorch_model)(\.\w+)?-\d+-of-\d+(\.\w+)?\.(safetensors|bin)")
 _INDEX = re.compile(r"(model|pytorch_model)\b.*\.index\b.*\.json")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
-# Types of tensors that are numbers of a quantisation: to be read with scales that stand elsewhere
+# Data types of quantised tensors, which need scales from elsewhere
 _QUANTISED = re.compile(r"[IU][48]|F[468](_.*)?")
 
 _TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive, or (before torch 1.6) a pickle
@@ -38,8 +38,8 @@ class Weights:
     """The weights of a checkpoint on disk.
 
     Attributes:
-        files: those that hold tensors.
-        passed_over: the names of others beside them, which are not read.
+        files: the paths of the files that hold tensors.
+        passed_over: the names of other files of weights beside them, which are not read.
     """
 
     files: tuple[Path, ...]
@@ -47,15 +47,15 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
-        """The size of the files."""
+        """The total size of the files, in bytes."""
         return sum(path.stat().st_size for path in self.files)
 
 
 def check_adapter(folder: Path, where: str) -> None:
-    """Refuses an adapter: with the package peft transformers would apply it, and without peft drop it silently.
+    """Refuses an adapter: with peft installed, transformers would apply it; without peft, it would drop it silently.
 
     Raises:
-        ExportError: there is one.
+        ExportError: the folder holds an adapter.
     """
     if not (folder / ADAPTER).is_file():
         return
@@ -68,15 +68,15 @@ def check_adapter(folder: Path, where: str) -> None:
 
 
 def entry(folder: Path) -> Path | None:
-    """The file that transformers begins with; None where there is none."""
+    """Returns the file that transformers reads first; None where there is none."""
     return next((folder / name for name in ENTRIES if (folder / name).is_file()), None)
 
 
 def shards(index: Path, where: str) -> dict[str, list[str]]:
-    """The files that an index names, and the tensors that each one should hold.
+    """Returns the files that an index names, and the tensors that each should hold.
 
     Raises:
-        ExportError: it is no index, or names a file in another folder.
+        ExportError: the file is not an index, or names a file in another folder.
     """
     mapping = _documents.read(index, where).get("weight_map")
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
@@ -90,7 +90,7 @@ def shards(index: Path, where: str) -> dict[str, list[str]]:
 
 
 def read_files(folder: Path) -> Iterator[Path]:
-    """The files that `find` would take, as far as they are there: for hashes, of a damaged checkpoint too."""
+    """Yields the files that `find` would take, present or not: for hashes, even of a damaged checkpoint."""
     yield folder / ADAPTER
     start = entry(folder)
     if start is None:
@@ -99,20 +99,20 @@ def read_files(folder: Path) -> Iterator[Path]:
     if start.name.endswith(".index.json"):
         try:
             yield from (folder / name for name in sorted(shards(start, folder.name)))
-        except ExportError:  # whoever exports it is told
+        except ExportError:  # an export reports it
             return
 
 
 def find(folder: Path, where: str, others: list[str] | None = None) -> Weights:
-    """The files of weights, once it is clear that they are what they seem.
+    """Returns the files of weights, after checking that they are what their names say.
 
     Args:
-        folder: of the checkpoint.
-        where: how a person names it.
-        others: the files that the checkpoint has elsewhere, for an error's text; by default those in the folder.
+        folder: the folder of the checkpoint.
+        where: the name of the checkpoint in errors.
+        others: the names of the checkpoint's files elsewhere, for an error's text; by default those in the folder.
 
     Raises:
-        ExportError: there are none, some are missing, or they are not what their names say.
+        ExportError: there are no weights, some are missing, or the files are not what their names say.
     """
     names = sorted(path.name for path in folder.iterdir())
     distributed = [name for name in names if _DISTRIBUTED.fullmatch(name)]
@@ -141,13 +141,13 @@ def find(folder: Path, where: str, others: list[str] | None = None) -> Weights:
     return Weights(files, passed_over)
 
 
-def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) -> None:
-    """Looks at the head of one file; `owners` says what file had a tensor first."""
+def _check(path: Path, where: str, expected: list[str], owners: dict[str, str]) -> None:
+    """Checks the head of one file; `owners` maps each tensor to the file that had it first."""
     _documents.check_downloaded(path, where)
     if path.suffix != ".safetensors":
         with path.open("rb") as file:
             if not file.read(4).startswith(_TORCH):
-                raise ExportError(f"{path.name} of {where} is no file of torch; download it again")
+                raise ExportError(f"{path.name} of {where} is not a torch file; download it again")
         return
     try:
         with safe_open(path, framework="np") as tensors:
@@ -156,11 +156,11 @@ def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) 
         raise ExportError(
             f"{path.name} of {where} is damaged or only a part of the file ({one_line(exc)}); download it again"
         ) from exc
-    absent = [name for name in promised if name not in types]
+    absent = [name for name in expected if name not in types]
     twice = [name for name in types if name in owners]
     if absent or twice:
         what = f"does not hold {_few(absent)}" if absent else f"holds {_few(twice)}, as {owners[twice[0]]} does"
-        raise ExportError(f"{path.name} of {where} {what}: the shards and their index are not of one save")
+        raise ExportError(f"{path.name} of {where} {what}: the shards and their index are not from one save")
     owners |= dict.fromkeys(types, path.name)
     quantised = [name for name, dtype in types.items() if _QUANTISED.fullmatch(dtype)]
     if quantised:
@@ -172,7 +172,7 @@ def _check(path: Path, where: str, promised: list[str], owners: dict[str, str]) 
 
 
 def _instead(names: list[str]) -> str:
-    """What there is in the place of the weights, and what to do with it."""
+    """Says what the checkpoint has in place of the weights, and what to do with it."""
     found = [name for name in names if _ELSEWHERE.fullmatch(name)]
     variants = [name for name in found if _NAMED.fullmatch(name)]
     parts = [name for name in variants if _SHARD.fullmatch(name)]

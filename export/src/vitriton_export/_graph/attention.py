@@ -1,4 +1,4 @@
-"""Fused attention: an attention function of transformers that exports as one node, where that can express it."""
+"""Fused attention: an attention function for transformers that exports as one node where possible."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NAME = "vitriton_fused"
 
 @contextlib.contextmanager
 def attention(model: PreTrainedModel, *, fused: bool) -> Iterator[None]:
-    """Has `model` exported with fused or with eager attention, for as long as the block lasts.
+    """Sets fused or eager attention in `model` for the length of the block.
 
-    The default (sdpa) exports with checks for rows that are masked altogether around each softmax, which cost time.
-    Architectures that do not ask transformers for their attention function keep the one that is written into them.
+    The default (sdpa) exports slow checks for fully masked rows around each softmax. Architectures that do not ask
+    transformers for their attention function keep their own.
     """
     if fused:
         AttentionInterface.register(_NAME, _fused)
@@ -42,9 +42,9 @@ def _mask(
     allow_is_bidirectional_skip: bool = False,
     **kwargs: Any,
 ) -> torch.Tensor | None:
-    """No mask where every token attends to every other; else the one that eager attention adds to the products.
+    """Returns no mask where every token attends to every other; else the mask that eager attention adds.
 
-    Without a function for masks of its own, an attention function gets none at all, whatever there is to mask.
+    An attention function without a mask function of its own gets no mask at all, whatever there is to mask.
     """
     if allow_is_bidirectional_skip and attention_mask is None and local_size is None:
         return None
@@ -61,19 +61,20 @@ def _fused(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """com.microsoft::MultiHeadAttention, which the CPU and the CUDA provider of ONNX Runtime both have.
+    """Computes com.microsoft::MultiHeadAttention, which ONNX Runtime's CPU and CUDA providers both have.
 
     Args:
         module: the attention layer.
-        query: (B, heads, T, dim).
-        key: the same; other shapes, as of grouped heads, fall back to the architecture's own eager attention.
-        value: the same.
-        attention_mask: a mask, or position biases, falls back as well.
-        scaling: of the products; by default 1 / √dim.
-        **kwargs: what the architecture has besides; only the eager attention reads it.
+        query: the queries, (B, heads, T, dim).
+        key: the keys, of the same shape; other shapes, as of grouped heads, fall back to the architecture's own eager
+        attention.
+        value: the values, of the same shape.
+        attention_mask: the mask or the position biases, which fall back as well; None: none.
+        scaling: the factor of the products; by default 1 / √dim.
+        **kwargs: the architecture's other arguments; only eager attention reads them.
 
     Returns:
-        (B, T, heads, dim), as every attention function of transformers; no attention weights.
+        (B, T, heads, dim), as from every attention function of transformers, and no attention weights.
     """
     plain = attention_mask is None and not any(isinstance(extra, torch.Tensor) for extra in kwargs.values())
     if not plain or not query.shape[1] == key.shape[1] == value.shape[1] or value.shape[-1] != query.shape[-1]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitriton_export._checkpoint.network import Network
+from vitriton_export._checkpoint.network import PixelNetwork
 from vitriton_export._errors import ExportError
 from vitriton_export._graph import naflex
 from vitriton_export._options import Pooling
@@ -17,15 +17,15 @@ from vitriton_export._processors.normalization import Normalization
 def pool(
     outputs: Any, pooling: Pooling, *, prefix_tokens: int, suffix_tokens: int = 0, l2_normalize: bool
 ) -> torch.Tensor:
-    """Makes the embedding from a transformers output.
+    """Pools a transformers output into the embedding.
 
     Args:
-        outputs: has last_hidden_state (B, T, D) or (B, D, h, w), pooler_output (B, D) or (B, D, 1, 1) where the model
-            has a pooler, image_embeds (B, D) where it has a projection.
-        pooling: "pooler", "cls", "mean" or "projection".
-        prefix_tokens: how many tokens come before the patches; "mean" leaves them out.
-        suffix_tokens: how many come after them.
-        l2_normalize: divide by the Euclidean length.
+        outputs: the output of the model: last_hidden_state (B, T, D) or (B, D, h, w), pooler_output (B, D) or
+            (B, D, 1, 1) where the model has a pooler, image_embeds (B, D) where it has a projection.
+        pooling: the kind of pooling: "pooler", "cls", "mean" or "projection".
+        prefix_tokens: the number of tokens before the patches; "mean" leaves them out.
+        suffix_tokens: the number of tokens after the patches; "mean" leaves them out.
+        l2_normalize: whether to divide by the Euclidean length.
 
     Returns:
         (B, D).
@@ -49,7 +49,7 @@ def pool(
 class Encoder(nn.Module):
     """Normalises, runs the model, pools.
 
-    Both outputs are of `output_dtype`, whatever the model computes in, and the normalisation is done in float32.
+    Both outputs have `output_dtype`, whatever dtype the model computes in; the normalisation is done in float32.
     """
 
     scale: torch.Tensor
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        model: Network,
+        model: PixelNetwork,
         normalization: Normalization,
         pooling: Pooling,
         *,

@@ -1,4 +1,4 @@
-"""What rewriting a graph needs besides onnx_ir: inputs that are there, and constants by their content."""
+"""Helpers for rewriting graphs with onnx_ir: required inputs, constants by content, insertion, replacement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Dims = tuple[int | ir.SymbolicDim, ...]
 
 
 def value(node: ir.Node, place: int) -> ir.Value:
-    """An input of a node that must be there."""
+    """Returns an input that a node must have."""
     found = node.inputs[place]
     if found is None:
         raise ValueError(f"{node.op_type} {node.name} has no input {place}")
@@ -25,27 +25,27 @@ def value(node: ir.Node, place: int) -> ir.Value:
 
 
 def graph_of(node: ir.Node) -> ir.Graph:
-    """The graph that a node belongs to."""
+    """Returns the graph that a node belongs to."""
     if not isinstance(node.graph, ir.Graph):
         raise ValueError(f"{node.op_type} {node.name} is in no graph")
     return node.graph
 
 
 def array(given: ir.Value | None) -> Array | None:
-    """The content of a constant; None for a value that is not known, or not given."""
+    """Returns the content of a constant; None for another value, or none."""
     tensor = None if given is None else ir.convenience.get_const_tensor(given)
     return None if tensor is None else tensor.numpy()
 
 
 def dims(given: ir.Value) -> Dims | None:
-    """The sizes of a value: numbers, or names such as the batch's; None if one has neither."""
+    """Returns the sizes of a value: numbers, or names such as the batch's; None if one is unknown."""
     sizes = () if given.shape is None else tuple(given.shape)
     named = all(isinstance(size, int) or size.value is not None for size in sizes)
     return sizes if given.shape is not None and named else None
 
 
 def constant(graph: ir.Graph, content: npt.ArrayLike) -> ir.Value:
-    """An initializer of this content; the same one for the same content."""
+    """Returns an initializer with this content; the same one for the same content."""
     data = np.asarray(content)
     digest = hashlib.sha256(f"{data.dtype}{data.shape}".encode() + data.tobytes()).hexdigest()[:16]
     name = f"constant_{digest}"
@@ -67,7 +67,7 @@ def insert(
 
 
 def replace(node: ir.Node, by: ir.Value) -> None:
-    """Has all readers of a node's only output read another value instead, and removes the node.
+    """Replaces a node's only output by another value for all its readers, and removes the node.
 
     An output of the graph keeps its name.
     """

@@ -1,4 +1,4 @@
-"""Linear layers in a graph: products with constant weights, and the bias that may follow."""
+"""Linear layers in a graph: products with constant weights, and an optional bias."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vitriton_export._graph.ir import Array, array, constant, dims, graph_of, re
 
 @dataclass(frozen=True)
 class Linear:
-    """x · weight + bias.
+    """A linear layer: x · weight + bias.
 
     Attributes:
-        x: (..., K).
-        weight: (K, N).
-        bias: (N,), or None.
-        product: MatMul, or Gemm.
-        node: whose output is the sum: the Add behind the product, or the product itself.
+        x: the input, (..., K).
+        weight: the weight, (K, N).
+        bias: the bias, (N,), or None.
+        product: the MatMul or Gemm node.
+        node: the node whose output is the sum: the Add after the product, or the product itself.
     """
 
     x: ir.Value
@@ -29,11 +29,11 @@ class Linear:
 
     @property
     def result(self) -> ir.Value:
-        """(..., N)."""
+        """The output, (..., N)."""
         return self.node.outputs[0]
 
     def change(self, weight: Array, bias: Array | None) -> None:
-        """Gives it another weight or bias, in its own type; a bias only if it has one. Not for a Gemm."""
+        """Sets another weight or bias, cast to its own dtype; a bias only if it has one. Not for a Gemm."""
         self.product.replace_input_with(1, self._constant(weight))
         if self.bias is not None and bias is None:
             replace(self.node, self.product.outputs[0])
@@ -45,7 +45,7 @@ class Linear:
 
 
 def linear_at(node: ir.Node) -> Linear | None:
-    """The linear layer that a MatMul or a Gemm belongs to; None if it is no such product."""
+    """Returns the linear layer of a MatMul or Gemm; None for another node."""
     if node.op_type not in ("MatMul", "Gemm"):
         return None
     x, weight, shape = value(node, 0), array(node.inputs[1]), dims(value(node, 0))
@@ -55,13 +55,13 @@ def linear_at(node: ir.Node) -> Linear | None:
 
 
 def linear_behind(x: ir.Value) -> Linear | None:
-    """The layer of a MatMul that is alone in reading a value."""
+    """Returns the linear layer of a MatMul that is the only reader of a value."""
     users = x.consumers()
     return linear_at(users[0]) if len(users) == 1 and users[0].op_type == "MatMul" else None
 
 
 def linear_before(result: ir.Value) -> Linear | None:
-    """The layer of a MatMul whose result is read by one node alone."""
+    """Returns the linear layer of a MatMul whose result has only one reader."""
     if len(result.consumers()) != 1 or result.is_graph_output():
         return None
     node = result.producer()
@@ -84,7 +84,7 @@ def _of_matmul(node: ir.Node, x: ir.Value, weight: Array) -> Linear:
 
 
 def _of_gemm(node: ir.Node, x: ir.Value, weight: Array) -> Linear | None:
-    """As torch's Linear is written where it gets rows: nothing scaled, only the weight transposed."""
+    """Returns a Gemm as torch exports Linear for rows: nothing is scaled, only the weight is transposed."""
     settings = {name: attribute.value for name, attribute in node.attributes.items()}
     plain = settings.get("alpha", 1) == 1 and settings.get("beta", 1) == 1 and not settings.get("transA", 0)
     given = node.inputs[2] if len(node.inputs) > 2 else None
@@ -95,6 +95,6 @@ def _of_gemm(node: ir.Node, x: ir.Value, weight: Array) -> Linear | None:
 
 
 def _bias_place(node: ir.Node) -> int:
-    """Which input of an Add is a constant vector; -1 if none is."""
+    """Returns the index of the input of an Add that is a constant vector; -1 if none is."""
     arrays = [array(given) for given in node.inputs]
     return next((place for place, content in enumerate(arrays) if content is not None and content.ndim == 1), -1)

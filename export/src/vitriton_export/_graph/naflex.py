@@ -10,11 +10,11 @@ from torch import nn
 
 
 def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The model's inputs.
+    """Returns the model's inputs.
 
     Args:
-        values: (B, N + 1, P², 3) float32, normalised pixels.
-        pixels: the same as it came, uint8: the last row says how many rows and columns of patches an image has.
+        values: the normalised pixels, (B, N + 1, P², 3) float32.
+        pixels: the same pixels before that, uint8; the last row holds the numbers of rows and columns of patches.
 
     Returns:
         pixel_values (B, N, P² × 3), pixel_attention_mask (B, N), spatial_shapes (B, 2).
@@ -24,7 +24,7 @@ def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor
     shapes = header[:, 0::2] + 256 * header[:, 1::2]
     mask = torch.arange(rows)[None] < shapes.prod(dim=1, keepdim=True)
     patches = values[:, :-1].reshape(batch, rows, -1)
-    # transformers pads after it has normalised
+    # transformers pads after normalising
     return {
         "pixel_values": patches * mask[..., None].to(patches.dtype),
         "pixel_attention_mask": mask.to(torch.int64),
@@ -33,25 +33,25 @@ def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor
 
 
 def make_exportable(model: nn.Module) -> None:
-    """Replaces the model's interpolation of position embeddings, a loop over images, by one product of matrices."""
+    """Replaces the model's interpolation of position embeddings, a loop over images, with one matrix product."""
     embeddings: Any = model.embeddings
-    repeats = repeats_first_row()  # asked for here: a graph in the making has no values
+    repeats = repeats_first_row()  # computed here: a graph that is being traced has no values
     embeddings.resize_positional_embeddings = functools.partial(resize_position_embeddings, repeats=repeats)
 
 
 def resize_position_embeddings(
     embeddings: torch.Tensor, shapes: torch.Tensor, max_length: int, *, repeats: bool
 ) -> torch.Tensor:
-    """The position embeddings of each image's patches: torch's antialiased bilinear interpolation, as weights.
+    """Returns the position embeddings of each image's patches: torch's antialiased bilinear interpolation, as weights.
 
     Args:
-        embeddings: (R, C, D), of the square that the model was trained with.
-        shapes: (B, 2) rows and columns of patches.
-        max_length: N, of the longest image.
-        repeats: from `repeats_first_row`.
+        embeddings: the embeddings of the square that the model was trained with, (R, C, D).
+        shapes: the numbers of rows and columns of patches, (B, 2).
+        max_length: the number of patches of the longest image, N.
+        repeats: the result of `repeats_first_row`.
 
     Returns:
-        (B, N, D); after an image's own patches comes the first one's, as in transformers.
+        (B, N, D); after an image's own patches, the first patch's is repeated, as in transformers.
     """
     rows, columns, width = embeddings.shape
     position = torch.arange(max_length)[None]  # (1, N)
@@ -67,9 +67,9 @@ def resize_position_embeddings(
 
 
 def repeats_first_row() -> bool:
-    """Whether this torch makes every row the first one where it resizes to a single column, as 2.13 does.
+    """Whether this torch repeats the first row where it resizes to a single column, as 2.13 does.
 
-    The reference is what transformers computes, so images narrower than a patch must come out as they do there.
+    The reference is what transformers computes, so images narrower than a patch must come out the same.
     """
     ramp = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
     column = nn.functional.interpolate(ramp, size=(8, 1), mode="bilinear", align_corners=False, antialias=True)
@@ -77,7 +77,7 @@ def repeats_first_row() -> bool:
 
 
 def _weights(target: torch.Tensor, length: torch.Tensor, source: int) -> torch.Tensor:
-    """(B, N) places of (B, 1) → (B, N, source): how much of each source place a place is made of (a triangle filter).
+    """(B, N) positions of (B, 1) → (B, N, source): the weight of each source position (a triangle filter).
 
     Source: aten/src/ATen/native/cpu/UpSampleKernel.cpp, compute_indices_weights_aa.
     """

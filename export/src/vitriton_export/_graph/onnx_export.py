@@ -1,4 +1,4 @@
-"""Torch module → ONNX graphs that every Triton since 24.x loads, one graph an output."""
+"""Torch module → ONNX graphs that every Triton since 24.x loads, one graph for each output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitriton._repository.names import OUTPUT, PIXELS
 from vitriton_export._errors import ExportError, one_line
 from vitriton_export._graph.encoder import Encoder
 
-# ONNX Runtime 1.19, in the oldest Triton that is supported, reads opset 21 and IR 10.
+# ONNX Runtime 1.19, in the oldest supported Triton, reads opset 21 and IR 10.
 OPSET = 20
 MAX_IR_VERSION = 10
 OUTPUTS = tuple(OUTPUT.values())
@@ -26,7 +26,7 @@ def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torc
     """Exports with both outputs: pixels (batch, height, width, 3) of `dtype` → embedding, last_hidden_state.
 
     Raises:
-        ExportError: torch cannot export it, or gives a newer format than Triton reads.
+        ExportError: torch cannot export it, or writes a newer format than Triton reads.
     """
     pixels = torch.zeros((2, height, width, 3), dtype=dtype)
     try:
@@ -44,7 +44,7 @@ def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torc
     except Exception as exc:
         raise ExportError(f"torch.onnx.export failed: {one_line(exc)}") from exc
     if program is None:
-        raise ExportError("torch.onnx.export gave no program")
+        raise ExportError("torch.onnx.export returned no program")
     model = program.model
     if (model.ir_version or 0) > MAX_IR_VERSION or model.opset_imports.get("", 0) > OPSET:
         raise ExportError(
@@ -56,7 +56,7 @@ def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torc
 
 
 def with_output(model: ir.Model, output: str) -> ir.Model:
-    """A copy of `model` with this output alone, without the nodes and weights that only the others need.
+    """Returns a copy of `model` with this output alone, without nodes and weights that only the others need.
 
     The tensors are shared with `model`, not copied.
     """
@@ -77,7 +77,7 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
     """Writes model.onnx, and model.onnx.data beside it where the weights are too large for one protobuf file.
 
     Returns:
-        The files written.
+        The paths of the files written.
     """
     path = folder / "model.onnx"
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
@@ -89,7 +89,7 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
 
 
 def _free_names(graph: ir.Graph) -> None:
-    """Renames what is called as an input or output and is none: torch names values after functions, `embedding` too."""
+    """Renames values that have an input's or output's name: torch names values after functions such as `embedding`."""
     for name in (*OUTPUTS, PIXELS):
         if (weight := graph.initializers.pop(name, None)) is not None:
             weight.name = f"{name}_weight"
@@ -100,7 +100,7 @@ def _free_names(graph: ir.Graph) -> None:
 
 
 def _strip(model: ir.Model) -> None:
-    """Removes metadata: torch writes stack traces there, with the absolute paths of whoever exported."""
+    """Removes metadata: torch writes stack traces there, with absolute paths of this machine."""
     passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     graph = model.graph

@@ -1,4 +1,4 @@
-"""Patch embeddings as products of the uint8 pixels themselves: no activation is rounded there, and none is scaled."""
+"""Patch embeddings as products of the uint8 pixels themselves: no activation is rounded or scaled."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vitriton_export._graph.ir import Array, array, constant, dims, graph_of, in
 
 @dataclass(frozen=True)
 class PatchEmbedding:
-    """patches · weight + bias, of the patches' pixels less 128.
+    """A patch embedding: patches · weight + bias, for the patches' pixels minus 128.
 
     Attributes:
-        pixels: (B, H, W, 3) uint8.
-        grid: rows and columns of patches.
-        size: of a patch, in pixels: height and width.
-        weight: (size · size · 3, D) float32, the normalisation included.
-        bias: (D,) float32, the same.
-        node: whose output (B, patches, D) float32 is.
+        pixels: the pixels, (B, H, W, 3) uint8.
+        grid: the numbers of rows and columns of patches.
+        size: the height and width of a patch, in pixels.
+        weight: the weight, (size · size · 3, D) float32, with the normalisation folded in.
+        bias: the bias, (D,) float32, with the normalisation folded in.
+        node: the node whose output is the embedding, (B, patches, D) float32.
     """
 
     pixels: ir.Value
@@ -31,7 +31,7 @@ class PatchEmbedding:
     node: ir.Node
 
     def patches(self, before: ir.Node) -> ir.Value:
-        """(B, patches, size · size · 3) uint8."""
+        """Inserts nodes that cut the pixels into patches, (B, patches, size · size · 3) uint8."""
         graph, size, (rows, columns) = graph_of(before), self.size, self.grid
         tiles = insert(before, "Reshape", [self.pixels, constant(graph, [-1, rows, size, columns, size * 3])])
         ordered = insert(before, "Transpose", [tiles], perm=[0, 1, 3, 2, 4])
@@ -39,7 +39,7 @@ class PatchEmbedding:
 
 
 def patch_embedding(conv: ir.Node) -> PatchEmbedding | None:
-    """The patch embedding that a Conv computes; None if it is something else."""
+    """Returns the patch embedding that a Conv computes; None for another node."""
     last = _only(_only(conv, "Reshape"), "Transpose")
     if conv.op_type != "Conv" or last is None or list(last.attributes["perm"].as_ints()) != [0, 2, 1]:
         return None
@@ -59,13 +59,13 @@ def patch_embedding(conv: ir.Node) -> PatchEmbedding | None:
 
 
 def _only(node: ir.Node | None, op_type: str) -> ir.Node | None:
-    """The node of this type that is alone in reading another one's output."""
+    """Returns the only reader of a node's output, if it has this type."""
     users = [] if node is None or node.outputs[0].is_graph_output() else node.outputs[0].consumers()
     return users[0] if len(users) == 1 and users[0].op_type == op_type else None
 
 
 def _chain(end: ir.Value, op_types: tuple[str, ...]) -> list[ir.Node] | None:
-    """The nodes that a value comes from by their first inputs, the last one first, if they are of these types."""
+    """Returns the nodes before a value along their first inputs, the last one first, if they have these types."""
     nodes = []
     for op_type in op_types:
         node = end.producer()
@@ -77,7 +77,7 @@ def _chain(end: ir.Value, op_types: tuple[str, ...]) -> list[ir.Node] | None:
 
 
 def _grid(conv: ir.Node, pixels: ir.Value, kernel: tuple[int, ...]) -> tuple[int, int] | None:
-    """Rows and columns of the square patches that a Conv goes over, if they lie side by side and cover all pixels."""
+    """Returns the rows and columns of a Conv's square patches, if they lie side by side and cover all pixels."""
     settings, size, shape = {name: given.value for name, given in conv.attributes.items()}, kernel[-1], dims(pixels)
     if pixels.dtype != ir.DataType.UINT8 or shape is None or kernel[1:] != (3, size, size):
         return None

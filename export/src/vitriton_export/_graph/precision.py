@@ -1,4 +1,4 @@
-"""A graph at the precision that was asked for, and what there is to say about the choice."""
+"""Brings a graph to the requested precision, and warns of unsuitable choices."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def finish(graph: ir.Model, precision: Precision, optimize: Optimize) -> str | N
     """Rewrites a graph with a single output, in place.
 
     Args:
-        graph: as exported, at the precision of its weights.
-        precision: to bring it to; float16 is a matter of the export itself.
-        optimize: whether to leave out work.
+        graph: the graph as exported, at the precision of its weights.
+        precision: the target precision; the export itself produces float16.
+        optimize: the rewriting to apply.
 
     Returns:
-        What the user should know about it, if anything.
+        A warning for the user, or None.
 
     Raises:
-        ExportError: there is nothing that int8 could speed up.
+        ExportError: the graph has nothing that int8 could speed up.
     """
     if optimize == "default":
         rewrites.optimize(graph)
@@ -51,13 +51,13 @@ def finish(graph: ir.Model, precision: Precision, optimize: Optimize) -> str | N
     return f"{precision} covers {share:.0%} of this model's weights; the rest stays float32" if share < 0.5 else None
 
 
-def doubt(precision: Precision, device: Device, *, has_gpu: bool) -> str | None:
-    """Why a precision makes no sense on a device; None where it does.
+def device_warning(precision: Precision, device: Device, *, has_gpu: bool) -> str | None:
+    """Says why a precision makes no sense on a device; None where it does.
 
     Args:
-        precision: of the export.
-        device: that the export is for; "auto" is a GPU where there is one.
-        has_gpu: whether this machine has one, which stands for the one that serves where nobody says.
+        precision: the precision of the export.
+        device: the device that will serve the export; "auto" is a GPU where there is one.
+        has_gpu: whether this machine has a GPU; for "auto", it stands for the machine that will serve.
     """
     on_gpu = has_gpu if device == "auto" else device == "gpu"
     if precision == "fp16" and not on_gpu:

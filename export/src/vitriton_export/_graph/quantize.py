@@ -1,13 +1,13 @@
-"""int8 by rewriting the graph: constant weights in int8, activations quantised as they come, sums in int32.
+"""int8 by rewriting the graph: constant weights in int8, activations quantised at run time, sums in int32.
 
-Weights: symmetric, with a scale for each output channel. Activations: uint8, by one of two ways to find their scale.
+Weights are symmetric, with a scale for each output channel. Activations are uint8, with one of two kinds of scale:
 
-- per token: a scale for each row. What becomes of an image does not depend on the others in its batch.
+- per token: a scale for each row. The result for an image does not depend on the others in its batch.
 - per tensor: one scale and one zero point for the whole batch (ONNX's DynamicQuantizeLinear), with fewer passes over
-  the activations. The other images of a batch move them.
+  the activations. The other images of a batch change them.
 
-MatMulIntegerToFloat (com.microsoft) multiplies, and applies the weights' scales and a bias in one pass. It takes one
-scale for all activations alone, so what the rows are scaled by is applied after it, and the bias after that.
+MatMulIntegerToFloat (com.microsoft) multiplies, and applies the weights' scales and a bias in one pass. It accepts
+only one scale for all activations, so the rows' scales are applied after it, and the bias after that.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from vitriton_export._graph.ir import MICROSOFT, Array, array, constant, dims, g
 from vitriton_export._graph.linear import Linear, linear_at
 from vitriton_export._graph.patches import PatchEmbedding, patch_embedding
 
-_OPSET = 21  # QuantizeLinear by blocks
+_OPSET = 21  # the first with QuantizeLinear by blocks
 _LEVELS = 127  # on each side of zero
-_SMALLEST = np.float32(1e-30)  # of a scale: a row of zeros stays one
-# Of activations that reach far above zero and only a little below, and so many levels are for what is below.
+_SMALLEST = np.float32(1e-30)  # the lower bound of a scale, so that a row of zeros stays one
+# The zero point of activations that reach far above zero and only a little below: so many levels lie below zero.
 _ONE_SIDED_ZERO_POINT = 32
 
 
 @dataclass(frozen=True)
 class _Quantized:
-    """Activations as integers: x ≈ rows · scale · (values − zero_point).
+    """Quantised activations: x ≈ rows · scale · (values − zero_point).
 
     Attributes:
-        values: (..., K) uint8.
-        scale: a number.
-        zero_point: a number, uint8.
-        rows: (..., 1) float32, or None for 1.
+        values: the integers, (..., K) uint8.
+        scale: the scale of all values, a scalar.
+        zero_point: the zero point, a uint8 scalar.
+        rows: the scale of each row, (..., 1) float32; None: 1.
     """
 
     values: ir.Value
@@ -47,21 +47,21 @@ class _Quantized:
 
 
 def quantize(model: ir.Model, *, per_token: bool) -> int:
-    """Replaces the products of activations and constant weights, in place.
+    """Quantises the products of activations and constant weights, in place.
 
-    Products of one row an image (poolers, heads) are left as they are: they cost nothing.
+    Products with one row for each image (poolers, heads) are left as they are: they cost nothing.
 
     Args:
-        model: in float32.
+        model: the model in float32.
         per_token: whether each token gets a scale of its own, instead of one for the whole batch.
 
     Returns:
-        How many weights are in int8 now; 0 if the graph has no such product.
+        The number of weights that are now int8; 0 if the graph has no such product.
     """
     layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
     quantized: dict[ir.Value, _Quantized] = {}
     for layer in layers:
-        if layer.x not in quantized:  # what queries, keys and values are made of is quantised once
+        if layer.x not in quantized:  # the input of queries, keys and values is quantised once
             quantized[layer.x] = _quantized(
                 layer.x, layer.weight.shape[0], _first_user(model, layer.x), per_token=per_token
             )
@@ -83,12 +83,12 @@ def _pays(layer: Linear) -> bool:
 
 
 def _quantized(x: ir.Value, width: int, before: ir.Node, *, per_token: bool) -> _Quantized:
-    """`x`, whose rows are so wide, in uint8: with a scale for each row, or with one scale for all of it."""
+    """Quantises `x`, with rows of this width, to uint8: with a scale for each row, or with one scale for all."""
     if not per_token:
         node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
         graph_of(before).insert_before(before, node)
         return _Quantized(*node.outputs)
-    # Maximum and minimum take two reads and no write, where Abs would write; the scale is 0 for no row.
+    # Maximum and minimum take two reads and no write, where Abs would write. No row has the scale 0.
     graph, last = graph_of(before), constant(graph_of(before), [-1])
     largest, least = insert(before, "ReduceMax", [x, last], keepdims=1), _least(x)
     if least is None:
@@ -102,20 +102,20 @@ def _quantized(x: ir.Value, width: int, before: ir.Node, *, per_token: bool) -> 
         bound = insert(before, "Max", [largest, constant(graph, floor)])
     zero = constant(graph, np.uint8(zero_point))
     scale = insert(before, "Mul", [bound, constant(graph, np.float32(1 / levels))])
-    # A row is one block: with a scale for each row by `axis` alone, ONNX Runtime's CPU kernel works on one core.
+    # Each row is one block: for row scales by `axis` alone, ONNX Runtime's CPU kernel uses only one core.
     zeros = insert(before, "Expand", [zero, insert(before, "Shape", [scale])])
     values = insert(before, "QuantizeLinear", [x, scale, zeros], axis=-1, block_size=width)
     return _Quantized(values, constant(graph, np.float32(1)), zero, scale)
 
 
 def _least(x: ir.Value) -> float | None:
-    """The lowest value that an activation function can give, where that is little or nothing; None where unknown."""
+    """Returns the lowest value of an activation function, where it is close to 0; None where unknown."""
     node = x.producer()
     if node is None or node.op_type not in ("Gelu", "Mul", "Relu"):
         return None
     if node.op_type != "Mul":
         return {"Gelu": -0.1701, "Relu": 0.0}[node.op_type]
-    for place in (0, 1):  # x · sigmoid(x), or x · sigmoid(1.702 x): Swish and QuickGelu, as they are exported
+    for place in (0, 1):  # x · sigmoid(x) or x · sigmoid(1.702 x): Swish and QuickGelu, as exported
         gate, passed = value(node, place).producer(), value(node, 1 - place)
         if gate is None or gate.op_type != "Sigmoid":
             continue
@@ -126,7 +126,7 @@ def _least(x: ir.Value) -> float | None:
 
 
 def _factor(scaled: ir.Value, x: ir.Value) -> float | None:
-    """The constant that `scaled` is `x` multiplied by; None if it is something else."""
+    """Returns the constant c of `scaled` = c · `x`; None if `scaled` is something else."""
     if scaled is x:
         return 1.0
     node = scaled.producer()
@@ -137,26 +137,26 @@ def _factor(scaled: ir.Value, x: ir.Value) -> float | None:
 
 
 def _multiply(x: _Quantized, layer: Linear) -> ir.Value:
-    """The layer's result in float32."""
+    """Returns the layer's result in float32."""
     if x.rows is None:
         return _product(x, layer.weight, layer.bias, layer.node)
     before, bias = layer.node, layer.bias
     result = insert(before, "Mul", [_product(x, layer.weight, None, before), x.rows])
     if bias is None:
         return result
-    # As a row: ONNX Runtime would make BiasGelu of a vector and the Gelu behind it, which is slower than the two.
+    # A row, not a vector: ONNX Runtime would fuse a vector and the Gelu after it to BiasGelu, which is slower.
     return insert(before, "Add", [result, constant(graph_of(before), bias[np.newaxis])])
 
 
 def _embed(found: PatchEmbedding) -> ir.Value:
-    """Pixels are integers as they come: each batch has the same scale, and nothing is rounded but the weights."""
+    """Multiplies the pixels, which are integers already: every batch has one scale, and only weights are rounded."""
     before, graph = found.node, graph_of(found.node)
     one, zero_point = constant(graph, np.float32(1)), constant(graph, np.uint8(128))
     return _product(_Quantized(found.patches(before), one, zero_point), found.weight, found.bias, before)
 
 
 def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) -> ir.Value:
-    """(values − zero_point) · weight, scaled, and the bias, in float32."""
+    """Returns (values − zero_point) · weight, scaled, plus the bias, in float32."""
     graph = graph_of(before)
     scales = np.maximum(np.abs(weight).max(axis=0) / _LEVELS, _SMALLEST).astype(np.float32)
     levels = np.clip(np.round(weight / scales), -_LEVELS, _LEVELS).astype(np.int8)
@@ -167,6 +167,6 @@ def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) 
 
 
 def _first_user(model: ir.Model, x: ir.Value) -> ir.Node:
-    """The first node that reads `x`, in the graph's order: what `x` is quantised before."""
+    """Returns the first node that reads `x`, in the graph's order: `x` is quantised before it."""
     users = set(x.consumers())
     return next(node for node in model.graph if node in users)

@@ -1,4 +1,4 @@
-"""Rewrites of an exported graph that leave out work, and change nothing but how the numbers are rounded."""
+"""Rewrites of an exported graph that save work, and change nothing but the rounding."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from onnx_ir.passes import common as passes
 from vitriton_export._graph.ir import array, constant, dims, graph_of, insert, replace, value
 from vitriton_export._graph.linear import linear_before, linear_behind
 
-# By input of a node, the axis of it that is the given axis of the output. Inputs without it, and those that are
-# repeated along it (broadcast), are left out.
+# Input of a node → its axis that corresponds to the given axis of the output. Inputs without that axis, and those
+# that broadcast along it, are left out.
 Axes = dict[int, int]
 
 
 def optimize(model: ir.Model) -> None:
-    """Removes, in place, what computes nothing that the outputs need."""
+    """Removes work that the outputs do not need, in place."""
     drop_reshapes(model)
     fold_scales(model)
     fold_attention_biases(model)
@@ -25,12 +25,12 @@ def optimize(model: ir.Model) -> None:
 
 
 def drop_reshapes(model: ir.Model) -> None:
-    """Joins chains of Reshape, and removes those that give back the shape that there was."""
+    """Merges chains of Reshape, and removes those that restore the original shape."""
     for node in model.graph:
         if node.op_type != "Reshape":
             continue
         before, sizes = value(node, 0).producer(), array(node.inputs[1])
-        copies = sizes is None or 0 in sizes  # sizes of its input
+        copies = sizes is None or 0 in sizes  # 0 copies a size of the input
         if before is not None and before.op_type == "Reshape" and not copies:
             node.replace_input_with(0, value(before, 0))
         source, result = value(node, 0), node.outputs[0]
@@ -40,7 +40,7 @@ def drop_reshapes(model: ir.Model) -> None:
 
 
 def fold_scales(model: ir.Model) -> None:
-    """Puts factors by channel behind a linear layer (LayerScale) into its weight and bias, in place."""
+    """Folds a factor for each channel after a linear layer (LayerScale) into its weight and bias, in place."""
     for node in list(model.graph):
         if node.op_type != "Mul":
             continue
@@ -55,10 +55,10 @@ def fold_scales(model: ir.Model) -> None:
 
 
 def fold_attention_biases(model: ir.Model) -> None:
-    """Removes the biases of keys, and moves those of values into the layer behind a fused attention, in place.
+    """Removes the biases of keys, and moves those of values into the layer after a fused attention, in place.
 
-    A key's bias adds the same to all products of a query, which softmax does not see. What a query gives the values as
-    weights adds up to 1, so that the result has their bias once, and what the next layer makes of it is a bias as well.
+    A key's bias adds the same number to all products of a query, which softmax ignores. The weights of the values add
+    up to 1, so the result contains their bias once, and the next layer turns it into a bias of its own.
     """
     for node in list(model.graph):
         if node.op_type != "MultiHeadAttention" or len(node.inputs) != 3:
@@ -76,10 +76,10 @@ def fold_attention_biases(model: ir.Model) -> None:
 
 
 def narrow(model: ir.Model) -> None:
-    """Computes one token where only one is used, in place: in the last block, with CLS pooling.
+    """Computes only one token where only one is used, in place: in the last block, with CLS pooling.
 
-    What takes the token, `tokens[:, 0]`, is moved up past each op that treats the tokens one by one, as long as nobody
-    else needs the other tokens. It comes to rest at the queries of the attention, whose keys and values need all
+    The node that takes the token, `tokens[:, 0]`, is moved up past each op that treats tokens one by one, as long as
+    nothing else needs the other tokens. It stops at the queries of the attention, whose keys and values need all
     tokens, and at the input of the block.
     """
     waiting = [_keep_axis(node) for node in model.graph if _takes_one(node)]
@@ -96,7 +96,7 @@ def narrow(model: ir.Model) -> None:
 
 
 def _takes_one(node: ir.Node) -> bool:
-    """Whether it takes one index of one axis, of a value that has at least two others."""
+    """Whether a node takes one index of one axis, from a value with at least two others."""
     if node.op_type != "Gather":
         return False
     index, shape = array(node.inputs[1]), dims(value(node, 0))
@@ -104,9 +104,9 @@ def _takes_one(node: ir.Node) -> bool:
 
 
 def _keep_axis(node: ir.Node) -> ir.Node:
-    """Replaces value[:, i] by value[:, [i]] and a Squeeze; returns the former."""
+    """Replaces value[:, i] with value[:, [i]] and a Squeeze; returns the former."""
     source, index = value(node, 0), array(node.inputs[1])
-    assert index is not None  # _takes_one has looked at it
+    assert index is not None  # _takes_one has checked it
     axis = node.attributes["axis"].as_int() % len(dims(source) or ())
     gather = _gather(source, axis, constant(graph_of(node), index.reshape(1)), before=node)
     replace(node, insert(node, "Squeeze", [gather.outputs[0], constant(graph_of(node), [axis])]))
@@ -114,7 +114,7 @@ def _keep_axis(node: ir.Node) -> ir.Node:
 
 
 def _gather(source: ir.Value, axis: int, index: ir.Value, *, before: ir.Node) -> ir.Node:
-    """The node that takes one index and keeps the axis: one that is there already, or a new one."""
+    """Returns the node that takes one index and keeps the axis: an existing one, or a new one."""
     for user in source.consumers():
         if user.op_type == "Gather" and user.inputs[1] is index and user.attributes["axis"].as_int() == axis:
             return user
@@ -136,7 +136,7 @@ def _same(gather: ir.Node, other: ir.Node | None) -> bool:
 
 
 def _users(node: ir.Node) -> Iterator[ir.Node | None]:
-    """Who reads a node's outputs; None stands for the graph's own outputs."""
+    """Yields the readers of a node's outputs; None stands for the graph's own outputs."""
     for output in node.outputs:
         yield from output.consumers()
         if output.is_graph_output():
@@ -144,7 +144,7 @@ def _users(node: ir.Node) -> Iterator[ir.Node | None]:
 
 
 def _move_up(gather: ir.Node, producer: ir.Node, axes: Axes) -> list[ir.Node]:
-    """Has `producer` work on the one index; returns what takes it from its inputs, to be moved up further."""
+    """Moves the index to the inputs of `producer`; returns the nodes that take it there, to move up further."""
     axis, index = gather.attributes["axis"].as_int(), value(gather, 1)
     gathers = []
     for place, input_axis in axes.items():
@@ -152,7 +152,7 @@ def _move_up(gather: ir.Node, producer: ir.Node, axes: Axes) -> list[ir.Node]:
         producer.replace_input_with(place, gathers[-1].outputs[0])
     if producer.op_type == "Reshape":
         sizes = array(value(producer, 1))
-        assert sizes is not None  # _reshape has looked at it
+        assert sizes is not None  # _reshape has checked it
         sizes = sizes.copy()
         sizes[axis] = 1
         producer.replace_input_with(1, constant(graph_of(producer), sizes))
@@ -165,7 +165,7 @@ def _move_up(gather: ir.Node, producer: ir.Node, axes: Axes) -> list[ir.Node]:
 
 
 def _one(source: ir.Value, axis: int) -> ir.Shape | None:
-    """The shape of a value of which one index of an axis is left."""
+    """Returns the shape of a value with one index of an axis left."""
     if source.shape is None:
         return None
     sizes = list(source.shape)
@@ -174,11 +174,11 @@ def _one(source: ir.Value, axis: int) -> ir.Shape | None:
 
 
 def _none(node: ir.Node, axis: int) -> Axes | None:
-    """An op of which nothing is known."""
+    """Handles ops that are not known."""
 
 
 def _elementwise(node: ir.Node, axis: int) -> Axes | None:
-    """Each element depends on those in the same place of the inputs, which broadcast."""
+    """Handles ops whose elements depend on those at the same place in the inputs, which broadcast."""
     output, axes = dims(node.outputs[0]), {}
     for place, source in enumerate(node.inputs):
         shape = dims(source) if source is not None else ()
@@ -191,7 +191,7 @@ def _elementwise(node: ir.Node, axis: int) -> Axes | None:
 
 
 def _along_axis(node: ir.Node, axis: int) -> Axes | None:
-    """It works along one axis (LayerNormalization: from it to the last), and treats the others' indices one by one."""
+    """Handles ops along one axis (LayerNormalization: from it to the last) that treat other indices one by one."""
     shape = dims(value(node, 0))
     along = node.attributes.get("axis", ir.AttrInt64("axis", -1)).as_int()
     if shape is None or not _precedes(axis, along % len(shape), node.op_type):
@@ -204,7 +204,7 @@ def _precedes(axis: int, along: int, op_type: str) -> bool:
 
 
 def _matmul(node: ir.Node, axis: int) -> Axes | None:
-    """A row of the product depends on that row of the left factor."""
+    """Handles MatMul: a row of the product depends on the same row of the left factor."""
     left, right = dims(value(node, 0)), dims(value(node, 1))
     if left is None or right is None or len(left) < max(len(right), 2) or axis != len(left) - 2:
         return None
@@ -212,7 +212,7 @@ def _matmul(node: ir.Node, axis: int) -> Axes | None:
 
 
 def _attention(node: ir.Node, axis: int) -> Axes | None:
-    """com.microsoft::MultiHeadAttention: a token of the result depends on its own query, and on all keys and values."""
+    """Handles MultiHeadAttention (com.microsoft): a token depends on its own query, and on all keys and values."""
     return {0: 1} if axis == 1 and len(node.inputs) == 3 else None
 
 
@@ -221,7 +221,7 @@ def _transpose(node: ir.Node, axis: int) -> Axes | None:
 
 
 def _reshape(node: ir.Node, axis: int) -> Axes | None:
-    """It keeps the axes up to this one, and changes those behind."""
+    """Handles Reshape that keeps the axes up to this one, and changes only later ones."""
     before, after = dims(value(node, 0)), dims(node.outputs[0])
     if before is None or after is None or before[: axis + 1] != after[: axis + 1] or array(node.inputs[1]) is None:
         return None

@@ -1,6 +1,6 @@
-"""The parity gate: what was exported, run against transformers in torch float32, image by image.
+"""The parity gate: compares an export with transformers in torch float32, image by image.
 
-`vitriton export` runs it on what it has staged, `vitriton verify` on what is deployed: two runners and one comparison.
+`vitriton export` runs it on the staged export, `vitriton verify` on the deployed one: two runners and one comparison.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from vitriton_export._parity.tally import Stage, Tally
 from vitriton_export._processors.reference_pixels import reference_pixels
 
 BATCH_SIZE = 8
-# Images that are also run alone: some of each of the first batches. Each costs a run of its own.
+# The number of images that are also run alone, some of each of the first batches. Each costs another run.
 ALONE_IMAGES = 16
 _ALONE_OF_A_BATCH = 4
 
 Array = npt.NDArray[Any]
-Batch = Sequence[tuple[str, bytes]]  # names and encoded files
+Batch = Sequence[tuple[str, bytes]]  # the names and the encoded files of images
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one side makes of a batch of images.
+class BatchResult:
+    """The results of one side for a batch of images.
 
     Attributes:
-        refused: why an image cannot be used, by its position in the batch.
-        values: by stage, (N, ...) of the N images that were not refused, in their order.
+        refused: the reasons why images cannot be used, by position in the batch.
+        values: the arrays of each stage, (N, ...) for the N images that were not refused, in their order.
     """
 
     refused: dict[int, str]
@@ -52,8 +52,8 @@ class Answers:
 class Runner(Protocol):
     """One side of the comparison."""
 
-    def run(self, images: Sequence[bytes]) -> Answers:
-        """Runs a batch of encoded files."""
+    def run(self, images: Sequence[bytes]) -> BatchResult:
+        """Runs a batch of encoded files, and returns what came out."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the two sides compare.
+    """The comparison of the two sides.
 
     Attributes:
-        stages: in the order of the computation.
+        stages: the stages in the order of the computation.
         unusable: the images that one side refused.
     """
 
@@ -81,9 +81,9 @@ class Reference:
     """transformers: its loader, its PIL image processor, its model in float32.
 
     Args:
-        checkpoint: with the model that is the reference.
-        pooling: how the embedding is made of its outputs.
-        l2_normalize: whether the embedding has length 1.
+        checkpoint: the checkpoint with the reference model.
+        pooling: the pooling that makes the embedding from the model's outputs.
+        l2_normalize: whether embeddings are scaled to length 1.
     """
 
     def __init__(self, checkpoint: Checkpoint, pooling: Pooling, *, l2_normalize: bool) -> None:
@@ -91,32 +91,32 @@ class Reference:
         self._pooling = pooling
         self._l2_normalize = l2_normalize
 
-    def run(self, images: Sequence[bytes]) -> Answers:
-        """Pixels and both outputs.
+    def run(self, images: Sequence[bytes]) -> BatchResult:
+        """Computes the pixels and both outputs.
 
         Raises:
-            ParityError: the model does not run on what the image processor gives.
+            ParityError: the model fails on the pixels of its image processor.
         """
         refused: dict[int, str] = {}
         pixels, inputs = [], []
         for position, data in enumerate(images):
             try:
                 plain, processed = self._process(data)
-            except Exception as exc:  # whatever a file makes of Pillow or of the processor, it is that file's
-                refused[position] = f"transformers cannot take it: {one_line(exc)}"
+            except Exception as exc:  # any failure of Pillow or of the processor is the file's
+                refused[position] = f"transformers cannot read it: {one_line(exc)}"
             else:
                 pixels.append(plain)
                 inputs.append(processed)
         if not inputs:
-            return Answers(refused, {})
+            return BatchResult(refused, {})
         outputs = forward(self._checkpoint, {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]})
         pooled = pool(outputs, self._pooling, **self._checkpoint.tokens, l2_normalize=self._l2_normalize)
         values = {"pooled": pooled, "unpooled": outputs.last_hidden_state}
         tensors = {tensor: values[kind].numpy() for kind, tensor in OUTPUT.items()}
-        return Answers(refused, {PIXELS: np.concatenate(pixels), **tensors})
+        return BatchResult(refused, {PIXELS: np.concatenate(pixels), **tensors})
 
     def _process(self, data: bytes) -> tuple[Array, Mapping[str, torch.Tensor]]:
-        """(1, H, W, 3) of the specification's dtype, and what the model takes, of one file."""
+        """Returns the pixels of one file, (1, H, W, 3) in the specification's dtype, and the model's inputs."""
         processor = self._checkpoint.image_processor
         with Image.open(io.BytesIO(data)) as file:
             images = [load_image(file)]
@@ -124,7 +124,7 @@ class Reference:
 
 
 def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iterator[Batch]:
-    """Cuts a stream of images into batches; no more than one is in memory."""
+    """Cuts a stream of images into batches; only one batch is in memory."""
     batch: list[tuple[str, bytes]] = []
     for image in images:
         batch.append(image)
@@ -136,18 +136,18 @@ def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iter
 
 
 def compare(
-    pairs: Iterable[tuple[Batch, Answers]], subject: Runner, demanded: Mapping[str, Gate], spec: PreprocessSpec
+    pairs: Iterable[tuple[Batch, BatchResult]], subject: Runner, demanded: Mapping[str, Gate], spec: PreprocessSpec
 ) -> Comparison:
-    """Runs the subject on batches of which the reference's answers are known.
+    """Runs the subject on batches for which the reference's results are known.
 
     Args:
-        pairs: batches and the reference's answers; only one pair is held at a time.
-        subject: what is to be proven.
-        demanded: the gates, by stage; a stage that the subject does not show is not compared.
-        spec: of the subject; says which images it does not decode as the reference does.
+        pairs: the batches with the reference's results; only one pair is held at a time.
+        subject: the runner of the export to check.
+        demanded: the gates, by stage; a stage that the subject does not return is not compared.
+        spec: the preprocessing of the subject; it says which images are not decoded as in the reference.
 
     Raises:
-        ParityError: the two give arrays of different shapes.
+        ParityError: the two sides return arrays of different shapes.
     """
     tallies = {stage: Tally(stage, gate) for stage, gate in demanded.items()}
     unusable: list[Unusable] = []
@@ -155,7 +155,7 @@ def compare(
     for batch, expected in pairs:
         unusable += _unusable(batch, expected)
         accepted = _without(batch, expected.refused)
-        actual = subject.run([data for _, data in accepted]) if accepted else Answers({}, {})
+        actual = subject.run([data for _, data in accepted]) if accepted else BatchResult({}, {})
         unusable += _unusable(accepted, actual)
         kept = _without(accepted, actual.refused)
         positions = _without(range(len(accepted)), actual.refused)
@@ -169,13 +169,13 @@ def compare(
 
 
 def check(comparison: Comparison) -> list[Stage]:
-    """Refuses an export that breaches a gate.
+    """Refuses an export that breaks a gate.
 
     Returns:
         The stages, all of which have passed.
 
     Raises:
-        ParityError: names each stage that failed, by how much, and on which image; or an image that was not compared.
+        ParityError: a stage has failed (the text says by how much, and on which image), or an image was not compared.
     """
     if comparison.unusable:
         refused = "; ".join(f"{entry.image}: {entry.reason}" for entry in comparison.unusable)
@@ -192,10 +192,10 @@ def check(comparison: Comparison) -> list[Stage]:
 
 
 def forward(checkpoint: Checkpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
-    """Runs the model on what its image processor gives: pixel_values (B, 3, H, W) float32 → a transformers output.
+    """Runs the model on its image processor's output: pixel_values (B, 3, H, W) float32 → a transformers output.
 
     Raises:
-        ParityError: the model does not take images of that size.
+        ParityError: the model does not accept images of that size.
     """
     try:
         with torch.no_grad():
@@ -208,7 +208,7 @@ def forward(checkpoint: Checkpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
 
 
 def usable(images: Mapping[str, bytes], spec: PreprocessSpec) -> dict[str, bytes]:
-    """The corpus, without the shapes that this preprocessing is right to refuse."""
+    """Returns the corpus without the extreme shapes that this preprocessing refuses, as it should."""
     return {name: data for name, data in images.items() if name not in EXTREME or not _is_refused(data, spec)}
 
 
@@ -229,8 +229,8 @@ def _add(stage: str, tallies: Sequence[Tally], batch: Batch, actual: Array, targ
         tally.add(name, left, right)
 
 
-def _add_alone(tallies: Mapping[str, Tally], subject: Runner, batch: Batch, together: Answers) -> int:
-    """Runs each image by itself, against what it gave in its batch; returns how many were run."""
+def _add_alone(tallies: Mapping[str, Tally], subject: Runner, batch: Batch, together: BatchResult) -> int:
+    """Runs each image alone and compares it with its result in the batch; returns the number of images."""
     stages = [stage for stage in together.values if alone(stage) in tallies]
     for position, (name, data) in enumerate(batch):
         single = subject.run([data])
@@ -243,5 +243,5 @@ def _without(items: Any, refused: Mapping[int, str]) -> list[Any]:
     return [item for position, item in enumerate(items) if position not in refused]
 
 
-def _unusable(batch: Batch, answers: Answers) -> list[Unusable]:
+def _unusable(batch: Batch, answers: BatchResult) -> list[Unusable]:
     return [Unusable(batch[position][0], reason) for position, reason in sorted(answers.refused.items())]

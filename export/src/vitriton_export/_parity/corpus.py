@@ -1,4 +1,4 @@
-"""The images of the parity gate: photos, and the awkward files that make two code paths disagree."""
+"""The images of the parity gate: photos, and awkward files on which two code paths may disagree."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from PIL import Image
 # Exif tag 0x0112, "Orientation"
 _ORIENTATION = 0x0112
 
-# Shapes that some preprocessing squeezes to nothing, or blows up to gigabytes: where it refuses them, that is right.
+# Shapes that some preprocessing would squeeze to nothing or blow up to gigabytes, and then rightly refuses.
 EXTREME = ("1x1.png", "3000x10.jpg", "10x3000.jpg")
 
 
 def corpus(*, large: bool = False) -> dict[str, bytes]:
-    """The gate's images, as encoded files by name; always the same.
+    """Returns the gate's images, as encoded files by name; they are always the same.
 
     Args:
-        large: with JPEGs of up to 12 megapixels.
+        large: whether to add JPEGs of up to 12 megapixels.
     """
     return _small() | _large_jpegs() if large else dict(_small())
 
@@ -88,14 +88,14 @@ _LARGE = (4000, 3000)
 
 @functools.cache
 def _large_jpegs() -> dict[str, bytes]:
-    """For scaled decoding: the photos enlarged, and side by side, which has as much detail as a picture can hold."""
+    """Images for scaled decoding: the photos enlarged, and a mosaic of them, as detailed as a picture can be."""
     photos = _photos()
     decoded = [Image.open(io.BytesIO(data)).convert("RGB") for data in photos.values()]
     enlarged = {
         f"12-megapixels-{name}": _encode(photo.resize(_LARGE, Image.Resampling.LANCZOS), "JPEG", quality=90)
         for name, photo in zip(photos, decoded, strict=True)
     }
-    mosaic = Image.new("RGB", (2501, 1999))  # no whole number of blocks, at any scale
+    mosaic = Image.new("RGB", (2501, 1999))  # not a whole number of blocks, at any scale
     for number, (left, top) in enumerate((x, y) for y in range(0, 1999, 200) for x in range(0, 2501, 200)):
         mosaic.paste(decoded[number % len(decoded)].resize((200, 200)), (left, top))
     turned = Image.Exif()

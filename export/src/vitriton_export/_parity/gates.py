@@ -1,4 +1,4 @@
-"""What the parity gate demands: data, one row a precision."""
+"""The demands of the parity gate: data, with one row for each precision."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from vitriton._repository.names import OUTPUT, PIXELS
 
 
 def alone(stage: str) -> str:
-    """The stage that compares an image alone with the same image in a batch of others."""
+    """Names the stage that compares an image alone with the same image in a batch."""
     return f"{stage} alone"
 
 
 def scaled(stage: str) -> str:
-    """The stage of the images that were decoded at a part of their size, against the reference's exact decoding."""
+    """Names the stage that compares images decoded at reduced size with the reference's exact decoding."""
     return f"{stage} scaled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What one stage must meet on its worst image. At least one of the first two is set, or it only reports.
+    """The demands on the worst image of one stage. At least one of the first two is set, or the stage only reports.
 
     Attributes:
-        tolerance: the largest absolute error, in units of max(1, max|reference|); 0 is identical.
-        min_cosine: the least cosine similarity of a vector (of a token, of a pixel) with the reference's.
-        moved: it is the user's demand, and not the precision's.
-        reports: nothing is demanded of this stage; another one decides.
+        tolerance: the largest absolute error, in units of max(1, max|reference|); 0 demands identical values.
+        min_cosine: the lowest cosine similarity of a vector (a token, a pixel) with the reference's.
+        moved: whether the user set the demand in place of the precision's.
+        reports: whether the stage only reports; another one decides.
     """
 
     tolerance: float | None = None
@@ -36,7 +36,7 @@ class Gate:
     reports: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses a gate that demands nothing, or what cannot be."""
+        """Refuses a gate that demands nothing, or values out of bounds."""
         if self.tolerance is None and self.min_cosine is None and not self.reports:
             raise ValueError("a gate needs a tolerance or a min_cosine")
         if self.tolerance is not None and not self.tolerance >= 0:
@@ -45,12 +45,12 @@ class Gate:
             raise ValueError(f"min_cosine is {self.min_cosine}; it must be from -1 to 1")
 
     def passes(self, max_abs_error: float, min_cosine: float, max_abs_reference: float) -> bool:
-        """Whether a stage's figures meet it; NaN never does."""
+        """Whether a stage's figures meet the demands; NaN never does."""
         error_passes = self.tolerance is None or max_abs_error <= self._max_abs_error(self.tolerance, max_abs_reference)
         return error_passes and (self.min_cosine is None or min_cosine >= self.min_cosine)
 
     def describe(self, max_abs_reference: float) -> str:
-        """In words."""
+        """Returns the demands in words."""
         demands = []
         if self.tolerance == 0:
             demands.append("identical")
@@ -63,7 +63,7 @@ class Gate:
         return ", ".join(demands) + (" (moved by --min-cosine)" if self.moved else "")
 
     def to_dict(self) -> dict[str, float | bool]:
-        """For JSON."""
+        """Returns the gate for JSON."""
         entries = {"tolerance": self.tolerance, "min_cosine": self.min_cosine, "moved": self.moved or None}
         entries["reports"] = self.reports or None
         return {key: value for key, value in entries.items() if value is not None}
@@ -75,19 +75,19 @@ class Gate:
 
 FP32_TOLERANCE = 1e-4
 
-# By precision, for the outputs of the pooled and of the unpooled encoder.
+# The gates for the outputs of the pooled and of the unpooled encoder, by precision.
 _OUTPUTS = {
     "fp32": (Gate(tolerance=FP32_TOLERANCE), Gate(tolerance=FP32_TOLERANCE)),
     "fp16": (Gate(min_cosine=0.9999), Gate(min_cosine=0.9999)),
     "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
     "int8-fast": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
 }
-# What an image's neighbours in a batch may do to its vector. One scale for a whole batch (int8-fast) makes every image
-# depend on the others: they may move it as far as the quantisation itself does.
+# The change that an image's neighbours in a batch may cause in its vector. One scale for a whole batch (int8-fast)
+# makes each image depend on the others: they may change it as much as the quantisation itself does.
 _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
-# What decoding JPEGs at a part of their size may do, together with the precision, to what the reference makes of exact
-# ones. A sharp edge moves a pixel far, and an output hardly.
+# The change that decoding JPEGs at reduced size may cause, together with the precision. A sharp edge changes a pixel
+# much, and an output hardly.
 _SCALED_PIXELS = Gate(reports=True)
 _SCALED = (Gate(min_cosine=0.99), Gate(min_cosine=0.98))
 
@@ -100,14 +100,14 @@ def gates(
     pixel_tolerance: float = 0.0,
     scaled_decoding: bool = False,
 ) -> dict[str, Gate]:
-    """The gates of a precision, by stage.
+    """Returns the gates of a precision, by stage.
 
     Args:
-        precision: of the encoders.
-        min_cosine: takes the place of what the precision demands of both outputs.
-        output_dtype: of the outputs; float16 cannot hold what the gate of fp32 demands, so that of fp16 counts.
-        pixel_tolerance: of the pixels, where two implementations of one filter on floats are compared; else identical.
-        scaled_decoding: large JPEGs are decoded at a part of their size; they have gates of their own.
+        precision: the precision of the encoders.
+        min_cosine: the lowest cosine similarity of both outputs, in place of the precision's own.
+        output_dtype: the data type of the outputs; float16 is too coarse for the gate of fp32, and has that of fp16.
+        pixel_tolerance: the tolerance of the pixels, for two implementations of one filter on floats; 0: identical.
+        scaled_decoding: whether large JPEGs are decoded at reduced size; they have gates of their own.
     """
     arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
     outputs = dict(zip(OUTPUT.values(), _OUTPUTS[arithmetic], strict=True))
@@ -119,7 +119,7 @@ def gates(
 
 
 def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> dict[str, Gate]:
-    """The gates with another demand of the outputs; None leaves them as they are."""
+    """Returns the gates with another demand on the outputs; None leaves them as they are."""
     if min_cosine is None:
         return dict(demanded)
     outputs = {*OUTPUT.values(), *map(scaled, OUTPUT.values())} & demanded.keys()
@@ -129,14 +129,14 @@ def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> d
 
 
 def to_document(demanded: Mapping[str, Gate]) -> dict[str, dict[str, float | bool]]:
-    """For manifest.json."""
+    """Returns the gates for manifest.json."""
     return {stage: gate.to_dict() for stage, gate in demanded.items()}
 
 
 def from_document(document: Mapping[str, Mapping[str, Any]]) -> dict[str, Gate]:
-    """Reads what `to_document` wrote.
+    """Reads the gates that `to_document` wrote.
 
     Raises:
-        TypeError, ValueError: it is something else.
+        TypeError, ValueError: the document holds something else.
     """
     return {stage: Gate(**entries) for stage, entries in document.items()}

@@ -1,4 +1,4 @@
-"""An exported model, run in this process: its own copy of the preprocessing, its graphs in ONNX Runtime."""
+"""Runs an exported model in this process: its own copy of the preprocessing, and its graphs in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vitriton._repository import disk
 from vitriton._repository.names import OUTPUT, PIXELS, Kind, ensemble_name, step_names
 
 from vitriton_export._errors import ExportError, ParityError, one_line
-from vitriton_export._parity.compare import Answers
+from vitriton_export._parity.compare import BatchResult
 
 
 class RepositoryRunner:
-    """What Triton would run of a repository, without Triton.
+    """Runs the models of a repository as Triton would, without Triton.
 
     Args:
         repository: the folder of the models.
-        name: that the export has there.
-        kinds: of its ensembles, those to run.
-        within_limits: refuse what the export's limits refuse, and not only what no export takes.
+        name: the name of the export in the repository.
+        kinds: the kinds of the ensembles to run.
+        within_limits: whether to apply the export's own limits on images, and not only those of every export.
 
     Raises:
         ExportError: a part of the export is missing or cannot be loaded.
@@ -46,8 +46,8 @@ class RepositoryRunner:
         if not within_limits:
             self._spec = replace(self._spec, limits=self._module.Limits())
 
-    def run(self, images: Sequence[bytes]) -> Answers:
-        """Pixels and outputs; what the preprocessing refuses is refused."""
+    def run(self, images: Sequence[bytes]) -> BatchResult:
+        """Computes pixels and outputs; images that the preprocessing refuses are refused."""
         refused: dict[int, str] = {}
         decoded = []
         for position, data in enumerate(images):
@@ -56,17 +56,17 @@ class RepositoryRunner:
             except self._module.ImageError as exc:
                 refused[position] = str(exc)
         if not decoded:
-            return Answers(refused, {})
+            return BatchResult(refused, {})
         pixels = np.stack(decoded)
         outputs = {tensor: session.run([tensor], {PIXELS: pixels})[0] for tensor, session in self._sessions.items()}
-        return Answers(refused, {PIXELS: pixels, **outputs})
+        return BatchResult(refused, {PIXELS: pixels, **outputs})
 
 
 def step_folder(ensemble: Path, model: str) -> Path:
-    """The version folder of a step that an ensemble runs.
+    """Returns the version folder of a step that an ensemble runs.
 
     Raises:
-        ExportError: there is none, or the ensemble has no such step.
+        ExportError: there is no such version, or the ensemble has no such step.
     """
     config, repository = disk.read_config(ensemble), ensemble.parent
     if config is None:
@@ -81,10 +81,10 @@ def step_folder(ensemble: Path, model: str) -> Path:
 
 
 def ensemble_version(ensemble: Path) -> Path:
-    """The version folder of an ensemble that Triton loads.
+    """Returns the version folder of an ensemble that Triton loads.
 
     Raises:
-        ExportError: there is none.
+        ExportError: there is no such version.
     """
     config = disk.read_config(ensemble)
     versions = set() if config is None else disk.served_versions(config, ensemble)
@@ -95,7 +95,7 @@ def ensemble_version(ensemble: Path) -> Path:
 
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors: its warnings are about graph optimisation, not about results
+    options.log_severity_level = 3  # errors; warnings are about graph optimisation, not about results
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's errors have no base class of their own
@@ -103,20 +103,20 @@ def _session(path: Path) -> ort.InferenceSession:
 
 
 def _load(step: Path) -> ModuleType:
-    """Imports an export's own preprocessing, without putting its folder on the path for good."""
+    """Imports an export's own preprocessing, without leaving its folder on the path."""
     name, folder = "vitriton_exported_preprocessing", step / disk.PREPROCESSING
     if folder.is_dir():
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
-    else:  # of an older export
+    else:  # an older export
         spec = importlib.util.spec_from_file_location(name, step / f"{disk.PREPROCESSING}.py")
     if spec is None or spec.loader is None:
         raise ParityError(f"the preprocessing in {step} cannot be imported")
     module = importlib.util.module_from_spec(spec)
-    # the folder holds what was exported, and nothing else
+    # the folder holds the export and nothing else
     writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-    sys.modules[name] = module  # dataclasses look their module up, and its own modules their package
+    sys.modules[name] = module  # dataclasses look up their module, and its submodules look up their package
     try:
         spec.loader.exec_module(module)
     finally:

@@ -1,4 +1,4 @@
-"""How one stage compares, image by image, in memory that does not grow with their number."""
+"""The figures of one stage, image by image, in memory that does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vitriton._repository.names import PIXELS
 
 from vitriton_export._parity.gates import Gate, scaled
 
-WORST_IMAGES = 3  # that a report names
+WORST_IMAGES = 3  # a report names them
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ImageFigures:
-    """How one image compares.
+    """The figures of one image.
 
     Attributes:
-        image: its name.
-        max_abs_error: largest difference of two values; infinite where a value is no finite number.
-        min_cosine: of its vectors; -1 where a value is no finite number.
+        image: the name of the image.
+        max_abs_error: the largest difference of two values; infinite where a value is not finite.
+        min_cosine: the lowest cosine similarity of its vectors; -1 where a value is not finite.
     """
 
     image: str
@@ -35,19 +35,19 @@ class ImageFigures:
 
 @dataclass(frozen=True)
 class Stage:
-    """How one stage compares.
+    """The figures of one stage.
 
     Attributes:
-        stage: "pixels", "embedding" or "last_hidden_state"; with " alone" after it: against the same in a batch; with
-            " scaled": of the JPEGs that were decoded at a part of their size.
-        images: how many were compared.
-        max_abs_error: largest difference of two values; in grey levels for the pixels.
-        max_abs_reference: largest value of the reference.
-        min_cosine: the least cosine similarity of two vectors (of one token, of one pixel); 1 for identical.
-        mean_cosine: of all vectors.
-        gate: what was demanded, in words.
-        passed: whether it was met.
-        worst: the images that differ most, the worst first; none where nothing differs.
+        stage: the name: "pixels", "embedding" or "last_hidden_state"; " alone" is added where an image alone is
+            compared with the same in a batch, " scaled" where JPEGs were decoded at reduced size.
+        images: the number of images compared.
+        max_abs_error: the largest difference of two values; in grey levels for pixels.
+        max_abs_reference: the largest absolute value of the reference.
+        min_cosine: the lowest cosine similarity of two vectors (a token, a pixel); 1 for identical ones.
+        mean_cosine: the mean cosine similarity of all vectors.
+        gate: the demands, in words.
+        passed: whether the stage meets its gate.
+        worst: the images that differ most, the worst first; empty where nothing differs.
     """
 
     stage: str
@@ -61,22 +61,22 @@ class Stage:
     worst: tuple[ImageFigures, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, which has no infinity: null in its place."""
+        """Returns the figures for JSON, with null in place of infinity, which JSON lacks."""
         document = asdict(self)
         document["worst"] = [_finite(asdict(figures)) for figures in self.worst]
         return _finite(document)
 
 
 class Tally:
-    """The figures of a stage, as they come in.
+    """Collects the figures of a stage.
 
     Args:
-        stage: its name.
-        gate: what it must meet, which also says by what an image is the worst.
+        stage: the name of the stage.
+        gate: the gate of the stage, which also decides which figure makes an image the worst.
 
     Attributes:
-        stage: its name.
-        images: how many it has taken note of.
+        stage: the name of the stage.
+        images: the number of images added so far.
     """
 
     def __init__(self, stage: str, gate: Gate) -> None:
@@ -87,20 +87,20 @@ class Tally:
         self._max_abs_error = self._max_abs_reference = 0.0
         self._min_cosine = 1.0
         self._sum_of_cosines = 0.0
-        # the order of arrival decides between equals: figures cannot be compared
+        # the order of arrival decides between equals, as `ImageFigures` have no order
         self._worst: list[tuple[tuple[float, float], int, ImageFigures]] = []
 
     def add(self, image: str, actual: Array, target: Array) -> None:
-        """Takes note of one image.
+        """Adds one image.
 
         Args:
-            image: its name.
-            actual: (D,), (T, D), (C, h, w), or for pixels (H, W, 3).
-            target: the same of the reference.
+            image: the name of the image.
+            actual: the values of the subject: (D,), (T, D), (C, h, w), or for pixels (H, W, 3).
+            target: the values of the reference, of the same shape.
         """
         left, right = (self._as_vectors(array) for array in (actual, target))
         cosines = _cosines(left, right)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
             error = float(np.abs(left - right).max())
         is_finite = math.isfinite(error)
         figures = ImageFigures(image, error if is_finite else math.inf, float(cosines.min()) if is_finite else -1.0)
@@ -114,7 +114,7 @@ class Tally:
             self._remember(figures)
 
     def result(self) -> Stage:
-        """What the images so far amount to."""
+        """Returns the figures of all images so far."""
         figures = (self._max_abs_error, self._min_cosine, self._max_abs_reference)
         return Stage(
             stage=self.stage,
@@ -129,7 +129,7 @@ class Tally:
         )
 
     def _as_vectors(self, array: Array) -> Array:
-        """(V, D) float64: a token, a place of a feature map or a pixel is a vector."""
+        """Returns (V, D) float64: each token, place of a feature map or pixel is a vector."""
         channels_first = array.ndim == 3 and self.stage not in (PIXELS, scaled(PIXELS))
         vectors = np.moveaxis(array, 0, -1) if channels_first else array
         return vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
@@ -151,9 +151,9 @@ def _finite(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cosines(left: Array, right: Array) -> Array:
-    """(V, D) twice → (V,), at most 1."""
+    """Returns the cosine similarities of two (V, D) arrays: (V,), at most 1."""
     lengths = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
-    # two black pixels have no direction; they are equal if they are the same
+    # black pixels have no direction; two vectors without one count as equal if they are the same
     same = (left == right).all(axis=-1)
     with np.errstate(invalid="ignore"):
         cosines = np.where(lengths > 0, (left * right).sum(axis=-1) / np.where(lengths > 0, lengths, 1), same)

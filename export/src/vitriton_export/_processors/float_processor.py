@@ -1,7 +1,7 @@
-"""DINOv3's image processor, which works on floats: it rescales before it resizes.
+"""DINOv3's image processor, which works on floats, as it rescales before it resizes.
 
-In transformers it runs on torchvision alone. Where torchvision is installed the reference is that class; elsewhere it
-is the same arithmetic in torch: torchvision's resize of a float image is torch's antialiased interpolation
+In transformers it needs torchvision. Where torchvision is installed, the reference is that class; elsewhere it is the
+same arithmetic in torch: torchvision resizes a float image with torch's antialiased interpolation
 (torchvision.transforms.v2.functional, resize_image).
 """
 
@@ -20,13 +20,13 @@ from PIL import Image
 from vitriton_export._errors import ExportError
 
 _IMAGENET: dict[str, Any] = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-_MODES = {2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling; torch antialiases these two
+_MODES = {2: "bilinear", 3: "bicubic"}  # from PIL.Image.Resampling; torch antialiases these two
 
 
 class FloatImageProcessor:
     """An image processor that rescales, resizes floats, and normalises.
 
-    Its attributes are those of the class that a subclass stands for.
+    The attributes are those of the transformers class that a subclass replaces.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
@@ -93,7 +93,7 @@ class FloatImageProcessor:
 
 
 class DINOv3ViTImageProcessor(FloatImageProcessor):
-    """The defaults are those of the class of that name in transformers."""
+    """Replaces the class of that name in transformers, with the same defaults."""
 
     defaults: ClassVar[dict[str, Any]] = {
         "size": {"height": 224, "width": 224},
@@ -113,7 +113,7 @@ class DINOv3ViTImageProcessor(FloatImageProcessor):
 
 
 _CLASSES = {"DINOv3ViTImageProcessor": DINOv3ViTImageProcessor, "DINOv3ViTImageProcessorFast": DINOv3ViTImageProcessor}
-# What checkpoints hold beside the settings.
+# Entries in checkpoints that are not settings.
 _NOTES = (
     "image_processor_type",
     "processor_class",
@@ -126,7 +126,7 @@ _NOTES = (
 
 
 def load(folder: Path, settings: dict[str, Any]) -> FloatImageProcessor | None:
-    """The float image processor of a checkpoint; None if its image processor is another one."""
+    """Returns the float image processor of a checkpoint; None if its image processor is another one."""
     try:
         document = json.loads((folder / "preprocessor_config.json").read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The arithmetic between pixels and the model, which is done in the graph."""
+"""The arithmetic between the pixels and the model, which the graph does."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Normalization:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be divided by, and what is no number."""
+        """Refuses zero or negative divisors, and values that are not numbers."""
         if not all(math.isfinite(value) for value in (self.rescale_factor, *self.mean, *self.std)):
-            raise ValueError(f"the normalisation has a value that is no number: {self}")
+            raise ValueError(f"the normalisation has a value that is not a number: {self}")
         if not all(std > 0 for std in self.std):
             raise ValueError(f"image_std is {self.std}; it must be above 0")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the values for JSON."""
         return {"rescale_factor": self.rescale_factor, "mean": list(self.mean), "std": list(self.std)}
 
     @property
     def scale(self) -> tuple[float, ...]:
-        """What a pixel is multiplied by."""
+        """The factor of each pixel, by channel."""
         return tuple(self.rescale_factor / std for std in self.std)
 
     @property
     def bias(self) -> tuple[float, ...]:
-        """What is added after that."""
+        """The number added after that, by channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
 
@@ -43,7 +43,7 @@ IDENTITY = Normalization(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def normalization(processor: Any, name: str) -> Normalization:
-    """do_rescale, then do_normalize."""
+    """Reads do_rescale, then do_normalize."""
     rescale = float(processor.rescale_factor) if processor.do_rescale else 1.0
     if not processor.do_normalize:
         return Normalization(rescale, IDENTITY.mean, IDENTITY.std)
@@ -53,13 +53,13 @@ def normalization(processor: Any, name: str) -> Normalization:
 
 
 def without_normalize(processor: Any, name: str) -> Normalization:
-    """do_rescale alone: the processor does not look at do_normalize."""
+    """Reads do_rescale alone: the processor ignores do_normalize."""
     del name
     return Normalization(float(processor.rescale_factor) if processor.do_rescale else 1.0, IDENTITY.mean, IDENTITY.std)
 
 
 def with_offset(processor: Any, name: str) -> Normalization:
-    """EfficientNet: rescale_offset takes 1 away after rescaling, include_top divides by the deviation once more."""
+    """Reads EfficientNet's: rescale_offset subtracts 1 after rescaling, include_top divides by the deviation again."""
     plain = normalization(processor, name)
     offset = 1.0 if processor.do_rescale and processor.rescale_offset else 0.0
     std = plain.std
@@ -71,7 +71,7 @@ def with_offset(processor: Any, name: str) -> Normalization:
 
 
 def only_normalize(processor: Any, name: str) -> Normalization:
-    """do_normalize alone: the rescaling is a step of the preprocessing."""
+    """Reads do_normalize alone: the rescaling is a step of the preprocessing."""
     if not processor.do_normalize:
         return IDENTITY
     return Normalization(
@@ -80,10 +80,10 @@ def only_normalize(processor: Any, name: str) -> Normalization:
 
 
 def channels(value: Any, field: str, name: str) -> tuple[float, float, float]:
-    """A setting that is a number for each channel, or one for all.
+    """Returns a setting that is a number for each channel, or one number for all.
 
     Raises:
-        ExportError: there are other than three.
+        ExportError: the setting does not have three numbers.
     """
     values = [float(value)] * 3 if isinstance(value, (int, float)) else [float(item) for item in value]
     if len(values) != 3:

@@ -1,4 +1,4 @@
-"""A transformers image processor → the declarative spec of preprocessing, and the normalisation of the graph."""
+"""Turns a transformers image processor into the declarative spec of preprocessing and the graph's normalisation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vitriton_export._processors.timm_processor import TimmImageProcessor
 
 __all__ = ["Normalization", "describe"]
 
-# A processor that has its own version of one of these does something that its attributes do not tell.
+# A processor that overrides one of these does something that its attributes do not show.
 _BEHAVIOUR = (
     "__call__",
     "preprocess",
@@ -50,17 +50,17 @@ _MAX_SIDE = 4 * MAX_IMAGE_SIZE  # before a crop
 
 
 def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
-    """What `processor` does, as data.
+    """Describes `processor` as data.
 
     Raises:
-        ExportError: it does something that the spec cannot express; the text names the processor and the reason.
+        ExportError: the spec cannot express what it does; the text names the processor and the reason.
     """
     name = type(processor).__name__
     with explained(f"image processor {name} has settings that make no sense"):
         timm = isinstance(processor, TimmImageProcessor)
         spec, normalization = processor.describe() if timm else _describe(processor, name)
         sizes = [value for step in spec.steps for value in vars(step).values() if type(value) is int]
-        # more, and an image of the model's size would be more than the memory has
+        # larger images of the model's size would exhaust the memory
         if any(size > _MAX_SIDE for size in sizes) or _is_too_large(spec):
             raise ExportError(
                 f"image processor {name} makes images of {max([*sizes, spec.height, spec.width])} pixels a side; the "
@@ -69,31 +69,14 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
     return spec, normalization
 
 
-def _is_too_large(spec: PreprocessSpec) -> bool:
-    if any(isinstance(step, Patches) for step in spec.steps):  # a row a patch: only the number of pixels counts
-        return spec.height * spec.width > MAX_IMAGE_SIZE**2
-    return max(spec.height, spec.width) > MAX_IMAGE_SIZE
-
-
-def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:
-    recipe = _recipe(processor, name)
-    steps = [step for build in recipe.steps for step in build(processor, name)]
-    normalization = recipe.normalization(processor, name)
-    if processor.do_pad and recipe is PLAIN:
-        steps += _padding(processor, normalization, steps, name)
-        normalization = IDENTITY
-    height, width = _output_size(steps, name)
-    return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
-
-
-_SMOOTH = ("bilinear", "bicubic", "lanczos")  # filters that see all that they shrink, and weigh it smoothly
+_SMOOTH = ("bilinear", "bicubic", "lanczos")  # filters that weigh all the pixels they shrink, smoothly
 
 
 def with_scaled_decoding(spec: PreprocessSpec, processor: Any) -> PreprocessSpec:
-    """The same, with large JPEGs decoded at a part of their size.
+    """Returns the spec with scaled decoding of large JPEGs.
 
     Raises:
-        ExportError: the image processor does something else before it resizes, or resizes without antialiasing.
+        ExportError: the image processor does not begin with a resize, or resizes without antialiasing.
     """
     filters = [step.resample for step in spec.steps if isinstance(step, (Resize, Thumbnail, Patches))]
     if filters and filters[0] not in _SMOOTH:
@@ -108,6 +91,23 @@ def with_scaled_decoding(spec: PreprocessSpec, processor: Any) -> PreprocessSpec
             f"image processor {type(processor).__name__} does not begin with a resize, so JPEGs cannot be decoded at "
             "the size that it needs; leave --jpeg-decoding at exact"
         ) from exc
+
+
+def _is_too_large(spec: PreprocessSpec) -> bool:
+    if any(isinstance(step, Patches) for step in spec.steps):  # a row is a patch: only the number of pixels counts
+        return spec.height * spec.width > MAX_IMAGE_SIZE**2
+    return max(spec.height, spec.width) > MAX_IMAGE_SIZE
+
+
+def _describe(processor: Any, name: str) -> tuple[PreprocessSpec, Normalization]:
+    recipe = _recipe(processor, name)
+    steps = [step for build in recipe.steps for step in build(processor, name)]
+    normalization = recipe.normalization(processor, name)
+    if processor.do_pad and recipe is PLAIN:
+        steps += _padding(processor, normalization, steps, name)
+        normalization = IDENTITY
+    height, width = _output_size(steps, name)
+    return PreprocessSpec(steps=tuple(steps), height=height, width=width), normalization
 
 
 def _recipe(processor: Any, name: str) -> Recipe:
@@ -128,7 +128,7 @@ def _recipe(processor: Any, name: str) -> Recipe:
 
 
 def _padding(processor: Any, normalization: Normalization, steps: list[Step], name: str) -> list[Step]:
-    """All of it on floats: padding comes after normalising, so what is padded with is no grey level."""
+    """Makes all steps work on floats: padding comes after normalising, so the padding is not a grey level."""
     if not processor.pad_size:
         raise ExportError(
             f"image processor {name} pads to the largest image of a batch (do_pad without pad_size), and an embedding "

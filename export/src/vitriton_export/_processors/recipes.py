@@ -1,6 +1,6 @@
-"""What image processors do, one recipe a class: the steps in their order, made from the processor's attributes.
+"""The recipes of image processors, one for each class: their steps in order, made from the processor's attributes.
 
-A class without a recipe of its own is taken if it overrides nothing (`PLAIN`). The parity gate checks each claim made
+A class without a recipe of its own is accepted if it overrides nothing (`PLAIN`). The parity gate checks each claim
 here on every export.
 """
 
@@ -31,20 +31,20 @@ from vitriton_export._processors.normalization import Normalization
 Builder = Callable[[Any, str], list[Step]]
 
 _SIZES = ({"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"})
-# Above this ConvNeXT's processor resizes without cropping.
+# Above this size, ConvNeXT's processor resizes without cropping.
 _CONVNEXT_FULL_SIZE = 384
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What the image processors of one class do.
+    """The recipe for the image processors of one class.
 
     Attributes:
-        steps: each makes steps of the specification, from the processor and its name.
-        own: the methods that the class overrides, and whose effect `steps` has.
-        normalization: the arithmetic of the graph.
-        pads: `steps` says how.
-        off: what a call needs beside do_rescale=False and do_normalize=False to return the pixels as they are.
+        steps: the functions that make the steps of the specification from the processor and its name.
+        own: the methods that the class overrides, and whose effect is in `steps`.
+        normalization: the function that reads the graph's arithmetic.
+        pads: whether the class pads; `steps` has the padding.
+        off: the arguments, beside do_rescale=False and do_normalize=False, with which a call returns plain pixels.
     """
 
     steps: tuple[Builder, ...]
@@ -180,7 +180,7 @@ def _filter(processor: Any, name: str) -> str:
 
 PLAIN = Recipe(steps=(_convert, _resize, _crop))
 
-# The segmentation maps that some classes also take are not images, and labels are not looked at here.
+# The segmentation maps that some classes also take are not images, and labels are ignored here.
 _WITH_MAPS = frozenset({"preprocess", "_preprocess_image_like_inputs", "_preprocess"})
 
 RECIPES: dict[str, Recipe] = {

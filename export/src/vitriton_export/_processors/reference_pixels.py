@@ -1,4 +1,4 @@
-"""The pixels as transformers' image processor makes them, in the layout of the tensor `pixels`."""
+"""The pixels that transformers' image processor makes, in the layout of the tensor `pixels`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vitriton_export._processors.float_processor import FloatImageProcessor
 from vitriton_export._processors.recipes import PLAIN, RECIPES
 from vitriton_export._processors.timm_processor import TimmImageProcessor
 
-# Two implementations of one filter on floats between 0 and 1: Pillow adds up in float64, torch in float32.
+# Two implementations of one filter on floats between 0 and 1: Pillow sums in float64, torch in float32.
 FLOAT_TOLERANCE = 1e-5
 
 
 def reference_pixels(processor: Any, images: list[Image.Image], spec: PreprocessSpec) -> npt.NDArray[Any]:
-    """Runs `processor` up to where the graph takes over.
+    """Runs `processor` up to the pixels, where the graph takes over.
 
     Args:
-        processor: an image processor that `describe` has taken.
-        images: as transformers' load_image gives them.
-        spec: of `processor`.
+        processor: the image processor, which `describe` has accepted.
+        images: the images from transformers' load_image.
+        spec: the specification of `processor`.
 
     Returns:
         (N, H, W, 3) uint8, or float32 where the specification works on floats.
@@ -42,7 +42,7 @@ def reference_pixels(processor: Any, images: list[Image.Image], spec: Preprocess
 
 
 def tolerance(processor: Any) -> float:
-    """How far pixels may be from those of `reference_pixels`."""
+    """Returns the tolerance of pixels against those of `reference_pixels`."""
     return FLOAT_TOLERANCE if isinstance(processor, FloatImageProcessor) else 0.0
 
 

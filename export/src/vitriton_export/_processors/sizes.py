@@ -1,4 +1,4 @@
-"""--image-size: an image processor's settings for another size of the image that the model gets."""
+"""--image-size: the settings of an image processor for another size of the model's images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitriton_export._options import ExportOptions
 
 
 def apply(processor: Any, options: ExportOptions) -> Any:
-    """Checks the settings that were replaced, and sets the size that was asked for.
+    """Checks the replaced settings, and sets the requested size.
 
     Raises:
         ExportError: the image processor has no such setting, or no size.
@@ -33,7 +33,7 @@ def _settings(processor: Any) -> set[str]:
 
 
 def _resize(processor: Any, name: str, side: int) -> None:
-    """Resize and crop keep their proportion: 256 cropped to 224 becomes 439 cropped to 384."""
+    """Sets the sizes of resize and crop in their old proportion: 256 cropped to 224 becomes 439 cropped to 384."""
     size = {key: int(value) for key, value in dict(getattr(processor, "size", None) or {}).items() if value is not None}
     if set(size) not in ({"height", "width"}, {"shortest_edge"}) or getattr(processor, "max_num_patches", None):
         raise ExportError(

@@ -1,4 +1,4 @@
-"""The image processor of timm's models: transforms of torchvision on a PIL image, which config.json describes."""
+"""The image processor of timm's models: torchvision transforms of a PIL image, described in config.json."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError
 from vitriton_export._processors.normalization import IDENTITY, Normalization
 
-_TO_FLOATS = ("ToTensor", "MaybeToTensor")  # what comes before works on grey levels
+_TO_FLOATS = ("ToTensor", "MaybeToTensor")  # transforms before these work on grey levels
 
 
 class TimmImageProcessor:
-    """transformers' TimmWrapperImageProcessor, and what its transforms do, as data.
+    """transformers' TimmWrapperImageProcessor, and a description of its transforms as data.
 
     Args:
-        processor: the wrapper.
+        processor: the TimmWrapperImageProcessor.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -37,21 +37,21 @@ class TimmImageProcessor:
         self._normalize = transforms[-1] if names[-1] == "Normalize" else None
 
     def __call__(self, images: Sequence[Image.Image], return_tensors: str = "pt") -> dict[str, torch.Tensor]:
-        """What the model takes, (N, 3, H, W) float32."""
+        """Returns the model's input, (N, 3, H, W) float32."""
         return {"pixel_values": self._processor(list(images), return_tensors=return_tensors)["pixel_values"]}
 
     def pixels(self, images: Sequence[Image.Image]) -> npt.NDArray[np.uint8]:
-        """Up to the floats, (N, H, W, 3)."""
+        """Returns the images before they become floats, (N, H, W, 3)."""
         made = list(images)
         for transform in self._on_images:
             made = [transform(image) for image in made]
         return np.stack([np.asarray(image) for image in made])
 
     def describe(self) -> tuple[PreprocessSpec, Normalization]:
-        """The steps up to the pixels, and what is done to these.
+        """Returns the steps up to the pixels, and the arithmetic on the pixels.
 
         Raises:
-            ExportError: there are other transforms than timm's usual ones: Resize, then CenterCrop.
+            ExportError: the transforms are not timm's usual ones: Resize, then CenterCrop.
         """
         names = [type(transform).__name__ for transform in self._on_images]
         if names != ["Resize", "CenterCrop"] or self._on_images[0].max_size is not None:
@@ -68,21 +68,11 @@ class TimmImageProcessor:
         return PreprocessSpec(steps, height, width), Normalization(1 / 255, mean, std)
 
 
-def _resize(transform: Any) -> Resize:
-    resample = str(transform.interpolation.value)
-    if resample not in RESAMPLE:
-        raise ExportError(f"timm resizes by {resample}, which Pillow does not have")
-    sides = [transform.size] if isinstance(transform.size, int) else list(transform.size)
-    if len(sides) == 1:
-        return Resize(resample, shortest_edge=int(sides[0]))
-    return Resize(resample, height=int(sides[0]), width=int(sides[1]))
-
-
 def load(folder: Path, settings: dict[str, Any]) -> TimmImageProcessor | None:
-    """The image processor of a timm checkpoint; None if its image processor is another one.
+    """Returns the image processor of a timm checkpoint; None if its image processor is another one.
 
     Raises:
-        ExportError: settings are given, and it has none.
+        ExportError: settings are given, which this image processor does not have.
     """
     if not has_timm_config(folder):
         return None
@@ -94,6 +84,16 @@ def load(folder: Path, settings: dict[str, Any]) -> TimmImageProcessor | None:
     from transformers import TimmWrapperImageProcessor
 
     return TimmImageProcessor(TimmWrapperImageProcessor.from_pretrained(folder, local_files_only=True))
+
+
+def _resize(transform: Any) -> Resize:
+    resample = str(transform.interpolation.value)
+    if resample not in RESAMPLE:
+        raise ExportError(f"timm resizes by {resample}, which Pillow does not have")
+    sides = [transform.size] if isinstance(transform.size, int) else list(transform.size)
+    if len(sides) == 1:
+        return Resize(resample, shortest_edge=int(sides[0]))
+    return Resize(resample, height=int(sides[0]), width=int(sides[1]))
 
 
 def _channels(values: Any) -> tuple[float, float, float]:

@@ -1,1 +1,1 @@
-"""A model repository: what is deployed, as text files, and how they are put into place."""
+"""A model repository: the text files of a deployment, and their installation."""

@@ -1,4 +1,4 @@
-"""What is deployed, as data, and the text files of the model repository that follow from it."""
+"""A deployment as data, and the text files of the model repository that follow from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitriton_export._options import OutputDtype, Pooling, Precision
 from vitriton_export._processors.normalization import Normalization
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
-VERSION = "1"  # the version folder in the staging folder, whatever it will be called in the repository
+VERSION = "1"  # the version folder in the staging folder, whatever its number in the repository will be
 
 PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
 
@@ -33,22 +33,22 @@ class Deployment:
     """An export as Triton sees it.
 
     Attributes:
-        name: what the five models' names start with.
+        name: the prefix of the five models' names.
         spec: the preprocessing, up to the pixels.
-        normalization: what the encoder's graph does to them.
-        shapes: dims of each output, without the batch; its keys are the ensembles that exist.
-        max_batch_size: of all five.
-        model_id: where the weights came from.
+        normalization: the arithmetic on the pixels in the encoder's graph.
+        shapes: the dims of each output, without the batch; the keys are the ensembles that exist.
+        max_batch_size: the largest batch of all five models.
+        model_id: the source of the weights: a hub id, or the name of a folder.
         revision: the commit on the hub; None for a folder.
-        pillow_version: that the parity gate compares the pixels with.
-        pooling: how the embedding is made.
-        l2_normalize: whether it has length 1.
-        precision: of the encoders.
-        output_dtype: of their outputs.
-        fingerprint: names the embedding space.
-        serving: how Triton runs it.
-        verification: what else `vitriton verify` has to know of a running server: the options of the export that change
-            its images or its gates, by the names of `ExportOptions`.
+        pillow_version: the version of Pillow in the reference that the parity gate compares the pixels with.
+        pooling: the pooling that makes the embedding.
+        l2_normalize: whether embeddings are scaled to length 1.
+        precision: the precision of the encoders.
+        output_dtype: the data type of the encoders' outputs.
+        fingerprint: the name of the embedding space.
+        serving: the settings with which Triton runs it.
+        verification: the options of the export that change its images or its gates, by the names of `ExportOptions`;
+            `vitriton verify` reads them from a running server.
     """
 
     name: str
@@ -69,35 +69,35 @@ class Deployment:
 
     @property
     def preprocess_name(self) -> str:
-        """The python step."""
+        """The name of the python step."""
         return names.first_step_name(self.name)
 
     def encoder_name(self, kind: names.Kind) -> str:
-        """The ONNX Runtime step."""
+        """Returns the name of the ONNX Runtime step."""
         return names.encoder_name(self.ensemble_name(kind))
 
     def ensemble_name(self, kind: names.Kind) -> str:
-        """What clients call."""
+        """Returns the name of the ensemble, which clients call."""
         return names.ensemble_name(self.name, kind)
 
     @property
     def model_names(self) -> list[str]:
-        """All of them, in the order in which they may appear in a repository: what is needed before what needs it."""
+        """The names of all models, each after those that it needs: the order in which a repository may receive them."""
         return list(dict.fromkeys([self.preprocess_name, *names.model_names(self.name, self.shapes)]))
 
     @property
     def output_type(self) -> str:
-        """The outputs' data type, as Triton writes it."""
+        """The data type of the outputs, as Triton writes it."""
         return self.output_dtype.upper()
 
     @property
     def pixels(self) -> list[int]:
-        """Dims of the tensor between the two steps."""
+        """The dims of the tensor between the two steps."""
         return [self.spec.height, self.spec.width, 3]
 
 
 def write(deployment: Deployment, folder: Path) -> None:
-    """Writes every text file of the deployment; model.onnx and manifest.json, which depend on weights, come later."""
+    """Writes the text files of the deployment; model.onnx and manifest.json, which depend on weights, come later."""
     for name in deployment.model_names:
         (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
     write_configs(deployment, folder, int(VERSION))
@@ -109,30 +109,36 @@ def write(deployment: Deployment, folder: Path) -> None:
 
 
 def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
-    """Writes the configurations for a version: the ensembles name it for themselves and for their steps."""
+    """Writes the configurations for a version, which the ensembles name for themselves and for their steps."""
     for name, config in configs(deployment, version).items():
         (folder / name / disk.CONFIG).write_text(_HEADER + text_format.MessageToString(config))
 
 
 def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
-    """Model → its configuration, in the order of `Deployment.model_names`."""
+    """Returns model → configuration, in the order of `Deployment.model_names`."""
     made = {deployment.preprocess_name: _preprocess_config(deployment)}
     made |= {deployment.encoder_name(kind): _encoder_config(deployment, kind) for kind in deployment.shapes}
     for config in made.values():
-        # A new version is loaded beside the old one, which the ensembles name until they name the new one.
+        # A new version is loaded beside the old one; the ensembles name the old one until they name the new one.
         config.version_policy.all.SetInParent()
     for kind in deployment.shapes:
         made[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind, version)
     for config in made.values():
-        # on the steps too: by it the next export knows its own
+        # on the steps too: the next export recognises its own models by it
         _add_parameters(config, {disk.FINGERPRINT: deployment.fingerprint})
     return made
+
+
+def read_fingerprint(config_file: Path) -> str | None:
+    """Returns the fingerprint in a config.pbtxt; None without such a file, or without a fingerprint in it."""
+    config = disk.read_config(config_file.parent)
+    return None if config is None else disk.fingerprint(config)
 
 
 def _copy_preprocessing(target: Path) -> None:
     target.mkdir(exist_ok=True)
     for source in resources.files("vitriton.preprocessing").iterdir():
-        if source.name.endswith(".py"):  # and not what Python has compiled
+        if source.name.endswith(".py"):  # no compiled files
             (target / source.name).write_bytes(source.read_bytes())
 
 
@@ -141,7 +147,7 @@ def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
     config.input.add(name=names.IMAGE, data_type=pb.TYPE_STRING, dims=[1])
     config.output.add(name=names.PIXELS, data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
     _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
-    # One instance: it decodes on as many threads as there are cores, and a second would only fight it for them.
+    # One instance: it decodes on as many threads as there are cores, and a second one would only compete for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
     add_batching(config, deployment.serving, delay=False)
     return config
@@ -181,7 +187,7 @@ def _ensemble_config(deployment: Deployment, kind: names.Kind, version: int) -> 
 
 
 def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
-    """What a client cannot see from the tensors, down to what it needs to make the pixels itself."""
+    """Returns what clients cannot see from the tensors, including what they need to make the pixels themselves."""
     parameters = {
         "model": deployment.model_id,
         "pooling": deployment.pooling,
@@ -206,9 +212,3 @@ def _add_output(config: pb.ModelConfig, deployment: Deployment, kind: names.Kind
 def _add_parameters(config: pb.ModelConfig, parameters: Mapping[str, str]) -> None:
     for key, value in parameters.items():
         config.parameters[key].string_value = value
-
-
-def read_fingerprint(config_file: Path) -> str | None:
-    """The fingerprint in a config.pbtxt; None if there is no such file, or no fingerprint in it."""
-    config = disk.read_config(config_file.parent)
-    return None if config is None else disk.fingerprint(config)

@@ -1,4 +1,4 @@
-"""Whether a repository already holds what an export would write. Asks no hub, and imports no torch."""
+"""Decides whether a repository already holds an export. Makes no request to the hub, and does not import torch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vitriton_export._checkpoint import source as sources
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
 
-# Options that the export is found by, or that are compared with what they mean
+# Options that locate the export, or that are compared by what they resolve to
 _COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}
 
 
 def difference(options: ExportOptions) -> str | None:
-    """Why an export with these options is to be made; None where the repository holds it, whole.
+    """Says why an export with these options must be made; None where the repository holds it complete.
 
-    It is there when a manifest names the same model and revision (of a folder: the same files) and the same options,
-    and the graphs on disk are those that the manifest names. The versions of the libraries do not count. A branch is
-    not followed: of a hub id, the revision is compared as it is given, or with the commit that it was.
+    It is complete when a manifest has the same model and revision (for a folder: the same files) and the same options,
+    and the graphs on disk are those in the manifest. Versions of libraries do not count. Branches are not followed: the
+    revision of a hub id is compared as given, or with the commit that was exported.
     """
     repository = options.folder
     try:
@@ -46,7 +46,7 @@ def difference(options: ExportOptions) -> str | None:
 
 
 def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
-    """What was exported with other settings, or from another model."""
+    """Says which settings or which model the existing export differs in; None where it does not."""
     source, then = manifest["source"], manifest["options"]
     now = _manifest.plain(options)
     for name in sorted(now.keys() - _COMPARED_OTHERWISE):
@@ -64,14 +64,14 @@ def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
 
 
 def _damaged(manifest: Mapping[str, Any], steps: frozenset[tuple[str, int]], repository: Path) -> str | None:
-    """What is missing of an ensemble's steps, or is not what the manifest says."""
+    """Says which of an ensemble's steps is missing or does not match the manifest; None where all do."""
     version_of = dict(steps)
     for model, version in sorted(version_of.items()):
         if version not in disk.versions(repository / model) or disk.read_config(repository / model) is None:
             return f"version {version} of {model} is missing"
     for name, graph in manifest["graphs"].items():
         model, _, file = name.partition("/")
-        if model not in version_of:  # the other ensemble's
+        if model not in version_of:  # it belongs to the other ensemble
             continue
         path = repository / model / str(version_of[model]) / file
         if not path.is_file() or path.stat().st_size != graph["bytes"] or sources.sha256(path) != graph["sha256"]:

@@ -1,4 +1,4 @@
-"""The name of an embedding space: equal where vectors may be mixed in one index, different where they may not."""
+"""The fingerprint of an embedding space: equal where vectors may share an index, different where they may not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitriton_export._processors.normalization import Normalization
 
 
 def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
-    """Hash of the float32 weights: names, shapes and values, whatever file and dtype they were stored in."""
+    """Returns a hash of the float32 weights: names, shapes and values, whatever file and dtype stored them."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().to(torch.float32).contiguous()
@@ -27,14 +27,14 @@ def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def architecture(config: Any, family: Family, *, pooler: bool) -> dict[str, Any]:
-    """What a transformers configuration says about the computation and the weights do not: heads, epsilon, ...
+    """Returns what the configuration says about the computation and the weights do not: heads, epsilon, ...
 
-    The values that apply, whether the file states them or they are the class's defaults.
+    These are the effective values, whether they are in the file or the class's defaults.
 
     Args:
-        config: of the model.
-        family: says which entries count.
-        pooler: whether the embedding is the pooler's.
+        config: the transformers configuration of the model.
+        family: the family, which says which entries count.
+        pooler: whether the pooler makes the embedding.
     """
     return {"model_type": config.model_type, **family.computes(config, pooler=pooler)}
 
@@ -49,18 +49,18 @@ def fingerprint(
     l2_normalize: bool,
     precision: Precision,
 ) -> str:
-    """The fingerprint of an export.
+    """Returns the fingerprint of an export.
 
     Args:
-        weights: from `weights_sha256`.
-        config: from `architecture`.
+        weights: the hash of the weights, from `weights_sha256`.
+        config: the entries of the configuration, from `architecture`.
         spec: the preprocessing.
-        normalization: the part of it that is in the graph.
-        pooling: how the embedding is made; None where there is none, only tokens.
-        l2_normalize: whether the embedding has length 1; tokens are as they are.
-        precision: of the encoder.
+        normalization: the part of the preprocessing in the graph.
+        pooling: the pooling that makes the embedding; None where there are only tokens.
+        l2_normalize: whether embeddings are scaled to length 1; tokens are not.
+        precision: the precision of the encoder.
 
-    The exporter's version, the graph's layout and the limits on images are left out: they do not move a vector.
+    The exporter's version, the graph's layout and the limits on images are left out: they do not change a vector.
     """
     inputs = {
         "weights": weights,

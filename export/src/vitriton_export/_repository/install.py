@@ -1,4 +1,4 @@
-"""Changing a model repository so that whoever reads it, at any moment, finds models that belong together.
+"""Changes a model repository so that readers find models that belong together at any moment.
 
 The rules that servers rely on are in `vitriton._repository.disk`.
 """
@@ -23,16 +23,16 @@ from vitriton_export._errors import ExportError
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository.deployment import VERSION, Deployment, read_fingerprint
 
-# What Triton's python backend (2.51.0) passes on to its processes: it puts the path unquoted on a shell's command line,
-# and decodes it as ASCII. `vitriton serve` refuses other paths.
+# The paths that Triton's python backend (2.51.0) can pass on to its processes: it puts them unquoted on a shell's
+# command line, and decodes them as ASCII. `vitriton serve` refuses other paths.
 _SERVABLE = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
 
 def check_target(repository: Path, deployment: Deployment) -> None:
-    """Makes sure that the deployment's models may be written: none of that name are there, or they go together with it.
+    """Checks that the deployment's models may be written: the names are free, or their models are compatible with it.
 
     Raises:
-        ExportError: they belong to somebody else, or to another embedding space, or clients could not go on as before.
+        ExportError: vitriton did not write them, they have another embedding space, or clients would break.
     """
     name = deployment.name
     advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
@@ -59,24 +59,8 @@ def check_target(repository: Path, deployment: Deployment) -> None:
         _check_replaceable(config, planned.get(model), deployment, f"{repository} already serves {name} with", advice)
 
 
-def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
-    """Both are loaded for a while, by the new configuration; and clients go on with what they know of the old."""
-    if config.max_batch_size > deployment.max_batch_size:
-        raise ExportError(
-            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
-            f"is less; {advice}"
-        )
-    if planned is None:
-        return
-    for role in ("input", "output"):
-        old, new = (list(getattr(each, role)) for each in (config, planned))
-        if old != new:
-            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
-            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
-
-
 def without_weights(repository: Path) -> list[str]:
-    """The names of exports of which only the committed text files are there: a server cannot load them."""
+    """Returns the names of exports that have only their committed text files: a server cannot load them."""
     return sorted(
         {
             ensemble[0]
@@ -93,7 +77,7 @@ def is_servable(repository: Path) -> bool:
 
 
 def not_writable(repository: Path, refused: OSError) -> ExportError:
-    """The error for a file system that refuses; raise it `from refused`."""
+    """Returns the error for a repository that cannot be written to; raise it `from refused`."""
     parent = repository.resolve().parent
     if refused.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = f"get the right to write to it and to {parent}, where the export is staged, or "
@@ -108,10 +92,10 @@ def not_writable(repository: Path, refused: OSError) -> ExportError:
 
 
 def tidy(repository: Path) -> None:
-    """Removes what a removal or a killed export has left, and no server uses.
+    """Removes leftovers of removals and killed exports that no server uses.
 
     Raises:
-        ExportError: the repository cannot be written to, or another command is at it.
+        ExportError: the repository cannot be written to, or another command is changing it.
     """
     if not (repository / disk.JOURNAL).exists():
         return
@@ -126,17 +110,17 @@ def tidy(repository: Path) -> None:
 
 @contextlib.contextmanager
 def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Iterator[Path]:
-    """An empty folder beside the repository, on the same file system, that is gone afterwards.
+    """Makes an empty folder beside the repository, on the same file system, and removes it afterwards.
 
-    What a killed export left, there and in the repository, is removed first.
+    Leftovers of a killed export, there and in the repository, are removed first.
 
     Args:
-        repository: to be written to.
-        needed_bytes: by the export.
-        name: of the export, which cannot be removed meanwhile.
+        repository: the repository to write to.
+        needed_bytes: the size of the export, in bytes.
+        name: the name of the export, which cannot be removed meanwhile.
 
     Raises:
-        ExportError: the folder cannot be made, the repository is there and cannot be written to, or the disk is too
+        ExportError: the folder cannot be made, the repository exists and cannot be written to, or the disk is too
             full for `needed_bytes`.
     """
     parent = repository.resolve().parent
@@ -148,7 +132,7 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
                 with tempfile.TemporaryFile(dir=repository):  # a refusal must not wait until the work is done
                     pass
             staging = stack.enter_context(disk.workspace(repository, name))
-            _check_room(repository, parent, needed_bytes)  # last, as a folder that takes no files has no room either
+            _check_room(repository, parent, needed_bytes)  # last, as a read-only folder has no room either
             if (repository / disk.JOURNAL).exists():
                 with disk.locked(repository, exclusive=True):
                     disk.sweep(repository, staging)
@@ -157,6 +141,45 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
         except disk.RepositoryBusy as exc:
             raise ExportError(str(exc)) from exc
         yield staging
+
+
+def install(staging: Path, repository: Path, deployment: Deployment) -> int:
+    """Puts the staged models into the repository, each after those that it needs.
+
+    The models that exist are served until the ensembles, at the end, name the new versions. One export runs at a time:
+    the target is checked again under a lock. When a step fails, the steps before it are undone; when the process is
+    killed, the next export removes what no ensemble names.
+
+    Returns:
+        The version of the installed models.
+
+    Raises:
+        ExportError: the target is unsuitable, as for `check_target`.
+        OSError: the file system refuses; the repository is unchanged.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    _sync(staging)  # before the lock, as it may take long
+    try:
+        with disk.locked(repository, exclusive=True):
+            return _install(staging, repository, deployment)
+    except disk.RepositoryBusy as exc:
+        raise ExportError(str(exc)) from exc
+
+
+def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
+    """Checks a replacement: both versions are loaded for a while, and clients still rely on the old configuration."""
+    if config.max_batch_size > deployment.max_batch_size:
+        raise ExportError(
+            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
+            f"is less; {advice}"
+        )
+    if planned is None:
+        return
+    for role in ("input", "output"):
+        old, new = (list(getattr(each, role)) for each in (config, planned))
+        if old != new:
+            text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
+            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
 
 
 def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
@@ -171,29 +194,6 @@ def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
             f"{repository} is a mount point, so models cannot be renamed into it from beside it; mount the folder "
             f"above, or use a folder inside, such as {repository / 'models'}"
         )
-
-
-def install(staging: Path, repository: Path, deployment: Deployment) -> int:
-    """Puts the staged models into the repository, what is needed before what needs it.
-
-    What is there already goes on being served until the ensembles, at the end, name the new versions. One export at a
-    time: what the target may be replaced by is looked at once more under a lock. When a step fails, those before it are
-    undone; when the process is killed, the next export removes what no ensemble names.
-
-    Returns:
-        The version that the models have.
-
-    Raises:
-        ExportError: as `check_target`.
-        OSError: the file system refuses; the repository is as it was.
-    """
-    repository.mkdir(parents=True, exist_ok=True)
-    _sync(staging)  # before the lock, as it may take long
-    try:
-        with disk.locked(repository, exclusive=True):
-            return _install(staging, repository, deployment)
-    except disk.RepositoryBusy as exc:
-        raise ExportError(str(exc)) from exc
 
 
 def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
@@ -216,13 +216,13 @@ def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
         disk.write_journal(repository, journal)
         _sync_folder(repository)
     finally:
-        with contextlib.suppress(OSError):  # it is in the journal, and the next export tries again
+        with contextlib.suppress(OSError):  # the journal has it, and the next export tries again
             disk.sweep(repository, staging)
     return version
 
 
 def _next_version(repository: Path, deployment: Deployment, present: dict[str, set[int]]) -> int:
-    """One more than all that are there; a placeholder's do not count, as it is replaced as a whole."""
+    """Returns one more than the highest version; those of a placeholder do not count, as it is replaced as a whole."""
     exported = [
         found for name, found in present.items() if read_fingerprint(repository / name / disk.CONFIG) != NOT_EXPORTED
     ]
@@ -230,7 +230,7 @@ def _next_version(repository: Path, deployment: Deployment, present: dict[str, s
 
 
 def _number(staging: Path, deployment: Deployment, version: int) -> None:
-    """Gives the staged models their version."""
+    """Gives the staged models their version number."""
     _deployment.write_configs(deployment, staging, version)
     for name in deployment.model_names:
         (staging / name / VERSION).rename(staging / name / str(version))
@@ -238,9 +238,9 @@ def _number(staging: Path, deployment: Deployment, version: int) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Makes sure that a file, or all in a folder, is on the disk before it is renamed.
+    """Flushes a file, or all files in a folder, to the disk before it is renamed.
 
-    Without that a power failure could leave empty files.
+    Without this, a power failure could leave empty files.
     """
     for each in [path, *path.rglob("*")]:
         if each.is_file():
@@ -249,7 +249,7 @@ def _sync(path: Path) -> None:
 
 
 def _put(source: Path, target: Path, version: int, undo: contextlib.ExitStack) -> None:
-    """Puts one model into the repository: as a whole, or as a new version of the one that is there."""
+    """Puts one model into the repository: as a whole, or as a new version of the existing one."""
     config = disk.read_config(target)
     if config is None:
         source.rename(target)
@@ -267,7 +267,7 @@ def _put(source: Path, target: Path, version: int, undo: contextlib.ExitStack) -
 
 
 def _has_fixed_versions(config: Any) -> bool:
-    """Whether a new version can be put beside the old one: not of a placeholder, nor of an export before that."""
+    """Whether a new version can go beside the old one; not for a placeholder or an export without fixed versions."""
     fixed = config.version_policy.HasField("all") or config.version_policy.HasField("specific")
     return fixed and disk.fingerprint(config) != NOT_EXPORTED
 
@@ -281,7 +281,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _exchange(source: Path, target: Path) -> None:
-    """Swaps two files or folders in one step: no moment is without the target (renameat2, Linux 3.15)."""
+    """Swaps two files or folders in one step, so that the target always exists (renameat2, Linux 3.15)."""
     at_cwd, rename_exchange = -100, 2
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
@@ -289,13 +289,13 @@ def _exchange(source: Path, target: Path) -> None:
         if done == 0:
             return
         number = ctypes.get_errno()
-        if number not in (errno.EINVAL, errno.ENOSYS):  # what file systems answer that cannot exchange
+        if number not in (errno.EINVAL, errno.ENOSYS):  # the errors of file systems that cannot exchange
             raise OSError(number, os.strerror(number), str(target))
     _exchange_by_turns(source, target)
 
 
 def _exchange_by_turns(source: Path, target: Path) -> None:
-    if target.is_file():  # one rename replaces a file, and what it replaced can be written again
+    if target.is_file():  # one rename replaces a file, and the old one can be written again
         replaced = target.read_bytes()
         source.rename(target)
         source.write_bytes(replaced)

@@ -1,4 +1,4 @@
-"""manifest.json: everything that somebody needs who asks where an embedding came from."""
+"""manifest.json: everything needed to tell where an embedding came from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from vitriton._repository.names import OUTPUT
 
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._checkpoint.source import Source
+from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates
 from vitriton_export._parity.gates import Gate
@@ -37,7 +37,7 @@ _LIBRARIES = (
 
 def build(
     deployment: Deployment,
-    source: Source,
+    source: CheckpointSource,
     weights: str,
     parity: list[Stage],
     demanded: Mapping[str, Gate],
@@ -45,19 +45,19 @@ def build(
     options: ExportOptions,
     warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The manifest of a staged export, whose graphs are written and verified.
+    """Returns the manifest of a staged export, whose graphs are written and verified.
 
     Args:
-        deployment: what was staged.
-        source: where the model came from.
-        weights: their hash.
-        parity: the report of the gates.
+        deployment: the staged deployment.
+        source: the checkpoint that was exported.
+        weights: the hash of the weights.
+        parity: the parity report, by stage.
         demanded: the gates, by stage.
-        staging: the folder.
-        options: of the export.
-        warnings: what the user was told.
+        staging: the staging folder.
+        options: the options of the export.
+        warnings: the warnings that the user was shown.
     """
-    # without the version folder, which has its number only once it is installed
+    # without the version folder, which gets its number at installation
     graphs = {
         f"{name}/{path.name}": path
         for name in deployment.model_names
@@ -73,7 +73,7 @@ def build(
             "revision": source.revision,
             "weights_sha256": weights,
             "weights_files": [path.name for path in source.weights.files] if source.weights else [],
-            # on the hub the revision names them
+            # for the hub, the revision identifies them
             "files_sha256": sources.files_sha256(source.folder) if source.revision is None else None,
         },
         "pooling": deployment.pooling,
@@ -108,14 +108,14 @@ def build(
 
 
 def write(manifest: dict[str, Any], deployment: Deployment, staging: Path) -> None:
-    """Puts a copy beside each ensemble."""
+    """Writes a copy beside each ensemble."""
     text = json.dumps(manifest, indent=2) + "\n"
     for kind in deployment.shapes:
         (staging / deployment.ensemble_name(kind) / VERSION / "manifest.json").write_text(text)
 
 
 def plain(options: ExportOptions) -> dict[str, Any]:
-    """Every option of the export, given or not: with the source and the versions, enough to do it again."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=os.fspath))  # as the file will have them
+    """Returns every option of the export, given or not: with source and versions, enough to repeat it."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(options), default=os.fspath))  # as they will be in the file
     folder = Path(options.model).expanduser()
     return plain | {"model": str(folder.resolve())} if folder.is_dir() else plain

@@ -1,4 +1,4 @@
-"""Removing an export from a model repository: the ensembles first, then what nothing needs any more."""
+"""Removes an export from a model repository: the ensembles first, then the steps that nothing needs any more."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from vitriton_export._repository.install import not_writable
 def remove(repository: Path, name: str) -> list[str]:
     """Removes the models of an export.
 
-    A running server that watches the repository goes on with the steps until its requests are through, and removes
-    them then.
+    A running server that watches the repository uses the steps until its requests have ended, and then removes them.
 
     Args:
         repository: the folder of the models.
-        name: that the export is served by.
+        name: the name that the export is served by.
 
     Returns:
-        The models that are gone, or will be when no server uses them.
+        The names of the models that are gone, or will be when no server uses them.
 
     Raises:
-        ExportError: there is none of that name, it is not ours, or an export of that name is running.
+        ExportError: there is no such export, vitriton did not write it, or an export of that name is running.
     """
     if not repository.is_dir():
         raise ExportError(f"there is no repository {repository}; name it with --repository")
@@ -48,8 +47,18 @@ def remove(repository: Path, name: str) -> list[str]:
     return found
 
 
+def exports(repository: Path) -> list[str]:
+    """Returns the names of the exports in a repository, in alphabetical order."""
+    found = set()
+    for model, config in disk.models(repository).items():
+        ensemble = names.read_ensemble_name(model)
+        if ensemble is not None and config is not None and disk.fingerprint(config) is not None:
+            found |= {ensemble[0]} if config.HasField("ensemble_scheduling") else set()
+    return sorted(found)
+
+
 def _ours(repository: Path, name: str) -> list[str]:
-    """The models of an export that are there."""
+    """Returns the models of an export that exist, after checking that vitriton wrote them."""
     found = [model for model in names.model_names(name) if (repository / model).is_dir()]
     if disk.removed(repository, found):
         there = exports(repository)
@@ -60,13 +69,3 @@ def _ours(repository: Path, name: str) -> list[str]:
         if config is None or disk.fingerprint(config) is None:
             raise ExportError(f"{repository / model} was not written by vitriton export; remove it by hand")
     return found
-
-
-def exports(repository: Path) -> list[str]:
-    """The names of the exports in a repository, in alphabetical order."""
-    found = set()
-    for model, config in disk.models(repository).items():
-        ensemble = names.read_ensemble_name(model)
-        if ensemble is not None and config is not None and disk.fingerprint(config) is not None:
-            found |= {ensemble[0]} if config.HasField("ensemble_scheduling") else set()
-    return sorted(found)

@@ -1,1 +1,1 @@
-"""The parity report of what is deployed."""
+"""The parity report of a deployed model."""

@@ -1,4 +1,4 @@
-"""What an export says of itself: in a repository's manifest, or in the parameters of a served model."""
+"""The description that an export carries: in a repository's manifest, or in the parameters of a served model."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from vitriton_export._repository.remove import exports
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An export, as far as it can be told from what is deployed.
+    """An export, as described by what is deployed.
 
     Attributes:
-        name: that it was exported under.
-        kinds: of its ensembles, those that are there.
-        outputs: the ensembles that were exported.
-        model_id: where the weights came from: a hub id, or the name of a folder.
+        name: the name of the export.
+        kinds: the kinds of the ensembles that are present.
+        outputs: the outputs that were exported.
+        model_id: the source of the weights: a hub id, or the name of a folder.
         revision: the commit on the hub; None for a folder.
-        weights: hash of the weights; None where nothing tells, as on a server.
-        pooling: how the embedding is made.
-        l2_normalize: whether it has length 1.
-        precision: of the encoders.
-        max_batch_size: images in a request.
+        weights: the hash of the weights; None where it is unknown, as on a server.
+        pooling: the pooling that makes the embedding.
+        l2_normalize: whether embeddings are scaled to length 1.
+        precision: the precision of the encoders.
+        max_batch_size: the largest number of images in a request.
         spec: the preprocessing, up to the pixels.
-        normalization: what the graph does to them, as in the manifest.
-        fingerprint: names the embedding space.
-        options: of the export, by the names of `ExportOptions`; of a served model those alone that change its images
-            or its gates.
-        gates: by stage.
-        versions: of the libraries that it was made with, where it tells.
+        normalization: the arithmetic on the pixels in the graph, as in the manifest.
+        fingerprint: the name of the embedding space.
+        options: the options of the export, by the names of `ExportOptions`; a served model has only those that change
+            its images or its gates.
+        gates: the gates, by stage.
+        versions: the versions of the libraries that made it, by name; empty where they are unknown.
     """
 
     name: str
@@ -70,7 +70,7 @@ def from_repository(repository: Path, name: str | None) -> Exported:
 
     Args:
         repository: the folder of the models.
-        name: that it was exported under; None is the only one there.
+        name: the name of the export; None: the only one in the repository.
 
     Raises:
         ExportError: there is no such export, it has no weights yet, or its manifest cannot be read.
@@ -101,18 +101,18 @@ def from_parameters(
     datatype: str | None,
     parameters: Mapping[str, str],
 ) -> Exported:
-    """Reads what `vitriton export` wrote into a served model's configuration.
+    """Reads the parameters that `vitriton export` wrote into a served model's configuration.
 
     Args:
-        name: that it was exported under.
-        kinds: of its ensembles, those that are ready.
-        exported_kinds: those that the server has, ready or not.
-        max_batch_size: of the ensembles.
-        datatype: of their outputs, by Triton's name.
-        parameters: of one of them.
+        name: the name of the export.
+        kinds: the kinds of the ensembles that are ready.
+        exported_kinds: the kinds of the ensembles that the server has, ready or not.
+        max_batch_size: the largest batch of the ensembles.
+        datatype: the data type of their outputs, by Triton's name.
+        parameters: the parameters of one of the ensembles.
 
     Raises:
-        ExportError: they do not tell enough.
+        ExportError: the parameters are incomplete or malformed.
     """
     try:
         precision: Any = parameters["precision"]

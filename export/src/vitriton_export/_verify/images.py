@@ -1,4 +1,4 @@
-"""The images of a verification: the built-in corpus, or a folder of the user's own, read one at a time."""
+"""The images of a verification: the built-in corpus, or a folder of the user's, read one at a time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vitriton._console.inputs import find_inputs
 from vitriton_export._errors import ExportError
 from vitriton_export._parity.corpus import corpus
 
-_MAX_BYTES = Options().max_image_bytes  # what a client sends
+_MAX_BYTES = Options().max_image_bytes  # the most that a client sends
 
 
-class Images(Protocol):
-    """Named encoded files."""
+class NamedImages(Protocol):
+    """Encoded image files, each with a name."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """The number of images."""
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """Name and content of each; what cannot be read is told to `refuse`, with the reason."""
+        """Yields the name and the content of each; calls `refuse` with the name and the reason for unreadable ones."""
 
 
 class Corpus:
     """The images of the export's gate.
 
     Args:
-        large: with JPEGs of many megapixels.
+        large: whether to add JPEGs of many megapixels.
     """
 
     def __init__(self, *, large: bool) -> None:
@@ -41,24 +41,24 @@ class Corpus:
         return len(self._files)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `Images`."""
+        """See `NamedImages`."""
         yield from self._files.items()
 
 
 class Folder:
-    """The images in a folder and the folders in it, sorted by name.
+    """The images in a folder and its subfolders, sorted by name.
 
     Args:
-        folder: where they are.
-        limit: how many at most, evenly spread over all of them; None is all.
+        folder: the folder of the images.
+        limit: the largest number of images, evenly spread over all of them; None: all.
 
     Raises:
-        ExportError: there are none, or the folder cannot be read.
+        ExportError: the folder has no images, or cannot be read.
     """
 
     def __init__(self, folder: Path, limit: int | None) -> None:
         if not folder.is_dir():
-            raise ExportError(f"--images {folder} is no folder; name one that holds images")
+            raise ExportError(f"--images {folder} is not a folder; name one that holds images")
         try:
             paths = find_inputs([str(folder)], None, recursive=True).sources
         except CommandFailed as exc:
@@ -71,13 +71,13 @@ class Folder:
         return len(self._paths)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `Images`."""
+        """See `NamedImages`."""
         for path in self._paths:
             name = path.relative_to(self._folder).as_posix()
             try:
                 found = path.stat()
-                if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-                    refuse(name, "is no file")
+                if not stat.S_ISREG(found.st_mode):  # reading a pipe would block
+                    refuse(name, "is not a file")
                 elif found.st_size > _MAX_BYTES:
                     refuse(name, f"{found.st_size} bytes are over the {_MAX_BYTES} that a client sends")
                 else:

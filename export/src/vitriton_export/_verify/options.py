@@ -1,4 +1,4 @@
-"""What a caller asks of a verification."""
+"""The options of a verification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitriton_export._errors import OptionError
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """What is verified, and on which images: the options of `vitriton verify`.
+    """The options of `vitriton verify`: what to verify, and on which images.
 
     Attributes:
         name: the name that the model was exported under. None: the only one there.

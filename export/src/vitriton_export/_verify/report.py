@@ -1,4 +1,4 @@
-"""The parity report of what is deployed, at any time: the export's gate on another side and other images."""
+"""The parity report of a deployed model: the gate of its export, run at any time and on any images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vitriton_export._checkpoint import checkpoint
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.loading import quiet
 from vitriton_export._errors import ExportError
-from vitriton_export._export import Plan, Step, plan_export
+from vitriton_export._export import ExportPlan, Step, plan_export
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import compare, gates
-from vitriton_export._parity.compare import Answers, Batch, Runner, Unusable
+from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
 from vitriton_export._verify import exported as _exported
 from vitriton_export._verify.exported import Exported
-from vitriton_export._verify.images import Corpus, Folder, Images
+from vitriton_export._verify.images import Corpus, Folder, NamedImages
 from vitriton_export._verify.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ _LIBRARIES = ("transformers", "torch", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """What a verification has found.
+    """The result of a verification.
 
     Attributes:
-        exported: what the model says of itself.
-        subject: what was verified, in words.
-        reference: hub id or folder that it was compared with.
-        images: that were there.
-        stages: that were compared.
-        skipped: why a stage was not, by stage.
-        unusable: images that were not compared.
-        notes: what to know beside the figures.
-        versions: of the libraries here, by name.
+        exported: the model's description of itself.
+        subject: the verified model, in words.
+        reference: the hub id or the folder of the reference.
+        images: the number of images given.
+        stages: the stages that were compared.
+        skipped: the reasons why stages were skipped, by stage.
+        unusable: the images that were not compared.
+        notes: the remarks beside the figures.
+        versions: the versions of the libraries on this machine, by name.
     """
 
     exported: Exported
@@ -64,16 +64,16 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every stage that was compared is within its gate."""
+        """Whether every stage that was compared meets its gate."""
         return all(stage.passed for stage in self.stages)
 
     @property
     def compared(self) -> int:
-        """Images that were compared."""
+        """The number of images that were compared."""
         return max(stage.images for stage in self.stages)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; the keys are a promise."""
+        """Returns the report for JSON; the keys are stable."""
         return {
             "name": self.exported.name,
             "subject": self.subject,
@@ -100,22 +100,22 @@ def verify_model(
     """Compares a deployed model with transformers.
 
     Args:
-        options: what to verify.
-        step: called with the name of each step; the context that it returns spans the step.
-        progress: called with the number of images; what it returns is told of each.
+        options: the options of the verification.
+        step: the function that is called with the name of each step; the context that it returns spans the step.
+        progress: the function that is called with the number of images; its context gives a callback for each image.
 
     Returns:
-        The report, whether or not the model is within its gates.
+        The report, whether or not the model meets its gates.
 
     Raises:
-        ExportError: it cannot be verified; the text says why. So if the reference is not what was exported.
+        ExportError: the model cannot be verified, for instance because the reference is not what was exported.
         VitritonError: the server does not answer.
     """
     folder = None if options.images is None else Folder(Path(options.images), options.limit)
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
             exported, runner, subject, skipped = _open(options, resources)
-        images: Images = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
+        images: NamedImages = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
         with step("Load the reference"):
             model = _reference_model(options, exported)
             plan = _plan(model, options, exported)
@@ -144,27 +144,27 @@ def verify_model(
 
 
 class _Run:
-    """The images on their way through the reference.
+    """Runs the images through the reference.
 
     Args:
-        images: all of them.
-        exported: says what it would refuse, and how many images go into one request.
-        reference: answers first.
-        advance: is told of each image.
+        images: the images of the verification.
+        exported: the export, with its limits on images and on the size of a request.
+        reference: the runner of the reference, which runs first.
+        advance: the callback for each image that is done.
 
     Attributes:
-        unusable: images that the reference was not asked for.
+        unusable: the images that did not reach the reference.
     """
 
-    def __init__(self, images: Images, exported: Exported, reference: Runner, advance: Advance) -> None:
+    def __init__(self, images: NamedImages, exported: Exported, reference: Runner, advance: Advance) -> None:
         self._images = images
         self._exported = exported
         self._reference = reference
         self._advance = advance
         self.unusable: list[Unusable] = []
 
-    def pairs(self) -> Iterator[tuple[Batch, Answers]]:
-        """Batches and the reference's answers, one at a time."""
+    def pairs(self) -> Iterator[tuple[Batch, BatchResult]]:
+        """Yields the batches with the reference's results, one at a time."""
         for batch in compare.batches(self._usable(), min(compare.BATCH_SIZE, self._exported.max_batch_size)):
             answers = self._reference.run([data for _, data in batch])
             yield batch, answers
@@ -172,7 +172,7 @@ class _Run:
                 self._advance(failed=position in answers.refused)
 
     def _usable(self) -> Iterator[tuple[str, bytes]]:
-        """Without what the model's own limits refuse: the reference has none, and would run out of memory on a bomb."""
+        """Yields the images within the model's limits: the reference has none, and a bomb would exhaust its memory."""
         for name, data in self._images.read(self._refuse):
             try:
                 preprocess(data, self._exported.spec)
@@ -192,7 +192,7 @@ def _silent() -> Iterator[Advance]:
 
 
 def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Exported, Runner, str, dict[str, str]]:
-    """What is verified: its description, its answers, its name, and the stages that cannot be seen."""
+    """Returns the description, the runner and the name of the model, and the reasons for stages it cannot show."""
     if options.server is not None:
         from vitriton._console.server import ServerOptions
 
@@ -213,13 +213,13 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
 
 @contextlib.contextmanager
 def _locked(repository: Path) -> Iterator[None]:
-    """No export changes the repository while it is read."""
+    """Keeps exports from changing the repository while it is read."""
     with disk.locked(repository, exclusive=False) if repository.is_dir() else contextlib.nullcontext():
         yield
 
 
 def _reference_model(options: VerifyOptions, exported: Exported) -> str:
-    """Hub id or folder of the reference."""
+    """Returns the hub id or the folder of the reference."""
     if options.reference is not None:
         return options.reference
     if exported.revision is not None:
@@ -231,8 +231,8 @@ def _reference_model(options: VerifyOptions, exported: Exported) -> str:
     raise ExportError(f"{exported.name} was exported from {where}; name it with --reference")
 
 
-def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
-    """What an export of the reference would be, with the settings of the one that is deployed."""
+def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
+    """Plans an export of the reference with the settings of the deployed one."""
     revision = options.revision
     if revision is None and model == exported.model_id and not Path(model).is_dir():
         revision = exported.revision
@@ -247,7 +247,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
         "outputs": exported.outputs,
         "max_batch_size": exported.max_batch_size,
         "precision": exported.precision,
-        "allow_untrained_pooler": True,  # whoever exported it has allowed it
+        "allow_untrained_pooler": True,  # the export has allowed it
     }
     source = sources.find(model, revision)
     planned = ExportOptions(**settings)
@@ -255,11 +255,11 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
     return plan_export(planned, checkpoint.load(sources.fetch_weights(source), planned))
 
 
-def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
-    """Says at once that the reference is another model than the one that was exported.
+def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
+    """Refuses a reference that is not the model that was exported.
 
     Raises:
-        ExportError: names what differs.
+        ExportError: the reference is another model; the text says what differs.
     """
     deployment = plan.deployment
     if deployment.fingerprint == exported.fingerprint:
@@ -281,7 +281,7 @@ def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
     )
 
 
-def _named(plan: Plan) -> str:
+def _named(plan: ExportPlan) -> str:
     source = plan.checkpoint.source
     return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
 

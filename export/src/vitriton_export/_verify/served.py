@@ -1,4 +1,4 @@
-"""A model on a running server: what it says of itself, and its answers."""
+"""A model on a running server: its description, and its results."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
 
 from vitriton_export._errors import ExportError
-from vitriton_export._parity.compare import Answers, Array
+from vitriton_export._parity.compare import Array, BatchResult
 from vitriton_export._verify.exported import Exported, from_parameters
 
-# Why a server that answers does not let its preprocess model be asked: it is not there, or not for everybody.
+# Why a server that answers may not serve its preprocess model: it is missing, not ready, or restricted.
 _OUT_OF_REACH = (Failure.UNKNOWN_MODEL, Failure.NOT_READY, Failure.RESTRICTED)
-# Floats: of a processor that rescales before it resizes, or that packs patches.
+# Floats come from processors that rescale before they resize, or that pack patches.
 _PIXEL_DTYPES = {"UINT8": np.uint8, "FP32": np.float32}
 
 
 class ServerRunner:
-    """A served model, asked over the network as production asks it; a context manager.
+    """A served model, called over the network as in production; a context manager.
 
     Args:
-        server: its address and how to talk to it.
-        name: that the model was exported under; None is the only one that the server has.
-        timeout_s: of each request, in seconds.
+        server: the server's address and the options of the connection.
+        name: the name of the export; None: the only one on the server.
+        timeout_s: the timeout of each request, in seconds.
 
     Attributes:
-        exported: what the model says of itself.
-        address: of the server.
-        skipped: why a stage cannot be seen from outside, by stage.
+        exported: the model's description of itself.
+        address: the address of the server.
+        skipped: the reasons why stages cannot be seen from outside, by stage.
 
     Raises:
-        ExportError: the server has no such model, or several, or the model does not tell how it was exported.
+        ExportError: the server has no such model, or several, or the model's parameters are incomplete.
         VitritonError: the server does not answer.
         InvalidOption: an option of the connection cannot be used.
     """
@@ -72,37 +72,37 @@ class ServerRunner:
         self._client.close()
         self._transport.close()
 
-    def run(self, images: Sequence[bytes]) -> Answers:
-        """Pixels, if the preprocess model can be asked, and outputs; what the server refuses is refused.
+    def run(self, images: Sequence[bytes]) -> BatchResult:
+        """Requests the outputs, and the pixels where possible; images that the server refuses are refused.
 
         Raises:
-            VitritonError: the server does not do it.
+            VitritonError: the server does not answer the request.
         """
         first, *others = self.exported.kinds
         results = self._client.embed(images, pool=first == "pooled", on_error="return")
         refused = {result.index: result.error.reason for result in results if result.error is not None}
         accepted = [data for position, data in enumerate(images) if position not in refused]
         if not accepted:
-            return Answers(refused, {})
+            return BatchResult(refused, {})
         vectors = [result.embedding for result in results if result.embedding is not None]
         values: dict[str, Array] = {OUTPUT[first]: np.stack(vectors)}
         for kind in others:
             values[OUTPUT[kind]] = self._client.embed(accepted, pool=kind == "pooled")
         if PIXELS not in self.skipped:
             values |= self._pixels(accepted)
-        return Answers(refused, values)
+        return BatchResult(refused, values)
 
     def _pixels(self, images: Sequence[bytes]) -> Mapping[str, Array]:
-        """Asks the step that the ensembles share; empty where it cannot be asked."""
+        """Requests the pixels from the shared preprocess step; empty where the server does not serve it."""
         model = first_step_name(self.exported.name)
         try:
-            # one at a time: the client, which keeps requests below the server's limits, does not send these
+            # one at a time: the client, which keeps requests below the server's limits, does not make these requests
             return {PIXELS: np.concatenate([self._ask_pixels(model, image) for image in images])}
         except CallError as exc:
             if classify(exc.code, exc.message) not in _OUT_OF_REACH:
                 call = Call(address=self._transport.address, model=model, timeout_s=self._timeout_s, expired=False)
                 raise to_error(exc, call) from exc
-            self.skipped[PIXELS] = f"the server does not let {model} be asked: {exc.message}"
+            self.skipped[PIXELS] = f"the server does not serve {model} to this client: {exc.message}"
             return {}
 
     def _ask_pixels(self, model: str, image: bytes) -> Array:

@@ -57,7 +57,7 @@ def export(
     started = time.perf_counter()
     if skip_existing and _is_there(options, progress):
         return
-    with _stoppable(progress), Signals():  # SIGTERM, too, ends it by way of what tidies up
+    with _stoppable(progress), Signals():  # SIGTERM, too, ends it with a clean-up
         with results.step(progress, "Import torch and transformers"), importing():
             from vitriton_export._export import export_model
         result = export_model(options, lambda title: results.step(progress, title))
@@ -72,7 +72,7 @@ def remove(
     name: Annotated[str, typer.Argument(help="The name that the export is served by.")],
     repository: Annotated[str, typer.Option(metavar="PATH", help="Triton model repository.")] = "model_repository",
 ) -> None:
-    """Remove an export from a model repository; a server started with --watch drops it, and goes on with the others."""
+    """Remove an export from a model repository; a server started with --watch drops it and keeps serving the others."""
     from vitriton_export._repository.remove import remove as remove_export
 
     if not repository:
@@ -83,7 +83,7 @@ def remove(
 
 @contextlib.contextmanager
 def _stoppable(progress: Console) -> Iterator[None]:
-    """Ends the command in order after a signal."""
+    """Ends the command cleanly after a signal."""
     from vitriton._console.signals import Stopped, stopped_by
 
     try:
@@ -92,7 +92,7 @@ def _stoppable(progress: Console) -> Iterator[None]:
         stopped = stopped_by(exc)
         if stopped is None:
             raise
-        with contextlib.suppress(OSError):  # the terminal may be what has gone
+        with contextlib.suppress(OSError):  # the terminal may be gone
             progress.print(f"stopped by {signal.Signals(stopped.number).name}")
         raise typer.Exit(stopped.exit_code) from None
 

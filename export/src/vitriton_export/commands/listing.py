@@ -1,4 +1,4 @@
-"""`vitriton export --list`: the architectures that can be exported. It imports neither torch nor transformers."""
+"""`vitriton export --list`: the architectures that can be exported, without importing torch or transformers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def show(console: Console) -> None:
         table.add_row(model_type, " ".join(known.poolings), escape(_note(known)))
     console.print(table)
     console.print(
-        "--pooling pooler needs a pooler that the checkpoint has trained, or one without parameters. What is not in "
-        "the list is refused, with the reason.",
+        "--pooling pooler needs a trained pooler in the checkpoint, or one without parameters. Architectures that are "
+        "not in the list are refused, with the reason.",
         highlight=False,
     )
 

@@ -1,4 +1,4 @@
-"""What the commands show: steps while they run, and what an export or a verification has found."""
+"""The output of the commands: steps while they run, and the results of an export or a verification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
     from vitriton_export._parity.tally import Stage
 
-_UNFOLDED = 10_000  # columns
+_UNFOLDED = 10_000  # in columns
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def step(console: Console, title: str) -> Iterator[None]:
 
 
 def console() -> Console:
-    """For the result. What reads a pipe or a file wants each line whole, and has no width to fold it to."""
+    """Returns the console for results. In a pipe or a file, lines are not folded."""
     terminal = Console()
     return terminal if terminal.is_terminal else Console(width=_UNFOLDED)
 
@@ -61,7 +61,7 @@ def show(result: ExportResult, console: Console) -> None:
 
 
 def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
-    """The table of a parity report."""
+    """Shows the table of a parity report."""
     columns = ("stage", "images", "max abs error", "min cosine", "mean cosine", "gate", "")
     table = Table(*columns, title=escape(title), title_justify="left")
     for stage in stages:
@@ -78,7 +78,7 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
 
 
 def warn(result: ExportResult, console: Console) -> None:
-    """Shows the warnings of an export, and what its repository has that no server can load."""
+    """Shows the warnings of an export, and the contents of its repository that no server can load."""
     for warning in result.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, console)
@@ -104,7 +104,7 @@ def _warn_of_path(repository: Path, console: Console) -> None:
     if not is_servable(repository):
         console.print(
             f"note: {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
-            "processes (a space, a quote, a letter outside of ASCII); to serve the repository, move it or mount it "
+            "processes (a space, a quote, a letter outside ASCII); to serve the repository, move it or mount it "
             "elsewhere",
             highlight=False,
             markup=False,

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from vitriton_export._verify.report import VerifyReport
 
 EXIT_GATE_BROKEN = 3
-_LISTED = 10  # unusable images that the report for people names
+_LISTED = 10  # the unusable images in the printed report
 
 _HELP = (
     "Compare a deployed model with transformers, image by image.\n\n"
-    "A model in a repository is run here by ONNX Runtime, from the repository's own files; with --url a running server "
-    "is asked. The reference is the checkpoint that was exported, or the same one named with --reference.\n\n"
-    "Exit code: 0, every stage is within its gate; 1, it could not be verified; 2, wrong options; 3, a gate is broken; "
-    "130, interrupted. Images that cannot be used are listed and change no exit code."
+    "ONNX Runtime runs a model in a repository here, from the repository's own files; with --url, a running server "
+    "runs it. The reference is the checkpoint that was exported, or the same one named with --reference.\n\n"
+    "Exit code: 0, every stage is within its gate; 1, the model could not be verified; 2, wrong options; 3, a gate is "
+    "broken; 130, interrupted. Images that cannot be used are listed and do not change the exit code."
 )
 
 
@@ -44,7 +44,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the report only.")] = False,
 ) -> None:
-    """See _HELP."""
+    """Verifies a deployed model; `_HELP` is the command's help."""
     from vitriton._console.progress import progress
 
     _check(options, model)

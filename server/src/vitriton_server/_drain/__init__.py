@@ -1,1 +1,1 @@
-"""The end of a tritonserver that still has requests in flight."""
+"""The shutdown of a tritonserver that still has requests in flight."""

@@ -1,4 +1,4 @@
-"""The TCP connections of a port, and what has last been said on each, as the kernel tells any user (sock_diag(7))."""
+"""The TCP connections of a port and their last traffic, which the kernel shows any user (sock_diag(7))."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _ANSWER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Connection:
-    """One connection, seen from the server.
+class TcpConnection:
+    """One TCP connection, from the server's side.
 
     Attributes:
-        inode: names its socket, as in the links of /proc/PID/fd.
-        unread: bytes that the server has not read yet.
-        unsent: bytes that the client has not confirmed yet.
-        received: bytes that the client has ever sent.
-        sent: bytes of the server that the client has ever confirmed.
-        in_step: whether server and client have sent as many pieces, as after one answer for each short request.
-        heard_s: seconds since the client has sent any.
-        spoke_s: seconds since the server has. The kernel counts both in ticks of 1 to 10 ms.
+        inode: the inode of its socket, as in the links of /proc/PID/fd.
+        unread: the bytes that the server has not read yet.
+        unsent: the bytes that the client has not acknowledged yet.
+        received: the bytes that the client has sent in all.
+        sent: the bytes of the server that the client has acknowledged in all.
+        in_step: whether both sides have sent the same number of segments, as after one response to each short request.
+        since_received_s: the time since the client last sent data, in seconds, in the kernel's ticks of 1 to 10 ms.
+        since_sent_s: the time since the server last sent data, in seconds, in the same ticks.
     """
 
     inode: int
@@ -41,25 +41,25 @@ class Connection:
     received: int
     sent: int
     in_step: bool
-    heard_s: float
-    spoke_s: float
+    since_received_s: float
+    since_sent_s: float
 
     @property
     def quiet_s(self) -> float:
-        """Seconds since anything went over it, in either direction; 0 while something is on its way."""
-        return 0.0 if self.unread or self.unsent else min(self.heard_s, self.spoke_s)
+        """The time since the last data in either direction, in seconds; 0 while data is on its way."""
+        return 0.0 if self.unread or self.unsent else min(self.since_received_s, self.since_sent_s)
 
 
-def connections(port: int) -> list[Connection]:
-    """The open connections of a local port.
+def connections(port: int) -> list[TcpConnection]:
+    """Returns the open connections of a local port.
 
     Raises:
-        OSError: the kernel does not tell.
+        OSError: the kernel does not list them.
     """
     return [found for family in (socket.AF_INET, socket.AF_INET6) for found in _dump(family, port)]
 
 
-def _dump(family: int, port: int) -> Iterator[Connection]:
+def _dump(family: int, port: int) -> Iterator[TcpConnection]:
     request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), _OPEN)
     request += struct.pack("!H", port) + bytes(46)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as asking:
@@ -74,26 +74,26 @@ def _dump(family: int, port: int) -> Iterator[Connection]:
                     yield _connection(body)
 
 
-def _connection(body: bytes) -> Connection:
+def _connection(body: bytes) -> TcpConnection:
     unread, unsent, _uid, inode = struct.unpack_from("=4I", body, 56)
     info = next(value for kind, value in _parts(body[_MESSAGE_BYTES:], struct.Struct("=HH")) if kind == _INFO)
     spoke_ms, _, heard_ms = struct.unpack_from("=3I", info, 44)
     sent, received = struct.unpack_from("=2Q", info, 120)
     pieces_received, pieces_sent = struct.unpack_from("=2I", info, 152)
-    return Connection(
+    return TcpConnection(
         inode=inode,
         unread=unread,
         unsent=unsent,
         received=received,
         sent=sent,
         in_step=pieces_received == pieces_sent,
-        heard_s=heard_ms / 1000,
-        spoke_s=spoke_ms / 1000,
+        since_received_s=heard_ms / 1000,
+        since_sent_s=spoke_ms / 1000,
     )
 
 
 def _parts(data: bytes, header: struct.Struct) -> Iterator[tuple[int, bytes]]:
-    """Kind and content of each netlink message, or attribute, in a row of them; both begin with length and kind."""
+    """Yields kind and content of consecutive netlink messages or attributes; both begin with length and kind."""
     while len(data) >= header.size:
         length, kind = header.unpack_from(data)[:2]
         yield kind, data[header.size : length]

@@ -1,9 +1,9 @@
 """Makes one thread of another process call shutdown(2), by ptrace(2).
 
-Nobody else can end a connection of a process without privileges: the kernel's own way for it (SOCK_DESTROY) needs
-CAP_NET_ADMIN, and Docker's default seccomp profile lets ptrace pass, but not pidfd_getfd. The thread stands still for
-less than a millisecond, and goes on with what it was at. It is for a process that the caller has started itself, which
-is what Yama's usual rule asks for, and for x86-64.
+There is no other way to end a connection of another process without privileges: the kernel's own (SOCK_DESTROY) needs
+CAP_NET_ADMIN, and Docker's default seccomp profile allows ptrace, but not pidfd_getfd. The thread stops for less than a
+millisecond, and then continues. This works on x86-64, and for processes that the caller has started itself, as Yama's
+usual rule requires.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ _POLL_S = 0.0005
 
 
 def stop_reading(pid: int, inodes: Iterable[int]) -> set[int]:
-    """Makes a process see the end of what its peers send, on some of its sockets; what it sends still goes out.
+    """Shuts some sockets of a process for reading: it sees the end of the stream, and can still send.
 
     Args:
-        pid: of a child of this process, or of a child's child.
-        inodes: its sockets, as the links in /proc/PID/fd name them.
+        pid: the process id of a child or grandchild of this process.
+        inodes: the inodes of its sockets, as in the links of /proc/PID/fd.
 
     Returns:
-        The sockets for which that has been done; the others have been closed meanwhile, or the process was not at
-        rest, and it can be tried again.
+        The inodes of the sockets that were shut; the others have been closed meanwhile, or the process was not at rest
+        and can be tried again.
 
     Raises:
-        OSError: this system does not let one process do that to another.
+        OSError: this system does not allow it.
     """
     if platform.machine() != "x86_64":
-        raise OSError(f"not done on {platform.machine()}")
-    # In a thread of its own: what a thread has attached to goes free when the thread ends, whatever has gone wrong.
+        raise OSError(f"not supported on {platform.machine()}")
+    # In a separate thread: its end releases the process that it has attached to, whatever goes wrong.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(_stop_reading, pid, frozenset(inodes)).result()
 
 
 def sockets(pid: int) -> dict[int, int]:
-    """The sockets of a process: inode → file descriptor.
+    """Returns the sockets of a process: inode → file descriptor.
 
     Raises:
-        OSError: it has ended, or belongs to somebody else.
+        OSError: the process has ended, or belongs to another user.
     """
     found = {}
     for link in Path(f"/proc/{pid}/fd").iterdir():
@@ -84,7 +84,7 @@ def _stop_reading(pid: int, inodes: frozenset[int]) -> set[int]:
         if not thread.in_system_call:
             return done
         for inode, fd in sockets(pid).items():
-            # asked once more, as another thread may have closed it, and its number may be another's by now
+            # checked again: another thread may have closed it, and another socket may have its number now
             if (
                 inode in inodes
                 and _inode(Path(f"/proc/{pid}/fd/{fd}")) == inode
@@ -95,7 +95,7 @@ def _stop_reading(pid: int, inodes: frozenset[int]) -> set[int]:
 
 
 class _Stopped:
-    """The main thread of a process, while it stands still."""
+    """The main thread of a process while it is stopped."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -106,7 +106,7 @@ class _Stopped:
         _ptrace(_SEIZE, self._pid)
         _ptrace(_INTERRUPT, self._pid)
         status = self._wait()
-        if status != _STOPPED_ON_REQUEST:  # a signal came first; it goes on to the process
+        if status != _STOPPED_ON_REQUEST:  # a signal came first; the process gets it
             self._signal = os.WSTOPSIG(status)
         _ptrace(_GET_REGISTERS, self._pid, data=ctypes.addressof(self._before))
         return self
@@ -117,17 +117,17 @@ class _Stopped:
 
     @property
     def in_system_call(self) -> bool:
-        """Whether it waits in the kernel: the instruction before the next one is then one that can be used again."""
+        """Whether the thread waits in the kernel: the instruction before the next one is then a reusable syscall."""
         if self._signal:
             return False
         return _ptrace(_PEEK, self._pid, self._before[_RIP] - 2) & 0xFFFF == _SYSCALL_INSTRUCTION
 
     def call(self, number: int, first: int, second: int) -> int:
-        """The result of a system call that the thread makes."""
+        """Makes the thread execute a system call; returns the result."""
         registers = _Registers(*self._before)
         registers[_RIP] -= 2
         registers[_RAX], registers[_RDI], registers[_RSI] = number, first, second
-        registers[_ORIG_RAX] = _NO_SYSCALL  # else the kernel would first take up again the one that it waits in
+        registers[_ORIG_RAX] = _NO_SYSCALL  # else the kernel would first resume the interrupted system call
         _ptrace(_SET_REGISTERS, self._pid, data=ctypes.addressof(registers))
         _ptrace(_STEP, self._pid)
         status = self._wait()
@@ -138,7 +138,7 @@ class _Stopped:
         return ctypes.c_long(registers[_RAX]).value
 
     def _wait(self) -> int:
-        """The wait status of its next stop."""
+        """Returns the wait status of the next stop."""
         deadline = time.monotonic() + _STOP_TIMEOUT_S
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self._pid, _WALL | os.WNOHANG)

@@ -1,11 +1,11 @@
-"""How a Triton that has been told to end comes to its end as soon as nothing is in flight.
+"""Ends a Triton that is shutting down as soon as nothing is in flight.
 
-Triton waits for HTTP connections, not for requests: for its whole exit timeout where one client keeps an idle
-connection open, and then it cuts off what is in flight over gRPC. So idle connections are ended here, one by one.
+Triton waits for HTTP connections, not for requests: if one client keeps an idle connection open, it waits for its whole
+exit timeout, and then cuts off gRPC requests in flight. So idle connections are closed here, one by one.
 
-What makes that safe is how Triton's HTTP server works. It does not read from a connection while an inference of it is
-in flight, and finds the end of what the client sends only after the answer has been written. So such a connection may
-be shut for reading at any time. On one that is read, a request may be on its way: the kernel tells who spoke last.
+Triton's HTTP server makes this safe. It does not read from a connection while its inference is in flight, and sees the
+end of the stream only after it has written the response. So such a connection may be shut for reading at any time. On
+one that is read, a request may be on its way: the kernel shows which side sent last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from vitriton_server._drain.connections import Connection, connections
+from vitriton_server._drain.connections import TcpConnection, connections
 from vitriton_server._drain.debugger import sockets, stop_reading
 from vitriton_server._process.ports import Endpoints
 from vitriton_server._process.tritonserver import TritonProcess
@@ -24,20 +24,20 @@ from vitriton_server._watch.steps import has_steps
 
 _LOG = logging.getLogger("vitriton_server")
 
-IDLE_S = 0.5  # longer than a client takes from its connection, or from "100 Continue", to its first byte
-UNCLEAR_S = 1.0  # answered within one tick of the kernel, or perhaps the first bytes of an upload right after that
-STALLED_S = 5.0  # half a request, of which nothing more comes
-FLUSH_S = 0.5  # for answers that Triton has and gRPC has not yet begun to write
-QUIET_S = 1.0  # no part of an answer is written any more
+IDLE_S = 0.5  # a client takes less from connecting, or from "100 Continue", to its first byte
+UNCLEAR_S = 1.0  # a response within one kernel tick, or perhaps the first bytes of an upload after it
+STALLED_S = 5.0  # part of a request, with nothing more to come
+FLUSH_S = 0.5  # for responses that gRPC has not yet begun to write
+QUIET_S = 1.0  # no more of a response is being written
 _EPOLLIN = 0x001
 
 
-def may_be_shut(connection: Connection, *, is_read: bool) -> bool:
-    """Whether no request is on its way over an HTTP connection, which is all that shutting it for reading can lose.
+def may_be_shut(connection: TcpConnection, *, is_read: bool) -> bool:
+    """Whether no request is on its way over an HTTP connection: shutting it for reading can lose nothing else.
 
     Args:
-        connection: what the kernel tells of it.
-        is_read: whether Triton waits for the client to send; it does not while an inference is in flight.
+        connection: the state of the connection in the kernel.
+        is_read: whether Triton is reading from it; it is not while an inference is in flight.
     """
     if connection.unread or connection.unsent:
         return False
@@ -46,35 +46,26 @@ def may_be_shut(connection: Connection, *, is_read: bool) -> bool:
     return connection.quiet_s >= _patience_s(connection)
 
 
-def _patience_s(connection: Connection) -> float:
-    """How long nothing must have been said on a connection that is read, for nothing to be on its way."""
-    if not connection.received or connection.spoke_s < connection.heard_s:  # not used yet, or answered
-        return IDLE_S
-    if connection.sent and connection.spoke_s == connection.heard_s and connection.in_step:
-        return UNCLEAR_S
-    return STALLED_S
-
-
 def drain(
     process: TritonProcess, endpoints: Endpoints, timeout_s: float, kind: tuple[str, bool], *, traces: bool
 ) -> bool:
-    """Tells a Triton to end, and waits until it has.
+    """Ends a Triton, and waits until it has ended.
 
     Args:
-        process: that runs it.
-        endpoints: where it listens.
-        timeout_s: what it has for requests in flight.
-        kind: Triton's version, and whether all of its backends compute in processes of their own.
-        traces: whether it has traces to send, which it does at its very end.
+        process: the process of tritonserver.
+        endpoints: the addresses on which it listens.
+        timeout_s: the time for requests in flight, in seconds.
+        kind: the version of Triton, and whether all of its backends compute in separate processes.
+        traces: whether it has traces to send, which it does at the very end.
 
     Returns:
-        Whether every request that it had taken has been answered.
+        Whether every accepted request has been answered.
     """
     version, only_python = kind
 
     def has_answered() -> bool:
-        # By then its queues are empty. A request that is computed holds its model, and so does a stream that is idle;
-        # a newer Triton has waited for gRPC's requests before, and in others Python steps end only after their last.
+        # By then its queues are empty. A running request holds its model, and so does an idle stream; newer Tritons
+        # have waited for gRPC requests before, and in others Python steps end only after their last request.
         if not process.has_stopped.is_set():
             return False
         return _waits_for_grpc(version) or (only_python and not has_steps(process.pid))
@@ -83,18 +74,13 @@ def drain(
     return process.terminate(timeout_s, lambda: ending.look() and not traces)
 
 
-def _waits_for_grpc(version: str) -> bool:
-    parts = version.split(".")
-    return len(parts) > 1 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) >= (2, 59)
-
-
 class Drain:
-    """One Triton on its way to its end.
+    """The shutdown of one Triton.
 
     Args:
-        pid: of tritonserver.
-        endpoints: where it listens.
-        has_answered: whether all inferences have been computed, and new ones are refused.
+        pid: the process id of tritonserver.
+        endpoints: the addresses on which it listens.
+        has_answered: the function that says whether all inferences are computed and new ones are refused.
     """
 
     def __init__(self, pid: int, endpoints: Endpoints, has_answered: Callable[[], bool]) -> None:
@@ -104,7 +90,7 @@ class Drain:
         self._may_look = self._may_shut = True
 
     def look(self) -> bool:
-        """Ends idle connections; returns whether nothing is left to answer, and no Python step to end."""
+        """Closes idle connections; returns whether all requests are answered and all Python steps have ended."""
         try:
             return self._may_look and self._look()
         except (FileNotFoundError, ProcessLookupError):  # Triton has ended
@@ -115,7 +101,7 @@ class Drain:
             return False
 
     def _look(self) -> bool:
-        is_done = self._is_done()  # asked first: what is written after that is seen below
+        is_done = self._is_done()  # checked first: the code below sees what is written after that
         http, grpc = self._open(self._endpoints.http_port), self._open(self._endpoints.grpc_port)
         read = _read_sockets(self._pid)
         idle = {each.inode for each in http if may_be_shut(each, is_read=each.inode in read)}
@@ -126,12 +112,12 @@ class Drain:
         return is_done and not has_steps(self._pid) and all(each.quiet_s >= QUIET_S for each in http + grpc)
 
     def _is_done(self) -> bool:
-        """Whether the last inference was computed so long ago that its answer is on its way to the client."""
+        """Whether the last inference ended long enough ago for its response to be on its way to the client."""
         if self._answered_s is None and self._has_answered():
             self._answered_s = time.monotonic()
         return self._answered_s is not None and time.monotonic() - self._answered_s >= FLUSH_S
 
-    def _open(self, port: int) -> list[Connection]:
+    def _open(self, port: int) -> list[TcpConnection]:
         own = sockets(self._pid)
         return [each for each in connections(port) if each.inode in own]
 
@@ -140,7 +126,7 @@ class Drain:
             self._shut |= stop_reading(self._pid, idle)
         except OSError as exc:
             self._may_shut = False
-            if self._answered_s is None:  # else nobody waits for them
+            if self._answered_s is None:  # else nothing waits for them
                 self._warn(f"{len(idle)} ", exc)
 
     def _warn(self, count: str, exc: OSError) -> None:
@@ -152,8 +138,22 @@ class Drain:
         )
 
 
+def _patience_s(connection: TcpConnection) -> float:
+    """Returns the silence, in seconds, after which nothing can be on its way on a connection that is read."""
+    if not connection.received or connection.since_sent_s < connection.since_received_s:  # unused, or answered
+        return IDLE_S
+    if connection.sent and connection.since_sent_s == connection.since_received_s and connection.in_step:
+        return UNCLEAR_S
+    return STALLED_S
+
+
+def _waits_for_grpc(version: str) -> bool:
+    parts = version.split(".")
+    return len(parts) > 1 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) >= (2, 59)
+
+
 def _read_sockets(pid: int) -> set[int]:
-    """The sockets that a process waits to read from."""
+    """Returns the sockets that a process waits to read from."""
     folder = Path(f"/proc/{pid}")
     polled: set[int] = set()
     for link in (folder / "fd").iterdir():
@@ -164,6 +164,6 @@ def _read_sockets(pid: int) -> set[int]:
 
 
 def _polled(text: str) -> set[int]:
-    """The file descriptors that an epoll waits to read from; see proc(5) for the lines `tfd: 5 events: 1 data: ...`."""
+    """Returns the file descriptors that an epoll waits to read; proc(5) has the lines `tfd: 5 events: 1 data: ...`."""
     lines = [line.split() for line in text.splitlines() if line.startswith("tfd:")]
     return {int(fields[1]) for fields in lines if int(fields[3], 16) & _EPOLLIN}

@@ -1,1 +1,1 @@
-"""One tritonserver: found, started, read, ended."""
+"""One tritonserver: its installation, start, log and end."""

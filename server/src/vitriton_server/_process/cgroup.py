@@ -1,4 +1,4 @@
-"""Where the kernel keeps the limits of this process: its cgroup, and those above it, in version 1 or 2."""
+"""The folders with the kernel's limits for this process: its cgroup and those above it, in version 1 or 2."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class CgroupMount:
     """A cgroup hierarchy as /proc/self/mountinfo describes it.
 
     Attributes:
-        root: the cgroup that is visible at `mount_point` ("/" unless a container sees only its own part).
-        mount_point: the folder.
-        unified: True for cgroup v2, False for v1.
+        root: the cgroup that is visible at `mount_point` ("/" unless a container sees only a part).
+        mount_point: the folder of the mount.
+        unified: whether it is cgroup v2, not v1.
     """
 
     root: str
@@ -23,7 +23,7 @@ class CgroupMount:
 
 
 def parse_cgroup(text: str, controller: str) -> dict[bool, str]:
-    """/proc/self/cgroup → {unified: this process's cgroup}, for v2 (True) and that controller of v1 (False)."""
+    """Parses /proc/self/cgroup → {unified: this process's cgroup}, for v2 (True) and v1's controller (False)."""
     groups = {}
     for line in text.splitlines():
         number, _, rest = line.partition(":")
@@ -36,7 +36,7 @@ def parse_cgroup(text: str, controller: str) -> dict[bool, str]:
 
 
 def parse_mountinfo(text: str, controller: str) -> list[CgroupMount]:
-    """/proc/self/mountinfo → the hierarchies that can hold its limits (see man 5 proc for the fields)."""
+    """Parses /proc/self/mountinfo → the hierarchies that can hold the controller's limits (fields: proc(5))."""
     mounts = []
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
@@ -49,10 +49,10 @@ def parse_mountinfo(text: str, controller: str) -> list[CgroupMount]:
 
 
 def folders_upwards(mount: CgroupMount, group: str) -> Iterable[str]:
-    """The folders of a cgroup and of all above it that are visible; each may hold a limit."""
+    """Yields the folders of a cgroup and of all visible ones above it; each may hold a limit."""
     inside = group
     if mount.root != "/":
-        # Outside of what is mounted: the mount itself is all that can be seen (a container without a cgroup namespace).
+        # Outside the mount: only the mount itself is visible (a container without a cgroup namespace).
         inside = group[len(mount.root) :] if f"{group}/".startswith(f"{mount.root}/") else "/"
     parts = [part for part in inside.split("/") if part and part != ".."]
     for length in range(len(parts), -1, -1):
@@ -60,11 +60,11 @@ def folders_upwards(mount: CgroupMount, group: str) -> Iterable[str]:
 
 
 def folders(controller: str, root: Path = Path("/")) -> list[tuple[Path, bool]]:
-    """The folders with the limits of this process, its own cgroup's first, and whether each is of version 2.
+    """Returns the folders with this process's limits, its own cgroup's first, and whether each has version 2.
 
     Args:
-        controller: `cpu` or `memory`, as version 1 names it.
-        root: where /proc and /sys are looked for; tests give their own.
+        controller: the name of the controller in version 1: `cpu` or `memory`.
+        root: the folder of /proc and /sys; tests pass their own.
     """
     groups = parse_cgroup(read(root / "proc/self/cgroup"), controller)
     return [
@@ -76,7 +76,7 @@ def folders(controller: str, root: Path = Path("/")) -> list[tuple[Path, bool]]:
 
 
 def read(path: Path) -> str:
-    """A file's text; empty where it is missing or cannot be read, which sets no limit."""
+    """Returns a file's text; empty if it is missing or unreadable, which sets no limit."""
     try:
         return path.read_text()
     except OSError:

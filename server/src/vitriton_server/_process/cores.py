@@ -1,4 +1,4 @@
-"""How many cores this process may really use: its affinity and its cgroup's CPU quota, not the host's count."""
+"""The number of cores that this process may use, by its affinity and its cgroup's CPU quota, not the host's count."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from vitriton_server._process.cgroup import folders, read
 
 
 def usable_cores(root: Path = Path("/")) -> int:
-    """The cores that this process may use, at least 1.
+    """Returns the number of cores that this process may use, at least 1.
 
     Args:
-        root: where /proc and /sys are looked for; tests give their own.
+        root: the folder of /proc and /sys; tests pass their own.
     """
     return combine(len(os.sched_getaffinity(0)), read_quota(root))
 
 
 def combine(affinity: int, quota: float | None) -> int:
-    """The smaller of both; part of a core counts as one, because a thread less would leave that part idle."""
+    """Returns the smaller number; part of a core counts as one, as one thread fewer would leave that part idle."""
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
 
 
 def read_quota(root: Path = Path("/")) -> float | None:
-    """The tightest CPU quota above this process, in cores; None without one.
+    """Returns the lowest CPU quota for this process, in cores; None without one.
 
-    A file that is missing or unreadable sets no limit.
+    A missing or unreadable file sets no limit.
     """
     limits = []
     for folder, unified in folders("cpu", root):
@@ -38,13 +38,13 @@ def read_quota(root: Path = Path("/")) -> float | None:
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """The cpu.max of cgroup v2 ("200000 100000" or "max 100000") → cores."""
+    """Parses cpu.max of cgroup v2 ("200000 100000" or "max 100000") → cores."""
     quota, _, period = text.strip().partition(" ")
     return _ratio(quota, period)
 
 
 def parse_cfs(quota: str, period: str) -> float | None:
-    """The cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us of cgroup v1 → cores."""
+    """Parses cpu.cfs_quota_us (-1: none) and cpu.cfs_period_us of cgroup v1 → cores."""
     return _ratio(quota.strip(), period.strip())
 
 

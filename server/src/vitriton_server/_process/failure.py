@@ -1,4 +1,4 @@
-"""Why a tritonserver has ended, as an error for a person."""
+"""The reason why a tritonserver has ended, as an error for users."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import signal
 from vitriton_server._errors import AddressError, LauncherError, ModelLoadError
 from vitriton_server._process.log import failed_models, port_was_taken, refused_options
 
-ERROR_LINES = 20  # of the log, in an error
-# What a program does to itself; the others are sent by somebody who means it.
+ERROR_LINES = 20  # lines of the log in an error
+# Signals of crashes; the others are sent on purpose.
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
 
 
 class StartCrashed(LauncherError):  # noqa: N818 - the name says what happened
-    """tritonserver crashed before the models were ready, which another start may well not do."""
+    """tritonserver crashed before the models were ready; another start will often succeed."""
 
 
 def start_failure(lines: list[str], exit_status: int | None, memory: str | None) -> LauncherError:
-    """Why a start has failed.
+    """Returns the error for a start that has failed.
 
     Args:
-        lines: all of the log.
-        exit_status: tritonserver's, 128 + N for a signal N.
-        memory: what there is to tell of memory.
+        lines: the lines of the whole log.
+        exit_status: the exit status of tritonserver, 128 + N for a signal N.
+        memory: the part that memory had in it, from `MemoryWatch.verdict`.
     """
     last = lines[-ERROR_LINES:]
     if port_was_taken(lines):
@@ -44,26 +44,26 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
 
 
 def death(exit_status: int | None, memory: str | None) -> str:
-    """Why a tritonserver that was ready is gone, though this library has not ended it.
+    """Says why a tritonserver that was ready has ended without this library.
 
     Args:
-        exit_status: tritonserver's, 128 + N for a signal N.
-        memory: what there is to tell of memory.
+        exit_status: the exit status of tritonserver, 128 + N for a signal N.
+        memory: the part that memory had in it, from `MemoryWatch.verdict`.
     """
     was_killed = _signal(exit_status) is signal.SIGKILL
     text = f"tritonserver {'was killed' if was_killed else 'ended by itself'} with {status_text(exit_status)}"
     if was_killed and memory is None:
-        return f"{text}; it is not known by whom"
+        return f"{text} by an unknown process"
     return with_memory(text, memory)
 
 
 def with_memory(text: str, memory: str | None) -> str:
-    """A reason, and what there is to tell of memory."""
+    """Returns a reason, with the part that memory had in it."""
     return text if memory is None else f"{text}: {memory}"
 
 
 def status_text(exit_status: int | None) -> str:
-    """An exit status, with the name of the signal that it stands for."""
+    """Returns an exit status in words, with the name of its signal."""
     number = _signal(exit_status)
     return f"status {exit_status}" + (f" ({number.name})" if number is not None else "")
 

@@ -1,14 +1,14 @@
-"""Runs tritonserver and ends it, with all that it started, as soon as the launcher goes away.
+"""Runs tritonserver, and ends it with all of its children as soon as the launcher is gone.
 
-The launcher may be killed in any way and may have been started from a thread, so PR_SET_PDEATHSIG on tritonserver
+The launcher may be killed in any way, and may start tritonserver from a thread, so PR_SET_PDEATHSIG on tritonserver
 (which follows the *thread* that started it) is not enough. This process has one thread and does nothing else:
 tritonserver dies with it (PR_SET_PDEATHSIG), and it ends itself when the launcher's end of its standard input closes
-or the launcher is no longer its parent (a copy of that end may live on in a process that the launcher forked).
+or the launcher is no longer its parent (a process that the launcher forked may hold a copy of that end).
 
 Started as `python -I -S _guard.py STATUS_FD LAUNCHER_PID RUNTIME_FOLDER SHM_PREFIX COMMAND...`, by the path: it must
-not wait for imports. It writes tritonserver's process id to STATUS_FD, which it
-holds open as long as it lives. Standard input takes `T` (end tritonserver
-with SIGTERM) and `K` (kill everything); its exit status is tritonserver's, 128 + N for a signal N.
+not wait for imports. It writes tritonserver's process id to STATUS_FD, and keeps it open as long as it runs. On
+standard input it accepts `T` (end tritonserver with SIGTERM) and `K` (kill everything). Its exit status is
+tritonserver's, 128 + N for a signal N.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command to its end, or to the launcher's; returns its exit status."""
+    """Runs the command until it or the launcher ends; returns its exit status."""
     status_fd, launcher = int(arguments[0]), int(arguments[1])
     os.set_inheritable(status_fd, False)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for number in _IGNORED:  # sent to all processes of a service at once; the launcher decides what happens
+    for number in _IGNORED:  # sent to all processes of a service at once; the launcher handles them
         signal.signal(number, signal.SIG_IGN)
     wake_fd = _wake_on_child()
     child = _start(libc, arguments[4:])
@@ -61,15 +61,15 @@ def clean_up(runtime_folder: str, shm_prefix: str) -> None:
 
 
 def schedule_as_batch() -> None:
-    """Lets this process, and all that it starts, finish what it is at before a thread that it has woken up runs.
+    """Sets SCHED_BATCH for this process and its children: a thread that wakes another goes on before the other runs.
 
-    Triton's batcher must not run before the thread that wakes it up has said that its instance is free: with a queue
-    policy it would then leave a waiting request alone until the next one comes, or for half a second
-    (`DynamicBatchScheduler::WaitForPayloadSlotAvailable` and `Payload::Execute` in triton-inference-server/core). The
-    kernel prefers the woken thread; not so SCHED_BATCH, see sched(7).
+    Triton's batcher must not run before the thread that wakes it has marked its instance as free: with a queue policy,
+    it would leave a waiting request until the next one arrives, or for half a second
+    (`DynamicBatchScheduler::WaitForPayloadSlotAvailable` and `Payload::Execute` in triton-inference-server/core). By
+    default the kernel prefers the woken thread; with SCHED_BATCH it does not, see sched(7).
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else someone has chosen
-        with contextlib.suppress(OSError):  # a sandbox that does not know it
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:  # else the policy was chosen on purpose
+        with contextlib.suppress(OSError):  # a sandbox may not support it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
@@ -90,7 +90,7 @@ def _start(libc: ctypes.CDLL, command: Sequence[str]) -> int:
     try:
         os.setpgid(0, 0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != guard:  # it died before prctl
+        if os.getppid() != guard:  # the guard died before prctl
             os._exit(1)
         for number in (*_IGNORED, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -104,7 +104,7 @@ def _start(libc: ctypes.CDLL, command: Sequence[str]) -> int:
 
 
 def _follow(child: int, launcher: int, wake_fd: int) -> int | None:
-    """Returns the child's wait status, or None when it must be killed."""
+    """Waits for the child; returns its wait status, or None when it must be killed."""
     while True:
         status = _reap(child)
         if status is not None:
@@ -122,7 +122,7 @@ def _follow(child: int, launcher: int, wake_fd: int) -> int | None:
 
 
 def _reap(child: int) -> int | None:
-    """Collects all that has ended (orphans come here too) and returns the child's wait status if it was among them."""
+    """Reaps all children that have ended, orphans too; returns the wait status of `child` if it is among them."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -150,12 +150,12 @@ def _kill_rest(child: int, status: int | None) -> int:
 
 
 def _kill_all(child: int) -> None:
-    """Kills the child's process group, and what left that group but has become a child of this process."""
+    """Kills the child's process group, and processes that left the group and became children of this process."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     for pid in children.read_text().split() if children.exists() else ():
-        os.kill(int(pid), signal.SIGKILL)  # a child stays there, dead or alive, until it is collected above
+        os.kill(int(pid), signal.SIGKILL)  # a child stays listed, dead or alive, until it is reaped above
 
 
 if __name__ == "__main__":

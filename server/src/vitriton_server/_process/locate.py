@@ -1,6 +1,6 @@
 """Finds a tritonserver that can run here, or says exactly what is missing.
 
-`Host` is what this machine has; `locate` decides from it and nothing else.
+`Host` holds the facts of this machine; `locate` decides from them alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STUB = "triton_python_backend_stub"
 _MIN_GLIBC = (2, 35)  # the wheel's platform tag is manylinux_2_35_x86_64
 _INSTALL = "install this distribution again: `pip install --force-reinstall vitriton-server`"
 
-# onnxruntime's version is not asked for: its GPU build is a package of another name.
+# onnxruntime's version is not read: its GPU build is a package with another name.
 _LIST_PACKAGES = """
 import importlib.metadata, importlib.util
 if importlib.util.find_spec("numpy"):
@@ -36,19 +36,19 @@ if importlib.util.find_spec("onnxruntime"):
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """The facts of a machine and a Python that decide which Triton runs.
+    """The facts of a machine and its Python that decide which Triton runs.
 
     Attributes:
-        on_path: tritonserver on PATH, or None.
+        on_path: the tritonserver on PATH, or None.
         wheel: the folder `tritonserver` inside the wheel, or None if the wheel is not installed.
-        platform: for example "Linux x86_64".
-        glibc: its version, or None where it is another C library.
-        python: (major, minor) of the Python that runs the models: this one.
-        python_bin: the folder of its `python3`; comes first on PATH, where the stub looks for it.
-        in_venv: whether it is a virtual environment.
+        platform: the system and the architecture, for example "Linux x86_64".
+        glibc: the version of glibc, or None for another C library.
+        python: the (major, minor) version of this Python, which runs the models.
+        python_bin: the folder of its `python3`; it comes first on PATH, where the stub looks for it.
+        in_venv: whether this Python is in a virtual environment.
         libpython: the shared library of this Python, or None if it has none.
-        numpy: its version where the stub finds it, or None.
-        onnxruntime: whether the stub finds it.
+        numpy: the version of numpy that the stub finds, or None.
+        onnxruntime: whether the stub finds onnxruntime.
     """
 
     on_path: Path | None
@@ -64,7 +64,7 @@ class Host:
 
     @classmethod
     def detect(cls) -> Host:
-        """This machine and this Python."""
+        """Returns the facts of this machine and this Python."""
         found = shutil.which("tritonserver")
         spec = importlib.util.find_spec("pytriton")
         origin = spec.origin if spec is not None else None
@@ -86,16 +86,16 @@ class Host:
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """A tritonserver and what it needs around it.
+    """A tritonserver, with the files and folders that it needs.
 
     Attributes:
-        executable: tritonserver.
-        backends: its own backend folder.
-        caches: its cache folder, where it would not find it itself.
-        stub: the stub to put beside the python backend, or None where it is there already.
-        library_folders: put first on LD_LIBRARY_PATH.
-        python_bin: put first on PATH, or None to leave PATH alone.
-        native_onnxruntime: whether `backends` has Triton's own onnxruntime backend.
+        executable: the path of tritonserver.
+        backends: the folder of its backends.
+        caches: the folder of its caches, if it would not find it itself.
+        stub: the stub to put beside the python backend, or None where it is present.
+        library_folders: the folders to put first on LD_LIBRARY_PATH.
+        python_bin: the folder to put first on PATH, or None to leave PATH alone.
+        native_onnxruntime: whether `backends` has Triton's native onnxruntime backend.
     """
 
     executable: Path
@@ -108,12 +108,36 @@ class Installation:
 
 
 def locate(host: Host) -> Installation:
-    """The tritonserver on PATH (as in NVIDIA's image), else the wheel's.
+    """Returns the tritonserver on PATH (as in NVIDIA's image), else the wheel's.
 
     Raises:
-        InstallationError: says what is missing or unfit and what to do.
+        InstallationError: something is missing or unsuitable; the text says what, and what to do.
     """
     return _from_path(host, host.on_path) if host.on_path is not None else _from_wheel(host)
+
+
+def stub_python(stub: Path) -> tuple[int, int] | None:
+    """Returns the (major, minor) Python that a stub is linked to, by the names in the file; None without one."""
+    try:
+        match = re.search(rb"libpython(\d+)\.(\d+)[m.]", stub.read_bytes())
+    except OSError:
+        return None
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def find_libpython(names: Iterable[str], folders: Iterable[Path], ldconfig: str) -> Path | None:
+    """Finds the shared library of a Python.
+
+    Args:
+        names: the file names, the best first, such as libpython3.11.so.1.0.
+        folders: the folders to search first.
+        ldconfig: the output of `ldconfig -p`; its paths come last.
+    """
+    names, folders = list(names), list(folders)
+    listed = [Path(line.rpartition("=> ")[2].strip()) for line in ldconfig.splitlines() if "=> " in line]
+    candidates = [folder / name for folder in folders for name in names]
+    candidates += [path for name in names for path in listed if path.name == name]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _from_path(host: Host, found: Path) -> Installation:
@@ -125,7 +149,7 @@ def _from_path(host: Host, found: Path) -> Installation:
             "tritonserver of a whole installation on PATH, or none to use the wheel's"
         )
     native = (backends / "onnxruntime" / "libtriton_onnxruntime.so").exists()
-    # Its stub is linked to one Python; only for that one can this environment serve.
+    # Its stub is linked to one version of Python; this environment must have the same.
     ours = stub_python(backends / "python" / STUB) == host.python
     if not native and not host.onnxruntime:
         raise InstallationError(
@@ -137,15 +161,6 @@ def _from_path(host: Host, found: Path) -> Installation:
         native_onnxruntime=native,
         python_bin=host.python_bin if ours and host.in_venv else None,
     )
-
-
-def stub_python(stub: Path) -> tuple[int, int] | None:
-    """The (major, minor) Python that a stub is linked to, read from the names in the file; None if it names none."""
-    try:
-        match = re.search(rb"libpython(\d+)\.(\d+)[m.]", stub.read_bytes())
-    except OSError:
-        return None
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def _from_wheel(host: Host) -> Installation:
@@ -208,30 +223,15 @@ def _check_python(host: Host) -> None:
     if int(host.numpy.partition(".")[0]) >= 2:
         raise InstallationError(
             f"numpy {host.numpy} is installed for {python}, and with numpy 2 the python backend of this Triton "
-            "returns empty tensors without a word; `pip install 'numpy<2'`"
+            "silently returns empty tensors; `pip install 'numpy<2'`"
         )
     if not host.onnxruntime:
         raise InstallationError(f"onnxruntime is not installed for {python}; `{python} -m pip install onnxruntime`")
 
 
-def find_libpython(names: Iterable[str], folders: Iterable[Path], ldconfig: str) -> Path | None:
-    """The shared library of a Python.
-
-    Args:
-        names: file names, the best first, such as libpython3.11.so.1.0.
-        folders: looked in first.
-        ldconfig: what `ldconfig -p` prints; its paths come last.
-    """
-    names, folders = list(names), list(folders)
-    listed = [Path(line.rpartition("=> ")[2].strip()) for line in ldconfig.splitlines() if "=> " in line]
-    candidates = [folder / name for folder in folders for name in names]
-    candidates += [path for name in names for path in listed if path.name == name]
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def _own_libpython() -> Path | None:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    # Not LDLIBRARY: of a build without a shared library that is the static one.
+    # Not LDLIBRARY: in a build without a shared library, that is the static one.
     names = [f"libpython{version}.so.1.0"]
     configured = sysconfig.get_config_var("INSTSONAME")
     if isinstance(configured, str) and ".so" in configured:
@@ -261,7 +261,7 @@ def _glibc() -> tuple[int, int] | None:
 
 
 def _packages(python: Path) -> dict[str, str]:
-    """Package → version as the stub finds them, which ignores PYTHONPATH and the user's own packages (-I)."""
+    """Returns package → version, as the stub finds them: without PYTHONPATH and the user's own packages (-I)."""
     try:
         output = subprocess.run(
             [python, "-I", "-c", _LIST_PACKAGES], capture_output=True, text=True, timeout=60, check=True

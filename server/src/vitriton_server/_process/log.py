@@ -1,4 +1,4 @@
-"""Triton's log: a bounded tail of it, and what can be read out of it."""
+"""Triton's log: a bounded tail, and the meaning of its lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNKNOWN_OPTION = re.compile(r"unrecognized option '(?P<option>[^']+)'")
 _STOPPED = "All models are stopped, unloading models"
 _IN_USE = re.compile(r"failed to start \w+ service: .*already in use")
 
-# What 2.51.0 logs on a machine without a GPU, where it means nothing.
+# Lines that 2.51.0 logs on a machine without a GPU, where they mean nothing.
 _GPU_NOISE = (
     "CUDA driver version is insufficient",
     "CudaDriverHelper has not been initialized",
@@ -33,38 +33,38 @@ _GPU_NOISE = (
     "no pinned memory pool",
 )
 
-# What it logs when a model is taken away from under its poll, as `vitriton serve --watch` does.
+# Lines that it logs when a model is removed during its poll, as `vitriton serve --watch` does.
 _POLL_NOISE = ("Failed to determine modification time for",)
 
 
 class LogTail:
-    """The last lines, written by one thread and read by any."""
+    """The last lines of a log, written by one thread and read by any."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._lock = threading.Lock()
 
     def add(self, line: str) -> None:
-        """Appends a line without its end."""
+        """Appends a line, without its line break."""
         with self._lock:
             self._lines.append(line)
 
     def last(self, count: int) -> list[str]:
-        """The last `count` lines, the oldest first."""
+        """Returns the last `count` lines, the oldest first."""
         with self._lock:
             return list(self._lines)[-count:] if count > 0 else []
 
 
 def is_problem(line: str, *, has_gpu: bool) -> bool:
-    """Whether a line is a warning or an error that means something on this machine."""
+    """Whether a line is a warning or an error that matters on this machine."""
     match = _SEVERITY.match(line)
     if match is None or match[1] == "I" or any(noise in line for noise in _POLL_NOISE):
         return False
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
 
 
-def telling(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
-    """What may tell why a server has ended: problems and what models print, not the course of its start."""
+def relevant(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
+    """Returns the lines that may explain a server's end: problems and the output of models, not its start-up."""
     own = [line for line in lines if line.strip() and not line.startswith(_TABLE)]
     noise = () if has_gpu else _GPU_NOISE
     return [
@@ -75,18 +75,18 @@ def telling(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
 
 
 def machine_has_gpu() -> bool:
-    """Whether NVIDIA's driver has made its device here."""
+    """Whether NVIDIA's driver shows a GPU on this machine."""
     return Path("/dev/nvidiactl").exists()
 
 
 def loaded_model(line: str) -> str | None:
-    """The model that this line says is loaded."""
+    """Returns the model that this line reports as loaded."""
     match = _LOADED.search(line)
     return match["name"] if match else None
 
 
 def has_stopped(line: str) -> bool:
-    """Whether this line says that every inference has been answered, after Triton was told to end."""
+    """Whether this line reports that every inference is answered, during a shutdown."""
     return _STOPPED in line
 
 
@@ -96,7 +96,7 @@ def port_was_taken(lines: Iterable[str]) -> bool:
 
 
 def refused_options(lines: Iterable[str]) -> str | None:
-    """Why Triton did not take its options; None where it did. What it prints then is its usage, hundreds of lines."""
+    """Says why Triton refused its options, after which it prints its usage, hundreds of lines; None if it did not."""
     given = [line for line in lines if line.strip()]
     if not any(line.startswith(_USAGE) for line in given):
         return None
@@ -105,7 +105,7 @@ def refused_options(lines: Iterable[str]) -> str | None:
 
 
 def failed_models(lines: Iterable[str]) -> dict[str, str]:
-    """Model → why Triton could not load it, in one line each."""
+    """Returns model → the reason why Triton could not load it, in one line."""
     reasons: dict[str, str] = {}
     for line in lines:
         match = _FAILED.search(line)
@@ -116,7 +116,7 @@ def failed_models(lines: Iterable[str]) -> dict[str, str]:
 
 
 def readable(reason: str) -> str:
-    """Triton's reason for not loading a model, in one line and without the traceback of a python model."""
+    """Returns Triton's reason for not loading a model in one line, without the traceback of a python model."""
     text = reason.rstrip().removesuffix('"').replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
     text = text.partition("\n\nAt:\n")[0]  # the traceback of a python model
     text = re.sub(r"^(Internal|Invalid argument|Unavailable): ", "", text.strip())

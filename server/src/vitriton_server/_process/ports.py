@@ -1,4 +1,4 @@
-"""Addresses: which one `host` means, and whether its ports can be had, before Triton finds out the hard way."""
+"""Addresses: resolves the host and checks that its ports are free, before Triton fails on them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SERVICES = {"http_port": "HTTP", "grpc_port": "gRPC", "metrics_port": "metrics"
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoints:
-    """Where the three services listen.
+    """The addresses of the three services.
 
     Attributes:
-        ip: the address that is bound; may be a wildcard.
-        http_port: never 0.
-        grpc_port: never 0.
-        metrics_port: never 0.
+        ip: the address that is bound, which may be a wildcard.
+        http_port: the port of HTTP, never 0.
+        grpc_port: the port of gRPC, never 0.
+        metrics_port: the port of metrics, never 0.
     """
 
     ip: str
@@ -31,7 +31,7 @@ class Endpoints:
     metrics_port: int
 
     def address(self, port: int) -> str:
-        """`host:port` for a client on this machine; a wildcard becomes loopback."""
+        """Returns `host:port` for a client on this machine; a wildcard becomes loopback."""
         address = ipaddress.ip_address(self.ip)
         if address.is_unspecified:
             return f"127.0.0.1:{port}" if address.version == 4 else f"[::1]:{port}"
@@ -39,12 +39,12 @@ class Endpoints:
 
     @property
     def bracketed_ip(self) -> str:
-        """The address as URLs and gRPC want it: IPv6 in brackets."""
+        """The address for URLs and gRPC: IPv6 in brackets."""
         return f"[{self.ip}]" if ":" in self.ip else self.ip
 
 
 def resolve(host: str) -> str:
-    """A name or an address → the address to bind; IPv4 where a name has both.
+    """Resolves a name or an address to the address to bind; IPv4 where a name has both.
 
     Raises:
         AddressError: the name is unknown.
@@ -58,16 +58,16 @@ def resolve(host: str) -> str:
 
 
 def reserve(config: ServerConfig) -> Endpoints:
-    """Checks that the wanted ports are free and chooses those that are 0.
+    """Checks that the ports are free, and chooses those that are 0.
 
     Nothing stays bound, so another process may still take one before Triton does.
 
     Raises:
-        AddressError: names the port that is taken, its service and what to do.
+        AddressError: a port is taken; the text names the port, its service and what to do.
     """
     ip = resolve(config.host)
     ports: dict[str, int] = {}
-    with ExitStack() as stack:  # all are held until all are known, so that no two are the same
+    with ExitStack() as stack:  # all are held until all are known, so that no two are equal
         fixed_first = sorted(_SERVICES, key=lambda name: getattr(config, name) == 0)
         for name in fixed_first:
             bound = stack.enter_context(_bind(ip, getattr(config, name), name, config.host))
@@ -76,15 +76,15 @@ def reserve(config: ServerConfig) -> Endpoints:
 
 
 def keep_ports(config: ServerConfig, endpoints: Endpoints) -> ServerConfig:
-    """The same configuration with the ports that were found, for a restart."""
+    """Returns the configuration with the ports of `endpoints`, for a restart."""
     return replace(config, **{name: getattr(endpoints, name) for name in _SERVICES})
 
 
 def _bind(ip: str, port: int, name: str, host: str) -> socket.socket:
     bound = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # Lets connections that are closing down not count as taken; a port that somebody listens on still does, even
-        # one shared with SO_REUSEPORT.
+        # Connections that are closing do not make a port taken; a listener does, even one that shares the port with
+        # SO_REUSEPORT.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((ip, port))
         bound.listen()

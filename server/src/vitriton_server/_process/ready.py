@@ -1,4 +1,4 @@
-"""Waits for a tritonserver that has been started until it answers on all of its ports."""
+"""Waits until a started tritonserver answers on all of its ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vitriton_server._config import ServerConfig
 from vitriton_server._errors import NotReadyInTime, ServerStopped
 from vitriton_server._process.failure import ERROR_LINES, start_failure
-from vitriton_server._process.memory import Memory
+from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._process.ports import Endpoints
 from vitriton_server._process.tritonserver import TritonProcess
 
@@ -27,14 +27,14 @@ def wait_until_ready(
     config: ServerConfig,
     endpoints: Endpoints,
     stopping: threading.Event,
-    memory: Memory,
+    memory: MemoryWatch,
 ) -> None:
-    """Returns when every model is ready and every port is open.
+    """Waits until every model is ready and every port is open.
 
     Raises:
         NotReadyInTime: loading took longer than `ready_timeout_s`.
         ServerStopped: `stopping` was set meanwhile.
-        LauncherError: it has ended; the kind and the text say why.
+        LauncherError: tritonserver has ended; the class and the text say why.
     """
     deadline = time.monotonic() + config.ready_timeout_s
     while not (probe.is_ready() and _listens(config, endpoints)):
@@ -53,7 +53,7 @@ def wait_until_ready(
 
 
 def _listens(config: ServerConfig, endpoints: Endpoints) -> bool:
-    """Whether HTTP and metrics take connections: Triton opens them after gRPC has said that it is ready."""
+    """Whether HTTP and metrics accept connections: Triton opens them after gRPC reports that it is ready."""
     ports = {"http": endpoints.http_port, "metrics": endpoints.metrics_port}
     switched_off = {name for name in ports if f"--allow-{name}" in " ".join(config.triton_arguments)}
     for name in ports.keys() - switched_off:

@@ -1,4 +1,4 @@
-"""What one run of tritonserver needs: a private folder, a command line, variables."""
+"""The private folder, the command line and the environment of one run of tritonserver."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OWN_BACKENDS = Path(__file__).parent.with_name("backends")
 
 @dataclass(frozen=True)
 class Runtime:
-    """One run's private folder and the prefix of its shared memory; `_guard.clean_up` removes both.
+    """The private folder and the shared memory of one run; `guard.clean_up` removes both.
 
     Attributes:
-        folder: temporary, readable by this user only.
-        shm_prefix: of every region in /dev/shm that Triton's python backend makes.
+        folder: the temporary folder, readable only by this user.
+        shm_prefix: the prefix of every region that Triton's python backend makes in /dev/shm.
     """
 
     folder: Path
@@ -38,12 +38,12 @@ class Runtime:
 
     @property
     def models(self) -> Path:
-        """What Triton is shown of a repository that it watches."""
+        """The folder that shows Triton a watched repository."""
         return self.folder / "models"
 
 
 def prepare(installation: Installation) -> Runtime:
-    """Makes the folder: links to the installation's backends, and the onnxruntime backend where it has none."""
+    """Makes the folder: links to the installation's backends, and an onnxruntime backend if it lacks one."""
     runtime = Runtime(Path(tempfile.mkdtemp(prefix="vitriton-serve-")), f"vitriton_{secrets.token_hex(6)}_")
     try:
         runtime.backends.mkdir()
@@ -53,7 +53,7 @@ def prepare(installation: Installation) -> Runtime:
             else:
                 (runtime.backends / source.name).symlink_to(source)
         if not installation.native_onnxruntime:
-            # A copy, because Python leaves its __pycache__ beside it.
+            # A copy, because Python writes __pycache__ beside it.
             shutil.copytree(
                 _OWN_BACKENDS / "onnxruntime",
                 runtime.backends / "onnxruntime",
@@ -65,15 +65,8 @@ def prepare(installation: Installation) -> Runtime:
     return runtime
 
 
-def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
-    # Triton refuses a library that is a link out of its backend's folder.
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(stub, target / STUB)
-    (target / STUB).chmod(0o700)  # the wheel's may have lost its run bit
-
-
 def command(config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime) -> list[str]:
-    """The command line of tritonserver."""
+    """Returns the command line of tritonserver."""
     own = {
         "model-repository": runtime.models if config.watch_repository else config.repository.resolve(),
         "backend-directory": runtime.backends,
@@ -91,29 +84,36 @@ def command(config: ServerConfig, endpoints: Endpoints, installation: Installati
     if config.watch_repository:
         own["model-control-mode"] = "poll"
         own["repository-poll-secs"] = 1
-        own["strict-readiness"] = "false"  # strictly, a server is not ready while it loads one model more
+        own["strict-readiness"] = "false"  # with strict readiness, a server is not ready while it loads another model
     options = [f"--{name}={value}" for name, value in own.items()]
     if config.admin_key is not None:
         options += _admin.arguments(config.admin_key)
     return [str(installation.executable), *options, *config.triton_arguments]
 
 
-_OWN_PAGES_BYTES = 1 << 20  # what is larger goes back to the system when it is freed
+_OWN_PAGES_BYTES = 1 << 20  # larger blocks go back to the system when they are freed
 
 
 def environment(installation: Installation, cores: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of tritonserver: what the launcher has, with the installation's folders first."""
+    """Returns the environment of tritonserver: the launcher's, with the installation's folders first."""
     result = dict(inherited)
     result[CORES_VARIABLE] = str(cores)
-    result.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer releases report to Microsoft unless told not to
-    # glibc raises this by itself, to 32 MiB, as soon as something large is freed; from then on requests and pictures
-    # come from heaps that it seldom gives back, one for each few threads. Whoever has set it knows why.
+    result.setdefault("ORT_DISABLE_TELEMETRY", "1")  # newer releases report to Microsoft by default
+    # By default glibc raises this up to 32 MiB once a large block is freed; from then on, requests and images lie in
+    # heaps that it seldom gives back, one for every few threads. A value that the user has set is kept.
     result.setdefault("MALLOC_MMAP_THRESHOLD_", str(_OWN_PAGES_BYTES))
     if installation.library_folders:
         _prepend(result, "LD_LIBRARY_PATH", *installation.library_folders)
     if installation.python_bin is not None:
         _prepend(result, "PATH", installation.python_bin)
     return result
+
+
+def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
+    # Triton refuses a library that is a link to outside its backend's folder.
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(stub, target / STUB)
+    (target / STUB).chmod(0o700)  # the wheel's stub may have lost its executable bit
 
 
 def _prepend(variables: dict[str, str], name: str, *folders: Path) -> None:

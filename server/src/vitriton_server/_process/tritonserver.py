@@ -1,4 +1,4 @@
-"""One tritonserver under its guard: started, read, ended, cleaned up."""
+"""One tritonserver under its guard: its start, log, end and clean-up."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from vitriton_server._process.runtime import Runtime
 _GUARD_START_S = 30.0
 _CHUNK = 65536
 _LOOK_S = 0.1
-_KILL_S = 10.0  # the guard itself takes up to 5 s to end everything
+_KILL_S = 10.0  # the guard takes up to 5 s to end everything
 
 
 class TritonProcess:
     """A running tritonserver.
 
-    Its output is read at all times, so that it never waits for a reader. The guard (see `guard`) ends it when this
-    process goes away, however that happens.
+    Its output is read at all times, so that it never blocks on it. The guard (see `guard`) ends it when this process
+    ends, however that happens.
 
     Attributes:
-        pid: of tritonserver.
-        serves: whether its models have been ready; whoever has started it says so.
-        log: the last lines that it and its models wrote.
-        has_stopped: set once it has been told to end and its inference requests are answered.
-        ended: set once it, everything that it started, and what it left on disk are gone.
+        pid: the process id of tritonserver.
+        serves: whether its models have been ready; the caller sets it.
+        log: the last lines of its log and of its models' output.
+        has_stopped: the event that it is shutting down and its inference requests are answered.
+        ended: the event that it, its children and its files are gone.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TritonProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=(write_fd,),
-                start_new_session=True,  # Ctrl-C in a terminal reaches the launcher only
+                start_new_session=True,  # Ctrl-C in a terminal reaches only the launcher
                 bufsize=0,
             )
         except BaseException:
@@ -87,14 +87,14 @@ class TritonProcess:
         return [*guard, *own, *command]
 
     def _read_pid(self) -> int:
-        """The id that the guard tells; 0 when it cannot start."""
+        """Returns the process id that the guard reports; 0 when tritonserver cannot be started."""
         status = select.poll()
         status.register(self._status_fd, select.POLLIN)
         text = os.read(self._status_fd, 32) if status.poll(_GUARD_START_S * 1000) else b""
         return int(text or 0)
 
     def _follow(self) -> None:
-        """Reads the log until nobody can write to it any more, then clears up."""
+        """Reads the log until all of its writers have ended, then cleans up."""
         lines = _Lines(self._take)
         events = select.poll()
         output_fd = self._output.fileno()
@@ -102,7 +102,7 @@ class TritonProcess:
             events.register(fd, select.POLLIN)
         while True:
             ready = {fd for fd, _ in events.poll()}
-            if self._status_fd in ready:  # closed: the guard has ended
+            if self._status_fd in ready:  # closed, as the guard has ended
                 events.unregister(self._status_fd)
                 if self._guard.wait() < 0:
                     self._kill_family()
@@ -121,7 +121,7 @@ class TritonProcess:
         self.ended.set()
 
     def _kill_family(self) -> None:
-        """Ends what a guard that was killed could not end: tritonserver dies with it, its stubs need not."""
+        """Kills the processes that a killed guard leaves: tritonserver dies with the guard, but its stubs may not."""
         if self.pid:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -130,24 +130,24 @@ class TritonProcess:
         self.log.add(line)
         if has_stopped(line):
             self.has_stopped.set()
-        # A caller's broken callback must not stop the reading, without which nothing ever ends; SystemExit too would.
+        # A caller's broken callback, or SystemExit in it, must not stop the reading, on which the end depends.
         with contextlib.suppress(BaseException):
             self._on_line(line)
 
     @property
     def exit_status(self) -> int | None:
-        """tritonserver's, 128 + N for a signal N; None while it runs."""
+        """The exit status of tritonserver, 128 + N for a signal N; None while it runs."""
         return self._guard.returncode if self.ended.is_set() else None
 
     def terminate(self, timeout_s: float, has_finished: Callable[[], bool] = lambda: False) -> bool:
-        """Asks tritonserver to end after its requests in flight, and kills it when `timeout_s` is over.
+        """Shuts tritonserver down after its requests in flight, and kills it after `timeout_s`.
 
         Args:
-            timeout_s: the longest wait.
-            has_finished: asked again and again meanwhile; once it is true, tritonserver need not be waited for.
+            timeout_s: the longest wait, in seconds.
+            has_finished: the function that is polled meanwhile; once it returns True, the wait ends early.
 
         Returns:
-            Whether nothing was cut off.
+            Whether no request was cut off.
         """
         self._send(_guard.TERMINATE)
         deadline = time.monotonic() + timeout_s
@@ -161,7 +161,7 @@ class TritonProcess:
         return self.exit_status == 0
 
     def kill(self) -> None:
-        """Ends tritonserver and everything that it started, at once."""
+        """Kills tritonserver and everything that it started."""
         self._send(_guard.KILL)
         if not self.ended.wait(_KILL_S):
             self._guard.kill()  # tritonserver dies with it
@@ -169,14 +169,14 @@ class TritonProcess:
         self._reader.join(_KILL_S)
 
     def _send(self, word: bytes) -> None:
-        if os.getpid() != self._owner:  # a fork of the launcher has no say
+        if os.getpid() != self._owner:  # a fork of the launcher must not end it
             return
-        with self._control, contextlib.suppress(OSError, ValueError):  # it has ended, or its pipe is closed
+        with self._control, contextlib.suppress(OSError, ValueError):  # the guard has ended, or its pipe is closed
             self._input.write(word)
 
 
 class _Lines:
-    """Cuts a stream of bytes into lines, and a line that is too long into several."""
+    """Splits a stream of bytes into lines, and a line that is too long into several."""
 
     def __init__(self, take: Callable[[str], None]) -> None:
         self._take = take

@@ -1,1 +1,1 @@
-"""A repository that changes while it is served."""
+"""The rollout of a repository that changes while it is served."""

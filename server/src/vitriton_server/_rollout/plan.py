@@ -1,7 +1,7 @@
-"""What a watching server shows Triton next. Pure but for `scan`, which reads a repository.
+"""The next view of a watched repository. Pure except for `scan`, which reads a repository.
 
-A version of a step comes before the ensemble that names it, and goes after it: so each ensemble has its steps at any
-moment, and an answer is made of one export alone.
+A version of a step is added before the ensemble that names it, and removed after it. So each ensemble has its steps at
+any moment, and a response comes from one export alone.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from vitriton._repository import disk
 
 from vitriton_server._rollout.view import Model, View
 
-Version = tuple[str, int]  # of a model
+Version = tuple[str, int]  # the name and the version of a model
 
 
 def scan(repository: Path) -> tuple[View, dict[str, str]]:
-    """What a repository has to serve. The caller holds its lock.
+    """Returns the models of a repository. The caller holds its lock.
 
-    Of exports: complete ensembles, and the versions of steps that they name. Models of others are taken as they are.
+    Of exports, only complete ensembles and the versions of steps that they name are served; other models as they are.
 
     Returns:
-        The models, and for each that cannot be served the reason.
+        The models, and the reason for each that cannot be served.
     """
     configs = disk.models(repository)
     found: dict[str, Model] = {}
@@ -35,7 +35,7 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
             if config is not None or disk.versions(repository / name):
                 found[name] = Model(steps=steps)
             else:
-                problems[name] = "it is no model: no config.pbtxt, no version folder"
+                problems[name] = "it is not a model: no config.pbtxt, no version folder"
         elif config is not None and config.HasField("ensemble_scheduling"):
             missing = _missing(steps, exported, configs, repository)
             if missing or disk.fingerprint(config) == disk.NOT_EXPORTED:
@@ -52,12 +52,12 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
 def next_view(
     current: View, wanted: View, retiring: Mapping[Version, frozenset[Version]], ready: Collection[Version]
 ) -> View:
-    """The next view on the way to `wanted`.
+    """Returns the next view on the way to `wanted`.
 
     Args:
-        current: what is shown.
-        wanted: what is to be shown in the end.
-        retiring: ensembles that are no longer to be loaded and still have requests, and the steps of each.
+        current: the view that is shown.
+        wanted: the view to show in the end.
+        retiring: the ensembles that are no longer wanted and still have requests, with the steps of each.
         ready: the versions that Triton has loaded.
     """
     view = {name: model for name, model in wanted.items() if model.config is None}
@@ -72,7 +72,7 @@ def next_view(
             before = {version for other, version in retiring if other == name}
             before |= current[name].versions if name in current else set()
             view[name] = replace(view[name], leaving=frozenset(before - view[name].versions))
-    # what goes with this very step is still in use; from the next one on it is among the retiring
+    # ensembles that this view removes are still in use; from the next view on they are among the retiring
     ensembles = [model for models in (wanted, view, current) for model in models.values()]
     for step, versions in _named([*ensembles, *(Model(steps=steps) for steps in retiring.values())]).items():
         source = wanted.get(step) or current.get(step)
@@ -82,13 +82,13 @@ def next_view(
 
 
 def at_rest(view: View) -> View:
-    """What is left of a view when nobody uses what its ensembles no longer name."""
+    """Returns a view without the versions that its ensembles no longer name."""
     shown = {(name, version) for name, model in view.items() for version in model.versions}
     return next_view({}, view, {}, shown)
 
 
 def without(wanted: View, current: View, rejected: Collection[str]) -> View:
-    """What is wanted without ensembles that have failed: what is shown of them stays, with the steps as they are."""
+    """Returns the wanted view without failed ensembles: their current versions stay, with their steps."""
     accepted = {name: model for name, model in wanted.items() if name not in rejected}
     kept = {name: current[name] for name in rejected if name in current and name in wanted}
     named = _named(accepted.values())
@@ -99,7 +99,7 @@ def without(wanted: View, current: View, rejected: Collection[str]) -> View:
 
 
 def _named(models: Iterable[Model]) -> dict[str, set[int]]:
-    """Step → versions that ensembles name."""
+    """Returns step → the versions that ensembles name."""
     named: dict[str, set[int]] = {}
     for model in models:
         for step, version in model.steps:
@@ -116,9 +116,9 @@ def _missing(
 ) -> str | None:
     for step, version in sorted(steps):
         if step not in configs:
-            return f"{step} is not there"
+            return f"{step} is missing"
         if step in exported and version not in disk.versions(repository / step):
-            return f"version {version} of {step} is not there"
+            return f"version {version} of {step} is missing"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A look at the model repository before Triton has it, for the mistakes that Triton explains badly."""
+"""Checks of a model repository before Triton reads it, for mistakes that Triton explains badly."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from vitriton._repository.names import encoder_name, read_ensemble_name
 
 from vitriton_server._errors import RepositoryError
 
-# The python backend of 2.51.0 puts the path unquoted on a shell's command line, and decodes it as ASCII.
+# The python backend of 2.51.0 puts the path unquoted on a shell's command line and decodes it as ASCII.
 _PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
 
 def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
-    """The names of the models in a repository.
+    """Returns the names of the models in a repository.
 
     Args:
         repository: the folder of the models.
-        may_be_empty: as one that models will come to.
+        may_be_empty: whether the repository may be empty, since models may be added later.
 
     Raises:
-        RepositoryError: it is missing or empty, holds a folder that is no model, or an export without its weights.
+        RepositoryError: the repository is missing or empty, or holds a folder that is not a model or an export without
+        its weights.
     """
     if not repository.is_dir():
-        what = "is no folder" if repository.exists() else "does not exist"
+        what = "is not a folder" if repository.exists() else "does not exist"
         raise RepositoryError(
             f"the model repository {repository} {what}; make one with `vitriton export MODEL --repository "
             f"{repository}`, or name another with --repository"
@@ -34,7 +35,7 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
     if not _PASSES.fullmatch(str(repository.resolve())):
         raise RepositoryError(
             f"the path {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
-            "processes (a space, a quote, a letter outside of ASCII); move the repository, or mount it elsewhere"
+            "processes (a space, a quote, a letter outside ASCII); move the repository, or mount it elsewhere"
         )
     try:
         folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
@@ -49,7 +50,7 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
     for folder in folders:
         if not _is_model(folder):
             raise RepositoryError(
-                f"{folder} is no model (no config.pbtxt, no version folder), and Triton refuses a repository that "
+                f"{folder} is not a model (no config.pbtxt, no version folder), and Triton refuses a repository that "
                 "holds one; remove it or move it elsewhere"
             )
     for folder in folders:
@@ -58,7 +59,7 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
 
 
 def _check_level(repository: Path) -> None:
-    """Refuses a model's own folder, or one of its versions, in place of the folder above."""
+    """Refuses a model's own folder or version folder in place of the repository."""
     for folder in (repository.resolve(), repository.resolve().parent):
         if (folder / disk.CONFIG).is_file():
             raise RepositoryError(

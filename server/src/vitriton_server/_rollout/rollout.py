@@ -1,4 +1,4 @@
-"""Follows a repository that changes: Triton takes what comes, and drops what goes, while it answers all else."""
+"""Follows a repository that changes: Triton loads new models and drops removed ones, while it serves the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vitriton._repository import disk
 from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory
 from vitriton_server._process.log import readable
-from vitriton_server._process.memory import Memory
+from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._rollout.plan import Version, at_rest, next_view, scan, without
 from vitriton_server._rollout.view import Model, View, ViewFolder, version_folders
 
@@ -24,26 +24,26 @@ _LOG = logging.getLogger("vitriton_server.rollout")
 INTERVAL_S = 0.5
 _SWEEP_S = 5.0
 _ALIVE = ("READY", "LOADING", "UNLOADING")
-_UNLOADED = "unloaded"  # Triton's reason for a version that was not to be kept
+_UNLOADED = "unloaded"  # Triton's reason for a version that it should unload
 
-State = tuple[str, str]  # as Triton's index says: the state, and the reason of one that is not ready
+State = tuple[str, str]  # the state in Triton's index, and the reason if it is not ready
 
 
 class Versions(Protocol):
-    """What Triton is asked; `Probe` asks it of a real one."""
+    """A source of the versions in Triton; `Probe` asks a real one."""
 
     def versions(self) -> Mapping[Version, State] | None:
-        """The state of each version that Triton has ever had; None when it does not say."""
+        """Returns the state of each version that Triton has ever had; None if it does not answer."""
 
 
 class Rollout:
-    """The models of a repository on their way to Triton.
+    """The rollout of a repository's models to Triton.
 
     Args:
-        repository: to follow.
-        patience_s: how long new models may take to load before the old ones are taken back.
-        clock: seconds that only grow.
-        memory: what the kernel has done for want of memory.
+        repository: the repository to follow.
+        patience_s: the time that new models may take to load before the old ones are restored, in seconds.
+        clock: the function that returns monotonic seconds.
+        memory: the watch for kills by the kernel for lack of memory.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class Rollout:
         repository: Path,
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
-        memory: Memory | None = None,
+        memory: MemoryWatch | None = None,
     ) -> None:
         self._repository = repository
         self._patience_s = patience_s
         self._clock = clock
-        self._memory = memory or Memory()
+        self._memory = memory or MemoryWatch()
         self._folder: ViewFolder | None = None
         self._view: View = {}
         self._wanted: View = {}
@@ -70,10 +70,10 @@ class Rollout:
         self._due_s = self._sweep_due_s = clock()
 
     def begin(self, folder: Path) -> None:
-        """Fills a folder for a Triton that is about to start: with what the last one had, or all that there is.
+        """Fills a folder for a Triton that is about to start: with the models of the last one, or with all models.
 
         Raises:
-            RepositoryError: the repository cannot be read, or is being changed for too long.
+            RepositoryError: the repository cannot be read, or another process is changing it for too long.
         """
         if not self._view:
             try:
@@ -81,26 +81,26 @@ class Rollout:
             except (OSError, disk.RepositoryBusy) as exc:
                 raise RepositoryError(f"the model repository {self._repository} cannot be read: {exc}") from exc
             self._view = self._wanted
-        self._view = at_rest(self._view)  # the requests of the Triton before are gone
+        self._view = at_rest(self._view)  # the requests of the last Triton are gone
         self._retiring.clear()
         self._folder = ViewFolder(self._repository, folder)
         self._folder.show(self._view)
         self._served = _ensembles(self._view)
 
     def end(self) -> None:
-        """Lets others remove what Triton was given: there is no Triton any more."""
+        """Releases the versions that Triton was using, so that others may remove them."""
         self._uses.keep(())
 
     def delay_s(self) -> float:
-        """How long until the next look is due."""
+        """Returns the time until the next look, in seconds."""
         return max(0.0, self._due_s - self._clock())
 
     def look(self, triton: Versions) -> bool:
-        """Takes the next steps, if a look is due; returns whether other models are ready than before."""
+        """Takes the next step, if a look is due; returns whether the ready models have changed."""
         if self.delay_s() or self._folder is None:
             return False
         self._due_s = self._clock() + INTERVAL_S
-        with contextlib.suppress(OSError, disk.RepositoryBusy):  # gone or being changed: the next look will tell
+        with contextlib.suppress(OSError, disk.RepositoryBusy):  # missing or being changed: the next look tries again
             self._scan(0.0)
         states = triton.versions()
         if states is None:
@@ -134,7 +134,7 @@ class Rollout:
         self._wanted, self._problems, self._signature = wanted, problems, signature
 
     def _reject(self, states: Mapping[Version, State]) -> None:
-        """Gives up ensembles that Triton cannot load, or a step of them; what it had before stays."""
+        """Rejects ensembles that Triton cannot load, or a step of which it cannot load; their old versions stay."""
         failed: dict[str, str] = {}
         for name, model in self._wanted.items():
             if not model.steps or model.config is None or name in self._rejected:
@@ -149,7 +149,7 @@ class Rollout:
                 failed[name] = readable(reason)
         memory = self._memory.verdict(None) if failed else None
         for name, reason in failed.items():
-            old = "; the one that is loaded goes on" if name in self._served else ""
+            old = "; the loaded version stays" if name in self._served else ""
             _LOG.warning("%s cannot be loaded: %s%s", name, with_memory(reason, memory), old)
             self._rejected[name] = self._wanted[name]
 
@@ -164,7 +164,7 @@ class Rollout:
         self._uses.keep(version_folders(self._repository, [*view.items(), *self._wanted.items()]))
 
     def _sweep(self) -> None:
-        """Removes from the repository what this server was the last to need, as far as it may."""
+        """Removes models from the repository that this server was the last to need, as far as permitted."""
         if self._clock() < self._sweep_due_s or not (self._repository / disk.JOURNAL).exists():
             return
         self._sweep_due_s = self._clock() + _SWEEP_S
@@ -176,12 +176,12 @@ class Rollout:
             disk.sweep(self._repository, workspace)
 
     def _tell(self, ready: set[Version]) -> bool:
-        """Says which ensembles have come, been replaced or gone; returns whether any has."""
+        """Logs the ensembles that were added, replaced or removed; returns whether any was."""
         before, served = self._served, {}
         for name, versions in _ensembles(self._view).items():
             if all((name, version) in ready for version in versions):
                 served[name] = versions
-            elif name in before:  # Triton is about to change over, and serves the old one meanwhile
+            elif name in before:  # Triton is about to switch, and serves the old one meanwhile
                 served[name] = before[name]
         self._served = served
         for name in sorted(before.keys() | served.keys()):
@@ -196,12 +196,12 @@ class Rollout:
 
 
 def _is(shown: Model | None, model: Model) -> bool:
-    """Whether it is this model that is shown, whatever else of it has still to go."""
+    """Whether this model is shown, apart from old versions that still have to go."""
     return shown is not None and replace(shown, leaving=model.leaving) == model
 
 
 def _failure(state: State | None) -> str | None:
-    """Why Triton could not load a version; None where it could, has not tried, or was told to unload it."""
+    """Says why Triton could not load a version; None if it could, has not tried, or has unloaded it on purpose."""
     if state is None or state[0] != "UNAVAILABLE" or state[1] in ("", _UNLOADED):
         return None
     return state[1]
@@ -216,7 +216,7 @@ def _numbers(versions: frozenset[int]) -> str:
 
 
 def _signature(repository: Path) -> object:
-    """Something that changes with the repository, and costs little: no file is read."""
+    """Returns a value that changes with the repository and is cheap to compute: no file is read."""
 
     def stamp(path: Path) -> tuple[int, int]:
         try:

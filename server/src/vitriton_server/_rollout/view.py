@@ -1,8 +1,8 @@
-"""The folder that Triton watches for `vitriton serve --watch`: what of a repository it is to serve, as links.
+"""The folder that Triton polls under `vitriton serve --watch`: links to the models that it should serve.
 
-Triton polls its models one after the other, while an export changes several, so that it could see an ensemble before
-its steps and unload it. In this folder things change in an order that it can follow at any speed; and the interface
-through which anybody could load models, which Triton has in its other mode, stays closed.
+Triton polls its models one after the other, while an export changes several, so it could see an ensemble before its
+steps and unload it. In this folder, changes come in an order that it can follow at any speed. And the interface for
+loading models over the network, which Triton has in its other mode, stays closed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _PYCACHE = "__pycache__"
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model as it is to be served.
+    """A model to be served.
 
     Attributes:
-        config: the text of its config.pbtxt; None for a model that is taken as it is, whatever changes in it.
-        versions: of its folders, those that Triton is to load.
-        steps: of an ensemble, the models and versions that it consists of.
-        leaving: of an ensemble, those before it. Triton may be about to load them once more, as it does with a
-            configuration that it has read before when their steps change; their folders stay until they are unloaded.
+        config: the text of its config.pbtxt; None for a model that is served as it is, whatever changes in it.
+        versions: the versions that Triton should load.
+        steps: the models and versions that an ensemble consists of; empty for others.
+        leaving: the older versions of an ensemble. Triton may load them once more when their steps change, from a
+            configuration that it has read before; their folders stay until they are unloaded.
     """
 
     config: str | None = None
@@ -46,16 +46,16 @@ View = Mapping[str, Model]
 
 
 def version_folders(repository: Path, models: Iterable[tuple[str, Model]]) -> set[Path]:
-    """Those of the repository that a view links to."""
+    """Returns the version folders of the repository that a view links to."""
     return {repository / name / str(version) for name, model in models for version in model.folders}
 
 
 class ViewFolder:
-    """The folder on disk.
+    """The folder of a view on disk.
 
     Args:
-        repository: what its links lead to.
-        folder: is made; its parent is private to this run, on the same file system.
+        repository: the repository that its links lead to.
+        folder: the folder to make; its parent is private to this run, on the same file system.
     """
 
     def __init__(self, repository: Path, folder: Path) -> None:
@@ -65,7 +65,7 @@ class ViewFolder:
         folder.mkdir()
 
     def show(self, view: View) -> None:
-        """Makes the folder show `view`: a new model at once; of one that is there, versions before the config."""
+        """Makes the folder show `view`: a new model in one step; for an existing one, versions before the config."""
         for name in self._shown.keys() - view.keys():
             self._take_away(name)
         for name, model in view.items():
@@ -106,7 +106,7 @@ class ViewFolder:
             self._discard(folder)
 
     def _discard(self, path: Path) -> None:
-        """Takes something away in one step."""
+        """Removes a path in one step."""
         with self._private() as private:
             path.rename(private / path.name)
 
@@ -115,7 +115,7 @@ class ViewFolder:
         if not (source / "model.py").is_file():
             target.symlink_to(source)
             return
-        # Only for python models, as ONNX Runtime wants external data to lie really beside the graph.
+        # Only for python models, as ONNX Runtime requires external data to be really beside the graph.
         with self._private() as private:
             _mirror(source, private / str(version))
             (private / str(version)).rename(target)
@@ -130,10 +130,10 @@ class ViewFolder:
 
 
 def _mirror(source: Path, made: Path) -> None:
-    """Makes a folder, and those in it, of links to the files of another.
+    """Mirrors a folder and its subfolders with links to its files.
 
-    Python would write its __pycache__ into a folder that is linked to, which Triton would take for a change of the
-    model: in these a file is in its way.
+    Python would write __pycache__ into a linked folder, which Triton would take for a change of the model: here, a file
+    of that name prevents it.
     """
     made.mkdir()
     for entry in source.iterdir():

@@ -1,1 +1,1 @@
-"""Whether a tritonserver and its models still answer."""
+"""The watch over a tritonserver and its models: whether they still answer."""

@@ -1,4 +1,4 @@
-"""What the launcher asks a running Triton, over gRPC."""
+"""The launcher's requests to a running Triton, over gRPC."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vitriton._wire.grpc import GrpcTransport
 from vitriton._wire.statistics import by_model
 from vitriton._wire.transport import CallError, InferRequest, TensorSpec
 
-from vitriton_server._watch.canary import IMAGE, Answer, read_answer
+from vitriton_server._watch.canary import IMAGE, CanaryResult, read_result
 
-_QUESTION_S = 5.0
+_TIMEOUT_S = 5.0
 _IMAGE = TensorSpec(datatype="BYTES", shape=(1,))
-# The server is about to come up: it is tried sooner than by a client.
+# The server is about to start, so reconnects come sooner than in a client.
 _CONNECTION = ConnectionSettings(grpc_options={"grpc.max_reconnect_backoff_ms": 500})
 
 
@@ -34,22 +34,22 @@ class Probe:
     def is_ready(self) -> bool:
         """Whether Triton answers and every model is ready."""
         try:
-            return self._transport.is_server_ready(_QUESTION_S)
+            return self._transport.is_server_ready(_TIMEOUT_S)
         except CallError:
             return False
 
     def version(self) -> str:
         """Triton's version."""
-        return self._transport.server_metadata(_QUESTION_S).version
+        return self._transport.server_metadata(_TIMEOUT_S).version
 
     def versions(self) -> dict[tuple[str, int], tuple[str, str]] | None:
-        """(model, version) → state and reason, of every version that Triton has had; None when it does not say."""
+        """Returns (model, version) → state and reason of every version that Triton has had; None without a response."""
         try:
-            index = self._transport.repository_index(_QUESTION_S)
-            statistics = self._transport.statistics(_QUESTION_S)
+            index = self._transport.repository_index(_TIMEOUT_S)
+            statistics = self._transport.statistics(_TIMEOUT_S)
         except CallError:
             return None
-        # The index leaves out models whose folder has gone; as long as they are loaded they have statistics.
+        # The index leaves out models whose folder is gone; they have statistics as long as they are loaded.
         states = {(entry.name, int(entry.version)): ("READY", "") for entry in statistics}
         listed = {
             (entry.name, int(entry.version)): (entry.state, entry.reason) for entry in index if entry.version.isdigit()
@@ -57,29 +57,28 @@ class Probe:
         return states | listed
 
     def successes(self) -> dict[str, int] | None:
-        """Model → requests that it has answered since it was loaded; None when Triton does not say."""
+        """Returns model → the requests that it has answered since it was loaded; None without a response."""
         try:
-            statistics = self._transport.statistics(_QUESTION_S)
+            statistics = self._transport.statistics(_TIMEOUT_S)
         except CallError:
             return None
         return {name: entry.requests for name, entry in by_model(statistics).items()}
 
     def served(self) -> tuple[tuple[str, ...], dict[str, InferRequest]] | None:
-        """What is ready, and of that the ensembles that take one encoded image.
+        """Returns the ready models, and among them the ensembles that take one encoded image.
 
         Returns:
-            The models in alphabetical order, and the ensembles with the request that asks them for the canary image;
-            None when Triton does not say.
+            The models in alphabetical order, and each ensemble with its canary request; None without a response.
         """
         try:
-            models = sorted({entry.name for entry in self._transport.repository_index(_QUESTION_S) if entry.ready})
+            models = sorted({entry.name for entry in self._transport.repository_index(_TIMEOUT_S) if entry.ready})
             canaries = {name: self._canary(name) for name in models}
         except CallError:
             return None
         return tuple(models), {name: canary for name, canary in canaries.items() if canary is not None}
 
     def _canary(self, name: str) -> InferRequest | None:
-        config = self._transport.model_config(name, _QUESTION_S)
+        config = self._transport.model_config(name, _TIMEOUT_S)
         if config.inputs != {names.IMAGE: _IMAGE} or not config.steps:
             return None
         return InferRequest(
@@ -91,14 +90,14 @@ class Probe:
             item_shape=(1,) if config.max_batch_size > 0 else (),
         )
 
-    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[Answer, str]:
+    def ask(self, canary: InferRequest, timeout_s: float) -> tuple[CanaryResult, str]:
         """Sends the canary image.
 
         Returns:
-            What the answer says, and Triton's text for it.
+            The result, and Triton's text for it.
         """
         try:
             self._transport.infer(canary, timeout_s)
         except CallError as exc:
-            return read_answer(exc.code.value, exc.message), exc.message
-        return read_answer(None, ""), ""
+            return read_result(exc.code.value, exc.message), exc.message
+        return read_result(None, ""), ""

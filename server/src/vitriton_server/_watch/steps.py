@@ -1,7 +1,7 @@
-"""Python steps that have died: Triton neither starts them again nor tells, and its parent's list of processes does.
+"""Python steps that have died: Triton neither restarts nor reports them, but its list of child processes shows it.
 
-A canary finds them too, but later: each request of a dead step takes Triton a second or more to refuse, so that the
-canary of a busy model waits for its turn behind others.
+A canary finds them too, but later: Triton takes a second or more to refuse each request of a dead step, so the canary
+of a busy model waits behind others.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 INTERVAL_S = 1.0
-_DEAD_AFTER_S = 2.0  # Triton collects at once what it has ended itself, as when it unloads a model
-_STUB = "triton_python_b"  # triton_python_backend_stub, as far as the kernel keeps a process's name
+_DEAD_AFTER_S = 2.0  # Triton reaps at once the processes that it ends itself, as when it unloads a model
+_STUB = "triton_python_b"  # triton_python_backend_stub, in the kernel's 15 characters
 _INSTANCE = re.compile(rb"\0([^\0/]+_\d+_\d+)\0")  # MODEL_0_0 among its arguments
 
 
 def has_steps(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Whether a tritonserver still has processes of its own; True where the kernel does not list them."""
+    """Whether a tritonserver still has child processes; True where the kernel does not list them."""
     listed = list((proc / str(pid) / "task").glob("*/children"))
     return not listed or any(_state(child, proc) not in (None, "Z") for child in _children(listed))
 
 
-class Steps:
-    """The processes that a tritonserver has started for its Python models.
+class StepProcesses:
+    """The child processes of a tritonserver, one for each instance of a Python model.
 
     Args:
-        pid: of tritonserver.
-        clock: seconds that only grow.
-        proc: where the kernel shows processes.
+        pid: the process id of tritonserver.
+        clock: the function that returns monotonic seconds.
+        proc: the folder of /proc.
     """
 
     def __init__(self, pid: int, clock: Callable[[], float] = time.monotonic, proc: Path = Path("/proc")) -> None:
@@ -38,19 +38,19 @@ class Steps:
         self._due_s = clock()
         self._names: dict[int, str] = {}
         self._ended_s: dict[int, float] = {}
-        self._find_ended(self._due_s)  # a process that has ended no longer tells its name
+        self._find_ended(self._due_s)  # a process that has ended no longer shows its name
 
     @property
     def suspect(self) -> bool:
-        """Whether one has ended, and it is not yet known whether Triton has ended it."""
+        """Whether a process has ended, and it is not yet known whether Triton ended it."""
         return bool(self._ended_s)
 
     def delay_s(self) -> float:
-        """How long until the next look is due."""
+        """Returns the time until the next look, in seconds."""
         return max(0.0, self._due_s - self._clock())
 
     def look(self) -> str | None:
-        """Looks if it is due; returns which one has died, or None."""
+        """Looks, if a look is due; returns which process has died, or None."""
         now = self._clock()
         if now < self._due_s:
             return None
@@ -62,7 +62,7 @@ class Steps:
         return None
 
     def _find_ended(self, now: float) -> dict[int, float]:
-        """Since when each of those that have ended has been seen so; takes note of the names of the others."""
+        """Returns when each ended process was first seen as ended; records the names of the others."""
         ended: dict[int, float] = {}
         for pid in _children((self._proc / str(self._pid) / "task").glob("*/children")):
             state = _state(pid, self._proc, _STUB)
@@ -81,7 +81,7 @@ class Steps:
 
 
 def _children(lists: Iterable[Path]) -> list[int]:
-    """Those in the files task/*/children of a process; where the kernel has none, the canary finds what has died."""
+    """Returns the pids in the files task/*/children; where the kernel has none, the canary finds dead steps."""
     found: list[int] = []
     for path in lists:
         with contextlib.suppress(OSError):  # the thread has ended
@@ -90,7 +90,7 @@ def _children(lists: Iterable[Path]) -> list[int]:
 
 
 def _state(pid: int, proc: Path, name: str = "") -> str | None:
-    """The letter of a process's state; None where it is gone, or its name does not begin with `name`."""
+    """Returns the letter of a process's state; None if it is gone, or its name does not begin with `name`."""
     try:
         before, _, after = (proc / str(pid) / "stat").read_text().rpartition(") ")
     except OSError:

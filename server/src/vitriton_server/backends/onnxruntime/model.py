@@ -1,10 +1,9 @@
-"""Triton's `onnxruntime` backend as a Python-based backend, for a Triton that comes without the native one.
+"""Triton's `onnxruntime` backend as a Python-based backend, for a Triton without the native one.
 
-It reads the same config.pbtxt as the native backend and refuses what that refuses, so that a repository that loads here
-loads there. Source of the parameters and the checks: triton-inference-server/onnxruntime_backend (README.md,
-onnxruntime.cc).
+It reads the same config.pbtxt as the native backend and refuses the same faults, so a repository that loads here loads
+there. Source of the parameters and the checks: triton-inference-server/onnxruntime_backend (README.md, onnxruntime.cc).
 
-It imports only the standard library, numpy, onnxruntime, what the python backend brings, and the module beside it.
+It imports only the standard library, numpy, onnxruntime, the python backend's module, and the module beside it.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
-sys.path.insert(0, str(Path(__file__).parent))  # Triton has it there for a model's own file alone
+sys.path.insert(0, str(Path(__file__).parent))  # Triton adds it only for a model's own file
 
 from vitriton_onnxruntime_runs import Array, Arrays, Run, run_batch, side_by_side, sliced
 
-# The cores that this process may really use; the launcher counts them (affinity and cgroup), ONNX Runtime would take
-# all of the host's.
+# The number of cores that this process may use; the launcher counts them (affinity and cgroup), while ONNX Runtime
+# would use all of the host's.
 CORES_VARIABLE = "VITRITON_CPU_CORES"
 
-# BF16 is left out because numpy, through which the python backend hands over tensors, has no such type.
+# BF16 is left out because the python backend passes tensors through numpy, which has no such type.
 ONNX_TYPES = {
     "TYPE_BOOL": "tensor(bool)",
     "TYPE_UINT8": "tensor(uint8)",
@@ -57,26 +56,26 @@ GRAPH_LEVELS = {
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
 
-# Parameters of the model that the native backend hands to its CUDA provider, with what each number stands for.
+# Parameters of the model that the native backend passes to its CUDA provider, with the meaning of each number.
 CUDA_CHOICES = {
     "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
     "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
 }
 CUDA_VALUES = ("gpu_mem_limit", "do_copy_in_default_stream")
 
-# Rows of one run on a CPU: more bring no speed there, leave the caches, and take memory for their activations.
+# Rows of one run on a CPU: more rows gain no speed, overflow the caches, and take memory for their activations.
 CPU_ROWS = 4
 
-# The same of a run on one core, beside which each other core has such a run of its own.
+# Rows of one run on one core, while each other core has such a run of its own.
 CORE_ROWS = 2
 
-# How long a thread looks for work before it sleeps: longer than an operator waits for the one before it. By its default
-# it goes on for tens of milliseconds after a run, on a core that preprocessing needs then.
+# How long a thread spins for work before it sleeps: longer than an operator waits for the one before it. By default it
+# spins for tens of milliseconds after a run, on a core that preprocessing then needs.
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 SPIN_US = 1000
 
-# A graph as ONNX Runtime has prepared it for this machine: its weights, ordered as its CPU kernels read them, lie in a
-# file beside it, and all sessions that load it map that file.
+# A graph that ONNX Runtime has prepared for this machine: its weights are in the order of the CPU kernels, in a file
+# beside it, which all sessions that load it map.
 PREPARED_GRAPH = "prepared.onnx"
 PREPARED_PREFIX = "vitriton-onnxruntime-"
 PREPARED_LOCK = "lock"
@@ -85,25 +84,25 @@ SAVE_PREPARED = {
     "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
     "session.save_external_prepacked_constant_initializers": "1",
 }
-PREPARED_SIZES = 2.5  # of the model's files: the weights as they were lie in it too
+PREPARED_SIZES = 2.5  # times the model's files: it also contains the original weights
 IN_MEMORY = ("tmpfs", "ramfs")
-LARGE_TEMPORARY = Path("/var/tmp")  # by the file system hierarchy's standard
+LARGE_TEMPORARY = Path("/var/tmp")  # by the Filesystem Hierarchy Standard
 
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 
 
 class LoadError(Exception):
-    """The model cannot be loaded; the text says why and what to do."""
+    """The model cannot be loaded; the text says why, and what to do."""
 
 
 class Config:
-    """What the backend needs of a model's config.pbtxt.
+    """The parts of a model's config.pbtxt that the backend needs.
 
     Attributes:
-        max_batch_size: 0 means that the tensors have no batch axis.
-        inputs: name → (data type, dims without the batch axis).
-        outputs: the same for the outputs.
+        max_batch_size: the largest batch; 0 means that the tensors have no batch axis.
+        inputs: the inputs: name → (data type, dims without the batch axis).
+        outputs: the outputs, in the same form.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
@@ -121,11 +120,11 @@ class Config:
         self._parameters = {key: value.get("string_value", "") for key, value in document.get("parameters", {}).items()}
 
     def text(self, key: str) -> str | None:
-        """A parameter as written, or None if the config does not have it."""
+        """Returns a parameter as written, or None if the config lacks it."""
         return self._parameters.get(key)
 
     def number(self, key: str) -> int:
-        """A parameter that counts something; 0 when absent, which is the native backend's word for "you choose"."""
+        """Returns a number; 0 when absent, which leaves the choice to ONNX Runtime, as in the native backend."""
         text = self._parameters.get(key, "0")
         try:
             return int(text)
@@ -133,7 +132,7 @@ class Config:
             raise LoadError(f"parameter {key} is {text!r}; it must be a whole number") from exc
 
     def flag(self, key: str) -> bool | None:
-        """A parameter that switches something, or None if the config does not have it."""
+        """Returns a switch, or None if the config lacks it."""
         if (text := self._parameters.get(key)) is None:
             return None
         if text.lower() not in ("1", "true", "0", "false"):
@@ -141,20 +140,15 @@ class Config:
         return text.lower() in ("1", "true")
 
 
-def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
-    dims = entry["reshape"]["shape"] if entry.get("reshape") else entry.get("dims", [])
-    return entry["data_type"], [int(dim) for dim in dims]
-
-
 def session_options(config: Config, cores: int) -> ort.SessionOptions:
-    """The session options that config.pbtxt asks for.
+    """Returns the session options for config.pbtxt.
 
     Args:
-        config: of the model.
-        cores: that a run may use, unless the config counts threads itself.
+        config: the configuration of the model.
+        cores: the number of cores that a run may use, unless the config sets a number of threads.
     """
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; its warnings are about the graph, which the export has checked
+    options.log_severity_level = 3  # errors; warnings are about the graph, which the export has checked
     if config.graph_level not in GRAPH_LEVELS:
         raise LoadError(f"optimization.graph.level is {config.graph_level}; it must be -1, 0, 1 or 2")
     options.graph_optimization_level = GRAPH_LEVELS[config.graph_level]
@@ -178,16 +172,16 @@ def session_options(config: Config, cores: int) -> ort.SessionOptions:
 
 
 def providers(config: Config, kind: str, device_id: int, available: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """The execution providers of an instance, best first.
+    """Returns the execution providers of an instance, the best first.
 
     Args:
-        config: of the model.
-        kind: of the instance, as Triton names it: CPU, GPU or AUTO.
-        device_id: of the GPU.
-        available: the providers that the installed onnxruntime has.
+        config: the configuration of the model.
+        kind: the kind of the instance, by Triton's name: CPU, GPU or AUTO.
+        device_id: the id of the GPU.
+        available: the providers of the installed onnxruntime.
 
     Raises:
-        LoadError: a GPU or an accelerator is asked for that this onnxruntime cannot serve.
+        LoadError: the config requests a GPU or an accelerator that this onnxruntime does not support.
     """
     for accelerator in config.accelerators.get("cpu_execution_accelerator", []):
         raise LoadError(_no_accelerator(accelerator["name"]))
@@ -204,39 +198,16 @@ def providers(config: Config, kind: str, device_id: int, available: Sequence[str
     return [*chosen, ("CPUExecutionProvider", {})]
 
 
-def _cuda_options(config: Config, device_id: int) -> dict[str, str]:
-    options = {"device_id": str(device_id)}
-    for accelerator in config.accelerators.get("gpu_execution_accelerator", []):
-        if accelerator["name"] != "cuda":
-            raise LoadError(_no_accelerator(accelerator["name"]))
-        options.update(accelerator.get("parameters", {}))
-    for key, choices in CUDA_CHOICES.items():
-        text = config.text(key)
-        if text is not None and text not in choices:
-            raise LoadError(f"parameter {key} is {text!r}; it must be one of {', '.join(choices)}")
-        if text is not None:
-            options[key] = choices[text]
-    options.update({key: text for key in CUDA_VALUES if (text := config.text(key)) is not None})
-    return options
-
-
-def _no_accelerator(name: str) -> str:
-    return (
-        f"execution accelerator {name!r} is asked for, which only Triton's native onnxruntime backend has; remove it "
-        "from config.pbtxt or serve with NVIDIA's image"
-    )
-
-
 def check_tensors(config: Config, graph_inputs: Iterable[Any], graph_outputs: Iterable[Any]) -> None:
-    """Refuses a config.pbtxt that disagrees with the graph, as the native backend does.
+    """Refuses a config.pbtxt that contradicts the graph, as the native backend does.
 
     Args:
-        config: of the model.
-        graph_inputs: onnxruntime's NodeArg for each input of the graph.
-        graph_outputs: the same for the outputs.
+        config: the configuration of the model.
+        graph_inputs: the inputs of the graph, as onnxruntime's NodeArg.
+        graph_outputs: the outputs of the graph, as onnxruntime's NodeArg.
 
     Raises:
-        LoadError: names the tensor and what both sides say.
+        LoadError: the two differ; the text names the tensor, and says how.
     """
     inputs = {node.name: node for node in graph_inputs}
     outputs = {node.name: node for node in graph_outputs}
@@ -253,40 +224,8 @@ def check_tensors(config: Config, graph_inputs: Iterable[Any], graph_outputs: It
                 raise LoadError(f"config.pbtxt has {role} {name!r}, the graph only {_names(found)}")
 
 
-def _check_tensor(config: Config, role: str, node: Any, data_type: str, dims: list[int]) -> None:
-    title = f"{role} {node.name!r}"
-    if data_type not in ONNX_TYPES:
-        raise LoadError(f"config.pbtxt gives {title} the type {data_type}, which this backend cannot pass on")
-    if node.type != ONNX_TYPES[data_type]:
-        raise LoadError(f"config.pbtxt says that {title} is {data_type}, the graph says {node.type}")
-    graph = [dim if isinstance(dim, int) else -1 for dim in node.shape]
-    if not graph and not config.max_batch_size:
-        if any(dim != 1 for dim in dims):
-            raise LoadError(
-                f"config.pbtxt gives {title} the dims {dims}, but it is a scalar in the graph: use dims [1]"
-            )
-        return
-    if config.max_batch_size:
-        if not graph or graph[0] != -1:
-            raise LoadError(
-                f"max_batch_size is {config.max_batch_size}, but the first dimension of {title} in the graph is fixed "
-                f"({graph}); export it with a dynamic batch axis or set max_batch_size to 0"
-            )
-        graph = graph[1:]
-    # As CompareDimsSupported of the native backend: an input may be narrower than the graph, an output must be equal.
-    equal = len(graph) == len(dims) and all(
-        have == want or (role == "input" and have == -1) for have, want in zip(graph, dims, strict=True)
-    )
-    if not equal:
-        raise LoadError(f"config.pbtxt gives {title} the dims {dims}, the graph {graph} (both without the batch axis)")
-
-
-def _names(tensors: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in tensors) or "none"
-
-
 def model_file(folder: Path, filename: str) -> Path:
-    """The ONNX file of a version folder; external data lies beside it and is found by ONNX Runtime itself."""
+    """Returns the ONNX file of a version folder; ONNX Runtime finds external data beside it."""
     path = folder / filename
     if path.is_dir():
         path = path / "model.onnx"
@@ -296,29 +235,29 @@ def model_file(folder: Path, filename: str) -> Path:
 
 
 def usable_cores() -> int:
-    """The launcher's count; without the launcher, the cores that this process is bound to."""
+    """Returns the launcher's count of cores; without the launcher, the cores in this process's affinity."""
     text = os.environ.get(CORES_VARIABLE, "")
     return int(text) if text.isdigit() and int(text) > 0 else len(os.sched_getaffinity(0))
 
 
 def instance_cores(config: Config, cores: int) -> int:
-    """The cores that an instance may use, of those that this process may: the model's CPU instances divide them."""
+    """Returns the number of cores for one instance: the model's CPU instances share those of this process."""
     return max(1, cores // max(1, config.cpu_instances))
 
 
 def load(
     path: Path, config: Config, cores: int, wanted: Sequence[tuple[str, dict[str, str]]]
 ) -> tuple[ort.InferenceSession, ort.InferenceSession | None]:
-    """A session of all cores, and one of a single core where the cores are to compute each for itself.
+    """Loads a session for all cores, and one for a single core where each core should compute alone.
 
-    The two hold their weights once: both map the graph that ONNX Runtime has prepared, from a file that is removed at
-    once. Where there is no room for it, or the config counts threads itself, there is only the first.
+    The two share their weights: both map the graph that ONNX Runtime has prepared, from a file that is removed at once.
+    Without room for it, or if the config sets a number of threads, there is only the first.
 
     Args:
-        path: of the graph.
-        config: of the model.
-        cores: of the instance.
-        wanted: the execution providers.
+        path: the path of the graph.
+        config: the configuration of the model.
+        cores: the number of cores of the instance.
+        wanted: the execution providers with their options.
     """
 
     def opened(graph: Path, options: ort.SessionOptions) -> ort.InferenceSession:
@@ -336,32 +275,23 @@ def load(
             session = opened(path, saving)
             if not rows_are_fixed(session.get_outputs()):
                 return session, None
-            del session  # and its own copy of the weights
+            del session  # with its copy of the weights
             return opened(folder / PREPARED_GRAPH, whole), opened(folder / PREPARED_GRAPH, session_options(config, 1))
-    except Exception as exc:  # if it is the graph's own fault, it shows again
+    except Exception as exc:  # a fault of the graph itself shows again
         session = opened(path, whole)
         pb_utils.Logger.log_warn(f"{path}: all cores compute each image together, which is slower for batches: {exc}")
         return session, None
 
 
-def _cores_may_part(config: Config, cores: int) -> bool:
-    return (
-        cores > 1
-        and config.max_batch_size > 0
-        and config.number("intra_op_thread_count") <= 0
-        and config.number("execution_mode") == 0
-    )
-
-
 @contextlib.contextmanager
 def prepared_folder(model: Path) -> Iterator[Path]:
-    """A folder on a disk with room for a model as ONNX Runtime prepares it; it is removed in the end.
+    """Makes a folder on a disk with room for a model that ONNX Runtime prepares, and removes it afterwards.
 
     Args:
-        model: the folder of its files.
+        model: the folder of the model's files.
 
     Raises:
-        OSError: there is none; the text says what to do.
+        OSError: no disk has room; the text says what to do.
     """
     needed = PREPARED_SIZES * sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     temporary = _place_for(needed)
@@ -369,37 +299,14 @@ def prepared_folder(model: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=PREPARED_PREFIX, dir=temporary))
     try:
         with (folder / PREPARED_LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # for as long as the process lives, whatever ends it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held until the process ends, however it ends
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _place_for(needed: float) -> Path:
-    """The first of the usual folders for temporary files that is on a disk with so many bytes free."""
-    reasons = []
-    for place in dict.fromkeys((Path(tempfile.gettempdir()), LARGE_TEMPORARY)):
-        if not os.access(place, os.W_OK | os.X_OK):
-            reasons.append(f"{place} cannot be written to")
-        elif (kind := file_system(place)) in IN_MEMORY:
-            reasons.append(f"{place} is in memory ({kind})")
-        elif (free := shutil.disk_usage(place).free) < needed:
-            reasons.append(f"{place} has {free / 1e6:.0f} MB free of {needed / 1e6:.0f}")
-        else:
-            return place
-    raise OSError(f"{', '.join(reasons)}; set TMPDIR to a folder on a disk, with room")
-
-
-def _remove_abandoned(temporary: Path) -> None:
-    """Removes what processes that were killed while they loaded a model have left."""
-    for folder in temporary.glob(f"{PREPARED_PREFIX}*"):
-        with contextlib.suppress(OSError), (folder / PREPARED_LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that a folder is on, as the kernel names it; empty where it does not tell."""
+    """Returns the type of a folder's file system, by the kernel's name; empty where it is unknown."""
     device = folder.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.read_text().splitlines():
@@ -410,25 +317,25 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
 
 
 def rows_are_fixed(outputs: Iterable[Any]) -> bool:
-    """Whether all axes but the batch are fixed, for each of the graph's outputs."""
+    """Whether each of the graph's outputs has fixed axes, apart from the batch."""
     return all(node.shape and all(isinstance(dim, int) for dim in node.shape[1:]) for node in outputs)
 
 
 class TritonPythonModel:
-    """One instance of a model; Triton makes it and calls it."""
+    """One instance of a model, which Triton creates and calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the graph and checks it against the config.
 
         Raises:
-            LoadError: becomes the reason that Triton gives for not loading the model.
+            LoadError: the model cannot be loaded; Triton reports the text as the reason.
         """
         self._config = config = Config(json.loads(args["model_config"]))
         kind, device_id = args["model_instance_kind"], int(args["model_instance_device_id"])
         path = model_file(Path(args["model_repository"]) / args["model_version"], config.filename)
         wanted = providers(config, kind, device_id, ort.get_available_providers())
         if wanted[0][0] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's own wheels are on no library path
+            ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels are not on a library path
         cores = instance_cores(config, usable_cores())
         try:
             session, single = load(path, config, cores, wanted)
@@ -455,7 +362,7 @@ class TritonPythonModel:
         return lambda names, feed: session.run(names, feed, self._run_options)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answers a batch of requests, each with its own tensors or its own error."""
+        """Responds to a batch of requests, each with its own tensors or its own error."""
         feeds: list[Arrays] = []
         wanted: list[list[str]] = []
         answers: dict[int, pb_utils.InferenceResponse] = {}
@@ -476,10 +383,102 @@ class TritonPythonModel:
     def _as_array(self, tensor: pb_utils.Tensor) -> Array:
         array = tensor.as_numpy()
         if array.dtype == np.object_:
-            # onnxruntime takes str; bytes it would turn into their repr.
+            # onnxruntime takes str; it would turn bytes into their repr.
             flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
             array = np.array(flat, dtype=np.object_).reshape(array.shape)
         return array.reshape(()) if tensor.name() in self._scalars else array
+
+
+def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
+    dims = entry["reshape"]["shape"] if entry.get("reshape") else entry.get("dims", [])
+    return entry["data_type"], [int(dim) for dim in dims]
+
+
+def _cuda_options(config: Config, device_id: int) -> dict[str, str]:
+    options = {"device_id": str(device_id)}
+    for accelerator in config.accelerators.get("gpu_execution_accelerator", []):
+        if accelerator["name"] != "cuda":
+            raise LoadError(_no_accelerator(accelerator["name"]))
+        options.update(accelerator.get("parameters", {}))
+    for key, choices in CUDA_CHOICES.items():
+        text = config.text(key)
+        if text is not None and text not in choices:
+            raise LoadError(f"parameter {key} is {text!r}; it must be one of {', '.join(choices)}")
+        if text is not None:
+            options[key] = choices[text]
+    options.update({key: text for key in CUDA_VALUES if (text := config.text(key)) is not None})
+    return options
+
+
+def _no_accelerator(name: str) -> str:
+    return (
+        f"execution accelerator {name!r} needs Triton's native onnxruntime backend; remove it from config.pbtxt, or "
+        "serve with NVIDIA's image"
+    )
+
+
+def _check_tensor(config: Config, role: str, node: Any, data_type: str, dims: list[int]) -> None:
+    title = f"{role} {node.name!r}"
+    if data_type not in ONNX_TYPES:
+        raise LoadError(f"config.pbtxt gives {title} the type {data_type}, which this backend cannot pass on")
+    if node.type != ONNX_TYPES[data_type]:
+        raise LoadError(f"config.pbtxt says that {title} is {data_type}, the graph says {node.type}")
+    graph = [dim if isinstance(dim, int) else -1 for dim in node.shape]
+    if not graph and not config.max_batch_size:
+        if any(dim != 1 for dim in dims):
+            raise LoadError(
+                f"config.pbtxt gives {title} the dims {dims}, but it is a scalar in the graph: use dims [1]"
+            )
+        return
+    if config.max_batch_size:
+        if not graph or graph[0] != -1:
+            raise LoadError(
+                f"max_batch_size is {config.max_batch_size}, but the first dimension of {title} in the graph is fixed "
+                f"({graph}); export it with a dynamic batch axis or set max_batch_size to 0"
+            )
+        graph = graph[1:]
+    # Like CompareDimsSupported of the native backend: an input may be narrower than the graph, an output must be equal.
+    equal = len(graph) == len(dims) and all(
+        have == want or (role == "input" and have == -1) for have, want in zip(graph, dims, strict=True)
+    )
+    if not equal:
+        raise LoadError(f"config.pbtxt gives {title} the dims {dims}, the graph {graph} (both without the batch axis)")
+
+
+def _names(tensors: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in tensors) or "none"
+
+
+def _cores_may_part(config: Config, cores: int) -> bool:
+    return (
+        cores > 1
+        and config.max_batch_size > 0
+        and config.number("intra_op_thread_count") <= 0
+        and config.number("execution_mode") == 0
+    )
+
+
+def _place_for(needed: float) -> Path:
+    """Returns the first of the usual temporary folders that is on a disk with enough bytes free."""
+    reasons = []
+    for place in dict.fromkeys((Path(tempfile.gettempdir()), LARGE_TEMPORARY)):
+        if not os.access(place, os.W_OK | os.X_OK):
+            reasons.append(f"{place} cannot be written to")
+        elif (kind := file_system(place)) in IN_MEMORY:
+            reasons.append(f"{place} is in memory ({kind})")
+        elif (free := shutil.disk_usage(place).free) < needed:
+            reasons.append(f"{place} has {free / 1e6:.0f} MB free of {needed / 1e6:.0f}")
+        else:
+            return place
+    raise OSError(f"{', '.join(reasons)}; set TMPDIR to a folder on a disk, with room")
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Removes the folders of processes that were killed while they loaded a model."""
+    for folder in temporary.glob(f"{PREPARED_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / PREPARED_LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _response(result: Arrays | Exception) -> pb_utils.InferenceResponse:
@@ -487,7 +486,7 @@ def _response(result: Arrays | Exception) -> pb_utils.InferenceResponse:
         return _error(f"onnxruntime refuses the input: {result}", pb_utils.TritonError.INVALID_ARG)
     if isinstance(result, Exception):
         return _error(f"onnxruntime failed: {result}", pb_utils.TritonError.INTERNAL)
-    # Gives a scalar the shape [1] too, which is how Triton writes it.
+    # This also gives a scalar the shape [1], as Triton expects.
     tensors = [pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in result.items()]
     return pb_utils.InferenceResponse(output_tensors=tensors)
 

@@ -1,4 +1,4 @@
-"""What a batch becomes: runs of a graph, and answers out of them. It imports only the standard library and numpy."""
+"""Turns a batch of requests into runs of a graph, and their outputs into results. Needs nothing but numpy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Run = Callable[[list[str], Arrays], list[Array]]
 def run_batch(
     run: Run, feeds: Sequence[Arrays], wanted: Sequence[Sequence[str]], batched: bool
 ) -> list[Arrays | Exception]:
-    """One answer or error for each request, with as few runs as possible.
+    """Computes one result or error for each request, with as few runs as possible.
 
     Args:
-        run: (output names, name → array) → the arrays of those outputs.
-        feeds: for each request its inputs, (B_i, …) if `batched`.
-        wanted: for each request the names of the outputs that it asked for.
+        run: the function that runs the graph: (output names, name → array) → the arrays of those outputs.
+        feeds: the inputs of each request, (B_i, …) if `batched`.
+        wanted: the names of the outputs that each request asks for.
         batched: whether the first axis is the batch, along which requests are joined.
 
     Returns:
-        For each request its outputs, views of the joint result, (B_i, …) if `batched`; or the error that it alone made.
+        The outputs of each request, views of the joint result, (B_i, …) if `batched`; or the request's own error.
     """
     if batched and len(feeds) > 1 and _joinable(feeds):
         try:
             return _run_joint(run, feeds, wanted)
-        except Exception:  # whose fault it is shows when each request runs alone, below
+        except Exception:  # the runs of single requests below show whose fault it is
             pass
     answers: list[Arrays | Exception] = []
     for feed, names in zip(feeds, wanted, strict=True):
         try:
             answers.append(dict(zip(names, run(list(names), feed), strict=True)))
-        except Exception as exc:  # whatever a request makes of the graph is that request's answer
-            # with its traceback it would hold this frame, and the frame it: tensors until the garbage collector comes
+        except Exception as exc:  # any error of the graph is the request's result
+            # its traceback and this frame would refer to each other, and keep tensors until the garbage collector runs
             answers.append(exc.with_traceback(None))
     return answers
 
 
 def sliced(run: Run, rows: int) -> Run:
-    """The same run, some rows of the batch at a time; whole where an output turns out to have no row for each.
+    """Wraps a run to compute some rows of the batch at a time; whole if an output does not have a row for each.
 
-    For outputs whose other axes are fixed: where they depend on the batch, slices cannot be put together.
+    Only for outputs whose other axes are fixed: if they depend on the batch, slices cannot be joined.
     """
 
     def run_slices(names: list[str], feed: Arrays) -> list[Array]:
@@ -65,18 +65,18 @@ def sliced(run: Run, rows: int) -> Run:
 
 
 def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
-    """A run in which each core computes rows of its own; what is left over, fewer than cores, they compute together.
+    """Wraps two runs so that each core computes rows of its own; together they compute the rows left over.
 
-    A core that computes alone waits for no other between one operator and the next.
+    A core that computes alone does not wait for others between operators.
 
     Args:
-        alone: a run on one core; is called from several threads.
+        alone: the run on one core, which is called from several threads.
         together: the same run on all cores.
-        cores: how many.
-        rows: that a core computes at a time.
+        cores: the number of cores.
+        rows: the number of rows that a core computes at a time.
 
     Returns:
-        For outputs whose other axes are fixed, as of `sliced`.
+        A run for outputs whose other axes are fixed, as for `sliced`.
     """
     threads = ThreadPoolExecutor(cores)
 
@@ -97,7 +97,7 @@ def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
 
 
 def even_slices(size: int, cores: int, rows: int) -> list[slice]:
-    """Slices of a batch, of so many rows at most, with as many rows for each core; what is left over is in none."""
+    """Returns slices of a batch with at most `rows` rows, equally many for each core; remaining rows are left out."""
     each = size // cores
     steps = [min(rows, each - start) for start in range(0, each, rows)]
     slices: list[slice] = []
