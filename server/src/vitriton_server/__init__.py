@@ -5,9 +5,10 @@ Example:
     ...     print(server.grpc_address)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from vitriton._version import __version__
 
-from vitriton_server._config import WatchPolicy
 from vitriton_server._errors import (
     AddressError,
     InstallationError,
@@ -20,7 +21,10 @@ from vitriton_server._errors import (
     ServerStopped,
 )
 from vitriton_server._process.cores import usable_cores
-from vitriton_server._server import TritonServer
+
+if TYPE_CHECKING:
+    from vitriton_server._config import WatchPolicy
+    from vitriton_server._server import TritonServer
 
 __all__ = [
     "AddressError",
@@ -37,3 +41,12 @@ __all__ = [
     "__version__",
     "usable_cores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the server on first use, so that `vitriton-health` stays quick."""
+    if name in ("TritonServer", "WatchPolicy"):
+        from vitriton_server import _server
+
+        return getattr(_server, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
