@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from server.processes import children, wait_until
+from server.tiny_models import copy_repository
 from vitriton_server import LauncherError, ServerStopped, TritonServer, WatchPolicy
 
 pytestmark = pytest.mark.usefixtures("subprocesses")
@@ -33,6 +34,15 @@ class Struck:
             os.kill(self.server.pid, self.number)
 
 
+@pytest.fixture
+def long_loading(python_repository: Path, tmp_path: Path) -> Path:
+    """A repository that is still being loaded when a signal comes, however late that is."""
+    repository = copy_repository(python_repository, tmp_path / "long")
+    with (repository / "tiny_preprocess" / "1" / "model.py").open("a") as model:
+        model.write("\n    def initialize(self, args):\n        __import__('time').sleep(60)\n")
+    return repository
+
+
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 @pytest.mark.parametrize("watch_repository", [False, True])
 def test_it_is_started_once_more(
@@ -46,7 +56,9 @@ def test_it_is_started_once_more(
         assert "tiny_pooled" in struck.server.models
     finally:
         assert struck.server.stop()
-    told = f"tritonserver ended with status {128 + number} ({number.name}) before the models were ready; it is started"
+    told = (
+        f"tritonserver ended with status {128 + number} ({number.name}) before the models were ready; starting it again"
+    )
     assert told in caplog.text
 
 
@@ -62,9 +74,9 @@ def test_a_second_crash_is_the_end(python_repository: Path, work_folder: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_what_somebody_has_sent_is_meant(number: signal.Signals, python_repository: Path) -> None:
+def test_what_somebody_has_sent_is_meant(number: signal.Signals, long_loading: Path) -> None:
     """A start that was killed, by the kernel for memory too, or told to end, is not tried again."""
-    struck = Struck(python_repository, number, {1})
+    struck = Struck(long_loading, number, {1})
     with pytest.raises(LauncherError, match=rf"ended with status {128 + number} \({number.name}\)"):
         struck.server.start()
     assert struck.begun == 1
