@@ -71,12 +71,12 @@ def test_undecoded_images_of_data_sets(make, sent, tmp_path):
     ("item", "says"),
     [
         ({"bytes": None, "path": None}, "the dict has neither bytes nor a path"),
-        ({"bytes": "text", "path": None}, "under 'bytes' in the dict has the type str"),
-        ({"path": 5}, "under 'path' in the dict has the type int"),
-        ({"path": {"path": "a.jpg"}}, "under 'path' in the dict has the type dict"),
+        ({"bytes": "text", "path": None}, "'bytes' in the dict has the type str"),
+        ({"path": 5}, "'path' in the dict has the type int"),
+        ({"path": {"path": "a.jpg"}}, "'path' in the dict has the type dict"),
         (
             {"image": Image.new("RGB", (2, 2)), "label": 1},
-            "a dict with the keys image, label is not an image; give what",
+            "a dict with the keys image, label is not an image; give the value",
         ),
         ({"path": "a.jpg", "label": 1}, "a dict with the keys path, label is not an image"),
         ({str(n): n for n in range(99)}, "a dict with the keys 0, 1, 2, ... is not an image"),

@@ -33,7 +33,7 @@ _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
 _ITEM = {"bytes", "path"}  # the keys of an undecoded image in Hugging Face's data sets; one value may be None
 _NAMED_KEYS = 3
-_OF_A_DICT = "give one of its values; a dict is an image only if it has no keys but 'bytes' and 'path'"
+_OF_A_DICT = "give the value that is the image; a dict is an image only if it has no keys but 'bytes' and 'path'"
 
 
 class Tensor(Protocol):
