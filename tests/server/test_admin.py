@@ -74,6 +74,7 @@ def test_the_command(tmp_path: Path, python_repository: Path, own_environment: d
     path.write_text(KEY)
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     arguments = ["--repository", str(python_repository), *ports, "--admin-key-file", str(path)]
+    own_environment["COLUMNS"] = "300"  # the path of a long folder is not broken into lines
     with Launcher(arguments, own_environment) as launcher:
         launcher.wait_for(READY)
         url = f"http://{launcher.address('HTTP')}/v2/logging"

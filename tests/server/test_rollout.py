@@ -207,6 +207,6 @@ def test_an_export_for_which_memory_does_not_suffice(tmp_path: Path, caplog: pyt
             rollout.look(Refusing())
     why = "Stub process is not healthy"
     for name in ("m_pooled", "m_unpooled"):
-        assert f"{name} cannot be loaded: {why}: the kernel has ended a process of the server for want" in caplog.text
+        assert f"{name} cannot be loaded: {why}: the kernel has killed a process of the server for lack" in caplog.text
     for name in ("n_pooled", "n_unpooled"):
         assert f"{name} cannot be loaded: {why}" in caplog.messages
