@@ -61,14 +61,14 @@ def test_wheels_hold_what_they_need(wheels):
     assert "vitriton_server/backends/onnxruntime/model.py" in zipfile.ZipFile(wheels["server"]).namelist()
 
 
-def test_the_client_alone(wheels, environment, server):
+def test_the_client_alone(wheels, environment, small_server):
     """Without torch, onnx, transformers, gevent or CUDA it embeds, and its command tells what is not installed."""
     _install(environment, wheels["client"])
     listed = json.loads(_run(environment / "python", "-m", "pip", "list", "--format=json"))
     heavy = [entry["name"] for entry in listed if entry["name"].lower().startswith(NOT_IN_A_CLIENT)]
     assert heavy == []
     photo = ROOT / "examples" / "photos" / "cat.jpg"
-    shape = _run(environment / "python", "-c", EMBED, server.grpc_address, "tiny-deit", photo)
+    shape = _run(environment / "python", "-c", EMBED, small_server.grpc_address, "tiny-deit", photo)
     assert shape.strip() == "(1, 32)"
     assert _run(environment / "vitriton", "--version").startswith("vitriton ")
     asked = subprocess.run([environment / "vitriton", "serve"], capture_output=True, text=True)
