@@ -249,8 +249,16 @@ def test_wait_ready_for_any_server(connect):
                 client.wait_ready(servers="most")
     with connect("missing") as client, pytest.raises(ModelNotFound, match="it has: narrow, staged, tiny, wide"):
         client.wait_ready(servers="any", timeout_s=60)
-    with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(Unavailable):
+    with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(ModelNotFound):
         client.wait_ready(servers="any", timeout_s=1)
+
+
+def test_a_server_that_is_down_does_not_hide_a_wrong_name(connect):
+    """Whichever address comes first, a server that lacks the model ends the wait for all of them at once."""
+    with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(ModelNotFound, match="it has: narrow"):
+        client.wait_ready(timeout_s=60)
+    with connect("tiny", others=["127.0.0.1:1"]) as client, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        client.wait_ready(timeout_s=0.5)
 
 
 def test_threads_share_a_client(client, files, embeddings):

@@ -326,6 +326,20 @@ def test_objects_of_the_caller_are_read_one_by_one():
     assert play.flow.sink.result(3).tolist() == [row(b"0"), row(b"1"), row(b"2")]
 
 
+def test_images_that_are_read_count_as_the_largest_so_far():
+    """No more are read than there is memory for; before any size is known, as many as there are threads."""
+    play = Play([f"{number}.jpg" for number in range(50)], max_held_bytes=1000, read_threads=4)
+    play.note_all_contracts()
+    first = play.turn()
+    assert len(first) == 4
+    play.flow.image_read(first[0].index, b"x" * 100, 0.0)
+    more = play.turn()
+    assert len(more) == 6  # 9 are read, and one is there
+    for read in (*first[1:], *more):
+        play.flow.image_read(read.index, b"x" * 100, 0.0)
+    assert not [action for action in play.turn() if isinstance(action, Read)]
+
+
 def test_closing():
     """What was sent is cancelled, what waits or is verified is not; nothing that comes afterwards counts."""
     play = Play(images(12), servers=2, initial_backoff_s=9.0)

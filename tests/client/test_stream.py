@@ -8,6 +8,7 @@ import json
 import queue
 import threading
 import time
+from collections import deque
 from dataclasses import asdict
 
 import numpy as np
@@ -24,6 +25,8 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
+from vitriton._async_client import _Mailbox
+from vitriton._images.source_thread import SourceThread
 from vitriton.preprocessing import Limits
 from vitriton.testing import CallError, Code, FakeTransport, busy, invalid_images, model_died, unavailable
 
@@ -579,3 +582,36 @@ def test_a_blocked_source_does_not_hold_up_the_end():
         if thread.name == "vitriton-source":
             thread.join(30)
             assert not thread.is_alive()
+
+
+async def _wake_before_a_wait():
+    mailbox = _Mailbox()
+    mailbox.wake()
+    await asyncio.wait_for(mailbox.wait(None), 5)
+
+
+def test_a_wait_that_is_ended_before_it_begins():
+    """A client that is closed by another thread ends a call that is just about to wait."""
+    asyncio.run(_wake_before_a_wait())
+
+
+def test_an_image_that_comes_with_the_end_of_its_iterable():
+    """It is not lost, however the thread of the iterable and that of the call take turns."""
+    source = SourceThread([], lambda: None, 1)
+    source.close()
+
+    class Late(deque):
+        def __bool__(self):  # asked by `take`: the thread adds an image and ends just after that
+            empty = not len(self)
+            if empty and not source._ended:
+                self.append(b"the last image")
+                source._ended = True
+            return not empty
+
+    source._given, source._ended = Late(), False
+    assert not source.take(print)
+    taken = []
+    assert source.take(taken.append)
+    assert taken == [b"the last image"]
+    with pytest.raises(StopIteration):
+        source.take(print)

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
-from vitriton._call.run import Event, Run
+from vitriton._call.run import Event, Run, no_event
 from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
@@ -259,10 +259,6 @@ class _Mailbox:
     def put(self, event: Event) -> None:
         """Adds an event; any thread may call it."""
         self._events.append(event)
-        self.wake()
-
-    def wake(self) -> None:
-        """Ends a wait; any thread may call it."""
         if self._waiter is None:
             return
         if threading.get_ident() == self._thread:
@@ -270,6 +266,10 @@ class _Mailbox:
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
                 self._loop.call_soon_threadsafe(self._wake)
+
+    def wake(self) -> None:
+        """Ends a wait, also one that is about to begin; any thread may call it."""
+        self.put(no_event)
 
     def waiting(self) -> Iterable[Event]:
         """Takes all queued events."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
 from vitriton._call.results import Floats, Result
-from vitriton._call.run import Event, Run
+from vitriton._call.run import Event, Run, no_event
 from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
@@ -334,7 +334,7 @@ class _Mailbox:
 
     def wake(self) -> None:
         """Ends a wait."""
-        self.put(_nothing)
+        self.put(no_event)
 
     def waiting(self) -> Iterator[Event]:
         """Takes all queued events."""
@@ -352,7 +352,3 @@ class _Mailbox:
             )
         except queue.Empty:
             return
-
-
-def _nothing() -> None:
-    pass

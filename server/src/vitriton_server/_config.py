@@ -104,7 +104,8 @@ class ServerConfig:
             _require(0 <= port <= 65535, name, port, "0 (a free one) to 65535")
         chosen = [port for port in ports.values() if port]
         if len(set(chosen)) != len(chosen):
-            raise InvalidConfiguration(f"the ports must differ from each other: {ports}")
+            said = ", ".join(f"{name} {port}" for name, port in ports.items())
+            raise InvalidConfiguration(f"the ports must differ from each other; they are {said}")
         _require(bool(self.host), "host", repr(self.host), "a name or an address")
         _require(self.ready_timeout_s > 0, "ready_timeout_s", self.ready_timeout_s, "more than 0")
         _require(self.exit_timeout_s >= 0, "exit_timeout_s", self.exit_timeout_s, "0 or more")

@@ -18,14 +18,16 @@ class Ready:
     Attributes:
         items: the images.
         byte_size: the size of these images, in bytes.
+        largest_bytes: the size of the largest image so far, in bytes; 0 before the first.
         since_s: the time since which the first image waits, on the client's clock, in seconds.
     """
 
-    __slots__ = ("byte_size", "items", "since_s")
+    __slots__ = ("byte_size", "items", "largest_bytes", "since_s")
 
     def __init__(self) -> None:
         self.items: deque[Item] = deque()
         self.byte_size = 0
+        self.largest_bytes = 0
         self.since_s = 0.0
 
     def add(self, item: Item, now_s: float) -> None:
@@ -33,7 +35,10 @@ class Ready:
         if not self.items:
             self.since_s = now_s
         self.items.append(item)
-        self.byte_size += len(item.data)
+        size = len(item.data)
+        self.byte_size += size
+        if size > self.largest_bytes:
+            self.largest_bytes = size
 
     def cut(self, max_count: int, max_bytes: int) -> tuple[list[Item], int]:
         """Removes as many images as fit into one request, at least one; returns them and their size in bytes."""

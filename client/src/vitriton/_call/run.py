@@ -24,6 +24,11 @@ from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, 
 
 Event = Callable[[], None]
 
+
+def no_event() -> None:
+    """An event that only ends a wait."""
+
+
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_DEADLINE = Deadline.after(None)
 _CANCELLED = CallError(Code.CANCELLED, "cancelled by this client")

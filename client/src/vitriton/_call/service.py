@@ -162,7 +162,7 @@ class Services:
         look_s = _FIRST_LOOK_S
         while True:
             self._lifetime.check_usable()
-            latest = self._look_at_all(deadline) if servers == "all" else self._look_for_any(deadline, look_s)
+            latest = self._look(servers, deadline, look_s)
             look_s *= 2  # gives a slow server more time
             if latest is None:
                 return
@@ -238,20 +238,16 @@ class Services:
             raise after_attempts(error, attempts, deadline) from failed
         return error
 
-    def _look_at_all(self, deadline: Deadline) -> ClientError | None:
-        """The first reason why the model is not ready on all servers; None if it is."""
-        for server in self._balancer.servers:
-            problem = self._look_at(server, deadline)
-            if problem is not None:
-                return problem
-        return None
-
-    def _look_for_any(self, deadline: Deadline, look_s: float) -> ClientError | None:
-        """The first reason why the model is ready on no server, None if it is on one; raises if all of them refuse.
+    def _look(self, servers: WaitFor, deadline: Deadline, look_s: float) -> ClientError | None:
+        """A reason why the model is not ready, on "all" servers or on "any"; None if it is ready.
 
         Args:
+            servers: which servers have to be ready.
             deadline: the end of the wait.
             look_s: the time for each server, in seconds, so that a silent one does not hide the others.
+
+        Raises:
+            ClientError: waiting does not help: one server refuses where all are wanted, or every server does.
         """
         problems, refusals = [], []
         for server in self._balancer.servers:
@@ -262,12 +258,14 @@ class Services:
             except ClientError as exc:
                 refusals.append(exc)
                 continue
-            if problem is None:
+            if problem is not None:
+                problems.append(problem)
+            elif servers == "any":
                 return None
-            problems.append(problem)
-        if not problems:
+        if refusals and (servers == "all" or not problems):
             raise refusals[0]
-        return problems[0]
+        # of a server that refuses and one that does not answer, the first has more to say
+        return next(iter([*refusals, *problems]), None)
 
     def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
         transport = server.transport

@@ -47,13 +47,14 @@ class SourceThread:
         Raises:
             StopIteration: there are no more images, or the iterable raised `error`.
         """
+        ended = self._ended  # read first: what the thread added before its end must not be missed
         if self._given:
             give(self._given[0])  # before it is removed, so that the thread does not continue too early
             with self._changed:
                 self._given.popleft()
                 self._changed.notify()
             return True
-        if self._ended:
+        if ended:
             raise StopIteration
         return False
 
