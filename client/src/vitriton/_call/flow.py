@@ -113,7 +113,7 @@ class Flow:
             not self._ended
             and self._exclusive is None
             and self._count - self._settled + self.sink.held < self._window
-            and self._has_memory()
+            and self._ready.has_memory(len(self._reading), self._sent_bytes, self._options)
         )
 
     @property
@@ -265,14 +265,6 @@ class Flow:
         self.sink.reject(problem.index, problem.source, error)
 
     # Sending
-
-    def _has_memory(self) -> bool:
-        """Whether another image fits, if each that is being read is as large as the largest so far."""
-        reading, largest_bytes = len(self._reading), self._ready.largest_bytes
-        if not largest_bytes:
-            return reading < self._options.read_threads
-        held_bytes = self._ready.byte_size + self._sent_bytes + reading * largest_bytes
-        return held_bytes < self._options.max_held_bytes
 
     def _has_room(self) -> bool:
         return len(self._line.running) + len(self._line.waiting) < self._options.max_in_flight

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from vitriton._call.actions import Batch
 from vitriton._call.results import Item
 from vitriton._deadline import Deadline
+from vitriton._options import Options
 
 
 class Ready:
@@ -39,6 +40,18 @@ class Ready:
         self.byte_size += size
         if size > self.largest_bytes:
             self.largest_bytes = size
+
+    def has_memory(self, reading: int, sent_bytes: int, options: Options) -> bool:
+        """Whether another image fits, if each that is being read is as large as the largest so far.
+
+        Args:
+            reading: the number of images that are being read.
+            sent_bytes: the size of the images that are in requests, in bytes.
+            options: the limits.
+        """
+        if not self.largest_bytes:
+            return reading < options.read_threads
+        return self.byte_size + sent_bytes + reading * self.largest_bytes < options.max_held_bytes
 
     def cut(self, max_count: int, max_bytes: int) -> tuple[list[Item], int]:
         """Removes as many images as fit into one request, at least one; returns them and their size in bytes."""

@@ -85,8 +85,8 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
     if isinstance(images, Iterable):
         return images, len(images) if isinstance(images, Sized) else None
     raise TypeError(
-        f"images has the type {type(images).__name__}; give a list (or any iterable) of paths, URLs, bytes, file objects, "
-        "PIL images or uint8 arrays, or one of these"
+        f"images has the type {type(images).__name__}; give a list (or any iterable) of paths, URLs, bytes, file "
+        "objects, PIL images or uint8 arrays, or one of these"
     )
 
 
