@@ -242,7 +242,7 @@ class Services:
         """A reason why the model is not ready, on "all" servers or on "any"; None if it is ready.
 
         Args:
-            servers: which servers have to be ready.
+            servers: the servers that have to be ready.
             deadline: the end of the wait.
             look_s: the time for each server, in seconds, so that a silent one does not hide the others.
 
