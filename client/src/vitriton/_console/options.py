@@ -53,7 +53,7 @@ def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
     for name, default in defaults.items():
         is_flat = not is_dataclass(hints[name])
         parameters += [_parameter(name, hints[name], default)] if is_flat else _parameters(hints[name], default)
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
@@ -146,6 +146,7 @@ def _readable(hint: Any, info: ParameterInfo) -> Any:
     """The type that typer reads from the command line; text if there is a parser, or for a union with str."""
     if info.parser is not None or (get_origin(hint) in (Union, types.UnionType) and str in get_args(hint)):
         return str | None
+    # the type is made while the program runs, where mypy cannot follow
     return list[get_args(hint)[0]] | None if get_origin(hint) is Sequence else hint  # type: ignore[misc]
 
 
