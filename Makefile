@@ -97,7 +97,7 @@ soak: $(INSTALLED)
 
 # Every architecture of transformers: exported from a small configuration, and served (minutes)
 models: $(INSTALLED)
-	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalogue docs/models.md
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalog docs/models.md
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -50,7 +50,7 @@ def main() -> int:
     similarity = cosine(embeddings)
     show(similarity[: len(photos), : len(photos)])
     found = nearest(similarity, len(photos))
-    console.print(f"{found} of {len(photos)} mirrored photos have their original as nearest neighbour")
+    console.print(f"{found} of {len(photos)} mirrored photos have their original as nearest neighbor")
     picture = OUT / "demo.png"
     draw(similarity[: len(photos), : len(photos)]).save(picture)
     console.print(f"picture   {picture}")
@@ -141,8 +141,8 @@ def draw(similarity: np.ndarray) -> Image.Image:
             warmth = float(np.clip((value - low) / max(high - low, 1e-6), 0, 1))
             box = (column * CELL, row * CELL, (column + 1) * CELL - 1, (row + 1) * CELL - 1)
             pen.rectangle(box, fill=(255, int(245 - 165 * warmth), int(220 - 190 * warmth)))
-            centre = (column * CELL + CELL // 2, row * CELL + CELL // 2)
-            pen.text(centre, f"{value:.2f}", fill="black", anchor="mm", font_size=CELL // 5)
+            center = (column * CELL + CELL // 2, row * CELL + CELL // 2)
+            pen.text(center, f"{value:.2f}", fill="black", anchor="mm", font_size=CELL // 5)
     return picture
 
 

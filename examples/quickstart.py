@@ -17,7 +17,7 @@ with Client(address, model=model) as client:
     vectors = client.embed(photos)  # (N, D) float32
 
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-similarity = vectors @ vectors.T - 2 * np.eye(len(photos))  # (N, N); a photo is not its own neighbour
+similarity = vectors @ vectors.T - 2 * np.eye(len(photos))  # (N, N); a photo is not its own neighbor
 print(f"{len(photos)} photos, {vectors.shape[1]} numbers each")
 for photo, row in zip(photos, similarity, strict=True):
     print(f"{photo.name:15} is most like {photos[row.argmax()].name:15} ({row.max():.3f})")

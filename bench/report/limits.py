@@ -42,7 +42,7 @@ def memory(seconds: float, gpu: bool) -> float:
     """Measures the bytes a second of a copy, read and written bytes together."""
     source = torch.ones(_COPIED_BYTES // 4, device="cuda" if gpu else "cpu")
     target = torch.empty_like(source)
-    return 2 * _COPIED_BYTES / _fastest(lambda: _synchronised(target.copy_(source)), seconds)
+    return 2 * _COPIED_BYTES / _fastest(lambda: _synchronized(target.copy_(source)), seconds)
 
 
 def decoding(
@@ -84,7 +84,7 @@ def _times(call: Callable[[], object], seconds: float) -> list[float]:
             return taken
 
 
-def _synchronised(value: torch.Tensor) -> torch.Tensor:
+def _synchronized(value: torch.Tensor) -> torch.Tensor:
     if value.is_cuda:
         torch.cuda.synchronize()
     return value
@@ -104,12 +104,12 @@ def _products(cores: int, gpu: bool) -> dict[str, Product]:
 
 def _torch_product(dtype: torch.dtype, device: str, m: int, k: int, n: int) -> Callable[[], object]:
     left, weights = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)
-    return lambda: _synchronised(torch.nn.functional.linear(left, weights))
+    return lambda: _synchronized(torch.nn.functional.linear(left, weights))
 
 
 def _cuda_int8_product(m: int, k: int, n: int) -> Callable[[], object]:
     left, right = (torch.ones(*shape, dtype=torch.int8, device="cuda") for shape in ((m, k), (k, n)))
-    return lambda: _synchronised(torch._int_mm(left, right))
+    return lambda: _synchronized(torch._int_mm(left, right))
 
 
 def _onnx_int8_product(cores: int, m: int, k: int, n: int) -> Callable[[], object]:

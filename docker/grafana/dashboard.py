@@ -45,7 +45,7 @@ class Panel:
         width: of 24.
         kind: Grafana's name of the panel.
         stacked: whether the lines are parts of a whole.
-        colours: value from which → colour, for a `stat`.
+        colors: value from which → color, for a `stat`.
     """
 
     title: str
@@ -55,7 +55,7 @@ class Panel:
     width: int = 8
     kind: str = "timeseries"
     stacked: bool = False
-    colours: Sequence[tuple[float | None, str]] = field(default=((None, "green"),))
+    colors: Sequence[tuple[float | None, str]] = field(default=((None, "green"),))
 
 
 def _rate(metric: str, labels: str) -> str:
@@ -111,7 +111,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             unit="none",
             width=3,
             kind="stat",
-            colours=((None, "red"), (1, "green")),
+            colors=((None, "red"), (1, "green")),
         ),
         Panel(
             title="Alerts",
@@ -120,7 +120,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             unit="none",
             width=3,
             kind="stat",
-            colours=((None, "green"), (1, "red")),
+            colors=((None, "green"), (1, "red")),
         ),
         Panel(
             title="Images a second",
@@ -361,7 +361,7 @@ def _placed() -> Iterator[dict[str, Any]]:
 
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    steps = [{"color": colour, "value": value} for value, colour in panel.colours]
+    steps = [{"color": color, "value": value} for value, color in panel.colors]
     defaults: dict[str, Any] = {"unit": panel.unit, "thresholds": {"mode": "absolute", "steps": steps}}
     if panel.kind == "stat":
         options: dict[str, Any] = {

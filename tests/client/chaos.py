@@ -73,7 +73,7 @@ def kill(server: TritonServer) -> None:
 
 
 def pictures(count: int) -> list[np.ndarray]:
-    """Small ones, (1, W, 3) uint8, no two of one colour and width."""
+    """Small ones, (1, W, 3) uint8, no two of one color and width."""
     return [np.full((1, 1 + i % 7, 3), (i % 256, i // 256, 9), np.uint8) for i in range(count)]
 
 

@@ -51,7 +51,7 @@ def write_model(
     max_queue_size: int = 100,
     fingerprint: str | None = None,
 ) -> None:
-    """A model that takes images and returns their mean colour (tiny_model.py)."""
+    """A model that takes images and returns their mean color (tiny_model.py)."""
     version = repository / name / "1"
     version.mkdir(parents=True)
     shutil.copy(HERE / "tiny_model.py", version / "model.py")

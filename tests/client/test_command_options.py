@@ -19,12 +19,12 @@ class Paint:
     """Paint.
 
     Attributes:
-        colour: the colour of all
+        color: the color of all
             edges, unless `thick` is given.
         layers: the number of layers. None: as many as it takes.
     """
 
-    colour: Annotated[Literal["red", "blue"], typer.Option(rich_help_panel="Paint")] = "red"
+    color: Annotated[Literal["red", "blue"], typer.Option(rich_help_panel="Paint")] = "red"
     layers: Annotated[int | None, typer.Option(min=1, max=9)] = None
 
 
@@ -92,9 +92,9 @@ def test_what_is_not_given_has_the_fields_defaults():
 def test_what_is_given_arrives_by_its_type():
     """Texts go through parsers, repeated options become a list, and choices, switches and bounds are typer's."""
     arguments = ["b", "--sizes", "3x4x5", "--fat", "--marks", "i", "--marks", "j", "--height", "8", "--loud"]
-    box, loud = _taken(*arguments, "--colour", "blue", "--layers", "2", "--seconds", "9")
+    box, loud = _taken(*arguments, "--color", "blue", "--layers", "2", "--seconds", "9")
     expected = {"name": "b", "sizes": (3, 4, 5), "thick": True, "marks": ["i", "j"], "lid": Lid(height=8)}
-    assert box == Box(**expected, colour="blue", layers=2, seconds_s="9")
+    assert box == Box(**expected, color="blue", layers=2, seconds_s="9")
     assert loud
 
 
@@ -112,7 +112,7 @@ def test_the_docstring_is_the_help():
     text = _run(command, "--help").stdout
     for part in (
         "Makes a box.",
-        "The colour of all edges, unless --fat is given.",
+        "The color of all edges, unless --fat is given.",
         "The number of layers. [default: (as many as it takes)]",
         "AxB",
         "The sides of the box. [default: 1,2]",
@@ -124,7 +124,7 @@ def test_the_docstring_is_the_help():
     assert "secret" not in text
 
 
-@pytest.mark.parametrize("arguments", [["b", "--colour", "green"], ["b", "--layers", "10"], ["b", "--secret", "1"], []])
+@pytest.mark.parametrize("arguments", [["b", "--color", "green"], ["b", "--layers", "10"], ["b", "--secret", "1"], []])
 def test_wrong_usage_is_typers(arguments):
     """Exit code 2, before the dataclass is made."""
 
@@ -147,8 +147,8 @@ def test_what_the_dataclass_raises_reaches_the_caller():
     ("values", "found"),
     [
         ({}, []),
-        ({"colour": "green", "layers": 10}, ["is 'green'; choose one of red, blue", "is 10; it must be from 1 to 9"]),
-        ({"colour": None}, ["is None; choose one of red, blue"]),
+        ({"color": "green", "layers": 10}, ["is 'green'; choose one of red, blue", "is 10; it must be from 1 to 9"]),
+        ({"color": None}, ["is None; choose one of red, blue"]),
         ({"layers": 0}, ["is 0; it must be from 1 to 9"]),
     ],
 )

@@ -173,8 +173,8 @@ def pixels(encoded):
     return np.asarray(decode(encoded, Limits()))
 
 
-def test_colours_first_or_last(made, sent):
-    """One axis of 3 is the colours; the pixels are the same. Alone, in a list, as a view."""
+def test_colors_first_or_last(made, sent):
+    """One axis of 3 is the colors; the pixels are the same. Alone, in a list, as a view."""
     first = PIXELS.transpose(2, 0, 1)
     for array in (PIXELS, first, PIXELS[:, ::-1][:, ::-1], np.ascontiguousarray(first)):
         for images in (made(array), [made(array)]):
@@ -201,7 +201,7 @@ def test_an_encoded_file_as_an_array(made, sent):
 
 @pytest.mark.parametrize("shape", [(3, 5, 3), (3, 1, 3), (3, 3, 3), (3, 5, 4), (3, 5, 1)])
 def test_what_may_be_either(shape, made, sent):
-    """It is not guessed which axis is the colours; a PIL image says it."""
+    """It is not guessed which axis is the colors; a PIL image says it."""
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     said = reason(sent, made(array), "shape")
     assert f"shape {shape}" in said

@@ -48,8 +48,8 @@ def test_exif_orientations(orientation, reference):
 
 @pytest.mark.usefixtures("torch")
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
-def test_transparent_colour(mode, reference):
-    """A transparent colour travels, because some processors lay it onto white."""
+def test_transparent_color(mode, reference):
+    """A transparent color travels, because some processors lay it onto white."""
     image = noise(mode)
     image.info["transparency"] = (1, 2, 3) if mode == "RGB" else 0
     wanted, got = reference(image), decode(encode_pil(image), Limits())

@@ -12,7 +12,7 @@ from client.conftest import write_model
 from typer.testing import CliRunner
 from vitriton import AccessDenied, ModelNotFound, Unavailable, list_models
 from vitriton._console.server import ServerOptions
-from vitriton._served.catalogue import read_catalogue
+from vitriton._served.catalog import read_catalog
 from vitriton.cli import app
 
 MAIN = "from vitriton.cli import main; main()"
@@ -254,10 +254,10 @@ def test_list_models_says_what_is_wrong(server):
 def test_from_a_transport(server):
     """The other distributions ask by way of a transport."""
     (transport,) = ServerOptions(address=server.grpc_address).transports()
-    catalogue = read_catalogue(transport, 30)
-    assert catalogue.models[1].fingerprint == PARAMETERS["fingerprint"]
+    catalog = read_catalog(transport, 30)
+    assert catalog.models[1].fingerprint == PARAMETERS["fingerprint"]
     transport.close()
     (nobody,) = ServerOptions(address="127.0.0.1:1").transports()
     with pytest.raises(Unavailable):
-        read_catalogue(nobody, 5)
+        read_catalog(nobody, 5)
     nobody.close()

@@ -1,4 +1,4 @@
-"""The python model of the tests' repository: mean colour in place of a network. Runs inside Triton."""
+"""The python model of the tests' repository: mean color in place of a network. Runs inside Triton."""
 
 import json
 import os

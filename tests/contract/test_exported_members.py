@@ -25,7 +25,7 @@ PUBLIC = {
         "vitriton._images.sources": "ImageLike",
         "vitriton._options": "Options",
         "vitriton._pipeline.pipeline": "pipeline",
-        "vitriton._served.catalogue": "list_models",
+        "vitriton._served.catalog": "list_models",
         "vitriton._served.model": "ModelInfo ModelOutput",
         "vitriton._version": "__version__",
         "vitriton._wire.connection": "TLS Token",

@@ -38,7 +38,7 @@ def server(subprocesses, repository):
 
 @pytest.fixture(scope="session")
 def small_models(torch, tmp_path_factory) -> dict[str, Path]:
-    """One that resizes to an exact size, and one that resizes the shortest edge and lays colour keys onto white."""
+    """One that resizes to an exact size, and one that resizes the shortest edge and lays color keys onto white."""
     folder = tmp_path_factory.mktemp("small")
     return {
         "tiny-deit": checkpoints.tiny_deit(folder / "tiny-deit"),

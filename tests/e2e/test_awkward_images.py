@@ -119,7 +119,7 @@ def test_it_is_the_same_every_time():
 
 
 def test_every_pixel_is_the_reference_s(served, taken):
-    """The step in Triton gives the PIL image processor's pixels, to the last grey level."""
+    """The step in Triton gives the PIL image processor's pixels, to the last gray level."""
     different = [
         path.name
         for path in taken

@@ -148,7 +148,7 @@ def test_the_server_s_step_says_that_its_pillow_is_another(elsewhere):
     assert len(lines) == 1
     text = (
         f"tiny-deit_preprocess: exported and verified with Pillow 0.0.7, runs Pillow {PIL.__version__}: pixels may "
-        "differ in the last grey level"
+        "differ in the last gray level"
     )
     assert text in lines[0]
 

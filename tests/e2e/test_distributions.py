@@ -48,7 +48,7 @@ def _install(environment: Path, *wheels: Path) -> None:
 
 
 def test_wheels_hold_what_they_need(wheels):
-    """Licence, types and data files are inside; tests, generated files and the project's own comparison are not."""
+    """License, types and data files are inside; tests, generated files and the project's own comparison are not."""
     for wheel in wheels.values():
         names = zipfile.ZipFile(wheel).namelist()
         assert len({name.split("/")[0].split("-")[0] for name in names}) == 1

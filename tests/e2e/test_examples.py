@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_quickstart_runs_as_written(server):
-    """examples/quickstart.py finds neighbours among the sample photos."""
+    """examples/quickstart.py finds neighbors among the sample photos."""
     script = ROOT / "examples" / "quickstart.py"
     command = [sys.executable, script, server.grpc_address, "dinov2-small-trained"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -30,6 +30,6 @@ def test_the_demo_ends_well_without_the_hub():
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Going on without the hub" in done.stdout
-    assert "8 of 8 mirrored photos have their original as nearest neighbour" in done.stdout
+    assert "8 of 8 mirrored photos have their original as nearest neighbor" in done.stdout
     with Image.open(picture) as opened:
         assert opened.size == (864, 864)

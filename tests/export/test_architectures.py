@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from support import architectures, catalogue
+from support import architectures, catalog
 from support.architectures import SMALL
 from transformers import AutoImageProcessor, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_MAPPING_NAMES
@@ -64,10 +64,10 @@ def written(tmp_path_factory):
 
 def test_every_architecture_is_taken_or_refused_with_a_reason():
     """What transformers lists for image features has a reason or a small model, and what is promised has one."""
-    reasons = {model_type: catalogue.refusal(model_type) for model_type in LISTED}
+    reasons = {model_type: catalog.refusal(model_type) for model_type in LISTED}
     taken = {model_type for model_type, reason in reasons.items() if not reason}
     assert taken == HERE
-    assert taken >= catalogue.PROMISED
+    assert taken >= catalog.PROMISED
     assert len(taken) >= 40
     assert not [name for name, reason in reasons.items() if "not known" in reason]
 
@@ -75,7 +75,7 @@ def test_every_architecture_is_taken_or_refused_with_a_reason():
 @pytest.mark.long
 def test_every_base_model_that_takes_pixel_values_is_taken_or_refused_with_a_reason():
     """As above, for all of transformers: it imports each of its models."""
-    reasons = {model_type: catalogue.refusal(model_type) for model_type in catalogue.image_types()}
+    reasons = {model_type: catalog.refusal(model_type) for model_type in catalog.image_types()}
     assert {model_type for model_type, reason in reasons.items() if not reason} == HERE
     assert not [name for name, reason in reasons.items() if "not known" in reason]
     text = PAGE.read_text()
@@ -130,8 +130,8 @@ def test_small_models_pass_the_gate(written, tmp_path, model_type):
 def test_every_architecture_is_exported_and_served(tmp_path, start):
     """Pixels identical, outputs within 1e-4 of transformers, in the gate and through a real Triton."""
     wanted = sorted(HERE)[start : start + 6]
-    results = list(catalogue.check(wanted, tmp_path))
-    assert [result for result in results if isinstance(result, catalogue.Failure)] == []
+    results = list(catalog.check(wanted, tmp_path))
+    assert [result for result in results if isinstance(result, catalog.Failure)] == []
     assert {result.model_type for result in results} == set(wanted)
 
 

@@ -107,7 +107,7 @@ def test_each_graph_holds_what_its_output_needs(exported):
 @pytest.mark.parametrize("make", [checkpoints.tiny_deit, checkpoints.tiny_dinov2], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_other_architectures_and_poolings(make, pooling, tmp_path):
-    """DeiT and DINOv2 pass the gate with each pooling; L2-normalised embeddings have length 1."""
+    """DeiT and DINOv2 pass the gate with each pooling; L2-normalized embeddings have length 1."""
     options = ExportOptions(
         model=str(make(tmp_path / "model")),
         repository=tmp_path / "r",

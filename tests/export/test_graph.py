@@ -44,7 +44,7 @@ def _ops(model):
 
 @pytest.mark.parametrize("name", small_models.ARCHITECTURES)
 def test_rewrites_change_no_number(name):
-    """Optimised, both outputs of each architecture equal torch's as the plain graph's do."""
+    """Optimized, both outputs of each architecture equal torch's as the plain graph's do."""
     encoder = _encoder(name)
     with torch.no_grad():
         expected = [output.numpy() for output in encoder(torch.from_numpy(PIXELS))]

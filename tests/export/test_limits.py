@@ -212,13 +212,13 @@ def _pictures() -> dict[str, bytes]:
         rgb = photo.convert("RGB").resize((2000, 2000))
     rgba = rgb.copy()
     rgba.putalpha(rgb.getchannel(0))
-    grey = rgb.convert("L")
+    gray = rgb.convert("L")
     return {
         "progressive.jpg": encode(rgb.convert("CMYK"), "JPEG", progressive=True, exif=turned),
         "turned.png": encode(rgba, "PNG", compress_level=1, exif=turned),
         "key.png": encode(rgb, "PNG", compress_level=1, transparency=(1, 2, 3)),
-        "grey.gif": encode(grey, "GIF"),
-        "floats.tiff": encode(grey.convert("F"), "TIFF", compression="tiff_deflate"),
+        "gray.gif": encode(gray, "GIF"),
+        "floats.tiff": encode(gray.convert("F"), "TIFF", compression="tiff_deflate"),
         "strip.tiff": encode(rgba, "TIFF", compression="tiff_deflate", tiffinfo={278: 2000, 274: 6}),
         "lossy.webp": encode(rgb, "WEBP", method=0, exif=turned),
         "lossless.webp": encode(rgba, "WEBP", method=0, lossless=True, exif=turned),
@@ -360,7 +360,7 @@ def test_what_the_kernel_refuses_is_a_refused_image(tmp_path):
 
 
 def test_a_crop_is_not_padded_beyond_the_limit():
-    """A centre crop pads what is smaller; of a thin image that is most of what comes out."""
+    """A center crop pads what is smaller; of a thin image that is most of what comes out."""
     with pytest.raises(ImageError, match=r"1000 x 9000 pixels are over the model's limit of 1000000 \(max_pixels"):
         preprocess(attacks.png_of_zeros(1, 9000), spec(steps=(CenterCrop(1000, 1000),), max_pixels=1_000_000))
 

@@ -1,4 +1,4 @@
-"""Precision: what is quantised, how far it may move an embedding, and that the batch does not."""
+"""Precision: what is quantized, how far it may move an embedding, and that the batch does not."""
 
 import json
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_int8_is_near_and_does_not_depend_on_the_batch(graphs, name):
 
 
 def test_int8_does_not_depend_on_the_graph_s_layout(graphs):
-    """`--optimize none` quantises the same products: one fingerprint, one space."""
+    """`--optimize none` quantizes the same products: one fingerprint, one space."""
     one, other = (graphs("vit", "int8", optimize).run(None, {"pixels": PIXELS})[0] for optimize in ("default", "none"))
     assert _cosines(one, other).min() >= 0.9999
 
@@ -76,7 +76,7 @@ def test_int8_fast_depends_on_the_batch(graphs):
     assert not np.array_equal(alone, together)
 
 
-def test_activations_are_quantised_once(tiny_vit_checkpoint, tmp_path):
+def test_activations_are_quantized_once(tiny_vit_checkpoint, tmp_path):
     """Queries, keys and values share theirs: four for a block, and a product for each weight and the patches."""
     options = ExportOptions(
         model=str(tiny_vit_checkpoint), repository=tmp_path / "r", precision="int8", outputs="unpooled", min_cosine=0.9

@@ -101,8 +101,8 @@ def test_patches_are_those_of_the_pil_image_processor():
 
 
 @pytest.mark.parametrize("normalizes", [True, False])
-def test_padding_is_done_after_normalising_and_so_on_floats(normalizes):
-    """What is padded with is 0 after normalising, which no grey level is: the pixels are float32, and identical."""
+def test_padding_is_done_after_normalizing_and_so_on_floats(normalizes):
+    """What is padded with is 0 after normalizing, which no gray level is: the pixels are float32, and identical."""
     processor = ViTImageProcessorPil(
         size={"shortest_edge": 40, "longest_edge": 64},
         do_pad=True,
@@ -148,7 +148,7 @@ def test_sizes_are_those_of_transformers(height, width):
 @pytest.mark.parametrize("size", [(3, 5), (5, 3), (4, 4), (9, 2), (2, 9), (1, 1), (8, 7)])
 @pytest.mark.parametrize("crop", [(4, 4), (3, 6), (7, 5), (1, 1)])
 def test_crops_and_their_padding_are_those_of_transformers(size, crop):
-    """A centre crop rounds as transformers does, and pads with black where the image is too small."""
+    """A center crop rounds as transformers does, and pads with black where the image is too small."""
     pixels = np.random.default_rng(0).integers(1, 255, (*size, 3), dtype=np.uint8)
     spec = PreprocessSpec(steps=(CenterCrop(*crop),), height=crop[0], width=crop[1])
     expected = center_crop(pixels, crop, input_data_format="channels_last")
@@ -156,7 +156,7 @@ def test_crops_and_their_padding_are_those_of_transformers(size, crop):
 
 
 @pytest.mark.parametrize(("width", "left"), [(9, 0), (10, 1), (11, 2), (12, 2), (15, 4), (16, 4)])
-def test_half_a_pixel_of_a_centre_crop_goes_to_the_even_number(width, left):
+def test_half_a_pixel_of_a_center_crop_goes_to_the_even_number(width, left):
     """As torchvision's CenterCrop rounds, which timm's models were evaluated with."""
     columns = np.broadcast_to(np.arange(width, dtype=np.uint8)[None, :, None], (8, width, 3))
     spec = PreprocessSpec(steps=(CenterCrop(8, 8, half_even=True),), height=8, width=8)

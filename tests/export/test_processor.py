@@ -20,7 +20,7 @@ from vitriton_export._processors.processor import describe
 
 
 def test_the_steps_of_a_processor_in_its_order():
-    """BiT converts, resizes the shortest edge, crops; rescale and normalise go to the graph."""
+    """BiT converts, resizes the shortest edge, crops; rescale and normalize go to the graph."""
     spec, normalization = describe(BitImageProcessorPil(size={"shortest_edge": 256}, image_mean=[0.1, 0.2, 0.3]))
     assert spec.steps == (ConvertRGB(), Resize("bicubic", shortest_edge=256), CenterCrop(224, 224))
     assert (spec.height, spec.width) == (224, 224)
@@ -29,13 +29,13 @@ def test_the_steps_of_a_processor_in_its_order():
 
 
 def test_switches_are_obeyed():
-    """Without rescale and normalise the pixels go into the model as they are."""
+    """Without rescale and normalize the pixels go into the model as they are."""
     _, normalization = describe(ViTImageProcessorPil(do_rescale=False, do_normalize=False))
     assert normalization.scale == (1.0, 1.0, 1.0)
     assert all(value == 0 for value in normalization.bias)
 
 
-def test_rescaling_with_an_offset_and_normalising_twice():
+def test_rescaling_with_an_offset_and_normalizing_twice():
     """EfficientNet takes 1 away after rescaling, and divides by the deviation once more for its classifier."""
     processor = EfficientNetImageProcessorPil(rescale_factor=1 / 127.5, rescale_offset=True)
     _, normalization = describe(processor)
@@ -43,7 +43,7 @@ def test_rescaling_with_an_offset_and_normalising_twice():
 
 
 def test_what_a_processor_does_not_look_at_does_not_count():
-    """MobileViT does not normalise, whatever do_normalize says."""
+    """MobileViT does not normalize, whatever do_normalize says."""
     _, normalization = describe(MobileViTImageProcessorPil(do_normalize=True))
     assert normalization.scale == pytest.approx((1 / 255,) * 3)
 
@@ -71,7 +71,7 @@ def _without(processor, attribute):
         (ConvNextImageProcessorPil(size={"height": 9, "width": 9}), "ConvNextImageProcessorPil", "a shortest_edge"),
         (BeitImageProcessorPil(do_pad=True), "BeitImageProcessorPil", "pads"),
         (DonutImageProcessorPil(do_pad=False), "DonutImageProcessorPil", "does not pad"),
-        (ViTImageProcessorPil(do_pad=True), "ViTImageProcessorPil", "depend on its neighbours"),
+        (ViTImageProcessorPil(do_pad=True), "ViTImageProcessorPil", "depend on its neighbors"),
         (ViTImageProcessorPil(do_pad=True, pad_size=200), "ViTImageProcessorPil", "may be larger than that"),
         (ViTImageProcessorPil(size={"max_height": 9, "max_width": 9}), "ViTImageProcessorPil", "resizes to"),
         (BitImageProcessorPil(do_center_crop=False), "BitImageProcessorPil", "different sizes"),

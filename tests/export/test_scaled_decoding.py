@@ -38,7 +38,7 @@ PROCESSORS = {
     "thumbnail": DonutImageProcessorPil(size={"height": 90, "width": 64}, do_align_long_axis=False),
     "convert first": SiglipImageProcessorPil(size={"height": 64, "width": 60}, do_convert_rgb=True),
 }
-GREY_LEVELS = 5  # that the pixels of a smooth picture may differ by
+GRAY_LEVELS = 5  # that the pixels of a smooth picture may differ by
 
 
 def specs(name: str) -> tuple[PreprocessSpec, PreprocessSpec]:
@@ -74,17 +74,17 @@ def test_it_is_the_same_picture(name, orientation):
     data = jpeg(smooth(1021, 803), orientation)
     assert is_scaled(data, scaled)
     assert not is_scaled(data, exact)
-    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GREY_LEVELS
+    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GRAY_LEVELS
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_every_kind_of_jpeg(mode, progressive):
-    """Greyscale and CMYK, baseline and progressive."""
+    """Grayscale and CMYK, baseline and progressive."""
     exact, scaled = specs("to a size")
     data = jpeg(smooth(1000, 800).convert(mode), progressive=progressive)
     assert is_scaled(data, scaled)
-    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GREY_LEVELS
+    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GRAY_LEVELS
 
 
 def test_a_jpeg_of_several_pictures():
@@ -94,7 +94,7 @@ def test_a_jpeg_of_several_pictures():
     smooth(1000, 800).save(buffer, "MPO", save_all=True, append_images=[Image.new("RGB", (200, 200))])
     data = buffer.getvalue()
     assert is_scaled(data, scaled)
-    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GREY_LEVELS
+    assert distance(preprocess(data, scaled), preprocess(data, exact)) <= GRAY_LEVELS
 
 
 @pytest.mark.parametrize(

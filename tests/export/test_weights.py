@@ -158,7 +158,7 @@ def _truncated(folder: Path) -> None:
     (folder / FILE).write_bytes((folder / FILE).read_bytes()[:-100])
 
 
-def _quantised(folder: Path) -> None:
+def _quantized(folder: Path) -> None:
     rewrite(folder, lambda tensors: tensors | {"encoder.layer.0.x": torch.zeros(4, dtype=torch.uint8)})
 
 
@@ -170,7 +170,7 @@ def _bin(text: str):
     return write
 
 
-def _quantised_bin(folder: Path) -> None:
+def _quantized_bin(folder: Path) -> None:
     tensors = load_file(folder / FILE)
     (folder / FILE).unlink()
     torch.save(tensors | {"pooler.dense.weight": torch.zeros(32, 32, dtype=torch.int8)}, folder / "pytorch_model.bin")
@@ -293,15 +293,15 @@ REFUSED = {
         lambda folder: (folder / "shard-00000-model-00000-of-00001.safetensors").write_bytes(b"x"),
         "distributed checkpoint",
     ),
-    "quantised": (_quantised, "is quantised", "U8", "encoder.layer.0.x"),
-    "quantised-bin": (_quantised_bin, "is quantised", "int8 (pooler.dense.weight)"),
+    "quantized": (_quantized, "is quantized", "U8", "encoder.layer.0.x"),
+    "quantized-bin": (_quantized_bin, "is quantized", "int8 (pooler.dense.weight)"),
     "bitsandbytes": (
         _config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
-        "is quantised",
+        "is quantized",
         "bitsandbytes",
         "--precision int8",
     ),
-    "gptq": (_config(quantization_config={"bits": 4}), "is quantised", "--precision int8"),
+    "gptq": (_config(quantization_config={"bits": 4}), "is quantized", "--precision int8"),
     "weights-file": (_config(transformers_weights="other.safetensors"), "transformers_weights", "other.safetensors"),
     "config-files": (_config(configuration_files=["config.4.0.0.json"]), "configuration_files"),
 }

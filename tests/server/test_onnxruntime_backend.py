@@ -23,8 +23,8 @@ def tensor(name: str, array: np.ndarray) -> triton.InferInput:
     return result
 
 
-def pixels(rows: int, grey: int) -> triton.InferInput:
-    return tensor("pixels", np.full((rows, 4, 4, 3), grey, np.uint8))
+def pixels(rows: int, gray: int) -> triton.InferInput:
+    return tensor("pixels", np.full((rows, 4, 4, 3), gray, np.uint8))
 
 
 def test_requests_are_batched_and_split(client: triton.InferenceServerClient) -> None:

@@ -207,7 +207,7 @@ def write(model_type: str, folder: Path) -> Path:
 
 
 def _enliven(model: torch.nn.Module, size: int) -> None:
-    """Weights that let an image through: as initialised, some models map every image to nearly nothing."""
+    """Weights that let an image through: as initialized, some models map every image to nearly nothing."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:

@@ -98,14 +98,14 @@ def bombs() -> dict[str, bytes]:
 
 def within_limits(side: int = LARGEST_WITHIN) -> dict[str, bytes]:
     """Small files of large pictures that are taken, and of which several at a time would not fit."""
-    grey, colour = Image.new("L", (side, side), 77), Image.new("RGB", (side // 2, side // 2), (9, 99, 199))
+    gray, color = Image.new("L", (side, side), 77), Image.new("RGB", (side // 2, side // 2), (9, 99, 199))
     return {
         "large.png": png_of_zeros(side, side),
-        "large.gif": encode(grey, "GIF"),
-        "large.tiff": encode(grey, "TIFF", compression="tiff_deflate"),
-        "large.jpg": encode(colour, "JPEG", progressive=True),
-        "large.webp": encode(colour, "WEBP", method=0),
-        "large.jp2": encode(colour.resize((side // 4, side // 4)), "JPEG2000"),
+        "large.gif": encode(gray, "GIF"),
+        "large.tiff": encode(gray, "TIFF", compression="tiff_deflate"),
+        "large.jpg": encode(color, "JPEG", progressive=True),
+        "large.webp": encode(color, "WEBP", method=0),
+        "large.jp2": encode(color.resize((side // 4, side // 4)), "JPEG2000"),
     }
 
 

@@ -81,26 +81,26 @@ def _orientations(photo: Image.Image) -> dict[str, bytes]:
 
 
 def _modes(photo: Image.Image) -> dict[str, bytes]:
-    grey, palette = photo.convert("L"), photo.quantize(32)
+    gray, palette = photo.convert("L"), photo.quantize(32)
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, WIDTH, dtype=np.uint8), (HEIGHT, 1)))
-    rgba, la = photo.copy(), grey.copy()
+    rgba, la = photo.copy(), gray.copy()
     rgba.putalpha(ramp)
     la.putalpha(ramp)
     return {
         "mode-1.png": encode(photo.convert("1"), "PNG"),
         "mode-1.tiff": encode(photo.convert("1"), "TIFF", compression="group4"),
-        "mode-l.jpg": encode(grey, "JPEG"),
-        "mode-l-colour-key.png": encode(grey, "PNG", transparency=128),
+        "mode-l.jpg": encode(gray, "JPEG"),
+        "mode-l-color-key.png": encode(gray, "PNG", transparency=128),
         "mode-la.png": encode(la, "PNG"),
         "mode-la.tiff": encode(la, "TIFF"),
         "mode-p.png": encode(palette, "PNG"),
         "mode-p.gif": encode(palette, "GIF"),
         "mode-p.bmp": encode(palette, "BMP"),
-        "mode-p-colour-key.png": encode(palette, "PNG", transparency=3),
-        "mode-p-colour-key.gif": encode(palette, "GIF", transparency=3),
+        "mode-p-color-key.png": encode(palette, "PNG", transparency=3),
+        "mode-p-color-key.gif": encode(palette, "GIF", transparency=3),
         "mode-p-alphas.png": encode(palette, "PNG", transparency=bytes(range(0, 256, 8))),
         "mode-rgb.png": encode(photo, "PNG"),
-        "mode-rgb-colour-key.png": encode(photo, "PNG", transparency=photo.getpixel((5, 5))),
+        "mode-rgb-color-key.png": encode(photo, "PNG", transparency=photo.getpixel((5, 5))),
         "mode-rgba.png": encode(rgba, "PNG"),
         "mode-rgba.webp": encode(rgba, "WEBP"),
         "mode-rgba.tiff": encode(rgba, "TIFF"),
@@ -110,30 +110,30 @@ def _modes(photo: Image.Image) -> dict[str, bytes]:
         "mode-cmyk.tiff": encode(photo.convert("CMYK"), "TIFF"),
         "mode-ycbcr.tiff": encode(photo.convert("YCbCr"), "TIFF"),
         "mode-lab.tiff": encode(_to_lab(photo), "TIFF"),
-        "mode-i.tiff": encode(grey.convert("I"), "TIFF"),
-        "mode-f.tiff": encode(grey.convert("F"), "TIFF"),
+        "mode-i.tiff": encode(gray.convert("I"), "TIFF"),
+        "mode-f.tiff": encode(gray.convert("F"), "TIFF"),
         "mode-f-out-of-range.tiff": encode(
-            Image.fromarray(np.asarray(grey, np.float32) * 4 - 300), "TIFF", compression="tiff_deflate"
+            Image.fromarray(np.asarray(gray, np.float32) * 4 - 300), "TIFF", compression="tiff_deflate"
         ),
     }
 
 
 def _depths(photo: Image.Image) -> dict[str, bytes]:
     """More than 8 bits a channel, and fewer."""
-    grey = np.asarray(photo.convert("L")).astype(np.uint16) * 257
-    colour = np.asarray(photo).astype(np.uint16) * 257
+    gray = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    color = np.asarray(photo).astype(np.uint16) * 257
     alpha = np.full((HEIGHT, WIDTH, 1), 40_000, np.uint16)
     return {
-        "16-bit.png": encode(Image.fromarray(grey), "PNG"),
-        "16-bit.tiff": encode(Image.fromarray(grey), "TIFF"),
+        "16-bit.png": encode(Image.fromarray(gray), "PNG"),
+        "16-bit.tiff": encode(Image.fromarray(gray), "TIFF"),
         "16-bit-big-endian.tiff": encode(
-            Image.frombytes("I;16B", (WIDTH, HEIGHT), grey.astype(">u2").tobytes()), "TIFF"
+            Image.frombytes("I;16B", (WIDTH, HEIGHT), gray.astype(">u2").tobytes()), "TIFF"
         ),
-        "16-bit.pgm": b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + grey.astype(">u2").tobytes(),
-        "16-bit.jp2": encode(Image.fromarray(grey), "JPEG2000"),
-        "16-bit-rgb.png": _png(colour),
-        "16-bit-rgba.png": _png(np.concatenate([colour, alpha], axis=-1)),
-        "16-bit-la.png": _png(np.concatenate([grey[..., None], alpha], axis=-1)),
+        "16-bit.pgm": b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + gray.astype(">u2").tobytes(),
+        "16-bit.jp2": encode(Image.fromarray(gray), "JPEG2000"),
+        "16-bit-rgb.png": _png(color),
+        "16-bit-rgba.png": _png(np.concatenate([color, alpha], axis=-1)),
+        "16-bit-la.png": _png(np.concatenate([gray[..., None], alpha], axis=-1)),
         "2-bit.png": encode(photo.quantize(4), "PNG", bits=2),
         "4-bit.png": encode(photo.quantize(16), "PNG", bits=4),
     }
@@ -197,7 +197,7 @@ def _liars(photo: Image.Image) -> dict[str, bytes]:
 
 
 def _profiles(photo: Image.Image) -> dict[str, bytes]:
-    """The reference does not convert colours, whatever the profile says."""
+    """The reference does not convert colors, whatever the profile says."""
     profiles = {
         "srgb": _profile("sRGB"),
         "lab": _profile("LAB"),
@@ -328,7 +328,7 @@ def _to_lab(photo: Image.Image) -> Image.Image:
     return converted
 
 
-# Pillow writes neither 16-bit colours nor interlaced PNGs.
+# Pillow writes neither 16-bit colors nor interlaced PNGs.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 

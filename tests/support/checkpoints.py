@@ -53,7 +53,7 @@ def tiny_vit_without_pooler(folder: Path) -> Path:
 
 
 def tiny_deit(folder: Path) -> Path:
-    """A DeiT: a distillation token beside CLS, exact resize and centre crop."""
+    """A DeiT: a distillation token beside CLS, exact resize and center crop."""
     from transformers import DeiTConfig, DeiTImageProcessorPil, DeiTModel
 
     processor = DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size=_SIZE)
@@ -61,7 +61,7 @@ def tiny_deit(folder: Path) -> Path:
 
 
 def tiny_dinov2(folder: Path) -> Path:
-    """A DINOv2: position embeddings that are interpolated, shortest-edge resize, transparent colours onto white."""
+    """A DINOv2: position embeddings that are interpolated, shortest-edge resize, transparent colors onto white."""
     from transformers import BitImageProcessorPil, Dinov2Config, Dinov2Model
 
     config = Dinov2Config(

@@ -20,7 +20,7 @@ from vitriton_export._repository import install
 from vitriton_export._repository.deployment import VERSION, Deployment
 
 SIDE = 4
-# A PNG of one grey pixel; what is in it does not matter.
+# A PNG of one gray pixel; what is in it does not matter.
 IMAGE = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c4944415478da63686868000003040181752e01bc0000000049454e44ae426082"

@@ -166,7 +166,7 @@ def _settled(usage: Callable[[], Usage]) -> Usage:
 
 
 def _send_all(grpc_address: str, http_address: str, model: str, plan: Plan, report: Report) -> None:
-    # One image in a request: then each has an answer of its own, whatever its neighbours are.
+    # One image in a request: then each has an answer of its own, whatever its neighbors are.
     options = Options(max_request_bytes=1, max_in_flight=8, max_image_bytes=1 << 30)
     settings = {"model": model, "timeout_s": TIMEOUT_S, "options": options}
     with Client(grpc_address, **settings) as grpc, Client(http_address, **settings) as http:

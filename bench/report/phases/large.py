@@ -21,7 +21,7 @@ SIZE = (4000, 3000)
 _PHOTOS = 3
 _ROUNDS = 15
 _QUALITY = 92
-_NOISE = 3.0  # grey levels, like a camera's sensor: a file without noise would have little to decode
+_NOISE = 3.0  # gray levels, like a camera's sensor: a file without noise would have little to decode
 
 Embed = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 

@@ -29,7 +29,7 @@ def rounds(state: State) -> None:
 
 
 def _measurements(state: State) -> dict[str, Measurement]:
-    """All measurements of a round, by name; the two sides of a ratio are neighbours."""
+    """All measurements of a round, by name; the two sides of a ratio are neighbors."""
     found = _peers(state) | _bares(state) | _served(state)
     turns = _turns(state.fast, state.peer_fast, state.document["settings"]["callers"])
     first = {name: found[name] for name in turns if name in found}
@@ -74,7 +74,7 @@ def _bound(sample: Callable[[int, float], Sample], setting: int, seconds: float)
 
 
 def _turns(fast: str, peer_fast: str, callers: dict[str, int]) -> list[str]:
-    """The order of a round. The sides of a ratio are neighbours, since the machine changes from minute to minute."""
+    """The order of a round. The sides of a ratio are neighbors, since the machine changes from minute to minute."""
     return [
         names.litserve("fp32", names.MANY),
         names.ours("fp32", names.MANY, "unpooled"),

@@ -51,7 +51,7 @@ class Embedder(litserve.LitAPI):  # type: ignore[misc]  # it has no types
         return request
 
     def batch(self, inputs: list[bytes]) -> torch.Tensor:
-        """Decodes images to (N, 3, H, W), normalised."""
+        """Decodes images to (N, 3, H, W), normalized."""
         pixels = list(self._threads.map(self._pixels, inputs))
         return torch.cat(pixels).to(self._device, self._model.dtype)
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from vitriton._images.pixels import PillowVersionWarning
     from vitriton._images.sources import ImageLike
     from vitriton._pipeline.pipeline import pipeline
-    from vitriton._served.catalogue import list_models
+    from vitriton._served.catalog import list_models
     from vitriton._served.model import ModelInfo, ModelOutput
     from vitriton._version import __version__
     from vitriton._wire.connection import Token
@@ -101,7 +101,7 @@ _LAZY = {
     "Transport": "vitriton._wire.transport",
     "WaitFor": "vitriton._call.service",
     "__version__": "vitriton._version",
-    "list_models": "vitriton._served.catalogue",
+    "list_models": "vitriton._served.catalog",
     "pipeline": "vitriton._pipeline.pipeline",
 }
 

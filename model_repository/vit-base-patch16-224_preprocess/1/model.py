@@ -38,7 +38,7 @@ def _warn_of_other_pillow(config: dict[str, Any]) -> None:
     if exported and exported != PIL.__version__:
         pb_utils.Logger.log_warn(
             f"{config['name']}: exported and verified with Pillow {exported}, runs Pillow {PIL.__version__}: "
-            "pixels may differ in the last grey level"
+            "pixels may differ in the last gray level"
         )
 
 

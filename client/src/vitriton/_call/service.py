@@ -16,7 +16,7 @@ from vitriton._call.settings import Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
 from vitriton._repository.names import OUTPUT, encoder_name
-from vitriton._served.catalogue import read_index, read_model
+from vitriton._served.catalog import read_index, read_model
 from vitriton._served.contract import (
     Contract,
     ensemble_name,

@@ -41,7 +41,7 @@ def encode_pil(image: Image.Image) -> bytes:
     if not isinstance(rgb.info.get("transparency"), tuple):
         rgb.save(buffer, "PPM")
     else:
-        # Some image processors lay the transparent colour onto white, so it must be sent; PPM cannot hold it.
+        # Some image processors lay the transparent color onto white, so it must be sent; PPM cannot hold it.
         rgb.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
@@ -50,22 +50,22 @@ def encode_array(array: NDArray[Any]) -> bytes:
     """Encodes a uint8 array: (H, W, 3) or (3, H, W), or (N,), which is an encoded file.
 
     Raises:
-        SourceError: the array has another shape or dtype, or its colour axis is ambiguous.
+        SourceError: the array has another shape or dtype, or its color axis is ambiguous.
     """
     if array.ndim == 1 and array.dtype == np.uint8:
         return array.tobytes()
-    array = _colours_last(array)
+    array = _colors_last(array)
     height, width, _ = array.shape
     return b"P6\n%d %d\n255\n" % (width, height) + array.tobytes()
 
 
-def _colours_last(array: NDArray[Any]) -> NDArray[Any]:
+def _colors_last(array: NDArray[Any]) -> NDArray[Any]:
     """The array as (H, W, 3)."""
     if array.ndim == 3 and array.dtype == np.uint8 and 0 not in array.shape:
-        if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of grey or RGBA, or a narrow image
-            last = "array[:, :, 0]" if array.shape[2] == 1 else "array"  # as Pillow takes grey
+        if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of gray or RGBA, or a narrow image
+            last = "array[:, :, 0]" if array.shape[2] == 1 else "array"  # as Pillow takes gray
             raise SourceError(
-                f"the array has shape {array.shape}, and its colours may be the first axis or the last; give "
+                f"the array has shape {array.shape}, and its colors may be the first axis or the last; give "
                 f"PIL.Image.fromarray({last}) if they are the last, and if they are the first "
                 "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()",
                 "shape",

@@ -131,7 +131,7 @@ def _warn_of_other_pillow(verified: str) -> None:
         warnings.warn(
             f"the model was exported and verified with Pillow {verified}, and this process has Pillow "
             f"{PIL.__version__}: pixels that are made here (preprocess='client') may differ from the server's in the "
-            "last grey level",
+            "last gray level",
             PillowVersionWarning,
             stacklevel=3,
         )

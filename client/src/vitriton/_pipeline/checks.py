@@ -190,12 +190,12 @@ def check_pool(served: ServedModel) -> None:
     if served.pooling == "pooler" and not served.l2_normalize:
         return
     has = f"pools by {served.pooling}" if served.pooling else "does not say how it pools"
-    normalised = " and scales to length 1" if served.l2_normalize else ""
+    normalized = " and scales to length 1" if served.l2_normalize else ""
     why = "" if served.pooling == "pooler" else " (a checkpoint without a trained pooler has none but random weights)"
     raise _mismatch(
         served,
         f"pool=True means the pooler_output of the model{why}",
-        has + normalised,
+        has + normalized,
         "take that with allow_served_pooling=True or with vitriton.Client.embed",
     )
 

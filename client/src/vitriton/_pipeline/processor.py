@@ -36,7 +36,7 @@ def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
         if value != expected[name]:
             raise _mismatch(served, f"{asked}: {name} comes to {value}", f"was exported with {expected[name]}")
     if "rescale_factor" not in own and any(name in settings for name in _VALUES):
-        raise _mismatch(served, f"{asked}: it rescales and normalises", "does not say how it does that")
+        raise _mismatch(served, f"{asked}: it rescales and normalizes", "does not say how it does that")
 
 
 def _served_settings(served: ServedModel) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def _effect(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
         "do_pad": bool(settings["do_pad"]),
     }
     if "rescale_factor" in own:
-        rescales, normalises = settings["do_rescale"], settings["do_normalize"]
+        rescales, normalizes = settings["do_rescale"], settings["do_normalize"]
         effect["rescale_factor"] = round(float(settings["rescale_factor"]), 9) if rescales else 1.0
-        effect["image_mean"] = _channels(settings["image_mean"]) if normalises else (0.0, 0.0, 0.0)
-        effect["image_std"] = _channels(settings["image_std"]) if normalises else (1.0, 1.0, 1.0)
+        effect["image_mean"] = _channels(settings["image_mean"]) if normalizes else (0.0, 0.0, 0.0)
+        effect["image_std"] = _channels(settings["image_std"]) if normalizes else (1.0, 1.0, 1.0)
     return effect
 
 

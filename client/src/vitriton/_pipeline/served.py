@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vitriton._deadline import Deadline
 from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch, Unavailable
 from vitriton._options import Options
-from vitriton._served.catalogue import first_catalogue
+from vitriton._served.catalog import first_catalog
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connect import connect
 
@@ -111,16 +111,16 @@ class ClientFactory:
         with self._lent() as transports:
             while True:
                 try:
-                    catalogue = first_catalogue(transports, deadline.remaining_s())
+                    catalog = first_catalog(transports, deadline.remaining_s())
                     break
                 except Unavailable:
                     if deadline.expired:
                         raise
                 time.sleep(deadline.bounded_s(_POLL_S))
-            if not catalogue.listed:
+            if not catalog.listed:
                 with contextlib.suppress(ModelNotFound, ModelNotReady, ContractMismatch):
-                    catalogue = first_catalogue(transports, deadline.remaining_s(), [default])
-        return catalogue.listed, [model for model in catalogue.models if any(each.ready for each in model.outputs)]
+                    catalog = first_catalog(transports, deadline.remaining_s(), [default])
+        return catalog.listed, [model for model in catalog.models if any(each.ready for each in model.outputs)]
 
     def close(self) -> None:
         """Closes the transport, if one was given. May be called again."""

@@ -167,7 +167,7 @@ def infer_method(channel: Any) -> Any:
 
 
 def write_request(request: InferRequest) -> bytes:
-    """Serialises a ModelInferRequest message.
+    """Serializes a ModelInferRequest message.
 
     protobuf writes all fields but the images: it would copy them three times, into the content, into the message and
     out of it. The fields of a message may come in any order, so the images are appended to the others.

@@ -14,7 +14,7 @@ from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vitriton._served.catalogue import Catalogue
+    from vitriton._served.catalog import Catalog
     from vitriton._served.model import ModelInfo, ModelOutput
 
 _SHORT_FINGERPRINT = 12  # characters; enough to distinguish the models of a server
@@ -43,7 +43,7 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
-    from vitriton._served.catalogue import read_catalogue
+    from vitriton._served.catalog import read_catalog
 
     if not timeout > 0:
         raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
@@ -51,45 +51,45 @@ def models(
     try:
         if len(transports) > 1:
             raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")
-        catalogue = read_catalogue(transports[0], timeout, model or ())
+        catalog = read_catalog(transports[0], timeout, model or ())
     finally:
         for transport in transports:
             transport.close()
     if as_json:
-        typer.echo(json.dumps(_document(catalogue), indent=2))
+        typer.echo(json.dumps(_document(catalog), indent=2))
     else:
-        _show(catalogue, show_all=show_all)
+        _show(catalog, show_all=show_all)
 
 
-def _show(catalogue: Catalogue, *, show_all: bool) -> None:
+def _show(catalog: Catalog, *, show_all: bool) -> None:
     from rich.console import Console
 
-    typer.echo(f"{catalogue.server.name} {catalogue.server.version} at {catalogue.address}")
-    if catalogue.models:
-        Console(highlight=False, markup=False, width=_WIDTH).print(_table(catalogue))
-    elif catalogue.listed:
+    typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}")
+    if catalog.models:
+        Console(highlight=False, markup=False, width=_WIDTH).print(_table(catalog))
+    elif catalog.listed:
         typer.echo("It has no model that `vitriton export` made.")
-    if not catalogue.listed:
+    if not catalog.listed:
         typer.echo("It does not list what it has; ask for a model by name with --model.")
-    for output in (output for served in catalogue.models for output in served.outputs if output.reason):
+    for output in (output for served in catalog.models for output in served.outputs if output.reason):
         typer.echo(f"{output.model}: {output.reason}")
     if show_all:
-        for status in catalogue.others:
+        for status in catalog.others:
             typer.echo(f"other: {status.name} {status.state} {' '.join(status.reason.split())}".rstrip())
-    elif catalogue.others:
-        number = len(catalogue.others)
+    elif catalog.others:
+        number = len(catalog.others)
         others = "1 model of another kind is" if number == 1 else f"{number} models of other kinds are"
         typer.echo(f"{others} not listed (--all lists them).")
 
 
-def _table(catalogue: Catalogue) -> Table:
+def _table(catalog: Catalog) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in _TITLES.split():
         table.add_column(title)
-    for served in catalogue.models:
+    for served in catalog.models:
         for number, output in enumerate(served.outputs):
             table.add_row(served.name if number == 0 else "", *_cells(served, output))
     return table
@@ -112,16 +112,16 @@ def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
     return [output.kind, output.state, *("-" if value is None else value for value in values)]
 
 
-def _document(catalogue: Catalogue) -> dict[str, Any]:
-    """The catalogue for programs; the keys are a stable interface."""
+def _document(catalog: Catalog) -> dict[str, Any]:
+    """The catalog for programs; the keys are a stable interface."""
     return {
-        "address": catalogue.address,
-        "server": {"name": catalogue.server.name, "version": catalogue.server.version},
-        "listed": catalogue.listed,
-        "models": [_model_document(model) for model in catalogue.models],
+        "address": catalog.address,
+        "server": {"name": catalog.server.name, "version": catalog.server.version},
+        "listed": catalog.listed,
+        "models": [_model_document(model) for model in catalog.models],
         "others": [
             {"name": status.name, "ready": status.ready, "state": status.state, "reason": status.reason}
-            for status in catalogue.others
+            for status in catalog.others
         ],
     }
 

@@ -45,12 +45,12 @@ _MAX_BLOCKS = 1 << 20  # the most blocks of a GIF to read, about 0.2 s
 
 def _gif_frames(data: bytes, most: int) -> int:
     """Counts frames up to `most`; a file with too many blocks counts as `most`. Source: the GIF89a specification."""
-    frames, at, blocks = 0, 13 + _gif_colours(data[10]), 0
+    frames, at, blocks = 0, 13 + _gif_colors(data[10]), 0
     while at < len(data) and data[at] != 0x3B and frames < most:
         kind = data[at]
         if kind == 0x2C:
             frames += 1
-            at += 11 + _gif_colours(data[at + 9] if at + 9 < len(data) else 0)
+            at += 11 + _gif_colors(data[at + 9] if at + 9 < len(data) else 0)
         else:
             at += 2 if kind == 0x21 else 1
         if kind in (0x2C, 0x21):
@@ -64,8 +64,8 @@ def _gif_frames(data: bytes, most: int) -> int:
     return frames
 
 
-def _gif_colours(flags: int) -> int:
-    """The bytes of a colour table."""
+def _gif_colors(flags: int) -> int:
+    """The bytes of a color table."""
     return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 

@@ -17,7 +17,7 @@ from .steps import ON_ARRAYS, Patches, Resize, Thumbnail
 _DECODE_BYTES = {"WEBP": 20, "AVIF": 32, "JPEG2000": 32}
 _OTHER_DECODE_BYTES = 12
 _SIDE_BYTES = 64  # per pixel of width and height: row pointers, resizing coefficients
-_KEYED_BYTES = 20  # per pixel, to lay a transparent colour onto white
+_KEYED_BYTES = 20  # per pixel, to lay a transparent color onto white
 _FLOAT_BYTES = 32  # per pixel, if the whole image becomes floats
 
 
@@ -70,7 +70,7 @@ class Header(NamedTuple):
         width: the width in pixels.
         height: the height in pixels.
         bytes: the memory needed apart from the pixels, in bytes.
-        keyed: whether one colour is transparent.
+        keyed: whether one color is transparent.
     """
 
     format: str

@@ -174,7 +174,7 @@ def _other_poolings(known: Family) -> str:
 
 
 def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:
-    """Loads the PIL backend by name: with torchvision installed, the default is another, off by a few grey levels."""
+    """Loads the PIL backend by name: with torchvision installed, the default is another, off by a few gray levels."""
     for path in (source.folder / name for name in PROCESSORS):
         if path.is_file():
             _documents.read(path, source.model_id)  # transformers says less about a file that is not JSON

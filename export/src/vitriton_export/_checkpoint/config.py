@@ -78,13 +78,13 @@ def _model_type(document: dict[str, Any], name: str) -> str:
 
 def _check(document: dict[str, Any], name: str) -> None:
     for part in _parts(document):
-        quantisation = part.get("quantization_config")
-        if quantisation:
-            method = quantisation.get("quant_method") if isinstance(quantisation, dict) else None
+        quantization = part.get("quantization_config")
+        if quantization:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
             raise ExportError(
-                f"{name} is quantised (quantization_config in config.json"
+                f"{name} is quantized (quantization_config in config.json"
                 f"{f': {_shown(method)}' if method else ''}); export the original weights (--precision "
-                "int8 quantises them)"
+                "int8 quantizes them)"
             )
         for key, value in part.items():
             most = next((most for pattern, most in _COUNTS.items() if pattern.search(key)), None)

@@ -27,7 +27,7 @@ from vitriton_export._errors import ExportError, explained, one_line
 # A pooler that the checkpoint lacks is random; a fixed seed makes it the same noise each time.
 _SEED = 0
 
-# Tensors that change others on loading: adapters that were not merged, and scales of quantised weights
+# Tensors that change others on loading: adapters that were not merged, and scales of quantized weights
 _UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_)|\.adapters\.")
 _SCALES = re.compile(r"\.(SCB|absmax|quant_map|quant_state|qweight|qzeros|weight_scale|weight_format)\b")
 _QUANTISED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -143,13 +143,13 @@ def _check_pickles(weights: Weights, name: str) -> None:
         except Exception:  # transformers reads it next, and `_read` says what is wrong
             return
         _check_names(tensors, path.name, name)
-        quantised = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
-        if quantised:
+        quantized = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
+        if quantized:
             raise ExportError(
-                f"{path.name} of {name} is quantised: {len(quantised)} of {len(tensors)} tensors "
-                f"{'is' if len(quantised) == 1 else 'are'} "
-                f"{str(tensors[quantised[0]].dtype).removeprefix('torch.')} ({_few(quantised)}); export the original "
-                "weights (--precision int8 quantises them)"
+                f"{path.name} of {name} is quantized: {len(quantized)} of {len(tensors)} tensors "
+                f"{'is' if len(quantized) == 1 else 'are'} "
+                f"{str(tensors[quantized[0]].dtype).removeprefix('torch.')} ({_few(quantized)}); export the original "
+                "weights (--precision int8 quantizes them)"
             )
 
 
@@ -221,8 +221,8 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
     scales = [key for key in unexpected if _SCALES.search(key)]
     if scales:
         raise ExportError(
-            f"the weights of {name} are quantised: they have {_few(scales)}; export the original weights (--precision "
-            "int8 quantises them)"
+            f"the weights of {name} are quantized: they have {_few(scales)}; export the original weights (--precision "
+            "int8 quantizes them)"
         )
 
 

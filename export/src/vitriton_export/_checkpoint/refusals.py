@@ -88,7 +88,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     ),
     "which returns how to flatten a page, and no features of the image": ("uvdoc",),
     "whose attention needs the package natten, which does not run in ONNX Runtime": ("dinat",),
-    "which takes the numbers of colours (input_ids) and no pixels": ("imagegpt",),
+    "which takes the numbers of colors (input_ids) and no pixels": ("imagegpt",),
     "which estimates depth from crops at several scales, and returns no features of the image": ("depth_pro",),
 }
 _BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names}

@@ -1,1 +1,1 @@
-"""From a torch module to ONNX graphs, rewritten and quantised."""
+"""From a torch module to ONNX graphs, rewritten and quantized."""

@@ -47,9 +47,9 @@ def pool(
 
 
 class Encoder(nn.Module):
-    """Normalises, runs the model, pools.
+    """Normalizes, runs the model, pools.
 
-    Both outputs have `output_dtype`, whatever dtype the model computes in; the normalisation is done in float32.
+    Both outputs have `output_dtype`, whatever dtype the model computes in; the normalization is done in float32.
     """
 
     scale: torch.Tensor

@@ -13,7 +13,7 @@ def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor
     """Returns the model's inputs.
 
     Args:
-        values: the normalised pixels, (B, N + 1, P², 3) float32.
+        values: the normalized pixels, (B, N + 1, P², 3) float32.
         pixels: the same pixels before that, uint8; the last row holds the numbers of rows and columns of patches.
 
     Returns:
@@ -24,7 +24,7 @@ def unpack(values: torch.Tensor, pixels: torch.Tensor) -> dict[str, torch.Tensor
     shapes = header[:, 0::2] + 256 * header[:, 1::2]
     mask = torch.arange(rows)[None] < shapes.prod(dim=1, keepdim=True)
     patches = values[:, :-1].reshape(batch, rows, -1)
-    # transformers pads after normalising
+    # transformers pads after normalizing
     return {
         "pixel_values": patches * mask[..., None].to(patches.dtype),
         "pixel_attention_mask": mask.to(torch.int64),

@@ -18,8 +18,8 @@ class PatchEmbedding:
         pixels: the pixels, (B, H, W, 3) uint8.
         grid: the numbers of rows and columns of patches.
         size: the height and width of a patch, in pixels.
-        weight: the weight, (size · size · 3, D) float32, with the normalisation folded in.
-        bias: the bias, (D,) float32, with the normalisation folded in.
+        weight: the weight, (size · size · 3, D) float32, with the normalization folded in.
+        bias: the bias, (D,) float32, with the normalization folded in.
         node: the node whose output is the embedding, (B, patches, D) float32.
     """
 

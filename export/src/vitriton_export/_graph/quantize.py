@@ -1,4 +1,4 @@
-"""int8 by rewriting the graph: constant weights in int8, activations quantised at run time, sums in int32.
+"""int8 by rewriting the graph: constant weights in int8, activations quantized at run time, sums in int32.
 
 Weights are symmetric, with a scale for each output channel. Activations are uint8, with one of two kinds of scale:
 
@@ -31,7 +31,7 @@ _ONE_SIDED_ZERO_POINT = 32
 
 @dataclass(frozen=True)
 class _Quantized:
-    """Quantised activations: x ≈ rows · scale · (values − zero_point).
+    """Quantized activations: x ≈ rows · scale · (values − zero_point).
 
     Attributes:
         values: the integers, (..., K) uint8.
@@ -47,7 +47,7 @@ class _Quantized:
 
 
 def quantize(model: ir.Model, *, per_token: bool) -> int:
-    """Quantises the products of activations and constant weights, in place.
+    """Quantizes the products of activations and constant weights, in place.
 
     Products with one row for each image (poolers, heads) are left as they are: they cost nothing.
 
@@ -61,7 +61,7 @@ def quantize(model: ir.Model, *, per_token: bool) -> int:
     layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
     quantized: dict[ir.Value, _Quantized] = {}
     for layer in layers:
-        if layer.x not in quantized:  # the input of queries, keys and values is quantised once
+        if layer.x not in quantized:  # the input of queries, keys and values is quantized once
             quantized[layer.x] = _quantized(
                 layer.x, layer.weight.shape[0], _first_user(model, layer.x), per_token=per_token
             )
@@ -83,7 +83,7 @@ def _pays(layer: Linear) -> bool:
 
 
 def _quantized(x: ir.Value, width: int, before: ir.Node, *, per_token: bool) -> _Quantized:
-    """Quantises `x`, with rows of this width, to uint8: with a scale for each row, or with one scale for all."""
+    """Quantizes `x`, with rows of this width, to uint8: with a scale for each row, or with one scale for all."""
     if not per_token:
         node = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
         graph_of(before).insert_before(before, node)
@@ -167,6 +167,6 @@ def _product(x: _Quantized, weight: Array, bias: Array | None, before: ir.Node) 
 
 
 def _first_user(model: ir.Model, x: ir.Value) -> ir.Node:
-    """Returns the first node that reads `x`, in the graph's order: `x` is quantised before it."""
+    """Returns the first node that reads `x`, in the graph's order: `x` is quantized before it."""
     users = set(x.consumers())
     return next(node for node in model.graph if node in users)

@@ -54,8 +54,8 @@ def _modes(photo: Image.Image) -> dict[str, bytes]:
     translucent.putalpha(Image.fromarray(np.tile(ramp, (photo.height, 1))))
     sixteen = np.asarray(photo.convert("L")).astype(np.uint16) * 257
     return {
-        "greyscale.jpg": _encode(photo.convert("L"), "JPEG"),
-        "greyscale-alpha.png": _encode(translucent.convert("LA"), "PNG"),
+        "grayscale.jpg": _encode(photo.convert("L"), "JPEG"),
+        "grayscale-alpha.png": _encode(translucent.convert("LA"), "PNG"),
         "cmyk.jpg": _encode(photo.convert("CMYK"), "JPEG"),
         "rgba.png": _encode(translucent, "PNG"),
         "palette-transparency.png": _encode(photo.quantize(64), "PNG", transparency=3),
@@ -104,7 +104,7 @@ def _large_jpegs() -> dict[str, bytes]:
         **enlarged,
         "mosaic.jpg": _encode(mosaic, "JPEG", quality=90),
         "mosaic-turned.jpg": _encode(mosaic, "JPEG", quality=90, exif=turned),
-        "mosaic-greyscale.jpg": _encode(mosaic.convert("L"), "JPEG"),
+        "mosaic-grayscale.jpg": _encode(mosaic.convert("L"), "JPEG"),
         "mosaic-cmyk.jpg": _encode(mosaic.convert("CMYK"), "JPEG"),
         "mosaic-progressive.jpg": _encode(mosaic, "JPEG", progressive=True, subsampling=0),
     }

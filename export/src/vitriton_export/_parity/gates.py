@@ -82,8 +82,8 @@ _OUTPUTS = {
     "int8": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
     "int8-fast": (Gate(min_cosine=0.99), Gate(min_cosine=0.98)),
 }
-# The change that an image's neighbours in a batch may cause in its vector. One scale for a whole batch (int8-fast)
-# makes each image depend on the others: they may change it as much as the quantisation itself does.
+# The change that an image's neighbors in a batch may cause in its vector. One scale for a whole batch (int8-fast)
+# makes each image depend on the others: they may change it as much as the quantization itself does.
 _ALONE = (Gate(min_cosine=0.99999), Gate(min_cosine=0.99999))
 _ALONE_BY_PRECISION = {"int8-fast": _OUTPUTS["int8-fast"]}
 # The change that decoding JPEGs at reduced size may cause, together with the precision. A sharp edge changes a pixel

@@ -95,7 +95,7 @@ def ensemble_version(ensemble: Path) -> Path:
 
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors; warnings are about graph optimisation, not about results
+    options.log_severity_level = 3  # errors; warnings are about graph optimization, not about results
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's errors have no base class of their own

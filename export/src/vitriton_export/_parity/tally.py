@@ -41,7 +41,7 @@ class Stage:
         stage: the name: "pixels", "embedding" or "last_hidden_state"; " alone" is added where an image alone is
             compared with the same in a batch, " scaled" where JPEGs were decoded at reduced size.
         images: the number of images compared.
-        max_abs_error: the largest difference of two values; in grey levels for pixels.
+        max_abs_error: the largest difference of two values; in gray levels for pixels.
         max_abs_reference: the largest absolute value of the reference.
         min_cosine: the lowest cosine similarity of two vectors (a token, a pixel); 1 for identical ones.
         mean_cosine: the mean cosine similarity of all vectors.

@@ -24,7 +24,7 @@ _MODES = {2: "bilinear", 3: "bicubic"}  # from PIL.Image.Resampling; torch antia
 
 
 class FloatImageProcessor:
-    """An image processor that rescales, resizes floats, and normalises.
+    """An image processor that rescales, resizes floats, and normalizes.
 
     The attributes are those of the transformers class that a subclass replaces.
     """

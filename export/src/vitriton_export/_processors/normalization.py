@@ -20,7 +20,7 @@ class Normalization:
     def __post_init__(self) -> None:
         """Refuses zero or negative divisors, and values that are not numbers."""
         if not all(math.isfinite(value) for value in (self.rescale_factor, *self.mean, *self.std)):
-            raise ValueError(f"the normalisation has a value that is not a number: {self}")
+            raise ValueError(f"the normalization has a value that is not a number: {self}")
         if not all(std > 0 for std in self.std):
             raise ValueError(f"image_std is {self.std}; it must be above 0")
 

@@ -1,4 +1,4 @@
-"""Turns a transformers image processor into the declarative spec of preprocessing and the graph's normalisation."""
+"""Turns a transformers image processor into the declarative spec of preprocessing and the graph's normalization."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vitriton_export._processors.timm_processor import TimmImageProcessor
 __all__ = ["Normalization", "describe"]
 
 # A processor that overrides one of these does something that its attributes do not show.
-_BEHAVIOUR = (
+_BEHAVIOR = (
     "__call__",
     "preprocess",
     "_preprocess",
@@ -116,7 +116,7 @@ def _recipe(processor: Any, name: str) -> Recipe:
         return recipe
     if not issubclass(cls, PilBackend):
         raise ExportError(f"image processor {name} has no PIL backend, which is the reference for the pixels")
-    own = [method for method in _BEHAVIOUR if getattr(cls, method) is not getattr(PilBackend, method)]
+    own = [method for method in _BEHAVIOR if getattr(cls, method) is not getattr(PilBackend, method)]
     unknown = [method for method in own if method not in recipe.own]
     if unknown:
         raise ExportError(
@@ -128,11 +128,11 @@ def _recipe(processor: Any, name: str) -> Recipe:
 
 
 def _padding(processor: Any, normalization: Normalization, steps: list[Step], name: str) -> list[Step]:
-    """Makes all steps work on floats: padding comes after normalising, so the padding is not a grey level."""
+    """Makes all steps work on floats: padding comes after normalizing, so the padding is not a gray level."""
     if not processor.pad_size:
         raise ExportError(
             f"image processor {name} pads to the largest image of a batch (do_pad without pad_size), and an embedding "
-            "would depend on its neighbours"
+            "would depend on its neighbors"
         )
     pad = Pad(height=int(processor.pad_size["height"]), width=int(processor.pad_size["width"]))
     last = steps[-1] if steps else None

@@ -16,7 +16,7 @@ from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError
 from vitriton_export._processors.normalization import IDENTITY, Normalization
 
-_TO_FLOATS = ("ToTensor", "MaybeToTensor")  # transforms before these work on grey levels
+_TO_FLOATS = ("ToTensor", "MaybeToTensor")  # transforms before these work on gray levels
 
 
 class TimmImageProcessor:

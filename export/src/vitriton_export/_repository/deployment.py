@@ -124,7 +124,7 @@ def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
     for kind in deployment.shapes:
         made[deployment.ensemble_name(kind)] = _ensemble_config(deployment, kind, version)
     for config in made.values():
-        # on the steps too: the next export recognises its own models by it
+        # on the steps too: the next export recognizes its own models by it
         _add_parameters(config, {disk.FINGERPRINT: deployment.fingerprint})
     return made
 

@@ -271,7 +271,7 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     if (deployed.steps, deployed.height, deployed.width) != (own.steps, own.height, own.width):
         differences.append("preprocessing")
     if dict(exported.normalization) != deployment.normalization.to_dict():
-        differences.append("normalisation")
+        differences.append("normalization")
     what = " and ".join(differences) or "weights or configuration"
     raise ExportError(
         f"{model} is not what {exported.name} was exported from, which was {exported.model_id}"

@@ -9,7 +9,7 @@ import numpy as np
 from vitriton import Client
 from vitriton._console.server import ServerOptions
 from vitriton._repository.names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
-from vitriton._served.catalogue import read_catalogue
+from vitriton._served.catalog import read_catalog
 from vitriton._served.failures import Call, to_error
 from vitriton._served.model import ModelInfo, ModelOutput
 from vitriton._wire.status import Failure, classify
@@ -130,7 +130,7 @@ def _only_transport(server: ServerOptions) -> Transport:
 
 
 def _find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
-    models = read_catalogue(transport, timeout_s, () if name is None else (name,)).models
+    models = read_catalog(transport, timeout_s, () if name is None else (name,)).models
     usable = [model for model in models if any(output.ready for output in model.outputs)]
     if len(usable) == 1:
         return usable[0]

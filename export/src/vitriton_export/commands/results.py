@@ -53,7 +53,7 @@ def show(result: ExportResult, console: Console) -> None:
     console.print(models)
     show_parity(console, result.parity, "parity")
     console.print(
-        f"pooling      {deployment.pooling}{', L2-normalised' if deployment.l2_normalize else ''}\n"
+        f"pooling      {deployment.pooling}{', L2-normalized' if deployment.l2_normalize else ''}\n"
         f"precision    {deployment.precision}\n"
         f"fingerprint  {deployment.fingerprint}",
         highlight=False,

@@ -109,7 +109,7 @@ def _resize(step: Resize | Thumbnail | Patches, value: Image.Image | Pixels, lim
         return value
     if isinstance(value, Image.Image):
         return value.resize((width, height), resample=RESAMPLE[step.resample])
-    # torch's antialiased interpolation was modelled on Pillow's filters: on floats they differ only by rounding
+    # torch's antialiased interpolation was modeled on Pillow's filters: on floats they differ only by rounding
     resized = []
     for channel in range(value.shape[2]):  # one by one, because each is as large as an image
         plane = Image.fromarray(np.ascontiguousarray(value[..., channel]))
@@ -142,8 +142,8 @@ def _pad(array: Pixels, step: Pad) -> Pixels:
 
 
 def _convert_rgb(image: Image.Image) -> Image.Image:
-    """Like transformers.image_transforms.convert_to_rgb for an RGB image: only a transparent colour remains."""
-    if not isinstance(image.info.get("transparency"), tuple):  # a number is a remnant of a mode without colours
+    """Like transformers.image_transforms.convert_to_rgb for an RGB image: only a transparent color remains."""
+    if not isinstance(image.info.get("transparency"), tuple):  # a number is a remnant of a mode without colors
         return image
     white = Image.new("RGBA", image.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")

@@ -61,7 +61,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Crop the centre to `height` × `width`; a smaller image is padded with black.
+    """Crop the center to `height` × `width`; a smaller image is padded with black.
 
     Half a pixel rounds down, as in transformers; with `half_even` to the even number, as in torchvision.
     """
@@ -73,12 +73,12 @@ class CenterCrop:
     def __post_init__(self) -> None:
         """Checks that the crop leaves something."""
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"centre crop to {self.height} x {self.width} leaves nothing")
+            raise ValueError(f"center crop to {self.height} x {self.width} leaves nothing")
 
 
 @dataclass(frozen=True)
 class ConvertRGB:
-    """Lay a picture with a transparent colour onto white; decoding alone keeps that colour's RGB values."""
+    """Lay a picture with a transparent color onto white; decoding alone keeps that color's RGB values."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def resize_after_decoding(steps: tuple[Step, ...]) -> int | None:
     for number, step in enumerate(steps[1:], start=1):
         if isinstance(step, (Resize, Thumbnail, Patches)):
             return number if isinstance(steps[0], ScaledDecoding) else None
-        if not isinstance(step, ConvertRGB):  # it leaves a JPEG unchanged, which has no transparent colour
+        if not isinstance(step, ConvertRGB):  # it leaves a JPEG unchanged, which has no transparent color
             return None
     return None
 

@@ -14,7 +14,7 @@ from vitriton._wire.transport import Code
 
 from vitriton_server._config import WatchPolicy
 
-# A PNG file with one grey RGB pixel.
+# A PNG file with one gray RGB pixel.
 IMAGE = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de"
     "0000000c4944415478da63686868000003040181752e01bc0000000049454e44ae426082"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vitriton._console.failure import CommandFailed
 from vitriton._console.server import ServerOptions
-from vitriton._served.catalogue import first_catalogue
+from vitriton._served.catalog import first_catalog
 
 
 def only_model(server: ServerOptions, timeout_s: float) -> str:
@@ -16,19 +16,19 @@ def only_model(server: ServerOptions, timeout_s: float) -> str:
     """
     transports = server.transports()
     try:
-        catalogue = first_catalogue(transports, timeout_s)
+        catalog = first_catalog(transports, timeout_s)
     finally:
         for transport in transports:
             transport.close()
-    names = [model.name for model in catalogue.models if any(output.ready for output in model.outputs)]
-    if not catalogue.listed:
-        raise CommandFailed(f"the server at {catalogue.address} does not list its models; name one with --model")
+    names = [model.name for model in catalog.models if any(output.ready for output in model.outputs)]
+    if not catalog.listed:
+        raise CommandFailed(f"the server at {catalog.address} does not list its models; name one with --model")
     if not names:
         raise CommandFailed(
-            f"the server at {catalogue.address} has no model of `vitriton export` that is ready; see `vitriton models`"
+            f"the server at {catalog.address} has no model of `vitriton export` that is ready; see `vitriton models`"
         )
     if len(names) > 1:
         raise CommandFailed(
-            f"the server at {catalogue.address} has several models; choose one with --model: {', '.join(names)}"
+            f"the server at {catalog.address} has several models; choose one with --model: {', '.join(names)}"
         )
     return names[0]

@@ -60,17 +60,17 @@ def list_models(
     with contextlib.ExitStack() as stack:
         for transport in transports:
             stack.callback(transport.close)
-        catalogue = first_catalogue(transports, timeout_s, asked)
-    if not (catalogue.listed or asked):
+        catalog = first_catalog(transports, timeout_s, asked)
+    if not (catalog.listed or asked):
         raise AccessDenied(
-            f"the server at {catalogue.address} does not list its models; name the models that you want (models)",
-            address=catalogue.address,
+            f"the server at {catalog.address} does not list its models; name the models that you want (models)",
+            address=catalog.address,
         )
-    return list(catalogue.models)
+    return list(catalog.models)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalogue:
+class Catalog:
     """The models of a server.
 
     Attributes:
@@ -88,8 +88,8 @@ class Catalogue:
     others: tuple[ModelStatus, ...]
 
 
-def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequence[str] = ()) -> Catalogue:
-    """Reads the catalogue of a server.
+def read_catalog(transport: Transport, timeout_s: float | None, asked: Sequence[str] = ()) -> Catalog:
+    """Reads the catalog of a server.
 
     Args:
         transport: the transport to the server.
@@ -119,15 +119,15 @@ def read_catalogue(transport: Transport, timeout_s: float | None, asked: Sequenc
     found = tuple(model for model in models if model.outputs)
     ours = {part for model in found for part in names.model_names(model.name)}
     others = () if asked else tuple(status for name, status in sorted((states or {}).items()) if name not in ours)
-    return Catalogue(address=transport.address, server=server, listed=index is not None, models=found, others=others)
+    return Catalog(address=transport.address, server=server, listed=index is not None, models=found, others=others)
 
 
-def first_catalogue(transports: Sequence[Transport], timeout_s: float | None, asked: Sequence[str] = ()) -> Catalogue:
-    """The catalogue of the first server that answers. `read_catalogue` describes the arguments and the errors."""
+def first_catalog(transports: Sequence[Transport], timeout_s: float | None, asked: Sequence[str] = ()) -> Catalog:
+    """The catalog of the first server that answers. `read_catalog` describes the arguments and the errors."""
     for transport in transports[:-1]:
         with contextlib.suppress(Unavailable):
-            return read_catalogue(transport, timeout_s, asked)
-    return read_catalogue(transports[-1], timeout_s, asked)
+            return read_catalog(transport, timeout_s, asked)
+    return read_catalog(transports[-1], timeout_s, asked)
 
 
 def read_model(transport: Transport, name: str, deadline: Deadline) -> ModelInfo:

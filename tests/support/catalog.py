@@ -1,6 +1,6 @@
 """Makes docs/models.md: every architecture of transformers that could give features of one image, exported and served.
 
-    python -m support.catalogue docs/models.md          (make models)
+    python -m support.catalog docs/models.md          (make models)
 
 Each one that can be exported is exported from a small checkpoint of random weights, which runs the export's own parity
 gate (the pixels, and both outputs, on every awkward image of the corpus), and is then asked for embeddings and tokens
