@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 from vitriton import ContractMismatch
-from vitriton._served.contract import explain_not_ready, is_ready, read_contract, read_reply, served_models
+from vitriton._served.contract import read_contract, read_reply
+from vitriton._served.index import explain_not_ready, is_ready, served_models
 from vitriton._wire.transport import ModelConfig, ModelStatus, TensorSpec
 from vitriton.testing import InferReply
 

@@ -1,4 +1,4 @@
-"""One server for the whole folder, with real exports in it."""
+"""Servers for the whole folder, with real exports in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {
         "dinov2-small-trained": trained_checkpoint,
-        "vit-base": checkpoints.vit_base(folder / "vit-base"),
+        "shallow-vit-base": checkpoints.vit_base(folder / "shallow-vit-base", num_hidden_layers=1),
         "tiny-deit": checkpoints.tiny_deit(folder / "tiny-deit"),
         "tiny-classifier": checkpoints.tiny_vit_without_pooler(folder / "tiny-classifier"),
     }
@@ -33,6 +33,25 @@ def repository(tmp_path_factory, models) -> Path:
 def server(subprocesses, repository):
     """A real Triton on free ports."""
     with TritonServer(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def large_models(torch, tmp_path_factory) -> dict[str, Path]:
+    """A whole ViT-B/16: for the long tests, since its export and its start take two cores a minute."""
+    return {"vit-base": checkpoints.vit_base(tmp_path_factory.mktemp("large") / "vit-base")}
+
+
+@pytest.fixture(scope="session")
+def large_repository(tmp_path_factory, large_models) -> Path:
+    """Its export, with default options."""
+    return exports.export_all(large_models, tmp_path_factory.mktemp("large-served") / "repository")
+
+
+@pytest.fixture(scope="session")
+def large_server(subprocesses, large_repository):
+    """A real Triton with it."""
+    with TritonServer(large_repository) as running:
         yield running
 
 

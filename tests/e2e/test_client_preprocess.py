@@ -3,6 +3,7 @@
 import io
 import shutil
 import warnings
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,16 +24,31 @@ from vitriton.testing import CallError, InferRequest
 from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 
-MODELS = ("dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier")
 TIMEOUT_S = 120.0
+
+
+@contextmanager
+def connected(server):
+    """The client's own way to a server, without the client."""
+    transport = GrpcTransport(parse_address(server.grpc_address), ConnectionSettings())
+    try:
+        yield transport
+    finally:
+        transport.close()
 
 
 @pytest.fixture(scope="module")
 def transport(server):
-    """The client's own way to the server, without the client."""
-    transport = GrpcTransport(parse_address(server.grpc_address), ConnectionSettings())
-    yield transport
-    transport.close()
+    """The way to the server with the small models."""
+    with connected(server) as transport:
+        yield transport
+
+
+@pytest.fixture
+def large_transport(large_server):
+    """The way to the server with ViT-B/16."""
+    with connected(large_server) as transport:
+        yield transport
 
 
 @pytest.fixture(params=[("dinov2-small-trained", "grpc"), ("tiny-deit", "grpc"), ("tiny-deit", "http")], ids="-".join)
@@ -68,9 +84,18 @@ def infer(transport, contract, data):
     return bytes(transport.send(request, TIMEOUT_S).result().data)
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_the_encoder_gives_for_our_pixels_what_the_ensemble_gives_for_the_file(transport, model):
+@pytest.mark.parametrize(
+    ("model", "way"),
+    [
+        ("dinov2-small-trained", "transport"),
+        pytest.param("vit-base", "large_transport", marks=pytest.mark.long),
+        ("tiny-deit", "transport"),
+        ("tiny-classifier", "transport"),
+    ],
+)
+def test_the_encoder_gives_for_our_pixels_what_the_ensemble_gives_for_the_file(request, model, way):
     """Bit for bit, for every awkward file: EXIF, CMYK, palettes, 16 bits, animations, one pixel."""
+    transport = request.getfixturevalue(way)
     ensemble, encoder = contracts(transport, model)
     spec = read_preprocess(ensemble)
     for name, data in corpus().items():

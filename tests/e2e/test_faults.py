@@ -95,21 +95,21 @@ def test_bad_images_cost_no_memory(server, bad):
 def test_a_request_s_own_timeout_ends_its_wait(server, bad):
     """With the queue taken, a request that may wait a millisecond is refused by Triton itself, and soon."""
     with triton.InferenceServerClient(server.grpc_address) as client, ThreadPoolExecutor(4) as threads:
-        busy = [threads.submit(client.infer, "vit-base_pooled", _request([bad.good] * 8)) for _ in range(4)]
+        busy = [threads.submit(client.infer, "dinov2-small-trained_pooled", _request([bad.good] * 8)) for _ in range(4)]
 
         def ask_until_refused() -> None:
             while not all(future.done() for future in busy):
-                client.infer("vit-base_pooled", _request([bad.good]), timeout=1000)
+                client.infer("dinov2-small-trained_pooled", _request([bad.good]), timeout=1000)
 
         with pytest.raises(InferenceServerException, match="timeout expired"):
             ask_until_refused()
         for future in busy:
-            assert future.result().as_numpy("embedding").shape == (8, 768)
+            assert future.result().as_numpy("embedding").shape == (8, 384)
 
 
 def test_a_call_s_deadline_is_kept(server, bad):
     """The client gives up when its time is over, and says so."""
-    with Client(server.grpc_address, model="vit-base") as client:
+    with Client(server.grpc_address, model="dinov2-small-trained") as client:
         with pytest.raises(DeadlineExceeded):
             client.embed([bad.good] * 64, timeout_s=0.5)
-        assert client.embed(bad.good, timeout_s=120).shape == (1, 768)
+        assert client.embed(bad.good, timeout_s=120).shape == (1, 384)

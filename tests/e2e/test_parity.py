@@ -23,9 +23,12 @@ def images(files):
     scope="module",
     params=["dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier"],
 )
-def served(request, server, models, images):
-    """A served model, the reference for it, and the reference's tokens (N, T, D) of all images."""
+def served(request, images):
+    """A served model, its manifest, the reference for it, and the reference's tokens (N, T, D) of all images."""
+    size = "large_" if request.param == "vit-base" else ""
+    server, repository, models = (request.getfixturevalue(size + name) for name in ("server", "repository", "models"))
     checkpoint = models[request.param]
+    manifest = json.loads((repository / f"{request.param}_pooled/1/manifest.json").read_text())
     reference = pipeline(
         "image-feature-extraction",
         model=str(checkpoint),
@@ -33,7 +36,7 @@ def served(request, server, models, images):
     )
     tokens = np.concatenate(reference(images, return_tensors=True))
     with Client(server.grpc_address, model=request.param) as client:
-        yield SimpleNamespace(name=request.param, client=client, reference=reference, tokens=tokens)
+        yield SimpleNamespace(name=request.param, manifest=manifest, client=client, reference=reference, tokens=tokens)
 
 
 def test_unpooled_equals_the_pipeline(served, files):
@@ -66,7 +69,6 @@ def test_paths_bytes_and_pictures_give_one_answer(served, files):
     assert np.abs(served.client.embed(photo) - together[0]).max() <= 1e-5
 
 
-def test_the_fingerprint_is_the_manifest_s(served, repository):
+def test_the_fingerprint_is_the_manifest_s(served):
     """What the client reads from the server is what the export wrote down."""
-    manifest = json.loads((repository / f"{served.name}_pooled/1/manifest.json").read_text())
-    assert served.client.describe().fingerprint == manifest["fingerprint"]
+    assert served.client.describe().fingerprint == served.manifest["fingerprint"]

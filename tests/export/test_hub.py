@@ -44,7 +44,7 @@ def find(subprocesses, tmp_path):
 
 def test_a_download_brings_what_is_needed_and_the_commit(find, tiny_vit_checkpoint, tmp_path):
     """HF_ENDPOINT and HF_TOKEN are used; the revision becomes a commit; nothing is downloaded twice."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint, token="secret")) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint}, token="secret")) as server:
         folder, model_id, revision = find("org/model", "v1", HF_ENDPOINT=server.url, HF_TOKEN="secret")
         assert (model_id, revision) == ("org/model", hub.COMMIT)
         assert names(folder) == ["config.json", "model.safetensors", "preprocessor_config.json"]
@@ -55,7 +55,7 @@ def test_a_download_brings_what_is_needed_and_the_commit(find, tiny_vit_checkpoi
 
 def test_without_the_hub_the_cache_serves(find, tiny_vit_checkpoint):
     """What was downloaded once is found with HF_HUB_OFFLINE, and when the hub is down."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint})) as server:
         online = find("org/model", HF_ENDPOINT=server.url)
     assert find("org/model", HF_ENDPOINT=server.url, HF_HUB_OFFLINE="1") == online
     assert find("org/model", HF_ENDPOINT=server.url) == online
@@ -68,7 +68,7 @@ def test_safetensors_are_preferred(find, tiny_vit_checkpoint, tmp_path):
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
         (model / name).write_bytes((tiny_vit_checkpoint / name).read_bytes())
     (model / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
-    with hub.serve(hub.Hub(model)) as server:
+    with hub.serve(hub.Hub({"org/model": model})) as server:
         assert "pytorch_model.bin" not in names(find("org/model", HF_ENDPOINT=server.url)[0])
         (model / "model.safetensors").unlink()
         found = find("org/model", HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
@@ -80,7 +80,7 @@ def test_an_adapter_is_refused_as_in_a_folder(find, tiny_vit_checkpoint, tmp_pat
     model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
     (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (model / "adapter_model.safetensors").write_bytes(b"")
-    with hub.serve(hub.Hub(model)) as server:
+    with hub.serve(hub.Hub({"org/model": model})) as server:
         assert "org/model holds an adapter" in find("org/model", HF_ENDPOINT=server.url)
         assert not any("safetensors" in path for path in server.requests)
         (model / "config.json").unlink()
@@ -98,7 +98,7 @@ def test_shards_are_those_that_the_index_names(find, tiny_vit_checkpoint, tmp_pa
     (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
     (model / "model-00009-of-00009.safetensors").write_bytes(b"stale")
     (model / "pytorch_model.bin").write_bytes(b"pickle")
-    with hub.serve(hub.Hub(model)) as server:
+    with hub.serve(hub.Hub({"org/model": model})) as server:
         found = names(find("org/model", HF_ENDPOINT=server.url)[0])
     assert [name for name in found if name.endswith((".safetensors", ".bin"))] == [
         "first.safetensors",
@@ -110,7 +110,7 @@ def test_a_variant_alone_is_named(find, tiny_vit_checkpoint, tmp_path):
     """Of weights that are not read the error says what the hub has, and what to do."""
     model = shutil.copytree(tiny_vit_checkpoint, tmp_path / "model")
     (model / "model.safetensors").rename(model / "model.fp16.safetensors")
-    with hub.serve(hub.Hub(model)) as server:
+    with hub.serve(hub.Hub({"org/model": model})) as server:
         error = find("org/model", HF_ENDPOINT=server.url)
     assert "org/model has no weights" in error
     assert "it has model.fp16.safetensors, a variant: rename it" in error
@@ -122,7 +122,7 @@ def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path)
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "bert"}')
     (model / "model.safetensors").write_bytes(b"weights")
-    with hub.serve(hub.Hub(model)) as server:
+    with hub.serve(hub.Hub({"org/model": model})) as server:
         variables = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
         command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
         done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
@@ -133,17 +133,17 @@ def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path)
 
 def test_unknown_models_and_revisions(find, tiny_vit_checkpoint):
     """The error says which of the two it is."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint})) as server:
         assert "has no model org/other, or it is private" in find("org/other", HF_ENDPOINT=server.url)
         assert "org/model has no revision v9" in find("org/model", "v9", HF_ENDPOINT=server.url)
 
 
 def test_private_and_gated_models(find, tiny_vit_checkpoint):
     """The error says that a token, or an acceptance of terms, is missing."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint, token="secret")) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint}, token="secret")) as server:
         assert "set HF_TOKEN" in find("org/model", HF_ENDPOINT=server.url)
         assert "set HF_TOKEN" in find("org/model", HF_ENDPOINT=server.url, HF_TOKEN="wrong")
-    with hub.serve(hub.Hub(tiny_vit_checkpoint, gated=True)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint}, gated=True)) as server:
         assert "org/model is gated: accept its terms" in find("org/model", HF_ENDPOINT=server.url)
 
 
@@ -171,7 +171,7 @@ def test_offline_without_the_model(find, setting):
 )
 def test_a_mirror_that_answers_with_an_error(find, tiny_vit_checkpoint, status, advice):
     """It was reached: the error gives the status, and says what to check."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint, status=status)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint}, status=status)) as server:
         error = find("org/model", HF_ENDPOINT=server.url)
     assert advice in error
     assert f"{server.url} answers {status}" in error
@@ -224,7 +224,7 @@ def test_the_command_with_such_a_setting(settings, tmp_path):
 @pytest.mark.parametrize("settings", [settings for settings, _ in PROXIES[:5:2]], ids=range(3))
 def test_offline_no_proxy_is_looked_at(find, tiny_vit_checkpoint, settings):
     """With HF_HUB_OFFLINE what is in the cache is found, whatever the proxy's setting."""
-    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint})) as server:
         online = find("org/model", HF_ENDPOINT=server.url)
     assert find("org/model", HF_HUB_OFFLINE="1", **settings) == online
     assert "HF_HUB_OFFLINE is set" in find("org/other", HF_HUB_OFFLINE="1", **settings)

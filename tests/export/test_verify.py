@@ -248,7 +248,7 @@ def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
     command = [Path(sys.executable).with_name("vitriton"), "verify", "--repository", repository]
-    with hub.serve(hub.Hub(tiny_vit_checkpoint)) as server:
+    with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint})) as server:
         environment["HF_ENDPOINT"] = server.url
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -31,11 +31,11 @@ def trained_dinov2_small() -> Path:
         return trained_dinov2.checkpoint(CACHE)
 
 
-def vit_base(folder: Path) -> Path:
+def vit_base(folder: Path, **config: Any) -> Path:
     """ViT-B/16 of the default configuration, seeded random weights, with a pooler in the file."""
     from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
-    return _save(ViTModel, ViTConfig(), ViTImageProcessorPil(), folder)
+    return _save(ViTModel, ViTConfig(**config), ViTImageProcessorPil(), folder)
 
 
 def tiny_vit(folder: Path, **config: Any) -> Path:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 COMMIT = "5dca96d358b3fcb9d53b3d3881eb1ae20b6752d1"
+_PATH = re.compile(
+    r"(/api/models/(?P<id>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+)|(?P<tree>/tree/.*))?)"
+    r"|(/(?P<named>[^/]+/[^/]+)/resolve/[^/]+/(?P<file>[^/]+))"
+)
 
 
 @dataclass
 class Hub:
-    """Serves one folder as the model `org/model`, at the revisions main and v1.
+    """Serves models, at the revisions main and v1 of each.
 
     Attributes:
-        folder: its files.
+        models: a folder of files for each model's id.
         token: what a request must bear; None lets everybody in.
         gated: answer as for a model whose terms were not accepted.
         status: the answer to everything, as of a server that is no hub; None is a hub.
         requests: the paths that were asked for.
     """
 
-    folder: Path
+    models: Mapping[str, Path]
     token: str | None = None
     gated: bool = False
     status: int | None = None
@@ -71,26 +76,22 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._send(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
             elif hub.gated:
                 self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-            elif path.startswith("/api/models/org/model/revision/"):
-                known = path.rsplit("/", 1)[1] in ("main", "v1", COMMIT)
-                self._json(self._info()) if known else self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-            elif path.startswith("/api/models/org/model/tree/"):
-                self._json(self._files())
-            elif path == "/api/models/org/model":
-                self._json(self._info())
-            elif path.startswith("/org/model/resolve/"):
-                self._file(hub.folder / path.rsplit("/", 1)[1])
             else:
+                self._known(path)
+
+        def _known(self, path: str) -> None:
+            found = _PATH.fullmatch(path)
+            folder = hub.models.get(found["id"] or found["named"]) if found else None
+            if found is None or folder is None:
                 self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-
-        def _info(self) -> dict[str, object]:
-            return {"id": "org/model", "sha": COMMIT, "siblings": [{"rfilename": f["path"]} for f in self._files()]}
-
-        def _files(self) -> list[dict[str, object]]:
-            files = sorted(hub.folder.iterdir())
-            return [
-                {"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)} for path in files
-            ]
+            elif found["revision"] and found["revision"] not in ("main", "v1", COMMIT):
+                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            elif found["tree"]:
+                self._json(_files(folder))
+            elif found["file"]:
+                self._file(folder / found["file"])
+            else:
+                self._json({"id": found["id"], "sha": COMMIT, "siblings": _siblings(folder)})
 
         def _file(self, path: Path) -> None:
             if not path.is_file():
@@ -111,6 +112,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
     return Handler
+
+
+def _files(folder: Path) -> list[dict[str, object]]:
+    files = sorted(folder.iterdir())
+    return [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)} for path in files]
+
+
+def _siblings(folder: Path) -> list[dict[str, object]]:
+    return [{"rfilename": file["path"]} for file in _files(folder)]
 
 
 def _etag(path: Path) -> str:

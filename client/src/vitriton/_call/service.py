@@ -17,13 +17,9 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
 from vitriton._repository.names import OUTPUT, encoder_name
 from vitriton._served.catalog import read_index, read_model
-from vitriton._served.contract import (
-    Contract,
-    ensemble_name,
-    is_ready,
-    read_contract,
-)
+from vitriton._served.contract import Contract, ensemble_name, read_contract
 from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
+from vitriton._served.index import is_ready
 from vitriton._served.model import ModelInfo
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, ModelStatus

@@ -10,8 +10,9 @@ from vitriton._deadline import Deadline
 from vitriton._errors import AccessDenied, ContractMismatch, Unavailable
 from vitriton._options import check_seconds
 from vitriton._repository import names
-from vitriton._served.contract import read_contract, served_models
+from vitriton._served.contract import read_contract
 from vitriton._served.failures import Call, not_served, to_error
+from vitriton._served.index import served_models
 from vitriton._served.model import ModelInfo, ModelOutput, model_info
 from vitriton._wire.connect import connect
 from vitriton._wire.connection import TLS, Token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from vitriton._errors import ContractMismatch
 from vitriton._repository import names
-from vitriton._wire.transport import InferReply, ModelConfig, ModelStatus
+from vitriton._wire.transport import InferReply, ModelConfig
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2")}
-_MAX_LISTED = 20
 
 
 def ensemble_name(model: str, pool: bool) -> str:
@@ -138,51 +137,3 @@ def read_reply(reply: InferReply, contract: Contract, batch_size: int) -> NDArra
             "there a numpy 2 in an embedded server's environment? It must be below 2"
         )
     return np.frombuffer(reply.data, contract.dtype).reshape(reply.shape)
-
-
-def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:
-    """The names of a server's exports, as `Client(model=...)` takes them, sorted."""
-    ensembles = (names.read_ensemble_name(status.name) for status in index)
-    return tuple(sorted({ensemble[0] for ensemble in ensembles if ensemble is not None}))
-
-
-def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | None, address: str) -> str:
-    """Explains why `model` cannot be used, and what to do.
-
-    Args:
-        model: the name that the user gave.
-        pool: whether the pooled ensemble was requested.
-        index: the state of the server's models; None if the server does not list them.
-        address: the server's address.
-    """
-    wanted = ensemble_name(model, pool)
-    if index is None:
-        return f"the server at {address} has no model {wanted} that is ready, and does not list what it has"
-    states = {status.name: status for status in index}
-    if wanted in states:
-        reason = f" ({states[wanted].reason})" if states[wanted].reason else ""
-        return f"model {wanted} is on the server at {address} and not ready: {states[wanted].state}{reason}"
-    if ensemble_name(model, not pool) in states:
-        kind, other = names.kind_of(pool), names.kind_of(not pool)
-        return (
-            f"model {model} was exported without its {kind} output: the server at {address} has only the {other} one. "
-            f"Call embed(pool={not pool}), or export it again with --outputs both"
-        )
-    models = served_models(index)
-    more = f" and {len(models) - _MAX_LISTED} more" if len(models) > _MAX_LISTED else ""
-    listed = ", ".join(models[:_MAX_LISTED]) + more if models else "no model that `vitriton export` made"
-    return f"the server at {address} does not have model {model}; it has: {listed}"
-
-
-def is_ready(model: str, ready: Sequence[bool], index: Sequence[ModelStatus] | None) -> bool:
-    """Whether a model can be used: one of its ensembles is ready, and the other is ready, missing or has failed.
-
-    Args:
-        model: the name that the user gave.
-        ready: the readiness of the pooled and of the unpooled ensemble.
-        index: the state of the server's models; None if the server does not list them.
-    """
-    if not any(ready) or all(ready):
-        return any(ready)
-    loading = {status.name for status in index or () if status.state == "LOADING"}
-    return not any(ensemble_name(model, pool) in loading for pool in (True, False))

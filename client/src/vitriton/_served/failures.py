@@ -20,7 +20,8 @@ from vitriton._errors import (
     ServerBusy,
     Unavailable,
 )
-from vitriton._served.contract import ensemble_name, explain_not_ready, served_models
+from vitriton._served.contract import ensemble_name
+from vitriton._served.index import explain_not_ready, served_models
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, ModelStatus
 
