@@ -54,6 +54,9 @@ def compare(
 ) -> None:
     """Measure served models beside the alternatives and the machine's limits."""
     with one_line():
+        for path in (output, markdown):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
         check_file("--json", output)
         check_file("--markdown", markdown)
         check_folder("--plots", plots)

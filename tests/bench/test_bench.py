@@ -182,9 +182,9 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
     (tmp_path / "half.jpg").write_bytes((PHOTOS / "cat.jpg").read_bytes()[:9000])
     payload = tmp_path / "payload.json"
     payload.write_text("before")
-    for command in (["bench", "tiny-vit"], ["bench", "--write-payload", str(payload)], []):
-        done = run(app if command else compare.app, [*command, "--images", str(tmp_path)])
-        assert done.exit_code == 1, done.output
+    for command in (["bench", "tiny-vit", "--url", "localhost:1"], ["bench", "--write-payload", str(payload)], []):
+        done = run(app if command else compare.app, [*command, "--images", str(tmp_path)], env={"COLUMNS": "1000"})
+        assert done.exit_code == 2, done.output
         assert f"{tmp_path / 'half.jpg'} cannot be decoded" in done.stderr
     assert payload.read_text() == "before"
 
@@ -192,15 +192,19 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["other"], 1, "has no model other_preprocess"),
-        (["tiny-vit", "--images", "{tmp}"], 1, "has no .jpg, .jpeg, .png or .webp files"),
+        (["other"], 2, "has no model other_preprocess"),
+        (["tiny-vit", "--images", "{tmp}"], 2, "has no .jpg, .jpeg, .png or .webp files"),
         (["tiny-vit", "--url", "127.0.0.1:9"], 1, "does not describe the model tiny-vit_pooled"),
-        (["tiny-vit", "--url", "grpcs://127.0.0.1:9"], 2, "TLS is not measured"),
+        (["tiny-vit", "--url", "grpcs://127.0.0.1:9"], 2, "has TLS, which is not measured"),
         (["tiny-vit", "--url", "127.0.0.1:9", "--protocol", "http"], 2, "no --url has the scheme http"),
         (["tiny-vit", "--concurrency", "1,x"], 2, "not a list of numbers"),
-        (["tiny-vit", "--output", "tokens"], 2, "'tokens' is not one of pooled, unpooled"),
+        (["tiny-vit", "--output", "tokens"], 2, "'tokens', which is not one of pooled, unpooled"),
         (["tiny-vit", "--minutes", "5"], 2, "No such option: --minutes"),
-        (["tiny-vit", "--json", "/proc/none/bench.json"], 2, "--json: /proc/none cannot be written to"),
+        (
+            ["tiny-vit", "--json", "/proc/none/bench.json"],
+            2,
+            "--json /proc/none/bench.json cannot be written: /proc/none does not exist",
+        ),
         (["tiny-vit", "--json", "{tmp}"], 2, "is a folder; name a file"),
     ],
 )
@@ -208,7 +212,7 @@ def test_what_it_cannot_measure(arguments, code, message, repository, tmp_path):
     """One line says what is wrong; a mistake on the command line is exit code 2."""
     filled = [text.format(tmp=tmp_path) for text in arguments]
     images = [] if "--images" in filled else ["--images", str(PHOTOS)]
-    done = run(app, ["bench", *filled, *images, "--repository", str(repository)], env={"COLUMNS": "200"})
+    done = run(app, ["bench", *filled, *images, "--repository", str(repository)], env={"COLUMNS": "1000"})
     assert done.exit_code == code, done.output
     assert message in " ".join(done.stderr.split())
 

@@ -41,10 +41,10 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--images", "{tmp}", "--write-payload", "{tmp}/p.json"], 1, "has no .jpg, .jpeg, .png or .webp files"),
-        (["--images", str(PHOTOS), "--write-payload", "{tmp}/texts/a.jpg/p.json"], 2, "cannot be written to"),
-        (["--images", "{tmp}/texts", "--write-payload", "{tmp}/p.json"], 1, "a.jpg is no image"),
-        (["--images", "{tmp}/pipes", "--write-payload", "{tmp}/p.json"], 1, "has no .jpg, .jpeg, .png or .webp files"),
+        (["--images", "{tmp}", "--write-payload", "{tmp}/p.json"], 2, "has no .jpg, .jpeg, .png or .webp files"),
+        (["--images", str(PHOTOS), "--write-payload", "{tmp}/texts/a.jpg/p.json"], 2, "cannot be written"),
+        (["--images", "{tmp}/texts", "--write-payload", "{tmp}/p.json"], 2, "a.jpg is no image"),
+        (["--images", "{tmp}/pipes", "--write-payload", "{tmp}/p.json"], 2, "has no .jpg, .jpeg, .png or .webp files"),
         (["vit", "--images", str(PHOTOS), "--write-payload", "{tmp}/p.json"], 2, "takes no NAME"),
     ],
 )
@@ -54,7 +54,7 @@ def test_what_it_cannot_write(arguments, code, message, tmp_path):
     (tmp_path / "texts/a.jpg").write_text("<html>not found</html>")
     (tmp_path / "pipes").mkdir()
     os.mkfifo(tmp_path / "pipes/a.jpg")
-    done = run(app, ["bench", *(text.format(tmp=tmp_path) for text in arguments)], env={"COLUMNS": "200"})
+    done = run(app, ["bench", *(text.format(tmp=tmp_path) for text in arguments)], env={"COLUMNS": "1000"})
     assert done.exit_code == code
     assert not (tmp_path / "p.json").exists()
     assert message in " ".join(done.stderr.split())

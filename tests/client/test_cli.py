@@ -170,7 +170,7 @@ def test_errors_are_one_line(bare, body):
 
 def test_an_option_that_cannot_be_used_shows_the_usage(bare):
     """The library behind a command raises our own error; the command makes the usage and exit code 2 of it."""
-    with pytest.raises(InvalidOption, match="--header 'x' has no colon") as caught:
+    with pytest.raises(InvalidOption, match="header 'x' has no colon") as caught:
         ServerOptions(address="localhost:8001", access=Access(header=["x"])).transports()
     assert isinstance(caught.value, vitriton.VitritonError)
     result = run(bare, "models", "--header", "x")

@@ -233,14 +233,14 @@ def test_names_that_are_no_unicode(embed, photos, files, tmp_path):
         (["photos", "-o", "out.csv"], 2, "must end in .parquet, .npy, .jsonl"),
         (["photos", "-o", "out.npy", "--timeout", "0"], 2, "--timeout is 0"),
         (["photos", "-o", "out.npy", "--header", "x"], 2, "no colon"),
-        (["photos", "-o", "out.npy", "--token-env", "NO_SUCH_VARIABLE"], 2, "NO_SUCH_VARIABLE is empty"),
-        (["photos", "-o", "out.npy", "--ca-file", "none.pem"], 2, "none.pem cannot be read"),
-        (["photos", "-o", "nowhere/out.npy"], 1, "the folder nowhere for out.npy does not exist"),
-        (["photos", "-o", "out.npy", "--errors", "out.sources.jsonl"], 1, "give another name"),
-        (["empty", "-o", "out.npy"], 1, "there is no image in empty"),
-        (["--from", "/dev/null", "-o", "out.npy"], 1, "there is no image in /dev/null"),
-        (["--from", "no.txt", "-o", "out.npy"], 1, "the list no.txt cannot be read: No such file"),
-        (["photo", "-o", "out.npy"], 1, "photo: no such file or folder"),
+        (["photos", "-o", "out.npy", "--token-env", "NO_SUCH_VARIABLE"], 2, "--token-env NO_SUCH_VARIABLE is empty"),
+        (["photos", "-o", "out.npy", "--ca-file", "none.pem"], 2, "--ca-file none.pem does not exist"),
+        (["photos", "-o", "nowhere/out.npy"], 2, "-o nowhere/out.npy cannot be written: nowhere does not exist"),
+        (["photos", "-o", "out.npy", "--errors", "out.sources.jsonl"], 2, "give another name"),
+        (["empty", "-o", "out.npy"], 2, "empty holds no image"),
+        (["--from", "/dev/null", "-o", "out.npy"], 2, "/dev/null holds no image"),
+        (["--from", "no.txt", "-o", "out.npy"], 2, "--from no.txt does not exist"),
+        (["photo", "-o", "out.npy"], 2, "photo does not exist; did you mean photos?"),
         (["photos", "-o", "photos/more/10.npy", "--model", "absent"], 1, "does not have model absent"),
         (["photos", "-o", "out.npy", "--expect-fingerprint", "other"], 1, "space-1"),
     ],
@@ -260,8 +260,8 @@ def test_a_finished_output_is_kept(embed, photos):
     """What is there is replaced only where the command says so."""
     assert embed("photos/03.png", "-o", "out.npy").exit_code == 0
     again = embed("photos", "-o", "out.npy")
-    assert again.exit_code == 1
-    assert again.stderr == "error: out.npy exists; give --overwrite to replace it, or another name\n"
+    assert again.exit_code == 2
+    assert "-o out.npy exists; give --overwrite to replace it, or another name" in again.stderr
     assert np.load("out.npy").shape == (1, 4)
     assert embed("photos", "-o", "out.npy", "--overwrite").exit_code == 0
     assert np.load("out.npy").shape == (20, 4)

@@ -146,8 +146,8 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     """Missing, a file, and empty are told apart."""
     (tmp_path / "empty").mkdir()
     for path, text in (
-        (tmp_path / "missing", "does not exist; make one with"),
-        (make_file(tmp_path / "file"), "is not a folder"),
+        (tmp_path / "missing", "does not exist; make a repository with"),
+        (make_file(tmp_path / "file"), "is a file; name a folder"),
         (tmp_path / "empty", "holds no models"),
     ):
         with pytest.raises(RepositoryError, match=text):
@@ -157,7 +157,7 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("inside", ["tiny_pooled", "tiny_pooled/1"])
 def test_the_folder_of_a_single_model(exported: Path, inside: str) -> None:
     """The error names the folder above, whether a model's own folder was given or a version's."""
-    text = rf"{inside} belongs to one model, tiny_pooled; name the folder of all models with --repository {exported}$"
+    text = rf"{inside} belongs to one model, tiny_pooled; name the folder of all models: {exported}$"
     with pytest.raises(RepositoryError, match=text):
         repository_checks.check(exported / inside)
 
@@ -183,7 +183,7 @@ def test_a_leftover_folder(exported: Path) -> None:
     (exported / "README.md").write_text("hello")
     assert "tiny_pooled" in repository_checks.check(exported)
     (exported / ".tmp-123").mkdir()
-    with pytest.raises(RepositoryError, match=r"\.tmp-123 is not a model .* remove it"):
+    with pytest.raises(RepositoryError, match=r"holds \.tmp-123, which is not a model .* remove it"):
         repository_checks.check(exported)
 
 
@@ -191,7 +191,9 @@ def test_an_export_without_weights(exported: Path, tmp_path: Path) -> None:
     """The error gives the model's name and the command that fills it in."""
     bare = copy_repository(exported, tmp_path / "bare")
     (bare / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
-    text = rf"`tiny` in {bare} has no weights yet: run `vitriton export MODEL --name tiny --repository {bare}`"
+    text = (
+        rf"{bare} has no weights yet for the export tiny: run `vitriton export MODEL --name tiny --repository {bare}`"
+    )
     with pytest.raises(RepositoryError, match=text):
         TritonServer(bare).start()
 
@@ -200,7 +202,7 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
     """Weights beside an ensemble that still has the placeholder are no finished export."""
     add_encoder(exported, "other_unpooled_encoder")
     add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
-    with pytest.raises(RepositoryError, match=r"the export of `other` in .* did not finish"):
+    with pytest.raises(RepositoryError, match=r"holds the export other, which did not finish"):
         repository_checks.check(exported)
 
 
@@ -223,7 +225,7 @@ def test_a_taken_port(service: str, python_repository: Path) -> None:
 )
 def test_a_host_that_cannot_be_bound(host: str, text: str) -> None:
     """An address of another machine and an unknown name are told apart."""
-    with pytest.raises(AddressError, match=text):
+    with pytest.raises(InvalidConfiguration, match=text):
         reserve(ServerConfig(host=host))
 
 

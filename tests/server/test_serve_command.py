@@ -143,14 +143,14 @@ def test_options_after_the_dashes_reach_triton(python_repository: Path, own_envi
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--http-port", "70000"], 2, "http_port is 70000"),
+        (["--http-port", "70000"], 2, "--http-port is 70000"),
         (["--http-port", "9000", "--grpc-port", "9000"], 2, "must differ"),
-        (["--canary-interval", "-1"], 2, "canary_interval_s is -1"),
+        (["--canary-interval", "-1"], 2, "--canary-interval is -1"),
         (["--", "stray"], 2, "'stray' is not an option of tritonserver"),
         (["--", "--http-port=1"], 2, "--http-port cannot be passed on"),
         (["--no-such-option"], 2, "No such option"),
-        (["--repository", "/no/such/folder"], 1, "does not exist; make one with `vitriton export MODEL"),
-        (["--host", "no.such.host.invalid"], 1, "unknown name"),
+        (["--repository", "/no/such/folder"], 2, "does not exist; make a repository with `vitriton export MODEL"),
+        (["--host", "no.such.host.invalid"], 2, "unknown name"),
     ],
 )
 def test_mistakes_are_told_apart(

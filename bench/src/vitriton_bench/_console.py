@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vitriton._console.paths import target_fault
 from vitriton.cli import fail
 
 from vitriton_bench._errors import UnusableOption
@@ -34,11 +35,8 @@ def check_file(option: str, path: Path | None) -> None:
     Raises:
         UnusableOption: the file cannot be written.
     """
-    if path is None:
-        return
-    if path.is_dir():
-        raise UnusableOption(option, f"{path} is a folder; name a file")
-    _check_written(option, path.parent)
+    if path is not None and (fault := target_fault(path)) is not None:
+        raise UnusableOption(option, fault)
 
 
 def check_folder(option: str, path: Path | None) -> None:
@@ -51,13 +49,9 @@ def check_folder(option: str, path: Path | None) -> None:
         return
     if path.is_file():
         raise UnusableOption(option, f"{path} is a file; name a folder")
-    _check_written(option, path)
-
-
-def _check_written(option: str, folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as exc:
-        raise UnusableOption(option, f"{folder} cannot be written to: {exc.strerror}") from exc
+        raise UnusableOption(option, f"{path} cannot be written to: {exc.strerror}") from exc

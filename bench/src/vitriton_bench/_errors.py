@@ -14,24 +14,4 @@ class BenchError(VitritonError):
 
 
 class UnusableOption(BenchError, InvalidOption):  # noqa: N818 - its bases say that it is an error
-    """An option has a value that cannot be used: a malformed list, or a file that cannot be written.
-
-    Attributes:
-        option: the option of the command.
-        wrong: the fault of the value, and what to do.
-    """
-
-    def __init__(self, option: str, wrong: str) -> None:
-        super().__init__(f"{option}: {wrong}")
-        self.option = option
-        self.wrong = wrong
-
-    @property
-    def flag(self) -> str:
-        """The option of the command."""
-        return self.option
-
-    @property
-    def problem(self) -> str:
-        """The fault of the value, for the usage text of the command."""
-        return self.wrong
+    """An option has a value that cannot be used: a malformed list, or a file that cannot be written."""

@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
+from vitriton._console.paths import folder_fault
 
-from vitriton_bench._errors import BenchError
+from vitriton_bench._errors import UnusableOption
 from vitriton_bench._payload import SUFFIXES, find_images, is_image
 
 
 def check(images: Path) -> list[Path]:
-    """Finds the files and decodes each, since a broken image would fail in the middle of a run."""
+    """Finds the files and decodes each, since a broken image would fail in the middle of a run.
+
+    Raises:
+        UnusableOption: the folder has no images, or a broken one.
+    """
+    if (fault := folder_fault(images)) is not None:
+        raise UnusableOption("images", fault)
     files = find_images(images)
     if not files:
-        raise BenchError(
-            f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos with --images"
+        raise UnusableOption(
+            "images", f"{images} has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} files; name a folder of photos"
         )
     for file in files:
         try:
@@ -27,9 +34,11 @@ def check(images: Path) -> list[Path]:
                 image.load()
         except Exception as exc:  # decoders can fail in any way
             reason = "is no image" if isinstance(exc, UnidentifiedImageError) else f"cannot be decoded: {exc}"
-            raise BenchError(f"{file} {reason}; take it out of the folder, or name another with --images") from exc
+            raise UnusableOption("images", f"{file} {reason}; take it out of the folder, or name another") from exc
         if not is_image(file.read_bytes()):
-            raise BenchError(f"{file} is no JPEG, PNG or WebP, whatever its name says; take it out of the folder")
+            raise UnusableOption(
+                "images", f"{file} is no JPEG, PNG or WebP, whatever its name says; take it out of the folder"
+            )
     return files
 
 

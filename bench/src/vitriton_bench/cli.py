@@ -10,6 +10,7 @@ import typer
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 
+from vitriton_bench._errors import UnusableOption
 from vitriton_bench._sweep.options import Sweep
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -39,7 +40,7 @@ def bench(
         if payload is not None:
             _write_payload(sweep, payload)
         elif not sweep.name:
-            raise typer.BadParameter("name the export to measure", param_hint="NAME")
+            raise UnusableOption("", "name the export to measure")
         else:
             _measure(sweep, output)
 
@@ -49,11 +50,13 @@ def _measure(sweep: Sweep, output: Path | None) -> None:
 
     from vitriton_bench import _photos
     from vitriton_bench._console import check_file, progress
+    from vitriton_bench._sweep.check import check
     from vitriton_bench._sweep.sweep import run
     from vitriton_bench._tables.tables import sweep_tables
     from vitriton_bench._tables.terminal import show
 
-    check_file("--json", output)
+    check_file("output", output)
+    check(sweep)
     _photos.check(sweep.images)
     with Signals():  # SIGTERM and SIGHUP end it as Ctrl-C does, and keep the measurements
         document = run(sweep, output, " ".join(["vitriton", *sys.argv[1:]]), progress())
@@ -67,9 +70,9 @@ def _write_payload(sweep: Sweep, target: Path) -> None:
     from vitriton_bench._console import check_file
     from vitriton_bench._payload import write_payload
 
+    check_file("payload", target)
     if sweep.name:
-        raise typer.BadParameter("measures nothing, so it takes no NAME", param_hint="--write-payload")
-    check_file("--write-payload", target)
+        raise UnusableOption("payload", "measures nothing, so it takes no `name`")
     files = _photos.check(sweep.images)
     write_payload(files, target)
     print(f"{target}: {len(files)} images")

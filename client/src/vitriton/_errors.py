@@ -230,17 +230,18 @@ class ClientClosed(ClientError, RuntimeError):
 
 
 class InvalidOption(VitritonError, ValueError):
-    """An option has an invalid value; the text names the option, the value and the bound. Also a ValueError."""
+    """An option has an invalid value; the text names the option, the value and what to do. Also a ValueError.
 
-    @property
-    def flag(self) -> str | None:
-        """The command's option, if `problem` does not name it."""
-        return None
+    Attributes:
+        option: the name of the option in Python; empty if `wrong` is the whole sentence.
+        wrong: the fault and what to do, as the rest of a sentence that begins with the option. Other options in it are
+            named in Python, too, in backticks.
+    """
 
-    @property
-    def problem(self) -> str:
-        """The problem, for the usage text of a command."""
-        return str(self)
+    def __init__(self, option: str, wrong: str) -> None:
+        super().__init__(f"{option} {wrong}".lstrip())
+        self.option = option
+        self.wrong = wrong
 
 
 def without_frames(error: Error) -> Error:

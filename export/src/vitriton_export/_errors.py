@@ -28,27 +28,10 @@ class ExportError(VitritonError):
 
 
 class OptionError(ExportError, InvalidOption):
-    """An option has an invalid value.
-
-    Attributes:
-        option: the option's name in Python; `flag` is its name in the command.
-        wrong: the fault of the value and the allowed values, as the end of a sentence that begins with the option.
-    """
+    """An option has an invalid value; the text names the option, the value and what to do."""
 
     def __init__(self, option: str, wrong: str) -> None:
-        super().__init__(f"{option} {wrong}")
-        self.option = option
-        self.wrong = printable(wrong)
-
-    @property
-    def flag(self) -> str:
-        """The name of the option in the command, without a unit: its times are all in seconds."""
-        return "--" + self.option.removesuffix("_s").replace("_", "-")
-
-    @property
-    def problem(self) -> str:
-        """The fault as a sentence, to follow the option's name."""
-        return f"it {self.wrong}"
+        InvalidOption.__init__(self, option, printable(wrong))
 
 
 class HubError(ExportError):

@@ -21,7 +21,7 @@ from vitriton.preprocessing import (
 )
 
 from vitriton_export._documents import json_fault
-from vitriton_export._errors import ExportError, OptionError
+from vitriton_export._errors import OptionError
 from vitriton_export._serving import Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
@@ -134,26 +134,27 @@ class ExportOptions(Serving):
             raise OptionError("image_formats", f"{wrong}; choose of {','.join(DEFAULT_FORMATS)}")
         settings = self.image_processor_settings
         if self.image_size is not None and settings.keys() & {"size", "crop_size", "pad_size"}:
-            raise OptionError("image_size", "is given, and image_processor_kwargs has a size as well; give one of them")
+            raise OptionError(
+                "image_size", "is given, and `image_processor_kwargs` has a size as well; give one of them"
+            )
 
     def _check_target(self) -> None:
         if not self.model.strip():
-            raise ExportError("model is empty; give a Hugging Face hub id or a checkpoint's folder")
+            raise OptionError("model", "is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
-            raise ExportError(
-                f"Triton cannot take the model name {self.deployed_name!r}: use letters, digits, '.', '_' and '-', at "
-                "most 128, starting with a letter or digit; give another with --name"
+            raise OptionError(
+                "name",
+                f"is {self.deployed_name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at most "
+                "128, starting with a letter or digit",
             )
         if not os.fspath(self.repository):
             raise OptionError("repository", "is empty; name a folder")
         try:
             is_file = self.folder.exists() and not self.folder.is_dir()
         except OSError as exc:
-            raise ExportError(
-                f"repository {self.repository} cannot be read: {exc.strerror}; choose another --repository"
-            ) from exc
+            raise OptionError("repository", f"{self.repository} cannot be read: {exc.strerror}; name another") from exc
         if is_file:
-            raise ExportError(f"repository {self.repository} is a file; name a folder with --repository")
+            raise OptionError("repository", f"{self.repository} is a file; name a folder")
 
     @property
     def limits(self) -> Limits:

@@ -9,7 +9,7 @@ import typer
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton._console.options import faults
 
-from vitriton_export._errors import ExportError, OptionError
+from vitriton_export._errors import OptionError
 
 Device = Literal["auto", "cpu", "gpu"]
 Accelerator = Literal["tensorrt", "openvino"]
@@ -75,9 +75,10 @@ class Serving:
         for option, wrong in faults(self):
             raise OptionError(option, wrong)
         if self.accelerator is not None and self.device not in ("auto", _RUNS_ON[self.accelerator]):
-            raise ExportError(
-                f"the accelerator {self.accelerator} runs on a {_RUNS_ON[self.accelerator].upper()}, and device is "
-                f"{self.device}; leave out one of the two"
+            raise OptionError(
+                "accelerator",
+                f"is {self.accelerator}, which runs on a {_RUNS_ON[self.accelerator].upper()}, and `device` is "
+                f"{self.device}; leave out one of the two",
             )
         if not self.tensorrt_cache:
             raise OptionError("tensorrt_cache", "is empty; name a folder, as the server sees it")
@@ -86,15 +87,16 @@ class Serving:
         """Refuses settings that conflict with other options of an export.
 
         Raises:
-            ExportError: two options conflict; the text names them, and says what to do.
+            OptionError: two options conflict; the text names them, and says what to do.
         """
         for size in self.warmup or ():
             if not 1 <= size <= max_batch_size:
                 raise OptionError("warmup", f"has the batch size {size}; it must be from 1 to {max_batch_size}")
         if self.accelerator == "tensorrt" and precision not in _TENSORRT_MODES:
-            raise ExportError(
-                f"TensorRT cannot run the graph of precision {precision}; use --precision fp16 with --accelerator "
-                "tensorrt, or leave out the accelerator"
+            raise OptionError(
+                "accelerator",
+                f"is tensorrt, which cannot run the graph of `precision` {precision}; use fp16, or leave out the "
+                "accelerator",
             )
 
     @property

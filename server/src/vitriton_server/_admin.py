@@ -6,6 +6,8 @@ import re
 import secrets
 from pathlib import Path
 
+from vitriton._console.paths import file_fault
+
 from vitriton_server._errors import InvalidConfiguration
 
 HEADER = "admin-key"  # over HTTP; over gRPC Triton expects it with the prefix triton-grpc-protocol-
@@ -24,12 +26,17 @@ def read_key(path: Path) -> str:
     Raises:
         InvalidConfiguration: the file cannot be read, or does not hold a valid key.
     """
+    if (fault := file_fault(path)) is not None:
+        raise InvalidConfiguration("admin_key_file", fault)
     try:
         key = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
-        raise InvalidConfiguration(f"the admin key file {path} cannot be read: {reason}") from exc
-    return check_key(key) if key else secrets.token_urlsafe(32)
+        raise InvalidConfiguration("admin_key_file", f"{path} cannot be read: {reason}") from exc
+    try:
+        return check_key(key) if key else secrets.token_urlsafe(32)
+    except InvalidConfiguration as exc:
+        raise InvalidConfiguration("admin_key_file", f"{path} holds a key that cannot be used: {exc.wrong}") from exc
 
 
 def check_key(key: str) -> str:
@@ -41,8 +48,9 @@ def check_key(key: str) -> str:
     """
     if len(key) < _MIN_LENGTH or not _KEY.fullmatch(key):
         raise InvalidConfiguration(
+            "",
             f"the admin key must have {_MIN_LENGTH} characters or more, of letters, digits and ._~+/=-; make one with "
-            "`openssl rand -hex 32`"
+            "`openssl rand -hex 32`",
         )
     return key
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vitriton._console.options import faults
 
 from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
@@ -59,6 +60,8 @@ class WatchPolicy:
 
     def __post_init__(self) -> None:
         """Checks the bounds."""
+        for option, wrong in faults(self):
+            raise InvalidConfiguration(option, wrong)
         _require(self.canary_interval_s >= 0, "canary_interval_s", self.canary_interval_s, "0 (off) or more")
         for name in ("canary_timeout_s", "stuck_after_s", "restart_window_s"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "more than 0")
@@ -104,8 +107,10 @@ class ServerConfig:
             _require(0 <= port <= 65535, name, port, "0 (a free one) to 65535")
         chosen = [port for port in ports.values() if port]
         if len(set(chosen)) != len(chosen):
-            said = ", ".join(f"{name} {port}" for name, port in ports.items())
-            raise InvalidConfiguration(f"the ports must differ from each other; they are {said}")
+            said = ", ".join(f"`{name}` {port}" for name, port in ports.items())
+            raise InvalidConfiguration("", f"the ports must differ from each other; they are {said}")
+        for option, wrong in faults(self):
+            raise InvalidConfiguration(option, wrong)
         _require(bool(self.host), "host", repr(self.host), "a name or an address")
         _require(self.ready_timeout_s > 0, "ready_timeout_s", self.ready_timeout_s, "more than 0")
         _require(self.exit_timeout_s >= 0, "exit_timeout_s", self.exit_timeout_s, "0 or more")
@@ -114,19 +119,21 @@ class ServerConfig:
         for argument in self.triton_arguments:
             _check_argument(argument)
             if self.watch_repository and argument.partition("=")[0] in _WATCHING:
-                raise InvalidConfiguration(f"{argument} does not go together with --watch; leave out one of the two")
+                raise InvalidConfiguration(
+                    "", f"{argument} does not go together with --watch; leave out one of the two"
+                )
 
 
 def _check_argument(argument: str) -> None:
     option = argument.partition("=")[0]
     if not option.startswith("--") or option == "--":
         raise InvalidConfiguration(
-            f"{argument!r} is not an option of tritonserver; write each as --name=value, after a `--` of its own"
+            "", f"{argument!r} is not an option of tritonserver; write each as --name=value, after a `--` of its own"
         )
     if option in _RESERVED:
-        raise InvalidConfiguration(f"{option} cannot be passed on to tritonserver; use {_RESERVED[option]}")
+        raise InvalidConfiguration("", f"{option} cannot be passed on to tritonserver; use {_RESERVED[option]}")
 
 
 def _require(holds: bool, name: str, value: object, bound: str) -> None:
     if not holds:
-        raise InvalidConfiguration(f"{name} is {value}; it must be {bound}")
+        raise InvalidConfiguration(name, f"is {value}; it must be {bound}")

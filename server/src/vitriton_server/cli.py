@@ -36,9 +36,13 @@ def serve(
     """Serve a model repository with Triton, without Docker."""
     # Imported here to keep `vitriton --help` fast.
     from vitriton_server._console import Reporter
+    from vitriton_server._process.ports import check_host
+    from vitriton_server._rollout import repository
     from vitriton_server._server import TritonServer
 
-    reporter = Reporter(verbose=verbose)
     key = None if admin_key_file is None else read_key(admin_key_file)
+    repository.check(config.repository, may_be_empty=config.watch_repository)
+    check_host(config.host)
+    reporter = Reporter(verbose=verbose)
     server = TritonServer(**vars(replace(config, admin_key=key)), on_log_line=reporter.line)
     raise typer.Exit(reporter.run(server, config.repository))

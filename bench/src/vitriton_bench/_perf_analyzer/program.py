@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitriton_bench._errors import BenchError
+from vitriton._console.paths import file_fault
+
+from vitriton_bench._errors import BenchError, UnusableOption
 
 # The last wheel of tritonclient that has the program and runs with glibc before 2.38.
 VERSION = "2.51.0"
@@ -61,11 +63,25 @@ def get(given: Path | None, progress: Callable[[str], None]) -> PerfAnalyzer:
         BenchError: no perf_analyzer runs here; the text says what to do.
     """
     if given is not None:
+        check_program(given)
         return _checked(given, None)
     found = shutil.which("perf_analyzer")
     if found is not None:
         return _checked(Path(found), None)
     return from_wheel(cache_folder(), progress)
+
+
+def check_program(given: Path) -> None:
+    """Checks that a given path is a program.
+
+    Raises:
+        UnusableOption: it is none.
+    """
+    fault = file_fault(given)
+    if fault is None and not os.access(given, os.X_OK):
+        fault = f"{given} is not executable; name a program, or leave the option out for a download"
+    if fault is not None:
+        raise UnusableOption("perf_analyzer", fault)
 
 
 def cache_folder() -> Path:
@@ -165,7 +181,8 @@ def _checked(executable: Path, libraries: Path | None) -> PerfAnalyzer:
             [executable, "--version"], env=known.environment, capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError) as exc:
-        raise BenchError(f"{executable} cannot be run: {exc}; name another with --perf-analyzer") from exc
+        reason = exc.strerror if isinstance(exc, OSError) else "it did not say its version within 60 s"
+        raise BenchError(f"{executable} cannot be run: {reason}; name another with --perf-analyzer") from exc
     said = (done.stdout + done.stderr).strip()
     # "Perf Analyzer Version 2.51.0 (commit …)"; older ones exit with another status than 0
     words = said.split()

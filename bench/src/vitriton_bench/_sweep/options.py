@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from vitriton._console.options import faults
 from vitriton._repository.names import Kind
 
 from vitriton_bench._errors import UnusableOption
@@ -20,7 +21,7 @@ def _choices(known: Any, option: str, text: str) -> tuple[Any, ...]:
     given = tuple(part.strip() for part in text.split(","))
     for part in given:
         if part not in get_args(known):
-            raise UnusableOption(option, f"{part!r} is not one of {', '.join(get_args(known))}")
+            raise UnusableOption(option, f"has {part!r}, which is not one of {', '.join(get_args(known))}")
     return given
 
 
@@ -28,15 +29,15 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     """Parses a list of numbers like `1,8,32`."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise UnusableOption(option, f"{text!r} is not a list of numbers above 0, such as 1,8,32")
+        raise UnusableOption(option, f"is {text!r}, which is not a list of numbers above 0, such as 1,8,32")
     return tuple(int(part) for part in parts)
 
 
-_CALLERS = typer.Option(parser=functools.partial(_numbers, "--concurrency"))
-_BATCHES = typer.Option(parser=functools.partial(_numbers, "--batch-size"))
-_KINDS = typer.Option("--output", parser=functools.partial(_choices, Kind, "--output"))
-_PROTOCOLS = typer.Option(parser=functools.partial(_choices, Protocol, "--protocol"))
-_SHARED = typer.Option(parser=functools.partial(_choices, SharedMemory, "--shared-memory"))
+_CALLERS = typer.Option(parser=functools.partial(_numbers, "concurrency"))
+_BATCHES = typer.Option(parser=functools.partial(_numbers, "batch_size"))
+_KINDS = typer.Option("--output", parser=functools.partial(_choices, Kind, "kinds"))
+_PROTOCOLS = typer.Option(parser=functools.partial(_choices, Protocol, "protocol"))
+_SHARED = typer.Option(parser=functools.partial(_choices, SharedMemory, "shared_memory"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +71,14 @@ class Sweep:
     perf_analyzer: Annotated[Path | None, typer.Option()] = None
 
     def __post_init__(self) -> None:
-        """Refuses protocols that have no address."""
+        """Refuses values that cannot be measured, and protocols that have no address."""
+        for option, wrong in faults(self):
+            raise UnusableOption(option, wrong)
         missing = {point.protocol for point in self.points} - (set(self.addresses) or {"grpc", "http"})
         if missing:
-            raise UnusableOption("--protocol", f"no --url has the scheme {missing.pop()}://")
+            raise UnusableOption(
+                "protocol", f"has {(scheme := missing.pop())}, and no `url` has the scheme {scheme}://"
+            )
 
     @property
     def addresses(self) -> dict[Protocol, str]:
@@ -85,11 +90,11 @@ class Sweep:
             try:
                 address = parse_address(text)
             except ValueError as exc:
-                raise UnusableOption("--url", str(exc)) from exc
+                raise UnusableOption("url", str(exc).removeprefix("address ")) from exc
             if address.is_secure:
-                raise UnusableOption("--url", f"{text}: TLS is not measured; give grpc:// or http://")
+                raise UnusableOption("url", f"{text} has TLS, which is not measured; give grpc:// or http://")
             if address.scheme in found:
-                raise UnusableOption("--url", f"two addresses have the scheme {address.scheme}")
+                raise UnusableOption("url", f"has two addresses with the scheme {address.scheme}; give one")
             found[address.scheme] = address.target
         return found
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from vitriton._repository.names import Kind, model_names
 from vitriton_server import TritonServer, WatchPolicy
 
-from vitriton_bench._errors import BenchError
-
 
 @contextlib.contextmanager
 def serve(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> Iterator[TritonServer]:
@@ -22,8 +20,6 @@ def serve(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> I
         kinds: the ensembles.
         folder: the folder to make, for links.
 
-    Raises:
-        BenchError: the repository has no such export.
     """
     # The watch's probes would compute during measurements.
     with TritonServer(view(repository, name, kinds, folder), watch=WatchPolicy(canary_interval_s=0)) as server:
@@ -31,15 +27,8 @@ def serve(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> I
 
 
 def view(repository: Path, name: str, kinds: Sequence[Kind], folder: Path) -> Path:
-    """A folder with links to some ensembles of an export and their steps, so that nothing else is served.
-
-    Raises:
-        BenchError: the repository has no such export.
-    """
+    """A folder with links to some ensembles of an export and their steps, so that nothing else is served."""
     folder.mkdir(parents=True)
     for model in model_names(name, kinds):
-        source = repository / model
-        if not (source / "config.pbtxt").is_file():
-            raise BenchError(f"{repository} has no model {model}; export it, or name another --repository")
-        (folder / model).symlink_to(source.resolve())
+        (folder / model).symlink_to((repository / model).resolve())
     return folder

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitriton._console.failure import CommandFailed
+from vitriton._console.paths import file_fault, folder_fault, missing
+from vitriton._errors import InvalidOption
 
 # The suffixes of images in a folder: the usual ones of the formats that the server decodes
 # (`vitriton.preprocessing.DEFAULT_FORMATS`), and of HEIC, so that its files are reported and not skipped.
@@ -68,24 +70,28 @@ def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: b
         recursive: whether to search subfolders; hidden ones and links to folders are never searched.
 
     Raises:
-        CommandFailed: an argument does not exist, a file or folder cannot be read, or there is no image.
+        InvalidOption: an argument does not exist, it cannot be read, or there is no image.
+        CommandFailed: a subfolder cannot be read.
     """
     inputs = Inputs()
     for argument in arguments:
         if _URL.match(argument):
             inputs.sources.append(argument)
         elif Path(argument).is_dir():
+            if (fault := folder_fault(Path(argument))) is not None:
+                raise InvalidOption("", fault)
             inputs.sources += _images_in(argument, recursive, inputs.passed_over)
         elif os.path.lexists(argument):  # a broken link is an image that cannot be read
             inputs.sources.append(argument)
         else:
-            raise CommandFailed(f"{argument}: no such file or folder")
+            raise InvalidOption("", missing(Path(argument)))
     if list_file is not None:
         inputs.sources += _read_list(list_file)
     if not inputs.sources:
         where = [*arguments, *([list_file] if list_file is not None else [])]
         passed_over = inputs.describe_passed_over()
-        raise CommandFailed(f"there is no image in {', '.join(where)}" + (f"; {passed_over}" if passed_over else ""))
+        holds = "holds" if len(where) == 1 else "hold"
+        raise InvalidOption("", f"{', '.join(where)} {holds} no image" + (f"; {passed_over}" if passed_over else ""))
     return inputs
 
 
@@ -106,6 +112,8 @@ def _images_in(folder: str, recursive: bool, passed_over: Counter[str]) -> Itera
 
 
 def _read_list(list_file: str) -> list[str]:
+    if list_file != "-" and (fault := file_fault(Path(list_file))) is not None:
+        raise InvalidOption("list_file", fault)
     try:
         if list_file == "-":
             return list(_lines(sys.stdin.buffer))

@@ -25,10 +25,13 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args
 
 from typer.models import OptionInfo, ParameterInfo
 
+from vitriton._errors import InvalidOption
+
 _Result = TypeVar("_Result")
 
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 _EMPTY = inspect.Parameter.empty
+_FINITE = "it must be a finite number"
 
 
 def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -42,6 +45,9 @@ def flatten(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
     @functools.wraps(function)
     def command(**values: Any) -> _Result:
+        for name, value in values.items():
+            if not _is_finite(value):
+                raise InvalidOption(name, f"is {value}; {_FINITE}")
         return function(
             **{
                 name: _made(hints[name], default, values) if is_dataclass(hints[name]) else values[name]
@@ -70,8 +76,10 @@ def faults(options: object) -> Iterator[tuple[str, str]]:
         if value is None and type(None) in get_args(hint):
             continue
         choices = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
-        if choices is not None and value not in choices:
+        if choices is not None and not set(value if isinstance(value, tuple) else [value]) <= set(choices):
             yield name, f"is {value!r}; choose one of {', '.join(choices)}"
+        if not _is_finite(value):
+            yield name, f"is {value}; {_FINITE}"
         if info is not None and info.min is not None and not info.min <= value <= _most(info):
             bounds = f"at least {info.min}" if info.max is None else f"from {info.min} to {info.max}"
             yield name, f"is {value}; it must be {bounds}"
@@ -172,6 +180,10 @@ def _flag(name: str, info: ParameterInfo | None) -> str:
         (flag.split("/")[0] for flag in names if isinstance(flag, str) and flag.startswith("--")),
         "--" + name.replace("_", "-"),
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _most(info: ParameterInfo) -> float:

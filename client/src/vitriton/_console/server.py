@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitriton._console.paths import file_fault
 from vitriton._errors import InvalidOption
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from vitriton._wire.transport import Transport
 
 DEFAULT_ADDRESS = "localhost:8001"
+
+# The argument with which an error of the client begins, and the option that sets it.
+_ARGUMENT = re.compile(r"(?:TLS: )?(address|addresses|tls|token|headers|\w+_file)\b:? ?")
+_OPTIONS = {"addresses": "address", "token": "token_env", "headers": "header", "tls": "ca_file"}
 
 URL = typer.Option(
     "--url",
@@ -43,6 +49,20 @@ class Access:
     token_env: Annotated[str | None, typer.Option(metavar="NAME")] = None
     header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'")] = ()
 
+    def check(self) -> None:
+        """Checks that the files are there.
+
+        Raises:
+            InvalidOption: a file cannot be read, or only one of certificate and key is given.
+        """
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and (fault := file_fault(path)) is not None:
+                raise InvalidOption(name, fault)
+        for name, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise InvalidOption(name, f"needs `{other}` beside it: a certificate is shown with its key")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
@@ -56,6 +76,15 @@ class ServerOptions:
     address: str
     access: Access = field(default_factory=Access)
 
+    def check(self) -> None:
+        """Checks the options without a request.
+
+        Raises:
+            InvalidOption: an option is invalid.
+        """
+        for transport in self.transports():
+            transport.close()
+
     def client(self, **settings: Any) -> Client:
         """Makes a client; `settings` are its other arguments.
 
@@ -67,8 +96,10 @@ class ServerOptions:
 
         try:
             return Client(self.address, **self._connection(), **settings)
+        except InvalidOption:
+            raise
         except ValueError as exc:
-            raise InvalidOption(str(exc)) from exc
+            raise _refused(exc) from exc
 
     def transports(self) -> list[Transport]:
         """Makes a transport for each address; the caller closes them.
@@ -81,13 +112,29 @@ class ServerOptions:
 
         try:
             return connect(self.address, **self._connection())
+        except InvalidOption:
+            raise
         except ValueError as exc:
-            raise InvalidOption(str(exc)) from exc
+            raise _refused(exc) from exc
+
+    def transport(self) -> Transport:
+        """Makes the transport of the only server; the caller closes it.
+
+        Raises:
+            InvalidOption: an option is invalid, or there are several servers.
+        """
+        first, *others = self.transports()
+        if others:
+            for transport in (first, *others):
+                transport.close()
+            raise InvalidOption("address", f"{self.address} is several servers; ask them one by one")
+        return first
 
     def _connection(self) -> dict[str, Any]:
         from vitriton._wire.connection import TLS
 
         given = self.access
+        given.check()
         is_tls = given.ca_file or given.cert_file or given.key_file
         return {
             "tls": TLS(ca_file=given.ca_file, cert_file=given.cert_file, key_file=given.key_file) if is_tls else None,
@@ -100,7 +147,9 @@ class ServerOptions:
             return None
         token = os.environ.get(self.access.token_env, "").strip()
         if not token:
-            raise InvalidOption(f"--token-env: the environment variable {self.access.token_env} is empty or not set")
+            raise InvalidOption(
+                "token_env", f"{self.access.token_env} is empty: set the environment variable of that name"
+            )
         return token
 
 
@@ -115,5 +164,13 @@ def _silence_grpc() -> None:
 def _header(line: str) -> tuple[str, str]:
     name, colon, value = line.partition(":")
     if not colon:
-        raise InvalidOption(f"--header {line!r} has no colon; write it like 'x-team: search'")
+        raise InvalidOption("header", f"{line!r} has no colon; write it like 'x-team: search'")
     return name.strip(), value.strip()
+
+
+def _refused(error: ValueError) -> InvalidOption:
+    """The error for a value that the client refuses, which names its own argument first."""
+    found = _ARGUMENT.match(str(error))
+    if found is None:
+        return InvalidOption("", str(error))
+    return InvalidOption(_OPTIONS.get(found[1], found[1]), str(error)[found.end() :])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 _DEFAULT_PORTS = {"grpc": 8001, "grpcs": 8001, "http": 8000, "https": 8000}
 _SECURE = ("grpcs", "https")
@@ -91,11 +91,24 @@ def parse_address(text: str) -> Address:
             raise ValueError(f"address {shown!r} has an IPv6 address without brackets; write [::1]:8001") from None
         reason = f" ({exc})" if "@" not in rest else ""
         raise ValueError(f"address {shown!r} cannot be read{reason}; {example}") from (None if "@" in rest else exc)
-    if not host or port == 0 or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"address {shown!r} is not a host and a port and nothing else; {example}")
+    fault = _fault(parts)
+    if not host or fault is not None:
+        raise ValueError(f"address {shown!r} {fault or 'has no host'}; {example}")
     if any(character.isspace() for character in host):
         raise ValueError(f"address {shown!r} has a space in it; {example}")
     return Address(scheme, host, port or _DEFAULT_PORTS[scheme])
+
+
+def _fault(parts: SplitResult) -> str | None:
+    """What an address has beyond a host and a port, without its text, which may be a secret."""
+    if parts.port == 0:
+        return "has port 0; a server has one from 1 to 65535"
+    if parts.username is not None:
+        return "has a user before it, which is not sent"
+    for part, name in ((parts.path.strip("/"), "path"), (parts.query, "query"), (parts.fragment, "fragment")):
+        if part:
+            return f"is followed by a {name}; leave that out: it ends with the port"
+    return None
 
 
 def _listed(addresses: Sequence[Address]) -> str:

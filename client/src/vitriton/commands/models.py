@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
+from vitriton._errors import InvalidOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,15 +48,9 @@ def models(
     from vitriton._served.catalog import read_catalog
 
     if not timeout > 0:
-        raise typer.BadParameter(f"--timeout is {timeout:g}; it must be a number of seconds above 0")
-    transports = ServerOptions(address=url, access=access).transports()
-    try:
-        if len(transports) > 1:
-            raise typer.BadParameter(f"--url {url} is several servers; ask them one by one")
-        catalog = read_catalog(transports[0], timeout, model or ())
-    finally:
-        for transport in transports:
-            transport.close()
+        raise InvalidOption("timeout", f"is {timeout:g}; it must be a number of seconds above 0")
+    with closing(ServerOptions(address=url, access=access).transport()) as transport:
+        catalog = read_catalog(transport, timeout, model or ())
     if as_json:
         typer.echo(json.dumps(_document(catalog), indent=2))
     else:

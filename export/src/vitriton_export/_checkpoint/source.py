@@ -7,12 +7,14 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vitriton._console.paths import missing
+
 from vitriton_export import _documents
 from vitriton_export._checkpoint import hub
 from vitriton_export._checkpoint import weights as _weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._documents import has_timm_config
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _CONFIGS = ("config.json", *PROCESSORS)
@@ -40,30 +42,53 @@ class CheckpointSource:
         return str(self.folder) if self.revision is None else self.model_id
 
 
-def find(model: str, revision: str | None) -> CheckpointSource:
+def find(model: str, revision: str | None, option: str = "model") -> CheckpointSource:
     """Finds the checkpoint and its configuration; weights on the hub are not downloaded yet.
 
+    Args:
+        model: the hub id, or the folder.
+        revision: the revision of a hub id.
+        option: the option that names the model, for errors.
+
     Raises:
+        OptionError: there is no such folder, or it holds no checkpoint.
         HubError: the hub cannot be reached.
-        ExportError: there is no such checkpoint.
+        ExportError: there is no such checkpoint on the hub.
+    """
+    source = find_folder(model, revision, option)
+    if source is not None:
+        return source
+    folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+    source = CheckpointSource(folder, model, folder.name)
+    _weights.check_adapter(source.folder, source.where)
+    _documents.check_regular(folder / "config.json", source.where)
+    if not (folder / "config.json").is_file():
+        raise ExportError(_no_config(source))
+    return source
+
+
+def find_folder(model: str, revision: str | None, option: str = "model") -> CheckpointSource | None:
+    """Finds a checkpoint in a folder; None for the id of a model on the hub, which is not asked.
+
+    Raises:
+        OptionError: there is no such folder, or it holds no checkpoint.
+        ExportError: its files are not what their names say.
     """
     path = Path(model).expanduser()
-    if path.is_dir():
-        if revision is not None:
-            raise ExportError(f"{model} is a folder, which has no revisions; leave out --revision")
-        source = CheckpointSource(path, path.resolve().name, None)
-        _check_readable(path)
-    elif path.exists():
-        raise ExportError(f"{model} is a file; give the folder that holds config.json and the weights")
-    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
-        raise ExportError(f"there is no folder {model}")
-    else:
-        folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
-        source = CheckpointSource(folder, model, folder.name)
-    _weights.check_adapter(source.folder, source.where)
-    _documents.check_regular(source.folder / "config.json", source.where)
-    if not (source.folder / "config.json").is_file():
-        raise ExportError(f"{source.where} is not a checkpoint: it has no config.json; write one with save_pretrained")
+    if not path.is_dir():
+        if path.exists():
+            raise OptionError(option, f"{model} is a file; give the folder that holds config.json and the weights")
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            raise OptionError(option, missing(path))
+        return None
+    if revision is not None:
+        raise OptionError("revision", f"is {revision}, and {model} is a folder, which has no revisions; leave it out")
+    source = CheckpointSource(path, path.resolve().name, None)
+    _check_readable(path)
+    _weights.check_adapter(path, source.where)
+    _documents.check_regular(path / "config.json", source.where)
+    if not (path / "config.json").is_file():
+        raise OptionError(option, _no_config(source))
     return source
 
 
@@ -121,6 +146,10 @@ def _download_weights(source: CheckpointSource) -> Path:
             parts = sorted(_weights.shards(folder / name, source.where))
             return hub.download(source.model_id, source.revision, [*small, name, *parts])
     return folder
+
+
+def _no_config(source: CheckpointSource) -> str:
+    return f"{source.where} is not a checkpoint: it has no config.json; write one with save_pretrained"
 
 
 def _files(folder: Path) -> list[Path]:

@@ -80,19 +80,6 @@ def step_folder(ensemble: Path, model: str) -> Path:
     return folder
 
 
-def ensemble_version(ensemble: Path) -> Path:
-    """Returns the version folder of an ensemble that Triton loads.
-
-    Raises:
-        ExportError: there is no such version.
-    """
-    config = disk.read_config(ensemble)
-    versions = set() if config is None else disk.served_versions(config, ensemble)
-    if not versions:
-        raise ExportError(f"{ensemble} has no version that Triton would load; export the model again")
-    return ensemble / str(max(versions))
-
-
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings are about graph optimization, not about results

@@ -19,7 +19,7 @@ from typing import Any
 from vitriton._repository import disk, names
 from vitriton._repository.disk import NOT_EXPORTED, REPLACED
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository.deployment import VERSION, Deployment, read_fingerprint
 
@@ -89,6 +89,21 @@ def not_writable(repository: Path, refused: OSError) -> ExportError:
         f"repository {repository} cannot be written to: {refused.strerror or refused}; {advice}choose another "
         "--repository"
     )
+
+
+def check_writable(repository: Path) -> None:
+    """Checks, before any work, that an export can be written: to the repository, and beside it, where it is staged.
+
+    Raises:
+        OptionError: the repository cannot be written to.
+    """
+    target = repository.resolve()
+    for folder in (target, target.parent):
+        there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110 - raises nothing
+        fault = errno.ENOTDIR if not there.is_dir() else None if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+        if fault is not None:
+            refused = OSError(fault, f"{there}: {os.strerror(fault)}")
+            raise OptionError("repository", str(not_writable(repository, refused)).removeprefix("repository "))
 
 
 def tidy(repository: Path) -> None:

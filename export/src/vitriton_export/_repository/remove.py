@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vitriton._console.paths import folder_fault
 from vitriton._repository import disk, names
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._repository.install import not_writable
 
 
@@ -23,10 +24,11 @@ def remove(repository: Path, name: str) -> list[str]:
         The names of the models that are gone, or will be when no server uses them.
 
     Raises:
-        ExportError: there is no such export, vitriton did not write it, or an export of that name is running.
+        OptionError: there is no such repository or export.
+        ExportError: vitriton did not write the models, or an export of that name is running.
     """
-    if not repository.is_dir():
-        raise ExportError(f"there is no repository {repository}; name it with --repository")
+    if (fault := folder_fault(repository)) is not None:
+        raise OptionError("repository", fault)
     try:
         if name in disk.remove_abandoned(repository):
             raise ExportError(f"an export of {name} to {repository} is running; wait for its end, or end it")
@@ -63,7 +65,7 @@ def _ours(repository: Path, name: str) -> list[str]:
     if disk.removed(repository, found):
         there = exports(repository)
         listed = f"it has: {', '.join(there)}" if there else "it holds no exports"
-        raise ExportError(f"{repository} has no export {name}; {listed}")
+        raise OptionError("name", f"{name} is not an export in {repository}; {listed}")
     for model in found:
         config = disk.read_config(repository / model)
         if config is None or disk.fingerprint(config) is None:

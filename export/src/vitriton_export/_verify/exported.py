@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from vitriton._console.paths import folder_fault
 from vitriton._repository.disk import NOT_EXPORTED
 from vitriton._repository.names import KINDS, Kind, ensemble_name
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._errors import ExportError, one_line
+from vitriton_export._errors import ExportError, OptionError, one_line
 from vitriton_export._options import Outputs, Pooling, Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate
-from vitriton_export._parity.runner import ensemble_version
-from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE
+from vitriton_export._parity.versions import ensemble_version
 from vitriton_export._repository.deployment import read_fingerprint
 from vitriton_export._repository.remove import exports
 
@@ -73,17 +73,18 @@ def from_repository(repository: Path, name: str | None) -> Exported:
         name: the name of the export; None: the only one in the repository.
 
     Raises:
-        ExportError: there is no such export, it has no weights yet, or its manifest cannot be read.
+        OptionError: there is no such export, or it has no weights yet.
+        ExportError: the manifest cannot be read.
     """
-    if not repository.is_dir():
-        raise ExportError(f"there is no repository {repository}; name its folder with --repository")
+    if (fault := folder_fault(repository)) is not None:
+        raise OptionError("repository", fault)
     name = name if name is not None else _only_name(repository)
     folders = {kind: repository / ensemble_name(name, kind) for kind in KINDS}
     kinds = tuple(kind for kind, folder in folders.items() if (folder / "config.pbtxt").is_file())
     if not kinds:
-        raise ExportError(f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
+        raise OptionError("", f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
     if read_fingerprint(folders[kinds[0]] / "config.pbtxt") == NOT_EXPORTED:
-        raise ExportError(f"{name} in {repository} has no weights yet; run `vitriton export` for it")
+        raise OptionError("repository", f"{repository} has no weights yet for {name}; run `vitriton export` for it")
     path = ensemble_version(folders[kinds[0]]) / "manifest.json"
     try:
         return _from_manifest(json.loads(path.read_text()), name, kinds)
@@ -114,6 +115,8 @@ def from_parameters(
     Raises:
         ExportError: the parameters are incomplete or malformed.
     """
+    from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE  # it imports torch
+
     try:
         precision: Any = parameters["precision"]
         pooling: Any = parameters["pooling"]
@@ -153,9 +156,9 @@ def from_parameters(
 def _only_name(repository: Path) -> str:
     names = exports(repository)
     if not names:
-        raise ExportError(f"{repository} has no model that `vitriton export` made; name another --repository")
+        raise OptionError("repository", f"{repository} has no model that `vitriton export` made; name another")
     if len(names) > 1:
-        raise ExportError(f"{repository} has several models; name one: {', '.join(names)}")
+        raise OptionError("", f"{repository} has several models; name one: {', '.join(names)}")
     return names[0]
 
 

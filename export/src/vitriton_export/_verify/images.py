@@ -10,8 +10,10 @@ from typing import Protocol
 from vitriton import Options
 from vitriton._console.failure import CommandFailed
 from vitriton._console.inputs import find_inputs
+from vitriton._console.paths import folder_fault
+from vitriton._errors import InvalidOption
 
-from vitriton_export._errors import ExportError
+from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._parity.corpus import corpus
 
 _MAX_BYTES = Options().max_image_bytes  # the most that a client sends
@@ -53,14 +55,17 @@ class Folder:
         limit: the largest number of images, evenly spread over all of them; None: all.
 
     Raises:
-        ExportError: the folder has no images, or cannot be read.
+        OptionError: there is no such folder, or it has no images.
+        ExportError: a subfolder cannot be read.
     """
 
     def __init__(self, folder: Path, limit: int | None) -> None:
-        if not folder.is_dir():
-            raise ExportError(f"--images {folder} is not a folder; name one that holds images")
+        if (fault := folder_fault(folder)) is not None:
+            raise OptionError("images", fault)
         try:
             paths = find_inputs([str(folder)], None, recursive=True).sources
+        except InvalidOption as exc:
+            raise OptionError("images", exc.wrong) from exc
         except CommandFailed as exc:
             raise ExportError(str(exc)) from exc
         count = len(paths) if limit is None else min(limit, len(paths))

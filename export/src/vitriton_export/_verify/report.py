@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL
-from vitriton._repository import disk
 from vitriton.preprocessing import ImageError, preprocess
 
 from vitriton_export._checkpoint import checkpoint
@@ -24,7 +23,7 @@ from vitriton_export._parity import compare, gates
 from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
-from vitriton_export._verify import exported as _exported
+from vitriton_export._verify.check import read, reference_model
 from vitriton_export._verify.exported import Exported
 from vitriton_export._verify.images import Corpus, Folder, NamedImages
 from vitriton_export._verify.options import VerifyOptions
@@ -117,7 +116,7 @@ def verify_model(
             exported, runner, subject, skipped = _open(options, resources)
         images: NamedImages = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
         with step("Load the reference"):
-            model = _reference_model(options, exported)
+            model = reference_model(options, exported)
             plan = _plan(model, options, exported)
             _check_reference(exported, plan, model)
         reference = compare.Reference(plan.checkpoint, exported.pooling, l2_normalize=exported.l2_normalize)
@@ -202,33 +201,9 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
         served = resources.enter_context(ServerRunner(server, options.name, options.timeout_s))
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
-    try:
-        with _locked(options.folder):
-            exported = _exported.from_repository(options.folder, options.name)
-            runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
-    except disk.RepositoryBusy as exc:
-        raise ExportError(str(exc)) from exc
+    with read(options.folder, options.name) as exported:
+        runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
     return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
-
-
-@contextlib.contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """Keeps exports from changing the repository while it is read."""
-    with disk.locked(repository, exclusive=False) if repository.is_dir() else contextlib.nullcontext():
-        yield
-
-
-def _reference_model(options: VerifyOptions, exported: Exported) -> str:
-    """Returns the hub id or the folder of the reference."""
-    if options.reference is not None:
-        return options.reference
-    if exported.revision is not None:
-        return exported.model_id
-    recorded = str(exported.options.get("model", ""))
-    if recorded and Path(recorded).expanduser().is_dir():
-        return recorded
-    where = f"{recorded}, which is not there" if recorded else f"a folder called {exported.model_id}"
-    raise ExportError(f"{exported.name} was exported from {where}; name it with --reference")
 
 
 def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
@@ -249,7 +224,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
         "precision": exported.precision,
         "allow_untrained_pooler": True,  # the export has allowed it
     }
-    source = sources.find(model, revision)
+    source = sources.find(model, revision, "reference")
     planned = ExportOptions(**settings)
     checkpoint.outline(source, planned)
     return plan_export(planned, checkpoint.load(sources.fetch_weights(source), planned))

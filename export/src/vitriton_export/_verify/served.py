@@ -39,14 +39,14 @@ class ServerRunner:
         skipped: the reasons why stages cannot be seen from outside, by stage.
 
     Raises:
-        ExportError: the server has no such model, or several, or the model's parameters are incomplete.
+        ExportError: the server has no such model, or several models, or the model's parameters are incomplete.
         VitritonError: the server does not answer.
         InvalidOption: an option of the connection cannot be used.
     """
 
     def __init__(self, server: ServerOptions, name: str | None, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._transport = _only_transport(server)
+        self._transport = server.transport()
         self.address = self._transport.address
         try:
             model = _find(self._transport, name, timeout_s)
@@ -118,15 +118,6 @@ def _as_pixels(reply: InferReply) -> Array:
         wanted = " or ".join(_PIXEL_DTYPES)
         raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are {wanted}")
     return np.frombuffer(reply.data, dtype).reshape(reply.shape)
-
-
-def _only_transport(server: ServerOptions) -> Transport:
-    transports = server.transports()
-    if len(transports) == 1:
-        return transports[0]
-    for transport in transports:
-        transport.close()
-    raise ExportError(f"--url {server.address} is several servers; verify them one by one")
 
 
 def _find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:

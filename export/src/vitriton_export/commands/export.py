@@ -57,6 +57,7 @@ def export(
     started = time.perf_counter()
     if skip_existing and _is_there(options, progress):
         return
+    _check(options, progress)
     with _stoppable(progress), Signals():  # SIGTERM, too, ends it with a clean-up
         with results.step(progress, "Import torch and transformers"), importing():
             from vitriton_export._export import export_model
@@ -79,6 +80,16 @@ def remove(
         raise OptionError("repository", "is empty; name a folder")
     for model in remove_export(Path(repository), name):
         typer.echo(f"removed {model}")
+
+
+def _check(options: ExportOptions, progress: Console) -> None:
+    """Checks what is on this machine, and notes what will matter later, before torch is imported."""
+    from vitriton_export._checkpoint.source import find_folder
+    from vitriton_export._repository.install import check_writable
+
+    find_folder(options.model, options.revision)
+    check_writable(options.folder)
+    results.warn_of_path(options.folder, progress)
 
 
 @contextlib.contextmanager

@@ -82,7 +82,6 @@ def warn(result: ExportResult, console: Console) -> None:
     for warning in result.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, console)
-    _warn_of_path(result.repository, console)
 
 
 def _warn_of_others(repository: Path, console: Console) -> None:
@@ -98,7 +97,8 @@ def _warn_of_others(repository: Path, console: Console) -> None:
         )
 
 
-def _warn_of_path(repository: Path, console: Console) -> None:
+def warn_of_path(repository: Path, console: Console) -> None:
+    """Shows a note on a repository that no server can load from where it is."""
     from vitriton_export._repository.install import is_servable
 
     if not is_servable(repository):

@@ -12,7 +12,7 @@ from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.server import Access, ServerOptions
 
-from vitriton_export._errors import importing
+from vitriton_export._errors import OptionError, importing
 from vitriton_export._verify.options import VerifyOptions
 from vitriton_export.commands import results
 
@@ -26,8 +26,9 @@ _HELP = (
     "Compare a deployed model with transformers, image by image.\n\n"
     "ONNX Runtime runs a model in a repository here, from the repository's own files; with --url, a running server "
     "runs it. The reference is the checkpoint that was exported, or the same one named with --reference.\n\n"
-    "Exit code: 0, every stage is within its gate; 1, the model could not be verified; 2, wrong options; 3, a gate is "
-    "broken; 130, interrupted. Images that cannot be used are listed and do not change the exit code."
+    "Exit code: 0, every stage is within its gate; 1, the model could not be verified; 2, an option, a value or a path "
+    "is wrong; 3, a gate is broken; 130, interrupted. "
+    "Images that cannot be used are listed and do not change the exit code."
 )
 
 
@@ -47,12 +48,15 @@ def verify(
     """Verifies a deployed model; `_HELP` is the command's help."""
     from vitriton._console.progress import progress
 
+    from vitriton_export._verify.check import check
+
     _check(options, model)
     asked = replace(
         options,
         name=options.name or model,
         server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
+    check(asked)
     console = Console(stderr=True, quiet=quiet)
     with results.step(console, "Import torch and transformers"), importing():
         from vitriton_export._verify.report import verify_model
@@ -71,11 +75,11 @@ def verify(
 
 def _check(options: VerifyOptions, model: str | None) -> None:
     if options.server is not None and options.repository is not None:
-        raise typer.BadParameter("--url and --repository exclude each other: a server, or a repository")
+        raise OptionError("", "`server` and `repository` exclude each other: a server, or a repository")
     if None not in (options.name, model) and options.name != model:
-        raise typer.BadParameter(f"NAME is {options.name} and --model is {model}; give one of them")
+        raise OptionError("", f"`name` is {options.name} and `model` is {model}; give one of them")
     if options.limit is not None and options.images is None:
-        raise typer.BadParameter("--limit is for --images")
+        raise OptionError("limit", "is for `images`, which is not given")
 
 
 def _show(report: VerifyReport, console: Console) -> None:

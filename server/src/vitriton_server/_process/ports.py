@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from vitriton_server._config import ServerConfig
-from vitriton_server._errors import AddressError
+from vitriton_server._errors import AddressError, InvalidConfiguration
 
 _SERVICES = {"http_port": "HTTP", "grpc_port": "gRPC", "metrics_port": "metrics"}
 
@@ -47,14 +47,26 @@ def resolve(host: str) -> str:
     """Resolves a name or an address to the address to bind; IPv4 where a name has both.
 
     Raises:
-        AddressError: the name is unknown.
+        InvalidConfiguration: the name is unknown.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as exc:
-        raise AddressError(f"--host {host}: unknown name ({exc.strerror}); use an address of this machine") from exc
+        raise InvalidConfiguration(
+            "host", f"{host} is an unknown name ({exc.strerror}); use an address of this machine"
+        ) from exc
     addresses = [str(entry[4][0]) for entry in sorted(found, key=lambda entry: entry[0] != socket.AF_INET)]
     return addresses[0]
+
+
+def check_host(host: str) -> None:
+    """Checks that a host is this machine.
+
+    Raises:
+        InvalidConfiguration: the name is unknown, or the address is another machine's.
+    """
+    with _bind(resolve(host), 0, "http_port", host):
+        pass
 
 
 def reserve(config: ServerConfig) -> Endpoints:
@@ -63,6 +75,7 @@ def reserve(config: ServerConfig) -> Endpoints:
     Nothing stays bound, so another process may still take one before Triton does.
 
     Raises:
+        InvalidConfiguration: the host is not this machine.
         AddressError: a port is taken; the text names the port, its service and what to do.
     """
     ip = resolve(config.host)
@@ -90,6 +103,8 @@ def _bind(ip: str, port: int, name: str, host: str) -> socket.socket:
         bound.listen()
     except OSError as exc:
         bound.close()
+        if exc.errno == errno.EADDRNOTAVAIL:
+            raise InvalidConfiguration("host", f"{host} ({ip}) is not an address of this machine") from exc
         raise AddressError(_why(exc, ip, port, name, host)) from exc
     return bound
 
@@ -101,8 +116,6 @@ def _why(exc: OSError, ip: str, port: int, name: str, host: str) -> str:
         return (
             f"{title} is taken; stop what listens there (`ss -ltnp`), or choose another with {option} (0: a free one)"
         )
-    if exc.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host} ({ip}) is not an address of this machine"
     if exc.errno == errno.EACCES:
         return f"{title} needs a privilege that this user does not have; choose one above 1023 with {option}"
     return f"{title} cannot be bound: {exc.strerror}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vitriton._console.paths import folder_fault
 from vitriton._repository import disk
 from vitriton._repository.disk import FINGERPRINT, NOT_EXPORTED, read_config
 from vitriton._repository.names import encoder_name, read_ensemble_name
@@ -27,31 +28,30 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
         its weights.
     """
     if not repository.is_dir():
-        what = "is not a folder" if repository.exists() else "does not exist"
         raise RepositoryError(
-            f"the model repository {repository} {what}; make one with `vitriton export MODEL --repository "
-            f"{repository}`, or name another with --repository"
+            f"{folder_fault(repository)}; make a repository with `vitriton export MODEL --repository {repository}`, or "
+            "name another"
         )
     if not _PASSES.fullmatch(str(repository.resolve())):
         raise RepositoryError(
-            f"the path {repository.resolve()} has a character that Triton's python backend cannot pass on to its "
+            f"{repository.resolve()} has a character that Triton's python backend cannot pass on to its "
             "processes (a space, a quote, a letter outside ASCII); move the repository, or mount it elsewhere"
         )
     try:
         folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
     except OSError as exc:
-        raise RepositoryError(f"the model repository {repository} cannot be read: {exc.strerror}") from exc
+        raise RepositoryError(f"{repository} cannot be read: {exc.strerror}") from exc
     _check_level(repository)
     if not folders and not may_be_empty:
         raise RepositoryError(
-            f"the model repository {repository} holds no models; fill it with `vitriton export MODEL --repository "
-            f"{repository}`, or name another with --repository"
+            f"{repository} holds no models; fill it with `vitriton export MODEL --repository {repository}`, or name "
+            "another"
         )
     for folder in folders:
         if not _is_model(folder):
             raise RepositoryError(
-                f"{folder} is not a model (no config.pbtxt, no version folder), and Triton refuses a repository that "
-                "holds one; remove it or move it elsewhere"
+                f"{repository} holds {folder.name}, which is not a model (no config.pbtxt, no version folder), and "
+                "Triton refuses a repository that holds one; remove it or move it elsewhere"
             )
     for folder in folders:
         _check_exported(repository, folder)
@@ -63,8 +63,7 @@ def _check_level(repository: Path) -> None:
     for folder in (repository.resolve(), repository.resolve().parent):
         if (folder / disk.CONFIG).is_file():
             raise RepositoryError(
-                f"{repository} belongs to one model, {folder.name}; name the folder of all models with --repository "
-                f"{folder.parent}"
+                f"{repository} belongs to one model, {folder.name}; name the folder of all models: {folder.parent}"
             )
 
 
@@ -81,13 +80,13 @@ def _check_exported(repository: Path, folder: Path) -> None:
     name, _ = read_ensemble_name(folder.name) or (folder.name, None)
     advice = (
         f"run `vitriton export MODEL --name {name} --repository {repository}` (MODEL: its Hugging Face id or a local "
-        "checkpoint), or name another --repository"
+        "checkpoint), or name another repository"
     )
     for step in config.ensemble_scheduling.step:
         if step.model_name == encoder_name(folder.name) and not _has_weights(repository / step.model_name):
-            raise RepositoryError(f"`{name}` in {repository} has no weights yet: {advice}")
+            raise RepositoryError(f"{repository} has no weights yet for the export {name}: {advice}")
     if config.parameters[FINGERPRINT].string_value == NOT_EXPORTED:
-        raise RepositoryError(f"the export of `{name}` in {repository} did not finish: {advice}")
+        raise RepositoryError(f"{repository} holds the export {name}, which did not finish: {advice}")
 
 
 def _has_weights(encoder: Path) -> bool:

@@ -6,14 +6,15 @@ import typer
 
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
+from vitriton._errors import InvalidOption
 from vitriton.commands.embed.options import EmbedOptions
 
 _HELP = (
     "Embed images into a file.\n\n"
     "A DIR gives the images in it, sorted by name. An interrupted run goes on when the same command is given again; "
     "until all is done, its progress is in OUTPUT.partial.\n\n"
-    "Exit code: 0, all images are embedded; 1, it failed; 2, wrong options; 3, all is done, and some images could not "
-    "be embedded; 130, interrupted."
+    "Exit code: 0, all images are embedded; 1, it failed; 2, an option, a value or a path is wrong; 3, all is done, "
+    "and some images could not be embedded; 130, interrupted."
 )
 
 
@@ -29,9 +30,10 @@ def embed(options: EmbedOptions) -> None:
     from vitriton.commands.embed.run import run
 
     if not options.images and options.list_file is None:
-        raise typer.BadParameter("name images, folders or URLs, or give a list with --from")
+        raise InvalidOption("", "name images, folders or URLs, or give a list with `list_file`")
     if options.output.suffix not in FORMATS:
-        raise typer.BadParameter(f"--output {options.output} must end in {', '.join(FORMATS)}")
+        raise InvalidOption("output", f"{options.output} must end in {', '.join(FORMATS)}")
     if not options.timeout_s > 0:
-        raise typer.BadParameter(f"--timeout is {options.timeout_s:g}; it must be a number of seconds above 0")
+        raise InvalidOption("timeout_s", f"is {options.timeout_s:g}; it must be a number of seconds above 0")
+    options.server.check()
     raise typer.Exit(run(options))

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
+from vitriton._console.paths import target_fault
+from vitriton._errors import InvalidOption
 from vitriton.commands.embed.journal import Job, WorkFolder, sync_folder
 
 
@@ -49,28 +51,27 @@ class Paths:
         """Checks early what would otherwise fail late.
 
         Raises:
-            CommandFailed: the format cannot be written, or a folder does not exist.
+            InvalidOption: a file cannot be written there.
+            CommandFailed: the format cannot be written.
         """
+        for option, path in (("output", self.output), ("errors", self.errors)):
+            if (fault := target_fault(path)) is not None:
+                raise InvalidOption(option, fault)
         if self.output.suffix == ".parquet":
             _import_pyarrow()
-        for path in (self.output, self.errors):
-            if not path.parent.is_dir():
-                raise CommandFailed(f"the folder {path.parent} for {path.name} does not exist; make it first")
-            if path.is_dir():
-                raise CommandFailed(f"{path} is a folder; give the name of a file")
         taken = [path.resolve() for path in (self.output, self.sources) if path is not None]
         if self.errors.resolve() in taken:
-            raise CommandFailed(f"--errors {self.errors} is a file that the embeddings need; give another name")
+            raise InvalidOption("errors", f"{self.errors} is a file that the embeddings need; give another name")
 
     def check_free(self) -> None:
         """Refuses to replace existing files.
 
         Raises:
-            CommandFailed: a file exists; the text names it.
+            InvalidOption: a file exists; the text names it.
         """
-        for path in (self.output, self.sources, self.errors):
+        for option, path in (("output", self.output), ("output", self.sources), ("errors", self.errors)):
             if path is not None and path.exists():
-                raise CommandFailed(f"{path} exists; give --overwrite to replace it, or another name")
+                raise InvalidOption(option, f"{path} exists; give --overwrite to replace it, or another name")
 
 
 @dataclass(frozen=True, kw_only=True)
