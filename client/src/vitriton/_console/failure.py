@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from vitriton._console.help import write_examples, write_options
 from vitriton._errors import DeadlineExceeded, InvalidOption, VitritonError
 
 
@@ -15,7 +16,10 @@ class CommandFailed(VitritonError):  # noqa: N818 - as vitriton's other errors
 
 
 class Command(TyperCommand):
-    """A command with the usual exit codes: 1 after an error, 2 if an option has a wrong value."""
+    """A command with the usual exit codes: 1 after an error, 2 if an option has a wrong value.
+
+    Its epilog is its examples, one a line.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
@@ -25,6 +29,14 @@ class Command(TyperCommand):
             raise typer.BadParameter(exc.problem, ctx, param_hint=exc.flag) from exc
         except VitritonError as exc:
             fail(reason(exc))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the options in their groups."""
+        write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes the examples."""
+        write_examples(self.epilog, formatter)
 
 
 def reason(error: VitritonError) -> str:

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "localhost:8001"
 
+# the groups of options in the help of the commands that ask a server
+SERVER = "Server"
+_ACCESS = "Access to the server"
+
 URL = typer.Option(
     "--url",
     "--address",
-    help="The Triton to ask: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+    metavar="ADDRESS",
+    help="The address of the Triton: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+    rich_help_panel=SERVER,
 )
 
 
@@ -37,11 +43,11 @@ class Access:
         header: a header to send with each request; may be repeated.
     """
 
-    ca_file: Annotated[Path | None, typer.Option()] = None
-    cert_file: Annotated[Path | None, typer.Option()] = None
-    key_file: Annotated[Path | None, typer.Option()] = None
-    token_env: Annotated[str | None, typer.Option(metavar="NAME")] = None
-    header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'")] = ()
+    ca_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    cert_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    token_env: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_ACCESS)] = None
+    header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'", rich_help_panel=_ACCESS)] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

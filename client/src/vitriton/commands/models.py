@@ -9,7 +9,7 @@ import typer
 
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
-from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
+from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,9 +22,16 @@ _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT 
 _WIDTH = 1000  # columns: a row stays on one line, also in a pipe; a narrow terminal wraps it better than a table does
 
 
+_SHOWN = "Output"
+_EXAMPLES = """
+vitriton models
+vitriton models --url https://triton.example.com --token-env TOKEN --json
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("models", cls=Command)(flatten(models))
+    app.command("models", cls=Command, epilog=_EXAMPLES)(flatten(models))
 
 
 def models(
@@ -32,12 +39,26 @@ def models(
     url: Annotated[str, URL] = DEFAULT_ADDRESS,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one; may be repeated. Needed where the server does not list what it has."),
+        typer.Option(
+            metavar="NAME",
+            help="The model to show; may be repeated. Needed where the server does not list what it has.",
+            rich_help_panel=_SHOWN,
+        ),
     ] = None,
-    show_all: Annotated[bool, typer.Option("--all", help="Also models that `vitriton export` did not make.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds for the server to answer.")] = 10.0,
+    show_all: Annotated[
+        bool,
+        typer.Option("--all", help="List models that `vitriton export` did not make, too.", rich_help_panel=_SHOWN),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="The longest wait for the server's answer, in seconds.", rich_help_panel=SERVER
+        ),
+    ] = 10.0,
     access: Access,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON, for programs.", rich_help_panel=_SHOWN)
+    ] = False,
 ) -> None:
     """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, readiness."""
     # Imported here so that `vitriton --help` does not wait for it.
