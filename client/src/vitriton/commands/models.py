@@ -10,18 +10,14 @@ import typer
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
+from vitriton._console.tables import Column, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vitriton._served.catalog import Catalog
     from vitriton._served.model import ModelInfo, ModelOutput
 
 _SHORT_FINGERPRINT = 12  # characters; enough to distinguish the models of a server
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
-_WIDTH = 1000  # columns: a row stays on one line, also in a pipe; a narrow terminal wraps it better than a table does
-
-
 _SHOWN = "Output"
 _EXAMPLES = """
 vitriton models
@@ -87,7 +83,8 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
 
     typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}")
     if catalog.models:
-        Console(highlight=False, markup=False, width=_WIDTH).print(_table(catalog))
+        rows = [[served.name, *_cells(served, output)] for served in catalog.models for output in served.outputs]
+        show(Console(), [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
         typer.echo("It has no model that `vitriton export` made.")
     if not catalog.listed:
@@ -101,19 +98,6 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         number = len(catalog.others)
         others = "1 model of another kind is" if number == 1 else f"{number} models of other kinds are"
         typer.echo(f"{others} not listed (--all lists them).")
-
-
-def _table(catalog: Catalog) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in _TITLES.split():
-        table.add_column(title)
-    for served in catalog.models:
-        for number, output in enumerate(served.outputs):
-            table.add_row(served.name if number == 0 else "", *_cells(served, output))
-    return table
 
 
 def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:

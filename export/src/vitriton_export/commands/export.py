@@ -75,6 +75,7 @@ def export(
     )
     results.show(result, results.console())
     results.warn(result, progress)
+    results.show_next_step(result, progress)
 
 
 def remove(
