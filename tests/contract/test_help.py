@@ -11,7 +11,7 @@ from typer.main import get_group
 from typer.testing import CliRunner
 from vitriton.cli import app
 
-COMMANDS = ["bench", "embed", "export", "models", "remove", "serve", "verify"]
+COMMANDS = ["bench", "doctor", "embed", "export", "models", "remove", "serve", "verify"]
 WIDTH = 80
 
 

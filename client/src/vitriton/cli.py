@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
@@ -20,19 +20,9 @@ from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
 from vitriton._errors import VitritonError
 from vitriton.commands import models
+from vitriton.commands.doctor import command as doctor
 from vitriton.commands.embed import command as embed
-
-GROUP = "vitriton.commands"
-
-# The commands of the other distributions, which are listed even if these are not installed.
-_KNOWN = {
-    "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
-    "verify": ("vitriton-export", "Compare a deployed model with transformers, image by image."),
-    "remove": ("vitriton-export", "Remove an export from a model repository."),
-    "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
-    "bench": ("vitriton-bench", "Measure a served model."),
-}
-
+from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
 
 # What to do first: the commands, and what each does.
 _FIRST_STEPS = {
@@ -46,12 +36,12 @@ class _Commands(TyperGroup):
     """A group that looks up its commands only when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_KNOWN, *_plugged_in()})
+        return sorted({*super().list_commands(ctx), *KNOWN, *plugged_in()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For listings: a plugged-in command is shown with its help, without being loaded."""
         command = super().get_command(ctx, cmd_name)
-        if command is None and (cmd_name in _KNOWN or cmd_name in _plugged_in()):
+        if command is None and (cmd_name in KNOWN or cmd_name in plugged_in()):
             return TyperCommand(cmd_name, help=_help(cmd_name))
         return command
 
@@ -59,7 +49,7 @@ class _Commands(TyperGroup):
         """For calls: loads the command."""
         name = args[0]
         if super().get_command(ctx, name) is None:
-            entry = _plugged_in().get(name)
+            entry = plugged_in().get(name)
             if entry is not None:
                 try:
                     return name, _load(entry, ctx), args[1:]
@@ -72,8 +62,8 @@ class _Commands(TyperGroup):
 
     def _refuse(self, ctx: Any, name: str) -> None:
         """Ends the call of a command that is not there; returns for an option, which typer refuses."""
-        if name in _KNOWN:
-            fail(f"`vitriton {name}` is not installed; install it with: pip install {_KNOWN[name][0]}")
+        if name in KNOWN:
+            fail(f"`vitriton {name}` is not installed; install it with: pip install {KNOWN[name][0]}")
         near = " or ".join(f"`vitriton {found}`" for found in get_close_matches(name, self.list_commands(ctx)))
         if near:
             ctx.fail(f"No such command '{name}'. Did you mean {near}?")
@@ -103,6 +93,7 @@ app = typer.Typer(
 
 
 # These import their dependencies only when they are called.
+doctor.register(app)
 embed.register(app)
 models.register(app)
 
@@ -137,24 +128,16 @@ def _options(
 def _show_first_steps() -> None:
     typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
     for name, (line, does) in _FIRST_STEPS.items():
-        is_missing = name in _KNOWN and name not in _plugged_in()
-        typer.echo(f"  {line:<35}{f'not installed: pip install {_KNOWN[name][0]}' if is_missing else does}")
+        is_missing = name in KNOWN and name not in plugged_in()
+        typer.echo(f"  {line:<35}{f'not installed: pip install {KNOWN[name][0]}' if is_missing else does}")
     typer.echo("\n`vitriton --help` lists all commands; `vitriton doctor` checks this machine.")
 
 
-def _plugged_in() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
-
-
 def _help(name: str) -> str:
-    if name not in _KNOWN:
-        return f"From {_distribution(_plugged_in()[name])}."
-    distribution, text = _KNOWN[name]
-    return text if name in _plugged_in() else f"{text}\nNot installed: pip install {distribution}"
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.value
+    if name not in KNOWN:
+        return f"From {distribution_of(plugged_in()[name])}."
+    distribution, text = KNOWN[name]
+    return text if name in plugged_in() else f"{text}\nNot installed: pip install {distribution}"
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:
@@ -166,10 +149,7 @@ def _load(entry: EntryPoint, ctx: Any) -> Any:
         command = typer.main.get_group(plugged).get_command(ctx, entry.name)
     # A plug-in is foreign code and can fail in any way.
     except Exception as exc:
-        reason = " ".join(str(exc).split()) or "no reason given"
-        raise CommandFailed(
-            f"`vitriton {entry.name}` of {_distribution(entry)} cannot be loaded: {type(exc).__name__}: {reason}"
-        ) from exc
+        raise CommandFailed(failure_of(entry, exc)) from exc
     if command is None:
-        raise CommandFailed(f"`vitriton {entry.name}`: {_distribution(entry)} registers no command of that name")
+        raise CommandFailed(f"`vitriton {entry.name}`: {distribution_of(entry)} registers no command of that name")
     return command
