@@ -66,11 +66,23 @@ def test_help_lists_what_is_missing(bare):
     """A command whose distribution is missing stands in the help, with the way to get it."""
     result = run(bare, "--help")
     assert result.returncode == 0
-    commands = [("export", "export"), ("verify", "export"), ("serve", "server"), ("bench", "bench")]
-    for name, distribution in commands:
-        assert any(
-            name in line and f"pip install vitriton-{distribution}" in line for line in result.stdout.splitlines()
-        )
+    lines = iter(line.strip() for line in result.stdout.splitlines())
+    for name, distribution in (("bench", "bench"), ("export", "export"), ("serve", "server"), ("verify", "export")):
+        assert any(line.startswith(f"{name}  ") for line in lines)
+        assert next(lines) == f"Not installed: pip install vitriton-{distribution}"
+
+
+def test_the_first_steps(bare):
+    """Without arguments it says what to do first; the step whose distribution is missing gives the way to get it."""
+    plug_in(bare, "serve", COMMAND.format(name="serve", body="pass"))
+    result = run(bare)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [" ".join(line.split()) for line in result.stdout.splitlines() if line.startswith("  ")] == [
+        "vitriton export not installed: pip install vitriton-export",
+        "vitriton serve serve it on localhost:8001",
+        "vitriton embed DIR -o vectors.npy embed the images in DIR",
+    ]
+    assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_own_commands(bare):
@@ -108,6 +120,55 @@ def test_unknown_command(bare):
     result = run(bare, "nonsense")
     assert result.returncode == 2
     assert "No such command" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["exprt"], "No such command 'exprt'. Did you mean `vitriton export`?"),
+        (["embedd"], "No such command 'embedd'. Did you mean `vitriton embed`?"),
+        (["models", "--ur", "x"], "No such option: --ur (Possible options: --url)"),
+    ],
+)
+def test_the_near_name_is_suggested(bare, arguments, says):
+    """Of the commands that are not installed, too; plainly, on one line."""
+    result = run(bare, *arguments)
+    assert result.returncode == 2
+    assert f"Error: {says}" in result.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "candidates"),
+    [
+        ("exp", ["export"]),
+        ("embed --expect", ["--expect-fingerprint"]),
+        ("embed --preprocess s", ["server"]),
+        ("serve --co", ["--count"]),
+        ("export --pre", []),
+        ("bench --pre", []),
+    ],
+)
+def test_a_shell_completes(bare, words, candidates):
+    """Commands, options and choices, those of plug-ins too; without a word where one is missing or broken."""
+    plug_in(bare, "bench", "import no_such_module")
+    plug_in(bare, "serve", COMMAND.format(name="serve", body="pass"))
+    line, settings = command(bare)
+    variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_WORDS": f"vitriton {words}"}
+    settings["env"] |= {**variables, "COMP_CWORD": str(len(words.split()))}
+    line[-1] = "import sys; sys.argv[0] = 'vitriton'; " + RUN
+    result = subprocess.run(line, capture_output=True, timeout=60, **settings)
+    assert (result.returncode, result.stdout.split()) == (0, candidates)
+    assert result.stderr.strip() in ("", "loaded plug_serve")
+
+
+def test_completion_can_be_installed(bare):
+    """The script for a shell calls the command with the variable that asks for candidates."""
+    line, settings = command(bare)
+    line[-1] = "import sys; sys.argv[0] = 'vitriton'; " + RUN
+    settings["env"]["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
+    result = subprocess.run([*line, "--show-completion", "bash"], capture_output=True, timeout=60, **settings)
+    assert result.returncode == 0
+    assert "_VITRITON_COMPLETE=complete_bash" in result.stdout
 
 
 def test_only_the_called_command_is_loaded(bare):

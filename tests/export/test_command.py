@@ -26,6 +26,7 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
     manifest = json.loads((tmp_path / "r/named_pooled/1/manifest.json").read_text())
     for text in ("named_unpooled_encoder", "UINT8 [-1, 32, 32, 3]", "identical", "pooler", manifest["fingerprint"]):
         assert text in done.stdout
+    assert done.stderr.splitlines()[-1] == f"Next: vitriton serve --repository {tmp_path / 'r'}"
 
 
 def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):
@@ -45,7 +46,7 @@ def test_it_prints_whole_names_where_nobody_has_a_terminal(tiny_vit_checkpoint, 
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     for model in (f"{name}_pooled", f"{name}_pooled_encoder", f"{name}_preprocess"):
-        assert len([line for line in lines if f" {model} " in line]) == 1
+        assert len([line for line in lines if line.startswith(f"{model}\t")]) == 1
     note = next(line for line in done.stderr.splitlines() if line.startswith("note: "))
     assert str(repository) in note
     assert str(repository) in done.stdout

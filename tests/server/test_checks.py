@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from server.tiny_models import add_encoder, add_ensemble, copy_repository, make_full_repository
 from vitriton_server import AddressError, InstallationError, InvalidConfiguration, RepositoryError, TritonServer
+from vitriton_server._checks import findings
 from vitriton_server._config import ServerConfig
 from vitriton_server._process.locate import STUB, Host, find_libpython, locate, stub_python
 from vitriton_server._process.log import failed_models, is_problem, loaded_model, port_was_taken, refused_options
@@ -67,6 +68,18 @@ def test_what_is_missing_is_named(host: Host, changes: dict[str, object], text: 
     """Each missing or unfit part gives its own error, which says what to do."""
     with pytest.raises(InstallationError, match=text.replace("(", r"\(").replace(")", r"\)")):
         locate(dataclasses.replace(host, **changes))  # type: ignore[arg-type]
+
+
+def test_what_a_doctor_is_told(host: Host) -> None:
+    """The Triton that would run; or, as the one problem, what is missing for it."""
+    found = {finding.name: finding for finding in findings(host)}
+    assert host.wheel is not None
+    assert found["Triton"] == ("Triton", str(host.wheel / "bin" / "tritonserver"), None)
+    assert found["libpython"].value == str(host.libpython)
+    found = {finding.name: finding for finding in findings(dataclasses.replace(host, numpy="2.3.1"))}
+    assert [name for name, finding in found.items() if finding.problem] == ["Triton"]
+    assert "vitriton serve cannot start: numpy 2.3.1 is installed" in (found["Triton"].problem or "")
+    assert found["python of the steps"].value.endswith("numpy 2.3.1")
 
 
 def test_a_tritonserver_that_may_not_run(host: Host) -> None:

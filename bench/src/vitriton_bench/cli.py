@@ -16,20 +16,34 @@ from vitriton_bench._sweep.options import Sweep
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
+_OUTPUT = "Output"
+_EXAMPLES = """
+vitriton bench dinov2-small --repository models --concurrency 1,8,32
+vitriton bench dinov2-small --url localhost:8001 --json bench.json
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("bench", cls=Command)(flatten(bench))
+    app.command("bench", cls=Command, epilog=_EXAMPLES)(flatten(bench))
 
 
 def bench(
     *,
     sweep: Sweep,
-    output: Annotated[Path | None, typer.Option("--json", help="The file to write all that was measured to.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", help="The file to write all that was measured to.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
     payload: Annotated[
         Path | None,
         typer.Option(
             "--write-payload",
+            metavar="FILE",
             help="The file to write the images to, and nothing else, as perf_analyzer's --input-data.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = None,
 ) -> None:

@@ -8,26 +8,27 @@ called command is loaded.
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint, entry_points
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vitriton._console.failure import CommandFailed
 from vitriton._console.failure import fail as fail
+from vitriton._console.help import write_section
 from vitriton._errors import VitritonError
 from vitriton.commands import models
+from vitriton.commands.doctor import command as doctor
 from vitriton.commands.embed import command as embed
+from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
 
-GROUP = "vitriton.commands"
-
-# The commands of the other distributions, which are listed even if these are not installed.
-_KNOWN = {
-    "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
-    "verify": ("vitriton-export", "Compare a deployed model with transformers, image by image."),
-    "remove": ("vitriton-export", "Remove an export from a model repository."),
-    "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
-    "bench": ("vitriton-bench", "Measure a served model."),
+# What to do first: the commands, and what each does.
+_FIRST_STEPS = {
+    "export": ("vitriton export", "export a model to model_repository/"),
+    "serve": ("vitriton serve", "serve it on localhost:8001"),
+    "embed": ("vitriton embed DIR -o vectors.npy", "embed the images in DIR"),
 }
 
 
@@ -35,12 +36,12 @@ class _Commands(TyperGroup):
     """A group that looks up its commands only when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_KNOWN, *_plugged_in()})
+        return sorted({*super().list_commands(ctx), *KNOWN, *plugged_in()})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For listings: a plugged-in command is shown with its help, without being loaded."""
         command = super().get_command(ctx, cmd_name)
-        if command is None and (cmd_name in _KNOWN or cmd_name in _plugged_in()):
+        if command is None and (cmd_name in KNOWN or cmd_name in plugged_in()):
             return TyperCommand(cmd_name, help=_help(cmd_name))
         return command
 
@@ -48,12 +49,30 @@ class _Commands(TyperGroup):
         """For calls: loads the command."""
         name = args[0]
         if super().get_command(ctx, name) is None:
-            entry = _plugged_in().get(name)
+            entry = plugged_in().get(name)
             if entry is not None:
-                return name, _load(entry, ctx), args[1:]
-            if name in _KNOWN:
-                fail(f"`vitriton {name}` is not installed; install it with: pip install {_KNOWN[name][0]}")
+                try:
+                    return name, _load(entry, ctx), args[1:]
+                except CommandFailed:
+                    if not ctx.resilient_parsing:
+                        raise
+            if not ctx.resilient_parsing:  # a shell that completes is given no error
+                self._refuse(ctx, name)
         return super().resolve_command(ctx, args)
+
+    def _refuse(self, ctx: Any, name: str) -> None:
+        """Ends the call of a command that is not there; returns for an option, which typer refuses."""
+        if name in KNOWN:
+            fail(f"`vitriton {name}` is not installed; install it with: pip install {KNOWN[name][0]}")
+        near = " or ".join(f"`vitriton {found}`" for found in get_close_matches(name, self.list_commands(ctx)))
+        if near:
+            ctx.fail(f"No such command '{name}'. Did you mean {near}?")
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes all commands, with the whole first paragraph of each one's help."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands.items()]
+        write_section("Commands", rows, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -68,13 +87,13 @@ app = typer.Typer(
     name="vitriton",
     cls=_Commands,
     help="Image embeddings on NVIDIA Triton Inference Server.",
-    add_completion=False,
-    no_args_is_help=True,
+    rich_markup_mode=None,  # plain text, in which no option's name is cut (`_console.help`)
     pretty_exceptions_enable=False,
 )
 
 
 # These import their dependencies only when they are called.
+doctor.register(app)
 embed.register(app)
 models.register(app)
 
@@ -95,39 +114,42 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        _show_first_steps()
 
 
-def _plugged_in() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+def _show_first_steps() -> None:
+    typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
+    for name, (line, does) in _FIRST_STEPS.items():
+        is_missing = name in KNOWN and name not in plugged_in()
+        typer.echo(f"  {line:<35}{f'not installed: pip install {KNOWN[name][0]}' if is_missing else does}")
+    typer.echo("\n`vitriton --help` lists all commands; `vitriton doctor` checks this machine.")
 
 
 def _help(name: str) -> str:
-    if name not in _KNOWN:
-        return f"From {_distribution(_plugged_in()[name])}."
-    distribution, text = _KNOWN[name]
-    return text if name in _plugged_in() else f"{text} (not installed: pip install {distribution})"
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.value
+    if name not in KNOWN:
+        return f"From {distribution_of(plugged_in()[name])}."
+    distribution, text = KNOWN[name]
+    return text if name in plugged_in() else f"{text}\nNot installed: pip install {distribution}"
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:
-    plugged = typer.Typer(callback=lambda: None)  # a callback makes it a group even with a single command
+    plugged = typer.Typer(
+        callback=lambda: None, rich_markup_mode=None
+    )  # a callback makes it a group even with a single command
     try:
         entry.load()(plugged)
         command = typer.main.get_group(plugged).get_command(ctx, entry.name)
     # A plug-in is foreign code and can fail in any way.
     except Exception as exc:
-        reason = " ".join(str(exc).split()) or "no reason given"
-        fail(f"`vitriton {entry.name}` of {_distribution(entry)} cannot be loaded: {type(exc).__name__}: {reason}")
+        raise CommandFailed(failure_of(entry, exc)) from exc
     if command is None:
-        fail(f"`vitriton {entry.name}`: {_distribution(entry)} registers no command of that name")
+        raise CommandFailed(f"`vitriton {entry.name}`: {distribution_of(entry)} registers no command of that name")
     return command

@@ -22,7 +22,7 @@ from vitriton.preprocessing import (
 
 from vitriton_export._documents import json_fault
 from vitriton_export._errors import OptionError
-from vitriton_export._serving import Serving
+from vitriton_export._serving import PANEL, Serving
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 
@@ -37,7 +37,10 @@ MAX_IMAGE_SIZE = 4096  # in pixels, for each side
 _MAX_IMAGE_BYTES = 2**31 - 1  # the largest gRPC message
 # Pillow's own limit, which cannot be raised, and which the reference has too.
 _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
-_LIMITS = "What is refused"
+
+# the groups of the options in the help
+_MODEL, _REPOSITORY, _EMBEDDING, _PRECISION = "Model", "Repository", "Embedding", "Precision"
+_LIMITS = "Images that are refused"
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -63,7 +66,6 @@ class ExportOptions(Serving):
         pooling: the way the embedding is made; auto is a trained or parameter-free pooler, else cls, else mean.
         l2_normalize: scale embeddings to length 1, in the graph.
         outputs: the ensembles to write.
-        max_batch_size: the largest number of images that the server puts into one batch.
         precision: the precision of weights and arithmetic: fp16 for GPUs, int8 for CPUs, with a scale for each token;
             int8-fast has one scale for a batch, whose images then move each other's embeddings (docs/precision.md).
         output_dtype: the data type of the outputs, whatever the precision.
@@ -74,6 +76,7 @@ class ExportOptions(Serving):
             2 GiB.
         image_size: the side of the square that the model gets, in pixels. None: the image processor's own.
         image_processor_kwargs: the settings of the image processor that replace the checkpoint's, as a JSON object.
+        max_batch_size: the largest number of images that the server puts into one batch.
         jpeg_decoding: the decoding of JPEGs; scaled decodes those much larger than the model's images at a part of
             their size: faster, and not the reference's pixels.
         max_image_bytes: the largest size of an encoded image, in bytes.
@@ -84,36 +87,46 @@ class ExportOptions(Serving):
         max_decode_bytes: the memory in which images are made into pixels, in bytes: of one, and of all at one time.
     """
 
-    model: Annotated[str, typer.Argument()] = DEFAULT_MODEL
-    revision: Annotated[str | None, typer.Option()] = None
-    repository: Annotated[str | os.PathLike[str], typer.Option(metavar="PATH")] = "model_repository"
-    name: Annotated[str | None, typer.Option()] = None
-    pooling: Annotated[Pooling, typer.Option()] = "auto"
-    l2_normalize: Annotated[bool, typer.Option("--l2-normalize")] = False
-    outputs: Annotated[Outputs, typer.Option()] = "both"
-    max_batch_size: Annotated[int, typer.Option(min=1, max=1024)] = 32
-    precision: Annotated[Precision, typer.Option()] = "fp32"
-    output_dtype: Annotated[OutputDtype, typer.Option()] = "fp32"
-    optimize: Annotated[Optimize, typer.Option()] = "default"
-    min_cosine: Annotated[float | None, typer.Option()] = None
-    allow_untrained_pooler: Annotated[bool, typer.Option("--allow-untrained-pooler")] = False
+    model: Annotated[str, typer.Argument(metavar="MODEL")] = DEFAULT_MODEL
+    revision: Annotated[str | None, typer.Option(metavar="REVISION", rich_help_panel=_MODEL)] = None
+    repository: Annotated[str | os.PathLike[str], typer.Option(metavar="PATH", rich_help_panel=_REPOSITORY)] = (
+        "model_repository"
+    )
+    name: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_REPOSITORY)] = None
+    pooling: Annotated[Pooling, typer.Option(rich_help_panel=_EMBEDDING)] = "auto"
+    l2_normalize: Annotated[bool, typer.Option("--l2-normalize", rich_help_panel=_EMBEDDING)] = False
+    outputs: Annotated[Outputs, typer.Option(rich_help_panel=_EMBEDDING)] = "both"
+    precision: Annotated[Precision, typer.Option(rich_help_panel=_PRECISION)] = "fp32"
+    output_dtype: Annotated[OutputDtype, typer.Option(rich_help_panel=_PRECISION)] = "fp32"
+    optimize: Annotated[Optimize, typer.Option(rich_help_panel=_PRECISION)] = "default"
+    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", rich_help_panel=_PRECISION)] = None
+    allow_untrained_pooler: Annotated[bool, typer.Option("--allow-untrained-pooler", rich_help_panel=_EMBEDDING)] = (
+        False
+    )
     max_single_file_bytes: int = 1_900_000_000
-    image_size: Annotated[int | None, typer.Option(metavar="PIXELS", min=1, max=MAX_IMAGE_SIZE)] = None
-    image_processor_kwargs: Annotated[str | Mapping[str, Any], typer.Option(metavar="JSON")] = "{}"
-    jpeg_decoding: Annotated[JpegDecoding, typer.Option()] = "exact"
-    max_image_bytes: Annotated[int, typer.Option(min=1, max=_MAX_IMAGE_BYTES, rich_help_panel=_LIMITS)] = (
-        DEFAULT_MAX_BYTES
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", min=1, max=MAX_IMAGE_SIZE, rich_help_panel=_MODEL)
+    ] = None
+    image_processor_kwargs: Annotated[str | Mapping[str, Any], typer.Option(metavar="JSON", rich_help_panel=_MODEL)] = (
+        "{}"
     )
-    max_image_pixels: Annotated[int, typer.Option(min=1, max=_MAX_IMAGE_PIXELS, rich_help_panel=_LIMITS)] = (
-        DEFAULT_MAX_PIXELS
-    )
-    max_image_frames: Annotated[int | None, typer.Option(min=1, max=1_000_000, rich_help_panel=_LIMITS)] = None
+    max_batch_size: Annotated[int, typer.Option(min=1, max=1024, metavar="N", rich_help_panel=PANEL)] = 32
+    jpeg_decoding: Annotated[JpegDecoding, typer.Option(rich_help_panel=_MODEL)] = "exact"
+    max_image_bytes: Annotated[
+        int, typer.Option(metavar="BYTES", min=1, max=_MAX_IMAGE_BYTES, rich_help_panel=_LIMITS)
+    ] = DEFAULT_MAX_BYTES
+    max_image_pixels: Annotated[
+        int, typer.Option(metavar="PIXELS", min=1, max=_MAX_IMAGE_PIXELS, rich_help_panel=_LIMITS)
+    ] = DEFAULT_MAX_PIXELS
+    max_image_frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1_000_000, rich_help_panel=_LIMITS)
+    ] = None
     image_formats: Annotated[
         tuple[str, ...], typer.Option(metavar="NAMES", parser=_formats, rich_help_panel=_LIMITS)
     ] = DEFAULT_FORMATS
-    max_decode_bytes: Annotated[int, typer.Option(min=1 << 20, max=1 << 40, rich_help_panel=_LIMITS)] = (
-        DEFAULT_MAX_DECODE_BYTES
-    )
+    max_decode_bytes: Annotated[
+        int, typer.Option(metavar="BYTES", min=1 << 20, max=1 << 40, rich_help_panel=_LIMITS)
+    ] = DEFAULT_MAX_DECODE_BYTES
 
     def __post_init__(self) -> None:
         """Refuses values that no export can have."""

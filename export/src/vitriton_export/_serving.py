@@ -24,8 +24,7 @@ CPU_BATCH_SIZE = 8
 _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
 _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
 
-
-_PANEL = "How Triton runs it"
+PANEL = "How Triton runs it"  # the group of these options in the help
 
 
 def _batch_sizes(text: str) -> tuple[int, ...]:
@@ -59,15 +58,19 @@ class Serving:
             two up to `max_batch_size`.
     """
 
-    device: Annotated[Device, typer.Option(rich_help_panel=_PANEL)] = "auto"
-    instances: Annotated[int, typer.Option(min=1, max=64, rich_help_panel=_PANEL)] = 1
-    max_queue_delay_us: Annotated[int, typer.Option(min=0, max=10_000_000, rich_help_panel=_PANEL)] = 0
-    max_queue_size: Annotated[int, typer.Option(min=0, max=1_000_000, rich_help_panel=_PANEL)] = 256
-    queue_timeout_ms: Annotated[int, typer.Option(min=0, max=3_600_000, rich_help_panel=_PANEL)] = 60_000
-    accelerator: Annotated[Accelerator | None, typer.Option(rich_help_panel=_PANEL)] = None
-    tensorrt_cache: Annotated[str, typer.Option(metavar="PATH", rich_help_panel=_PANEL)] = "tensorrt-cache"
+    device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
+    instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
+    max_queue_delay_us: Annotated[
+        int, typer.Option(metavar="MICROSECONDS", min=0, max=10_000_000, rich_help_panel=PANEL)
+    ] = 0
+    max_queue_size: Annotated[int, typer.Option(metavar="N", min=0, max=1_000_000, rich_help_panel=PANEL)] = 256
+    queue_timeout_ms: Annotated[
+        int, typer.Option(metavar="MILLISECONDS", min=0, max=3_600_000, rich_help_panel=PANEL)
+    ] = 60_000
+    accelerator: Annotated[Accelerator | None, typer.Option(rich_help_panel=PANEL)] = None
+    tensorrt_cache: Annotated[str, typer.Option(metavar="PATH", rich_help_panel=PANEL)] = "tensorrt-cache"
     warmup: Annotated[
-        tuple[int, ...] | None, typer.Option(metavar="1,8,32|none", parser=_batch_sizes, rich_help_panel=_PANEL)
+        tuple[int, ...] | None, typer.Option(metavar="1,8,32|none", parser=_batch_sizes, rich_help_panel=PANEL)
     ] = None
 
     def __post_init__(self) -> None:

@@ -34,6 +34,10 @@ _RESERVED = {
 _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 
 
+# the groups of the options in the help
+_REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Start, watch and end"
+
+
 @dataclass(frozen=True, kw_only=True)
 class WatchPolicy:
     """The policy for watching a server that is ready, and for restarting one that no longer answers.
@@ -50,10 +54,12 @@ class WatchPolicy:
         backoff_s: the seconds before the first restart; doubled for each one within the window.
     """
 
-    canary_interval_s: Annotated[float, typer.Option("--canary-interval")] = 8.0
+    canary_interval_s: Annotated[
+        float, typer.Option("--canary-interval", metavar="SECONDS", rich_help_panel=_LIFETIME)
+    ] = 8.0
     canary_timeout_s: float = 5.0
     stuck_after_s: float = 120.0
-    restart: Annotated[bool, typer.Option()] = False
+    restart: Annotated[bool, typer.Option(rich_help_panel=_LIFETIME)] = False
     max_restarts: int = 5
     restart_window_s: float = 600.0
     backoff_s: float = 0.5
@@ -88,17 +94,21 @@ class ServerConfig:
             a `--`.
     """
 
-    repository: Annotated[Path, typer.Option()] = Path("model_repository")
-    host: Annotated[str, typer.Option()] = "127.0.0.1"
-    http_port: Annotated[int, typer.Option()] = 0
-    grpc_port: Annotated[int, typer.Option()] = 0
-    metrics_port: Annotated[int, typer.Option()] = 0
-    ready_timeout_s: Annotated[float, typer.Option("--ready-timeout")] = 300.0
-    exit_timeout_s: Annotated[float, typer.Option("--exit-timeout")] = 10.0
+    repository: Annotated[Path, typer.Option(metavar="PATH", rich_help_panel=_REPOSITORY)] = Path("model_repository")
+    host: Annotated[str, typer.Option(metavar="HOST", rich_help_panel=_ADDRESSES)] = "127.0.0.1"
+    http_port: Annotated[int, typer.Option(metavar="PORT", rich_help_panel=_ADDRESSES)] = 0
+    grpc_port: Annotated[int, typer.Option(metavar="PORT", rich_help_panel=_ADDRESSES)] = 0
+    metrics_port: Annotated[int, typer.Option(metavar="PORT", rich_help_panel=_ADDRESSES)] = 0
+    ready_timeout_s: Annotated[float, typer.Option("--ready-timeout", metavar="SECONDS", rich_help_panel=_LIFETIME)] = (
+        300.0
+    )
+    exit_timeout_s: Annotated[float, typer.Option("--exit-timeout", metavar="SECONDS", rich_help_panel=_LIFETIME)] = (
+        10.0
+    )
     watch: WatchPolicy = field(default_factory=WatchPolicy)
-    watch_repository: Annotated[bool, typer.Option("--watch/--no-watch")] = False
+    watch_repository: Annotated[bool, typer.Option("--watch/--no-watch", rich_help_panel=_REPOSITORY)] = False
     admin_key: str | None = field(default=None, repr=False)
-    triton_arguments: Annotated[Sequence[str], typer.Argument(metavar="[-- TRITON_OPTIONS]")] = ()
+    triton_arguments: Annotated[Sequence[str], typer.Argument(metavar="TRITON_OPTION")] = ()
 
     def __post_init__(self) -> None:
         """Checks the bounds."""

@@ -16,9 +16,16 @@ from vitriton_server._config import ServerConfig
 _CONFIG = ServerConfig(http_port=8000, grpc_port=8001, metrics_port=8002)  # Triton's own
 
 
+_EXAMPLES = """
+vitriton serve
+vitriton serve --repository models --watch --restart
+vitriton serve --host 0.0.0.0 --grpc-port 9001 -- --log-verbose=1
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("serve", cls=Command)(flatten(serve))
+    app.command("serve", cls=Command, epilog=_EXAMPLES)(flatten(serve))
 
 
 def serve(
@@ -29,6 +36,7 @@ def serve(
         typer.Option(
             metavar="PATH",
             help="The file of the key that callers need for shared memory, trace and log settings.",
+            rich_help_panel="Addresses",
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole log of Triton.")] = False,

@@ -89,6 +89,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitriton"
 
 
+def cached() -> Path | None:
+    """Returns the program that was downloaded before; None if none was."""
+    executable = _folder(cache_folder()) / "perf_analyzer"
+    return executable if executable.is_file() else None
+
+
+def _folder(cache: Path) -> Path:
+    return cache / f"perf_analyzer-{VERSION}"
+
+
 def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
     """Takes the program from tritonclient's wheel and its libraries from nvidia-pytriton, without installing either.
 
@@ -99,7 +109,7 @@ def from_wheel(cache: Path, progress: Callable[[str], None]) -> PerfAnalyzer:
     Raises:
         BenchError: the program cannot be downloaded, or does not run here.
     """
-    folder = cache / f"perf_analyzer-{VERSION}"
+    folder = _folder(cache)
     executable = folder / "perf_analyzer"
     if not executable.is_file():
         progress(f"downloading perf_analyzer {VERSION} (once, with pip)")

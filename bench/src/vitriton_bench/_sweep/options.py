@@ -33,11 +33,18 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-_CALLERS = typer.Option(parser=functools.partial(_numbers, "concurrency"))
-_BATCHES = typer.Option(parser=functools.partial(_numbers, "batch_size"))
-_KINDS = typer.Option("--output", parser=functools.partial(_choices, Kind, "kinds"))
-_PROTOCOLS = typer.Option(parser=functools.partial(_choices, Protocol, "protocol"))
-_SHARED = typer.Option(parser=functools.partial(_choices, SharedMemory, "shared_memory"))
+_LOAD, _SERVER = "Load", "Server"  # groups of options in the help
+_CALLERS = typer.Option(parser=functools.partial(_numbers, "concurrency"), metavar="N,...", rich_help_panel=_LOAD)
+_BATCHES = typer.Option(parser=functools.partial(_numbers, "batch_size"), metavar="N,...", rich_help_panel=_LOAD)
+_KINDS = typer.Option(
+    "--output", parser=functools.partial(_choices, Kind, "kinds"), metavar="KIND,...", rich_help_panel=_LOAD
+)
+_PROTOCOLS = typer.Option(
+    parser=functools.partial(_choices, Protocol, "protocol"), metavar="PROTOCOL,...", rich_help_panel=_LOAD
+)
+_SHARED = typer.Option(
+    parser=functools.partial(_choices, SharedMemory, "shared_memory"), metavar="KIND,...", rich_help_panel=_LOAD
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,21 +61,21 @@ class Sweep:
         kinds: the outputs to ask for: pooled, unpooled, or both with a comma.
         protocol: the protocols: grpc, http, or both. None: those that `url` has.
         shared_memory: the shared memory for results: none, system, or both.
-        seconds: the seconds of each measurement.
-        perf_analyzer: the program of that name. None: the one on PATH, else a download.
+        seconds: the length of each measurement, in seconds.
+        perf_analyzer: the perf_analyzer to run. None: the one on PATH, else a download.
     """
 
-    name: Annotated[str, typer.Argument(show_default=False)] = ""
-    url: Annotated[Sequence[str], typer.Option()] = ()
-    repository: Annotated[Path, typer.Option()] = Path("model_repository")
-    images: Annotated[Path, typer.Option()] = Path("examples/photos")
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)] = ""
+    url: Annotated[Sequence[str], typer.Option(metavar="ADDRESS", rich_help_panel=_SERVER)] = ()
+    repository: Annotated[Path, typer.Option(metavar="PATH", rich_help_panel=_SERVER)] = Path("model_repository")
+    images: Annotated[Path, typer.Option(metavar="DIR", rich_help_panel=_LOAD)] = Path("examples/photos")
     concurrency: Annotated[tuple[int, ...], _CALLERS] = (1, 2, 4, 8, 16, 32)
     batch_size: Annotated[tuple[int, ...], _BATCHES] = (1,)
     kinds: Annotated[tuple[Kind, ...], _KINDS] = ("pooled",)
     protocol: Annotated[tuple[Protocol, ...] | None, _PROTOCOLS] = None
     shared_memory: Annotated[tuple[SharedMemory, ...], _SHARED] = ("none",)
-    seconds: Annotated[float, typer.Option(min=0.1)] = 9.0
-    perf_analyzer: Annotated[Path | None, typer.Option()] = None
+    seconds: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, rich_help_panel=_LOAD)] = 9.0
+    perf_analyzer: Annotated[Path | None, typer.Option(metavar="PROGRAM")] = None
 
     def __post_init__(self) -> None:
         """Refuses values that cannot be measured, and protocols that have no address."""

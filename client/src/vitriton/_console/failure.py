@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand
 
+from vitriton._console.help import write_examples, write_options
 from vitriton._errors import DeadlineExceeded, InvalidOption, VitritonError
 
 _GIVEN = "vitriton.given"  # the arguments in a context's `meta`
@@ -21,7 +22,10 @@ class CommandFailed(VitritonError):  # noqa: N818 - as vitriton's other errors
 
 
 class Command(TyperCommand):
-    """A command with the usual exit codes: 1 if its work failed, 2 if an option, a value or a path is wrong."""
+    """A command with the usual exit codes: 1 if its work failed, 2 if an option, a value or a path is wrong.
+
+    Its epilog is its examples, one a line.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Parses the arguments, none of which may be empty, as those of an unset variable are."""
@@ -41,6 +45,14 @@ class Command(TyperCommand):
             raise typer.BadParameter(_usage(exc, ctx), ctx) from exc
         except VitritonError as exc:
             fail(reason(exc))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Writes the options in their groups."""
+        write_options(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Writes the examples."""
+        write_examples(self.epilog, formatter)
 
 
 def reason(error: VitritonError) -> str:

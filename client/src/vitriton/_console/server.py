@@ -23,11 +23,16 @@ DEFAULT_ADDRESS = "localhost:8001"
 # The argument with which an error of the client begins, and the option that sets it.
 _ARGUMENT = re.compile(r"(?:TLS: )?(address|addresses|tls|token|headers|\w+_file)\b:? ?")
 _OPTIONS = {"addresses": "address", "token": "token_env", "headers": "header", "tls": "ca_file"}
+# the groups of options in the help of the commands that ask a server
+SERVER = "Server"
+_ACCESS = "Access to the server"
 
 URL = typer.Option(
     "--url",
     "--address",
-    help="The Triton to ask: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+    metavar="ADDRESS",
+    help="The address of the Triton: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+    rich_help_panel=SERVER,
 )
 
 
@@ -43,11 +48,11 @@ class Access:
         header: a header to send with each request; may be repeated.
     """
 
-    ca_file: Annotated[Path | None, typer.Option()] = None
-    cert_file: Annotated[Path | None, typer.Option()] = None
-    key_file: Annotated[Path | None, typer.Option()] = None
-    token_env: Annotated[str | None, typer.Option(metavar="NAME")] = None
-    header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'")] = ()
+    ca_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    cert_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    key_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
+    token_env: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_ACCESS)] = None
+    header: Annotated[Sequence[str], typer.Option(metavar="'NAME: VALUE'", rich_help_panel=_ACCESS)] = ()
 
     def check(self) -> None:
         """Checks that the files are there.

@@ -10,23 +10,26 @@ import typer
 
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
-from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
+from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
+from vitriton._console.tables import Column, show
 from vitriton._errors import InvalidOption
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from vitriton._served.catalog import Catalog
     from vitriton._served.model import ModelInfo, ModelOutput
 
 _SHORT_FINGERPRINT = 12  # characters; enough to distinguish the models of a server
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
-_WIDTH = 1000  # columns: a row stays on one line, also in a pipe; a narrow terminal wraps it better than a table does
+_SHOWN = "Output"
+_EXAMPLES = """
+vitriton models
+vitriton models --url https://triton.example.com --token-env TOKEN --json
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("models", cls=Command)(flatten(models))
+    app.command("models", cls=Command, epilog=_EXAMPLES)(flatten(models))
 
 
 def models(
@@ -34,12 +37,26 @@ def models(
     url: Annotated[str, URL] = DEFAULT_ADDRESS,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Only this one; may be repeated. Needed where the server does not list what it has."),
+        typer.Option(
+            metavar="NAME",
+            help="The model to show; may be repeated. Needed where the server does not list what it has.",
+            rich_help_panel=_SHOWN,
+        ),
     ] = None,
-    show_all: Annotated[bool, typer.Option("--all", help="Also models that `vitriton export` did not make.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds for the server to answer.")] = 10.0,
+    show_all: Annotated[
+        bool,
+        typer.Option("--all", help="List models that `vitriton export` did not make, too.", rich_help_panel=_SHOWN),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="The longest wait for the server's answer, in seconds.", rich_help_panel=SERVER
+        ),
+    ] = 10.0,
     access: Access,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything, for programs.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything as JSON, for programs.", rich_help_panel=_SHOWN)
+    ] = False,
 ) -> None:
     """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, readiness."""
     # Imported here so that `vitriton --help` does not wait for it.
@@ -62,7 +79,8 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
 
     typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}")
     if catalog.models:
-        Console(highlight=False, markup=False, width=_WIDTH).print(_table(catalog))
+        rows = [[served.name, *_cells(served, output)] for served in catalog.models for output in served.outputs]
+        show(Console(), [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
         typer.echo("It has no model that `vitriton export` made.")
     if not catalog.listed:
@@ -76,19 +94,6 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         number = len(catalog.others)
         others = "1 model of another kind is" if number == 1 else f"{number} models of other kinds are"
         typer.echo(f"{others} not listed (--all lists them).")
-
-
-def _table(catalog: Catalog) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in _TITLES.split():
-        table.add_column(title)
-    for served in catalog.models:
-        for number, output in enumerate(served.outputs):
-            table.add_row(served.name if number == 0 else "", *_cells(served, output))
-    return table
 
 
 def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:

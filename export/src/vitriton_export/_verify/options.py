@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 from vitriton._console.options import faults
-from vitriton._console.server import URL, ServerOptions
+from vitriton._console.server import SERVER, URL, ServerOptions
 
 from vitriton_export._errors import OptionError
+
+_MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +30,20 @@ class VerifyOptions:
         images: the folder of your own images. None: built-in awkward ones.
         limit: the largest number of images of the folder, evenly spread. None: all.
         min_cosine: the least cosine similarity that is demanded of the outputs. None: the model's own gates.
-        timeout_s: the seconds for each request to the server.
+        timeout_s: the longest time for each request to the server, in seconds.
     """
 
-    name: Annotated[str | None, typer.Argument()] = None
-    repository: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="PATH")] = None
+    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None
+    repository: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="PATH", rich_help_panel=_MODEL)] = None
     server: Annotated[str | ServerOptions | None, URL] = None
-    reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH")] = None
-    revision: Annotated[str | None, typer.Option()] = None
-    images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR")] = None
-    limit: Annotated[int | None, typer.Option(min=1)] = None
-    min_cosine: Annotated[float | None, typer.Option(min=-1, max=1)] = None
-    timeout_s: Annotated[float, typer.Option("--timeout")] = 60.0
+    reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH", rich_help_panel=_REFERENCE)] = None
+    revision: Annotated[str | None, typer.Option(metavar="REVISION", rich_help_panel=_REFERENCE)] = None
+    images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR", rich_help_panel=_IMAGES)] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_IMAGES)] = None
+    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", min=-1, max=1, rich_help_panel=_REFERENCE)] = (
+        None
+    )
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
 
     def __post_init__(self) -> None:
         """Refuses values that no verification can have."""

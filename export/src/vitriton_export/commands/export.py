@@ -18,15 +18,23 @@ from vitriton_export._errors import OptionError, importing
 from vitriton_export._options import ExportOptions
 from vitriton_export.commands import results
 
+_EXAMPLES = """
+vitriton export
+vitriton export facebook/dinov2-small --repository models --precision int8
+vitriton export ./my-checkpoint --name products-v3 --outputs pooled
+vitriton export --list
+"""
+_REMOVE_EXAMPLES = "vitriton remove products-v3 --repository models"
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("export", cls=Command)(flatten(export))
+    app.command("export", cls=Command, epilog=_EXAMPLES)(flatten(export))
 
 
 def register_remove(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("remove", cls=Command)(remove)
+    app.command("remove", cls=Command, epilog=_REMOVE_EXAMPLES)(remove)
 
 
 def _list(asked: bool) -> None:
@@ -44,6 +52,7 @@ def export(
         typer.Option(
             "--skip-existing",
             help="Do nothing where the repository holds this export already: same model, same options, graphs intact.",
+            rich_help_panel="Repository",
         ),
     ] = False,
     list_models: Annotated[
@@ -67,11 +76,14 @@ def export(
     )
     results.show(result, results.console())
     results.warn(result, progress)
+    results.show_next_step(result, progress)
 
 
 def remove(
-    name: Annotated[str, typer.Argument(help="The name that the export is served by.")],
-    repository: Annotated[str, typer.Option(metavar="PATH", help="Triton model repository.")] = "model_repository",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that the export is served by.")],
+    repository: Annotated[
+        str, typer.Option(metavar="PATH", help="The Triton model repository that holds it.")
+    ] = "model_repository",
 ) -> None:
     """Remove an export from a model repository; a server started with --watch drops it and keeps serving the others."""
     from vitriton_export._repository.remove import remove as remove_export

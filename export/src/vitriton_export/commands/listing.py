@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
+from vitriton._console import tables
+from vitriton._console.tables import Column
 
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.families import Family, lacking
@@ -12,16 +12,15 @@ from vitriton_export._checkpoint.families import Family, lacking
 
 def show(console: Console) -> None:
     """Prints a row for each `model_type`."""
-    names = Column("model_type", no_wrap=True, min_width=max(map(len, FAMILIES)))
-    table = Table(names, "--pooling", "note", title="What `vitriton export` takes", title_justify="left")
-    for model_type, known in sorted(FAMILIES.items()):
-        table.add_row(model_type, " ".join(known.poolings), escape(_note(known)))
-    console.print(table)
-    console.print(
-        "--pooling pooler needs a trained pooler in the checkpoint, or one without parameters. Architectures that are "
-        "not in the list are refused, with the reason.",
-        highlight=False,
-    )
+    columns = (Column("model_type"), Column("--pooling", wraps=True), Column("note", wraps=True))
+    rows = [(name, " ".join(known.poolings), _note(known)) for name, known in sorted(FAMILIES.items())]
+    tables.show(console, columns, rows)
+    if console.is_terminal:
+        console.print(
+            "--pooling pooler needs a trained pooler in the checkpoint, or one without parameters. Architectures that "
+            "are not in the list are refused, with the reason.",
+            highlight=False,
+        )
 
 
 def _note(known: Family) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from vitriton._console import tables
+from vitriton._console.tables import Column, print_line
+
+from vitriton_export._options import ExportOptions
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
     from vitriton_export._parity.tally import Stage
-
-_UNFOLDED = 10_000  # in columns
 
 
 @contextlib.contextmanager
@@ -25,13 +26,14 @@ def step(console: Console, title: str) -> Iterator[None]:
     started = time.perf_counter()
     with console.status(title):
         yield
-    console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
+    took = f"{time.perf_counter() - started:.1f} s"
+    line = f"{title:<50} {took:>8}" if console.is_terminal else f"{title}: {took}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def console() -> Console:
-    """Returns the console for results. In a pipe or a file, lines are not folded."""
-    terminal = Console()
-    return terminal if terminal.is_terminal else Console(width=_UNFOLDED)
+    """Returns the console for results."""
+    return Console()
 
 
 def show(result: ExportResult, console: Console) -> None:
@@ -39,33 +41,33 @@ def show(result: ExportResult, console: Console) -> None:
     from vitriton._repository.names import OUTPUT, PIXELS
 
     deployment = result.deployment
-    models = Table(title=escape(str(result.repository)), title_justify="left")
-    for column in ("model", "output", "size"):
-        models.add_column(column, overflow="fold")
     dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
     rows = {deployment.preprocess_name: (PIXELS, deployment.pixels, dtype)}
     for kind, shape in deployment.shapes.items():
         row = (OUTPUT[kind], list(shape), deployment.output_type)
         rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
-    for name, size in result.sizes.items():
-        output, dims, dtype = rows[name]
-        models.add_row(name, f"{output} {dtype} {[-1, *dims]}", _bytes(size))
-    console.print(models)
+    models = [
+        (name, f"{rows[name][0]} {rows[name][2]} {[-1, *rows[name][1]]}", _bytes(size))
+        for name, size in result.sizes.items()
+    ]
+    columns = (Column("model"), Column("output"), Column("size", is_number=True))
+    tables.show(console, columns, models, str(result.repository))
     show_parity(console, result.parity, "parity")
-    console.print(
-        f"pooling      {deployment.pooling}{', L2-normalized' if deployment.l2_normalize else ''}\n"
-        f"precision    {deployment.precision}\n"
-        f"fingerprint  {deployment.fingerprint}",
-        highlight=False,
-    )
+    facts = {
+        "pooling": f"{deployment.pooling}{', L2-normalized' if deployment.l2_normalize else ''}",
+        "precision": deployment.precision,
+        "fingerprint": deployment.fingerprint,
+    }
+    for name, fact in facts.items():
+        print_line(console, f"{name:<11}  {fact}" if console.is_terminal else f"{name}\t{fact}")
 
 
 def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
     """Shows the table of a parity report."""
-    columns = ("stage", "images", "max abs error", "min cosine", "mean cosine", "gate", "")
-    table = Table(*columns, title=escape(title), title_justify="left")
-    for stage in stages:
-        table.add_row(
+    numbers = [Column(name, is_number=True) for name in ("images", "max abs error", "min cosine", "mean cosine")]
+    columns = (Column("stage", wraps=True), *numbers, Column("gate", wraps=True), Column("result"))
+    rows = [
+        (
             stage.stage,
             str(stage.images),
             f"{stage.max_abs_error:.2g}",
@@ -74,7 +76,9 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
             stage.gate,
             "passed" if stage.passed else "BROKEN",
         )
-    console.print(table)
+        for stage in stages
+    ]
+    tables.show(console, columns, rows, title)
 
 
 def warn(result: ExportResult, console: Console) -> None:
@@ -82,6 +86,17 @@ def warn(result: ExportResult, console: Console) -> None:
     for warning in result.warnings:
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, console)
+
+
+def show_next_step(result: ExportResult, console: Console) -> None:
+    """Shows the command that serves an export."""
+    from vitriton_export._repository.install import is_servable
+
+    if not is_servable(result.repository):
+        return
+    default = ExportOptions().folder.resolve()
+    options = "" if result.repository.resolve() == default else f" --repository {shlex.quote(str(result.repository))}"
+    print_line(console, f"Next: vitriton serve{options}")
 
 
 def _warn_of_others(repository: Path, console: Console) -> None:

@@ -32,17 +32,25 @@ _HELP = (
 )
 
 
+_EXAMPLES = """
+vitriton verify dinov2-small --repository models
+vitriton verify dinov2-small --url localhost:8001 --images photos/ --limit 100
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("verify", cls=Command, help=_HELP)(flatten(verify))
+    app.command("verify", cls=Command, help=_HELP, epilog=_EXAMPLES)(flatten(verify))
 
 
 def verify(
     *,
     options: VerifyOptions,
-    model: Annotated[str | None, typer.Option(help="The same as NAME.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The same name as NAME.", rich_help_panel="Model")
+    ] = None,
     access: Access,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the report only.")] = False,
 ) -> None:
     """Verifies a deployed model; `_HELP` is the command's help."""

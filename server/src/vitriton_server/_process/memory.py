@@ -8,6 +8,8 @@ import re
 import signal
 from pathlib import Path
 
+from vitriton._console.diagnosis import size
+
 from vitriton_server._process.cgroup import folders, read
 
 _LITTLE_BYTES = 256 << 20  # launcher, tritonserver and the steps of one small export take about this
@@ -87,9 +89,3 @@ def prefer_for_oom_kill(pid: int, limit: int | None) -> None:
     with contextlib.suppress(OSError, ValueError):
         before = int(path.read_text())
         path.write_text(str(min(_MAX_SCORE, before + math.ceil(_MAX_SCORE * _OWN_BYTES / limit))))
-
-
-def size(count: int) -> str:
-    """Returns a number of bytes in words."""
-    unit, name = (1 << 30, "GiB") if count >= 1 << 30 else (1 << 20, "MiB")
-    return f"{count / unit:.3g} {name}"

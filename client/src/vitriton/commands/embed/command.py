@@ -18,9 +18,16 @@ _HELP = (
 )
 
 
+_EXAMPLES = """
+vitriton embed photos/ -o photos.parquet
+vitriton embed a.jpg https://example.com/b.png -o vectors.npy --no-pool
+find . -name '*.jpg' | vitriton embed --from - -o out.jsonl --url gpu1:8001
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the command to the application `vitriton`."""
-    app.command("embed", cls=Command, help=_HELP)(flatten(embed))
+    app.command("embed", cls=Command, help=_HELP, epilog=_EXAMPLES)(flatten(embed))
 
 
 def embed(options: EmbedOptions) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitriton._console.server import DEFAULT_ADDRESS, URL, Access, ServerOptions
+from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
 
 if TYPE_CHECKING:
     from vitriton.commands.embed.outputs import Paths
+
+_IMAGES, _MODEL, _OUTPUT = "Images", "Model", "Output"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class EmbedOptions:
         images: the images to embed.
         list_file: a file of paths and URLs to embed, one a line; - is standard input.
         model: the name that the model was exported under. None: the only one served.
-        pool: the output: one vector an image, or all its tokens.
+        pool: the kind of output: one vector an image, or all its tokens.
         recursive: look into the folders in a DIR.
         timeout_s: the longest time for each request with its retries, in seconds.
         preprocess: the place where images are decoded and resized.
@@ -37,22 +39,22 @@ class EmbedOptions:
         quiet: show errors only.
     """
 
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE")]
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=_OUTPUT)]
     images: Annotated[Sequence[str], typer.Argument(metavar="DIR|FILE|URL", show_default=False)] = ()
-    list_file: Annotated[str | None, typer.Option("--from", metavar="FILE")] = None
+    list_file: Annotated[str | None, typer.Option("--from", metavar="FILE", rich_help_panel=_IMAGES)] = None
     url: Annotated[str, URL] = DEFAULT_ADDRESS
-    model: Annotated[str | None, typer.Option()] = None
-    pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled")] = True
-    recursive: Annotated[bool, typer.Option()] = True
-    timeout_s: Annotated[float, typer.Option("--timeout")] = 60.0
-    preprocess: Annotated[Literal["server", "client"], typer.Option()] = "server"
-    expect_fingerprint: Annotated[str | None, typer.Option(metavar="HEX")] = None
-    errors: Annotated[Path | None, typer.Option(metavar="FILE")] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite")] = False
-    resume: Annotated[bool, typer.Option()] = True
+    model: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_MODEL)] = None
+    pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled", rich_help_panel=_MODEL)] = True
+    recursive: Annotated[bool, typer.Option(rich_help_panel=_IMAGES)] = True
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
+    preprocess: Annotated[Literal["server", "client"], typer.Option(rich_help_panel=_IMAGES)] = "server"
+    expect_fingerprint: Annotated[str | None, typer.Option(metavar="HEX", rich_help_panel=_MODEL)] = None
+    errors: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_OUTPUT)] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", rich_help_panel=_OUTPUT)] = False
+    resume: Annotated[bool, typer.Option(rich_help_panel=_OUTPUT)] = True
     access: Access = field(default_factory=Access)
-    as_json: Annotated[bool, typer.Option("--json")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q")] = False
+    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT)] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT)] = False
 
     @property
     def server(self) -> ServerOptions:

@@ -1,0 +1,64 @@
+"""The command `vitriton doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitriton._console.failure import Command
+
+if TYPE_CHECKING:
+    from vitriton._console.diagnosis import Finding
+
+_HELP = (
+    "Check this machine and what is installed on it.\n\n"
+    "The report is for you and for bug reports: versions, commands, the machine, ports, proxies without their "
+    "passwords. Nothing is changed, and no other machine is asked.\n\n"
+    "Exit code: 0, all that is installed can work; 1, something that is installed cannot, and the report says why and "
+    "what to do."
+)
+_EXAMPLES = """
+vitriton doctor
+vitriton doctor --json
+"""
+
+Report = Mapping[str, Sequence["Finding"]]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application `vitriton`."""
+    app.command("doctor", cls=Command, help=_HELP, epilog=_EXAMPLES)(doctor)
+
+
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
+) -> None:
+    """Checks this machine; the help text is _HELP."""
+    # Imported here so that `vitriton --help` does not wait for it.
+    import json
+
+    from vitriton.commands.doctor.report import read_report
+
+    report = read_report()
+    problems = [finding.problem for findings in report.values() for finding in findings if finding.problem]
+    if as_json:
+        sections = {title: {each.name: each.value for each in findings} for title, findings in report.items()}
+        typer.echo(json.dumps({**sections, "problems": problems}, indent=2))
+    else:
+        _show(report, problems)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _show(report: Report, problems: Sequence[str]) -> None:
+    width = max(len(finding.name) for findings in report.values() for finding in findings)
+    for title, findings in report.items():
+        typer.echo(f"{title}:")
+        for name, value, _ in findings:
+            typer.echo(f"  {name:{width}}  {value}".rstrip())
+        typer.echo("")
+    typer.echo("Problems:" if problems else "No problem was found.")
+    for problem in problems:
+        typer.echo(f"  {problem}")
