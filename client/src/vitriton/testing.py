@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitriton._keywords import suggests_keywords
 from vitriton._repository import names
 from vitriton._wire.statistics import ModelStatistics
 from vitriton._wire.transport import (
@@ -103,6 +104,7 @@ class FakePending:
             self.finish()
 
 
+@suggests_keywords
 class FakeTransport:
     """Serves a model of any name, from memory. Safe to share between threads.
 
@@ -241,6 +243,7 @@ def model_died() -> CallError:
     return CallError(Code.INTERNAL, "Failed to process the request: the stub process is not healthy")
 
 
+@suggests_keywords
 def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
     """The error when the server cannot use some images of the request.
 

@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
+from vitriton._keywords import suggests_keywords
 from vitriton._repository.names import OUTPUT, Kind
 
 from vitriton_export._checkpoint import checkpoint as _checkpoint
@@ -87,6 +88,7 @@ class _Staged:
 
 
 @quiet()
+@suggests_keywords
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
     """Exports a model to a Triton model repository, if it computes what transformers computes.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vitriton._keywords import suggests_keywords
 
 from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
@@ -33,6 +34,7 @@ _RESERVED = {
 _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class WatchPolicy:
     """The policy for watching a server that is ready, and for restarting one that no longer answers.

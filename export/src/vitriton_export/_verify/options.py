@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 from vitriton._console.options import faults
 from vitriton._console.server import URL, ServerOptions
+from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
     """The options of `vitriton verify`: what to verify, and on which images.

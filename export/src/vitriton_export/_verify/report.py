@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL
+from vitriton._keywords import suggests_keywords
 from vitriton._repository import disk
 from vitriton.preprocessing import ImageError, preprocess
 
@@ -92,6 +93,7 @@ class VerifyReport:
 
 
 @quiet()
+@suggests_keywords
 def verify_model(
     options: VerifyOptions,
     step: Step = contextlib.nullcontext,
