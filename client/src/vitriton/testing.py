@@ -245,7 +245,10 @@ def model_died() -> CallError:
 
 @suggests_keywords
 def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
-    """The error when the server cannot use some images of the request.
+    """The error when the server cannot use some images of the request: the client raises `InvalidImage`.
+
+    For the second of two images it is `invalid_images({1: "not an image"}, batch_size=2)`. With on_error="return" the
+    client sends the other images again, which is a request more.
 
     Args:
         errors: the reasons by position in the request, from 0: a text, or a `vitriton.preprocessing.Refusal` with text
