@@ -27,8 +27,10 @@ if [[ $action == pack ]]; then
     # one resolution for all, so that there is one version of everything
     pip wheel --quiet --wheel-dir "$wheels" -c "$constraints" --only-binary=:all: "${tools[@]}" "$torch" "$onnxruntime" \
         tritonclient[grpc] ./client ./export ./server ./bench -r bench/report/requirements.txt
-    # what carries perf_analyzer; it is unpacked, not installed
+    # what carries perf_analyzer, for a glibc from 2.38 on and for an older one; it is unpacked, not installed
     pip download --quiet --no-deps --only-binary=:all: --dest "$wheels/perf_analyzer" tritonclient==2.51.0
+    pip download --quiet --no-deps --only-binary=:all: --dest "$wheels/perf_analyzer" \
+        --platform manylinux_2_38_x86_64 perf-analyzer==2.60.0
     rm -f "$wheels"/vitriton*.whl # they are installed from the checkout
     du -sh "$wheels" | cut -f1 | sed 's/$/ in '"${2//\//\\/}"'; carry it and the checkout over, then run: bench\/gpu_machine.sh install/'
     exit

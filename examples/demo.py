@@ -6,6 +6,7 @@ package index. Everything that it writes goes to out/.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import shutil
@@ -33,6 +34,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def main() -> int:
     """Runs the demo; 0 if every mirrored photo found its original."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # there are no options but --help
     started = time.perf_counter()
     result = export()
     name = result.deployment.name

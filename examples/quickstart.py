@@ -1,18 +1,18 @@
-"""Embeds the sample photos with a server that is already running, and shows which photos look alike.
+"""Embeds the sample photos with a server that is already running, and shows which photos look alike."""
 
-python examples/quickstart.py [ADDRESS] [MODEL]
-"""
-
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
 from vitriton import Client
 
-address, model = [*sys.argv[1:], *["localhost:8001", "vit-base-patch16-224"][len(sys.argv) - 1 :]]
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("address", nargs="?", default="localhost:8001", help="address of the server (default: %(default)s)")
+parser.add_argument("model", nargs="?", default="vit-base-patch16-224", help="name of the model (default: %(default)s)")
+given = parser.parse_args()
 photos = sorted((Path(__file__).parent / "photos").glob("*.jpg"))
 
-with Client(address, model=model) as client:
+with Client(given.address, model=given.model) as client:
     client.wait_ready(timeout_s=60)
     vectors = client.embed(photos)  # (N, D) float32
 

@@ -17,8 +17,9 @@ def test_it_says_how_it_is_called(arguments):
     assert "bench/gpu_machine.sh install WHEELS" in done.stderr
 
 
-def test_it_downloads_the_wheel_that_perf_analyzer_is_in():
-    """The version in the script is the one that is unpacked."""
-    from vitriton_bench._perf_analyzer.program import VERSION
+def test_it_downloads_the_wheels_that_perf_analyzer_is_in():
+    """The versions in the script are those that are unpacked: which of them runs, the other machine decides."""
+    from vitriton_bench._perf_analyzer.wheels import NEWER, OLDER
 
-    assert f"tritonclient=={VERSION}" in SCRIPT.read_text()
+    for wheel in (NEWER, OLDER):
+        assert f"{wheel.package}=={wheel.version}" in SCRIPT.read_text()

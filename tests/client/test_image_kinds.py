@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import UserDict
 from tempfile import SpooledTemporaryFile
+from types import SimpleNamespace
 
 import anyio
 import numpy as np
@@ -118,6 +119,22 @@ def test_uploads(framework, max_size, sent):
     assert "closed file" in reason(sent, given, "not_readable")
 
 
+def test_uploads_without_a_read_of_their_own(sent):
+    """Aiohttp's form fields have a binary file as `file`, which is read from where it stands."""
+    field = pytest.importorskip("aiohttp.web").FileField
+    file = io.BytesIO(b"some.an uploaded image")
+    file.seek(5)
+    given = field("photo", "cat.jpg", file, "image/jpeg", {})
+    assert source_name(given) == "file object cat.jpg"
+    assert sent(given) == [b"an uploaded image"]
+    assert is_single(given)
+    file.seek(5)
+    assert sent([b"a", given]) == [b"a", b"an uploaded image"]
+    text = field("photo", "cat.jpg", io.StringIO("text"), "image/jpeg", {})
+    assert "open it in binary mode" in reason(sent, text, "kind")
+    assert "is not an image" in reason(sent, SimpleNamespace(file="cat.jpg"), "kind")
+
+
 def test_asynchronous_files(sent, tmp_path):
     """They say that they are to be awaited, alone as well, where AsyncClient could take their lines for images."""
     (tmp_path / "a.jpg").write_bytes(b"one\ntwo\n")
@@ -161,7 +178,28 @@ class Foreign:
         return map(type(self), self._array)
 
 
-LIBRARIES = {"numpy": np.asarray, "torch": to_tensor, "foreign": Foreign}
+class Exchanged:
+    """A tensor of a library that has the standard exchange (DLPack) alone, and names its types its own way."""
+
+    def __init__(self, array):
+        # a copy, since numpy exports no array that is read-only
+        self._array = np.array(array)
+        self.ndim, self.shape, self.dtype = array.ndim, array.shape, f"some.core.{array.dtype}"
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+    def __len__(self):
+        return len(self._array)
+
+    def __iter__(self):
+        return map(type(self), self._array)
+
+
+LIBRARIES = {"numpy": np.asarray, "torch": to_tensor, "foreign": Foreign, "dlpack": Exchanged}
 
 
 @pytest.fixture(params=LIBRARIES)

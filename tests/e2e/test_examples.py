@@ -21,6 +21,17 @@ def test_the_quickstart_runs_as_written(server):
 
 
 @pytest.mark.usefixtures("subprocesses")
+@pytest.mark.parametrize("program", ["demo.py", "quickstart.py"])
+def test_help_does_nothing_else(program):
+    """--help says what the example does, and does not do it; an option that there is not is an error."""
+    script = ROOT / "examples" / program
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: {program} ")
+    assert "sample photos" in done.stdout
+    assert subprocess.run([sys.executable, script, "--model"], capture_output=True).returncode == 2
+
+
+@pytest.mark.usefixtures("subprocesses")
 def test_the_demo_ends_well_without_the_hub():
     """It says that the hub does not answer, finds every mirrored photo, and leaves a picture."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}

@@ -30,6 +30,7 @@ from vitriton._call.stats import Stats
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.sources import ImageLike
+from vitriton._keywords import suggests_keywords
 from vitriton._options import UNSET, Options, Unset
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
@@ -38,6 +39,7 @@ from vitriton._wire.transport import Transport
 T = TypeVar("T")
 
 
+@suggests_keywords
 class AsyncClient:
     """Embeds images with a model on a Triton server, for asyncio.
 

@@ -18,6 +18,7 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.source_thread import SourceThread
 from vitriton._images.sources import ImageLike
+from vitriton._keywords import suggests_keywords
 from vitriton._options import UNSET, Options, Unset
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
@@ -28,6 +29,7 @@ from vitriton._wire.transport import Transport
 _LONGEST_WAIT_S = 0.5
 
 
+@suggests_keywords
 class Client:
     """Embeds images with a model on a Triton server.
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from vitriton._keywords import suggests_keywords
+
 MIB = 1024 * 1024
 # A gRPC message can carry INT32_MAX bytes; the rest of the request (names, shapes) needs little.
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -23,6 +25,7 @@ class Unset(Enum):
 UNSET: Final = Unset.UNSET
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The client's limits on time, memory, threads and connections.

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitriton._keywords import suggests_keywords
 from vitriton._repository import names
 from vitriton._wire.statistics import ModelStatistics
 from vitriton._wire.transport import (
@@ -103,6 +104,7 @@ class FakePending:
             self.finish()
 
 
+@suggests_keywords
 class FakeTransport:
     """Serves a model of any name, from memory. Safe to share between threads.
 
@@ -241,8 +243,12 @@ def model_died() -> CallError:
     return CallError(Code.INTERNAL, "Failed to process the request: the stub process is not healthy")
 
 
+@suggests_keywords
 def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
-    """The error when the server cannot use some images of the request.
+    """The error when the server cannot use some images of the request: the client raises `InvalidImage`.
+
+    For the second of two images it is `invalid_images({1: "not an image"}, batch_size=2)`. With on_error="return" the
+    client sends the other images again, which is a request more.
 
     Args:
         errors: the reasons by position in the request, from 0: a text, or a `vitriton.preprocessing.Refusal` with text

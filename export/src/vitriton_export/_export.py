@@ -12,6 +12,7 @@ import numpy as np
 import PIL
 import torch
 from PIL import Image
+from vitriton._keywords import suggests_keywords
 from vitriton._repository.names import OUTPUT, Kind
 
 from vitriton_export._checkpoint import checkpoint as _checkpoint
@@ -52,6 +53,7 @@ class ExportResult:
         parity: the parity report, by stage.
         manifest: the content of manifest.json.
         warnings: the warnings about the choices made.
+        notes: the facts about the export that may surprise a user and are no fault.
     """
 
     deployment: Deployment
@@ -60,6 +62,7 @@ class ExportResult:
     parity: list[Stage]
     manifest: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class _Staged:
 
 
 @quiet()
+@suggests_keywords
 def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) -> ExportResult:
     """Exports a model to a Triton model repository, if it computes what transformers computes.
 
@@ -120,7 +124,11 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
                 install.install(staging, options.folder, plan.deployment)
         except OSError as exc:
             raise install.not_writable(options.folder, exc) from exc
-    return ExportResult(plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings))
+    head, model_id = plan.checkpoint.head, plan.checkpoint.source.model_id
+    notes = () if head is None else (printable(head.note(model_id)),)
+    return ExportResult(
+        plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), notes
+    )
 
 
 def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
@@ -212,7 +220,7 @@ def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) 
         runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
         stages = compare.check(compare.compare(expected, runner, demanded, checkpoint.spec))
         manifest = _manifest.build(
-            deployment, checkpoint.source, plan.weights, stages, demanded, staging, options, warnings
+            deployment, checkpoint.source, plan.weights, stages, demanded, staging, options, warnings, checkpoint.head
         )
         _manifest.write(manifest, deployment, staging)
     return _Staged(stages, manifest, warnings)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from vitriton._keywords import suggests_keywords
 from vitriton._repository.names import KINDS, Kind
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
@@ -51,6 +52,7 @@ def _formats(text: str) -> tuple[str, ...]:
     return tuple(part.strip().upper() for part in text.split(",") if part.strip())
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Serving):
     """The options of `vitriton export`.

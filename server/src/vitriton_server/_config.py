@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from vitriton._console.options import faults
+from vitriton._keywords import suggests_keywords
 
 from vitriton_server._admin import check_key
 from vitriton_server._errors import InvalidConfiguration
@@ -38,6 +39,7 @@ _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 _REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Start, watch and end"
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class WatchPolicy:
     """The policy for watching a server that is ready, and for restarting one that no longer answers.

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vitriton._keywords import suggests_keywords
 from vitriton._repository import disk
 
 from vitriton_server._config import ServerConfig, WatchPolicy
@@ -41,6 +42,7 @@ _PORT_ATTEMPTS = 5  # another process can take a free port before Triton binds i
 _EXIT_MARGIN_S = 5.0  # Triton starts to count the exit timeout after stopping its endpoints
 
 
+@suggests_keywords
 class TritonServer:
     """A tritonserver on a model repository: ready when `start()` returns, and gone when `stop()` returns.
 

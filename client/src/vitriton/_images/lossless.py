@@ -76,6 +76,6 @@ def _colors_last(array: NDArray[Any]) -> NDArray[Any]:
             return array.transpose(1, 2, 0)
     raise SourceError(
         f"the array has shape {array.shape} and dtype {array.dtype}; it must be uint8, (H, W, 3) or (3, H, W), RGB, "
-        "with at least one pixel",
+        "with at least one pixel, and not scaled or normalized",
         "shape",
     )

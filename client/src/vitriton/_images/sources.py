@@ -28,6 +28,7 @@ from vitriton._images.failure import SourceError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_UINT8 = re.compile(r"(\w+\.)*uint8|<dtype: 'uint8'>")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
@@ -48,7 +49,7 @@ class Tensor(Protocol):
 
 
 class Upload(Protocol):
-    """An upload of FastAPI or Starlette."""
+    """An upload of FastAPI, Starlette or aiohttp."""
 
     @property
     def file(self) -> BinaryIO:
@@ -93,7 +94,7 @@ def as_images(images: Any) -> tuple[Iterable[Any], int | None]:
 def is_one(images: Any) -> bool:
     """Whether the object is a single image, not an iterable of images."""
     single = (str, os.PathLike, bytes, bytearray, memoryview)
-    if isinstance(images, single) or _is_pil(images) or _is_item(images):
+    if isinstance(images, single) or _is_pil(images) or _is_item(images) or _is_upload(images):
         return True
     if _is_array(images):
         is_file = images.ndim == 1 and _is_uint8(images)  # else a list of paths
@@ -142,6 +143,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
     elif _is_file(image):
         data = _read_stream(_without_await(image), max_bytes)
+    elif _is_upload(image):
+        data = _read_stream(image.file, max_bytes)
     elif _is_array(image):
         data = read_image(_to_numpy(image, max_bytes), max_bytes=max_bytes, fetch=fetch)
     elif isinstance(image, Mapping):
@@ -171,7 +174,8 @@ def _source_name(image: Any) -> str:
     if _is_array(image):
         return f"{_array_name(image)} {tuple(image.shape)} {_dtype(image)}"
     name = getattr(image, "filename", None) or getattr(image, "name", None)
-    kind = "PIL image" if _is_pil(image) else "file object" if _is_file(image) else type(image).__name__
+    is_file = _is_file(image) or _is_upload(image)
+    kind = "PIL image" if _is_pil(image) else "file object" if is_file else type(image).__name__
     return _printable(f"{kind} {name}") if name and isinstance(name, str) else kind
 
 
@@ -185,13 +189,21 @@ def _is_file(image: Any) -> bool:
     return callable(getattr(image, "read", None))
 
 
+def _is_upload(image: Any) -> bool:
+    """Whether the object is no file itself and has one, as aiohttp's uploads."""
+    return not _is_file(image) and _is_file(getattr(image, "file", None))
+
+
 def _is_array(image: Any) -> bool:
-    """Whether numpy can convert the object: its own array, or a tensor of torch, jax, TensorFlow, ..."""
-    return isinstance(getattr(image, "ndim", None), int) and hasattr(image, "__array__")
+    """Whether numpy can convert the object: its own array, or a tensor of torch, jax, TensorFlow, MLX, ..."""
+    return isinstance(getattr(image, "ndim", None), int) and (
+        hasattr(image, "__array__") or hasattr(image, "__dlpack__")
+    )
 
 
 def _is_uint8(array: Any) -> bool:
-    return str(_dtype(array)) in ("uint8", "torch.uint8", "<dtype: 'uint8'>")
+    """Whether the type is uint8, which libraries write as uint8, torch.uint8, mlx.core.uint8 or <dtype: 'uint8'>."""
+    return _UINT8.fullmatch(str(_dtype(array))) is not None
 
 
 def _dtype(array: Any) -> Any:
@@ -210,10 +222,14 @@ def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
     """The tensor as an array, without a copy where its memory is in this process."""
     name, shape = _array_name(array), tuple(array.shape)
     if not _is_uint8(array):  # some other types cannot even become an array
-        raise SourceError(f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB", "shape")
+        raise SourceError(
+            f"the {name} has shape {shape} and dtype {_dtype(array)}; it must be uint8, RGB, and not scaled or "
+            "normalized",
+            "shape",
+        )
     _check_size(math.prod(shape), max_bytes)
     try:
-        return np.asarray(array)
+        return np.asarray(array) if hasattr(array, "__array__") else np.from_dlpack(array)
     # The library's code can fail in any way.
     except Exception as exc:
         text = " ".join(str(exc).split())

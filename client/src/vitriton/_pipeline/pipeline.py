@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitriton._keywords import suggests_keywords
 from vitriton._options import check_seconds
 from vitriton._pipeline import checks
 from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
@@ -34,6 +35,7 @@ _LOG = logging.getLogger("vitriton")
 _END: Any = object()
 
 
+@suggests_keywords
 def pipeline(
     task: str | None = None,
     model: Any = None,
@@ -188,6 +190,7 @@ class CallParameters:
         )
 
 
+@suggests_keywords
 class ImageFeatureExtractionPipeline:
     """The pipeline that `vitriton.pipeline` returns. Its calls return what transformers' class of this name returns.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vitriton._deadline import Deadline
 from vitriton._errors import AccessDenied, ContractMismatch, Unavailable
+from vitriton._keywords import suggests_keywords
 from vitriton._options import check_seconds
 from vitriton._repository import names
 from vitriton._served.contract import read_contract
@@ -23,6 +24,7 @@ from vitriton._wire.transport import CallError, ModelConfig, ModelStatus, Server
 _NOT_FAILED = ("", "unloaded")
 
 
+@suggests_keywords
 def list_models(
     address: str | Sequence[str],
     *,

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitriton._keywords import suggests_keywords
+
 Token = str | Callable[[], str]
 
 _RESERVED = ("authorization", "content-type", "content-length", "host", "te", "user-agent")
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class TLS:
     """The certificates for grpcs:// and https://, as PEM files.

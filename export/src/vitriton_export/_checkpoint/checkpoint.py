@@ -12,6 +12,7 @@ from vitriton.preprocessing import PreprocessSpec
 from vitriton_export import _documents
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import load_model, quiet
 from vitriton_export._checkpoint.network import PixelNetwork
 from vitriton_export._checkpoint.source import PROCESSORS, CheckpointSource, check_image_processor
@@ -37,6 +38,7 @@ class Checkpoint:
         spec: the steps of `image_processor` up to the pixels.
         normalization: the arithmetic of `image_processor` after the pixels.
         warnings: the warnings about the weights.
+        head: the head that is not exported, or None.
     """
 
     source: CheckpointSource
@@ -48,6 +50,7 @@ class Checkpoint:
     spec: PreprocessSpec
     normalization: Normalization
     warnings: tuple[str, ...] = ()
+    head: Head | None = None
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -120,6 +123,7 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
         small.spec,
         small.normalization,
         (*loaded.warnings, *_interpolation(source.model_id, network, small.spec, options)),
+        loaded.head,
     )
 
 

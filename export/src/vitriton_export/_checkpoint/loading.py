@@ -18,8 +18,10 @@ from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from vitriton_export._checkpoint import heads
 from vitriton_export._checkpoint.config import MEND, load_config
 from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._errors import ExportError, explained, one_line
@@ -42,11 +44,13 @@ class Loaded:
         model: the transformers model in float32, in evaluation mode.
         missing: the parameters that the checkpoint lacks and that are random; only a pooler may have any.
         warnings: the warnings for the user.
+        head: the head that the weights hold and the model does not have, or None.
     """
 
     model: PreTrainedModel
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
+    head: Head | None
 
 
 def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...]) -> Loaded:
@@ -83,11 +87,11 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
             f"{name} lacks {_count(others, 'weight')} of {type(model).__name__}, which would be random: {_few(others)}"
             f"{_prefix(others, report['unexpected_keys'])}"
         )
-    told = (
-        *_warnings(source, weights, model, report["unexpected_keys"]),
-        *_part_of_pooler(model, missing, pooler, name),
-    )
-    return Loaded(model.eval(), tuple(missing), told)
+    unread = report["unexpected_keys"]
+    layers = _layers(model, unread)
+    told = (*_warnings(source, weights, layers), *_part_of_pooler(model, missing, pooler, name))
+    head = heads.find(load_config(source)[0], model, set(unread) - {*layers}, is_tower=known.tower is not None)
+    return Loaded(model.eval(), tuple(missing), told, head)
 
 
 @contextlib.contextmanager
@@ -245,7 +249,16 @@ def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
     )
 
 
-def _warnings(source: CheckpointSource, weights: Weights, model: Any, unexpected: Collection[str]) -> Iterator[str]:
+def _layers(model: nn.Module, unexpected: Collection[str]) -> list[str]:
+    """The weights of layers that config.json leaves out."""
+    forms = {_form(key) for key in model.state_dict()}
+    emptied = tuple(
+        f"{key}." for key, part in model.named_modules() if isinstance(part, nn.ModuleList) and not len(part)
+    )
+    return sorted(key for key in unexpected if _form(key) != key and (_form(key) in forms or key.startswith(emptied)))
+
+
+def _warnings(source: CheckpointSource, weights: Weights, layers: list[str]) -> Iterator[str]:
     if weights.passed_over:
         *others, last = weights.passed_over
         names = f"{', '.join(others)} and {last}" if others else last
@@ -253,11 +266,6 @@ def _warnings(source: CheckpointSource, weights: Weights, model: Any, unexpected
             f"{source.where} also holds {names}, which {'are' if others else 'is'} not read: as in transformers the "
             f"weights are those of {weights.files[0].name}{' and its shards' if len(weights.files) > 1 else ''}"
         )
-    forms = {_form(key) for key in model.state_dict()}
-    emptied = tuple(
-        f"{key}." for key, part in model.named_modules() if isinstance(part, nn.ModuleList) and not len(part)
-    )
-    layers = sorted(key for key in unexpected if _form(key) != key and (_form(key) in forms or key.startswith(emptied)))
     if layers:
         yield (
             f"config.json of {source.model_id} has fewer layers than the weights: {_count(layers, 'tensor')} "

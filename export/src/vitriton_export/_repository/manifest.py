@@ -15,6 +15,7 @@ from typing import Any
 from vitriton._repository.names import OUTPUT
 
 from vitriton_export._checkpoint import source as sources
+from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates
@@ -44,6 +45,7 @@ def build(
     staging: Path,
     options: ExportOptions,
     warnings: Sequence[str] = (),
+    head: Head | None = None,
 ) -> dict[str, Any]:
     """Returns the manifest of a staged export, whose graphs are written and verified.
 
@@ -56,6 +58,7 @@ def build(
         staging: the staging folder.
         options: the options of the export.
         warnings: the warnings that the user was shown.
+        head: the head that is not exported, or None.
     """
     # without the version folder, which gets its number at installation
     graphs = {
@@ -76,6 +79,7 @@ def build(
             # for the hub, the revision identifies them
             "files_sha256": sources.files_sha256(source.folder) if source.revision is None else None,
         },
+        "head": None if head is None else head.to_document(),
         "pooling": deployment.pooling,
         "l2_normalize": deployment.l2_normalize,
         "precision": deployment.precision,

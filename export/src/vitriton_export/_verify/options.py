@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 from vitriton._console.options import faults
 from vitriton._console.server import SERVER, URL, ServerOptions
+from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
 
 _MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images"
 
 
+@suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
     """The options of `vitriton verify`: what to verify, and on which images.

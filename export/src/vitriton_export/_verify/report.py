@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL
+from vitriton._keywords import suggests_keywords
 from vitriton.preprocessing import ImageError, preprocess
 
 from vitriton_export._checkpoint import checkpoint
@@ -91,6 +92,7 @@ class VerifyReport:
 
 
 @quiet()
+@suggests_keywords
 def verify_model(
     options: VerifyOptions,
     step: Step = contextlib.nullcontext,

@@ -82,9 +82,10 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
 
 
 def warn(result: ExportResult, console: Console) -> None:
-    """Shows the warnings of an export, and the contents of its repository that no server can load."""
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
+    """Shows the warnings and notes of an export, and the contents of its repository that no server can load."""
+    lines = [*(f"warning: {each}" for each in result.warnings), *(f"note: {each}" for each in result.notes)]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, console)
 
 

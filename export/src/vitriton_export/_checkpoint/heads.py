@@ -1,0 +1,83 @@
+"""The head of a fine-tuned checkpoint. It is not exported: a served model returns the features before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from torch import nn
+
+_WITH_HEAD = re.compile(r"[A-Za-z0-9]+For[A-Z]\w*")  # transformers' names: ViTForImageClassification
+_WITH_LABELS = re.compile(r"Classification|Segmentation|Detection")
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A head among the weights of a checkpoint that the exported model does not have.
+
+    Attributes:
+        model: the class that the checkpoint was saved from; None if config.json does not name one with a head.
+        modules: the names of the head's modules among the weights.
+        labels: the number of labels; None if the class does not tell labels apart.
+    """
+
+    model: str | None
+    modules: tuple[str, ...]
+    labels: int | None
+
+    def note(self, model_id: str) -> str:
+        """The line for the user."""
+        named = ", ".join(self.modules[:_NAMED]) + (", …" if len(self.modules) > _NAMED else "")
+        labels = "" if self.labels is None else f", {self.labels} label{'' if self.labels == 1 else 's'}"
+        kind = "has a head" if self.model is None else f"is a {self.model}: its head"
+        return (
+            f"{model_id} {kind} ({named}{labels}){' that' if self.model is None else ''} is not exported; the "
+            "embeddings are the features before it (docs/export.md, Heads)"
+        )
+
+    def to_document(self) -> dict[str, Any]:
+        """The entry in manifest.json."""
+        return {"exported": False, **asdict(self)}
+
+
+def find(config: Any, model: nn.Module, unread: Iterable[str], *, is_tower: bool) -> Head | None:
+    """Finds the head among the weights that the model does not have.
+
+    Args:
+        config: the whole configuration of the checkpoint.
+        model: the loaded model.
+        unread: the names of the weights that were not read, without those of layers.
+        is_tower: whether the model is a part of the checkpoint's model, so that the other parts are unread, too.
+    """
+    name = _model(config)
+    modules = sorted(set(_modules(unread, model)))
+    if not modules or (is_tower and name is None):
+        return None
+    labels = getattr(config, "num_labels", None) if name is not None and _WITH_LABELS.search(name) else None
+    return Head(model=name, modules=tuple(modules), labels=labels if isinstance(labels, int) else None)
+
+
+def _model(config: Any) -> str | None:
+    names = getattr(config, "architectures", None)
+    first = names[0] if isinstance(names, list) and names else None
+    return first if isinstance(first, str) and _WITH_HEAD.fullmatch(first) else None
+
+
+def _modules(unread: Iterable[str], model: nn.Module) -> Iterator[str]:
+    """Yields the outermost module of each weight that is in no module of the model; others are no head."""
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    known = {start for name in model.state_dict() for start in _starts(name.removeprefix(prefix))}
+    for name in unread:
+        *inside, _ = _starts(name.removeprefix(prefix))
+        module = next((start for start in inside if start not in known), None)
+        if module is not None:
+            yield module
+
+
+def _starts(name: str) -> Collection[str]:
+    """a.b.c → a, a.b, a.b.c."""
+    return list(accumulate(name.split("."), "{}.{}".format))

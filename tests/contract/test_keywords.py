@@ -1,0 +1,129 @@
+"""Unknown keyword arguments: every public function and class names the parameter that was meant."""
+
+import asyncio
+import importlib
+import inspect
+import subprocess
+import sys
+from types import FunctionType
+
+import pytest
+from contract.test_exported_members import PUBLIC
+from vitriton import AsyncClient, Client, Options, list_models, pipeline
+from vitriton._keywords import suggests_keywords
+from vitriton._pipeline.pipeline import ImageFeatureExtractionPipeline
+from vitriton.testing import FakeTransport, InferReply, InferRequest
+
+# What the libraries give, and callers do not make. A transport is given requests, and gives replies.
+GIVEN = ["Result", "Stats", "ModelInfo", "ModelOutput", "ImageProblem", "ExportResult", "VerifyReport", "FakePending"]
+DATA = (InferReply, InferRequest)
+
+
+def parameters(function) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def methods(cls) -> list[FunctionType]:
+    shown = [
+        member for name, member in vars(cls).items() if not name.startswith("_") or name in ("__init__", "__call__")
+    ]
+    return [member for member in shown if isinstance(member, FunctionType) and has_options(member)]
+
+
+def has_options(function) -> bool:
+    return any(one.kind is one.KEYWORD_ONLY for one in inspect.signature(function).parameters.values())
+
+
+def surface() -> dict[str, FunctionType]:
+    """The public functions, constructors and methods with keyword-only parameters."""
+    found = dict.fromkeys([*methods(ImageFeatureExtractionPipeline)])
+    for package in PUBLIC:
+        module = importlib.import_module(package)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing) and not issubclass(thing, Exception) and name not in GIVEN and thing not in DATA:
+                found |= dict.fromkeys(methods(thing))
+            elif inspect.isfunction(thing) and parameters(thing):
+                found[thing] = None
+    return {function.__qualname__: function for function in found if function.__name__ != "usable_cores"}
+
+
+@pytest.mark.usefixtures("torch")
+def test_every_misspelling_is_answered():
+    """In the whole public surface, each parameter is found again when its last letter is doubled."""
+    functions = surface()
+    assert {"Client.__init__", "AsyncClient.embed", "Options.__init__", "pipeline", "TritonServer.__init__"} <= {
+        *functions
+    }
+    assert {"ExportOptions.__init__", "export_model", "invalid_images", "FakeTransport.__init__"} <= {*functions}
+    for name, function in functions.items():
+        own = [None] if "self" in inspect.signature(function).parameters else []
+        for parameter in parameters(function):
+            with pytest.raises(TypeError) as caught:
+                finished(function, *own, **{f"{parameter}{parameter[-1]}": None})
+            assert str(caught.value).endswith(f"; did you mean {parameter!r}?"), (name, parameter, str(caught.value))
+
+
+def finished(function, *args, **keywords):
+    """Calls a function, and where it is a coroutine function runs the coroutine."""
+    called = function(*args, **keywords)
+    return asyncio.run(called) if inspect.iscoroutine(called) else called
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: pipeline("image-feature-extraction", model_name="m", url="h"), "'model_name'; did you mean 'model'?"),
+        (lambda: Client("h", model_name="m"), "'model_name'; did you mean 'model'?"),
+        (lambda: Client("h", model="m", timeout=1), "'timeout'; did you mean 'timeout_s'?"),
+        (lambda: Options(timeout_s=1), "'timeout_s'; did you mean 'url_timeout_s'?"),
+        (lambda: list_models("h", api_key="k"), "'api_key'; it takes address, models, timeout_s, tls, token, headers"),
+        (lambda: FakeTransport(dimension=3), "'dimension'; it takes embed, dim"),
+    ],
+)
+def test_what_users_wrote(call, says):
+    """Close names are suggested; where none is close, the error lists all of them."""
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert says in str(caught.value)
+    assert "got an unexpected keyword argument" in str(caught.value)
+
+
+def test_other_errors_stay_as_they_are():
+    """A missing argument, and a TypeError of the function itself, even for an unknown argument of another function."""
+
+    @suggests_keywords
+    def outer(*, model=None):
+        return Options(**{"max_in_fligth": 1}) if model else len(3)
+
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len\(\)$"):
+        outer()
+    with pytest.raises(TypeError, match=r"Options.*'max_in_fligth'; did you mean 'max_in_flight'\?$"):
+        outer(model="m")
+    with pytest.raises(TypeError, match="missing 1 required"):
+        Client(model="m")
+
+
+def test_functions_stay_what_they_are():
+    """Names, documentation, signatures, and whether a function is a coroutine function."""
+    assert inspect.iscoroutinefunction(AsyncClient.embed)
+    assert inspect.iscoroutinefunction(AsyncClient.wait_ready)
+    assert list(inspect.signature(Client.embed).parameters) == [
+        "self",
+        "images",
+        "pool",
+        "timeout_s",
+        "on_error",
+        "dtype",
+    ]
+    assert str(inspect.signature(Options)).startswith("(*, max_in_flight: ")
+    assert pipeline.__name__ == "pipeline"
+    assert "drop-in replacement" in pipeline.__doc__
+
+
+@pytest.mark.usefixtures("subprocesses")
+def test_the_comparison_of_names_is_imported_when_needed():
+    """`import vitriton` stays quick."""
+    code = "import sys, vitriton; vitriton.Client; print('difflib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
