@@ -84,6 +84,7 @@ def infer(transport, contract, data):
     return bytes(transport.send(request, TIMEOUT_S).result().data)
 
 
+@pytest.mark.usefixtures("subprocesses", "torch")
 @pytest.mark.parametrize(
     ("model", "way"),
     [
