@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from vitriton._console import progress
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
@@ -23,7 +24,7 @@ _UNFOLDED = 10_000  # in columns
 def step(console: Console, title: str) -> Iterator[None]:
     """Shows a step while it runs, and its time when it is done."""
     started = time.perf_counter()
-    with console.status(title):
+    with progress.step(title, quiet=console.quiet):
         yield
     console.print(f"{title:<50} {time.perf_counter() - started:6.1f} s", highlight=False)
 
