@@ -3,6 +3,7 @@ import logging
 import pytest
 from vitriton._call.balance import Balancer
 from vitriton._call.retry import Backoff
+from vitriton._deadline import Deadline
 from vitriton._wire.status import Failure
 from vitriton.testing import FakeTransport
 
@@ -77,10 +78,10 @@ def test_round_robin(balancer):
 def test_a_failed_server_rests(balancer):
     """A server that is down is left alone, for longer each time, and then asked again."""
     down = balancer.servers[1]
-    balancer.failed(down, 0.0, "refused")
+    balancer.failed(down, 0.0, "refused", None)
     assert 1 not in picks(balancer, 6, 0.05)
     assert 1 in picks(balancer, 3, 0.15)
-    balancer.failed(down, 0.15, "refused")
+    balancer.failed(down, 0.15, "refused", None)
     assert 1 not in picks(balancer, 6, 0.3)
     balancer.succeeded(down)
     assert 1 in picks(balancer, 3, 0.3)
@@ -88,27 +89,37 @@ def test_a_failed_server_rests(balancer):
 
 def test_the_log_tells_what_changes(balancer, caplog):
     """A server that goes, and one that comes back: each once, however many requests notice."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.WARNING)
     down = balancer.servers[1]
     for now_s in (0.0, 0.01, 5.0):
-        balancer.failed(down, now_s, "refused")
+        balancer.failed(down, now_s, "refused", Deadline.starting(0.0, 60.0))
     for _ in range(3):
         balancer.succeeded(down)
     where = down.transport.address
-    assert caplog.messages == [f"the server at {where} is down: refused", f"the server at {where} answers again"]
+    told = f"the server at {where} is down: refused; trying again for 60 s"
+    assert caplog.messages == [told, f"the server at {where} answers again"]
+
+
+def test_a_failure_that_is_raised_is_no_warning(balancer, caplog):
+    """The error says it."""
+    caplog.set_level(logging.INFO)
+    balancer.failed(balancer.servers[0], 0.0, "refused", None)
+    assert [(record.levelname, record.message.endswith("is down: refused")) for record in caplog.records] == [
+        ("INFO", True)
+    ]
 
 
 def test_failures_at_one_time_count_once(balancer):
     """Ten requests that fail together say no more than one of them."""
     for _ in range(10):
-        balancer.failed(balancer.servers[0], 0.0, "refused")
+        balancer.failed(balancer.servers[0], 0.0, "refused", None)
     assert balancer.servers[0].failures == 1
 
 
 def test_somebody_is_always_asked(balancer):
     """When all are down, the one whose rest ends first is asked."""
     for now_s, server in zip((0.0, 0.01, 0.02), balancer.servers, strict=True):
-        balancer.failed(server, now_s, "refused")
+        balancer.failed(server, now_s, "refused", None)
     assert picks(balancer, 3, 0.05) == [0, 0, 0]
 
 
@@ -122,5 +133,5 @@ def test_where_a_request_failed_comes_last(balancer):
 def test_a_server_that_fails_has_to_prove_itself(balancer):
     """What it promised is forgotten: it may come back with another export."""
     balancer.servers[0].contracts["m_pooled"] = object()
-    balancer.failed(balancer.servers[0], 0.0, "refused")
+    balancer.failed(balancer.servers[0], 0.0, "refused", None)
     assert not balancer.servers[0].contracts

@@ -108,6 +108,7 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
         _checkpoint.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
+    with step("Check the weights" if source.revision is None else f"Download the weights of {source.model_id}"):
         source = sources.fetch_weights(source)
     with step("Load weights and image processor"):
         plan = plan_export(options, _checkpoint.load(source, options))

@@ -7,7 +7,9 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +22,10 @@ from vitriton._console.signals import ENDING
 
 from vitriton_server._errors import LauncherError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
+from vitriton_server._rollout.repository import builds_engines
 from vitriton_server._server import TritonServer
 
+_REMINDER_S = 10.0
 _SAME_S = 1.0  # a terminal and a process in it may both send one signal
 _END = b"\0"  # not the number of any signal
 
@@ -40,6 +44,8 @@ class Reporter:
         self._messages = _Lines(stderr=True, highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
         self._announced = False
+        self._loading: set[str] = set()
+        self._builds_engines = False
 
     def line(self, line: str) -> None:
         """Handles a line of Triton's log."""
@@ -48,6 +54,7 @@ class Reporter:
             return
         model = None if self._announced else loaded_model(line)
         if model is not None:
+            self._loading.discard(model)
             self._messages.print(f"  loaded {escape(model)} ({time.monotonic() - self._started_s:.1f} s)")
 
     def run(self, server: TritonServer, repository: Path) -> int:
@@ -64,6 +71,8 @@ class Reporter:
 
     def _serve(self, server: TritonServer, repository: Path, events: _Events) -> int:
         self._messages.print(f"Loading the models in {escape(str(repository))}")
+        self._loading = {folder.name for folder in repository.iterdir() if folder.is_dir()}
+        self._builds_engines = builds_engines(repository)
         with ThreadPoolExecutor(2) as pool:
             work = pool.submit(self._start_and_wait, server)
             work.add_done_callback(lambda _: events.end())
@@ -98,9 +107,27 @@ class Reporter:
         return at_once
 
     def _start_and_wait(self, server: TritonServer) -> None:
-        server.start()
+        with self._reminders():
+            server.start()
         self._announce(server)
         server.wait()
+
+    @contextlib.contextmanager
+    def _reminders(self) -> Iterator[None]:
+        """Says now and then which models are still loading."""
+        ready = threading.Event()
+        threading.Thread(target=self._remind, args=(ready,), name="vitriton-serve-loading", daemon=True).start()
+        try:
+            yield
+        finally:
+            ready.set()
+
+    def _remind(self, ready: threading.Event) -> None:
+        why = "; TensorRT builds engines for new graphs, which takes minutes" if self._builds_engines else ""
+        while not ready.wait(_REMINDER_S):
+            names = ", ".join(sorted(self._loading)) or "Triton opens its ports"
+            seconds = time.monotonic() - self._started_s
+            self._messages.print(f"  still loading after {seconds:.0f} s: {escape(names)}{why}")
 
     def _show(self, error: LauncherError) -> None:
         self._messages.print(f"[bold red]error:[/] {escape(error.message)}")

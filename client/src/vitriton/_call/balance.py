@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from vitriton._call.retry import Backoff
+from vitriton._deadline import Deadline
 from vitriton._served.contract import Contract
 from vitriton._wire.transport import Transport
 
@@ -84,16 +85,23 @@ class Balancer:
         return min(order, key=lambda server: (max(0.0, server.down_until_s - now_s), server in avoid))
 
     def succeeded(self, server: Server) -> None:
-        """Records an answer from a server."""
+        """Records an answer from a server; logs the first one after a failure."""
         if server.failures:
             with self._lock:
                 was_down = server.failures > 0
                 server.failures, server.down_until_s = 0, 0.0
             if was_down:
-                _LOG.info("the server at %s answers again", server.address)
+                _LOG.warning("the server at %s answers again", server.address)
 
-    def failed(self, server: Server, now_s: float, reason: object) -> None:
-        """Marks a server as down; logs `reason` at the first failure in a row."""
+    def failed(self, server: Server, now_s: float, reason: object, deadline: Deadline | None) -> None:
+        """Marks a server as down; logs the first failure in a row: an error is seen only when all attempts are over.
+
+        Args:
+            server: the server.
+            now_s: the current time, in seconds.
+            reason: the failure, in words.
+            deadline: the end of further attempts; None if there are none, and the caller raises the failure.
+        """
         with self._lock:
             was_up = server.failures == 0
             server.contracts.clear()
@@ -101,4 +109,13 @@ class Balancer:
                 server.failures += 1
                 server.down_until_s = now_s + self.backoff.longest_s(server.failures)
         if was_up:
-            _LOG.info("the server at %s is down: %s", server.address, reason)
+            level = logging.INFO if deadline is None else logging.WARNING
+            _LOG.log(level, "the server at %s is down: %s%s", server.address, reason, _going_on(deadline, now_s))
+
+
+def _going_on(deadline: Deadline | None, now_s: float) -> str:
+    """How long a request is tried again."""
+    if deadline is None:
+        return ""
+    left_s = deadline.left_s(now_s)
+    return "; trying again without a time limit" if left_s is None else f"; trying again for {left_s:.0f} s"

@@ -333,15 +333,15 @@ class Flow:
             self._line.running.discard(batch)
 
     def _retry_or_raise(self, batch: Batch, server: Server, failure: Failure, error: ClientError, now_s: float) -> None:
-        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
-            self._balancer.failed(server, now_s, error)
-        elif failure is not Failure.DEADLINE:  # the server has answered
-            server.last_seen_s = now_s
         batch.failed_on.add(server)
         untried = len(batch.failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, batch.attempts, self._jitter())
         if failure is Failure.UNKNOWN_MODEL and untried:  # another server may have the model
             wait_s = 0.0
+        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
+            self._balancer.failed(server, now_s, error, None if wait_s is None else batch.deadline)
+        elif failure is not Failure.DEADLINE:  # the server has answered
+            server.last_seen_s = now_s
         if isinstance(error, DeadlineExceeded):  # the server may be the first to notice, in its queue
             earlier = batch if batch.error is not None else self._line.failed_before(batch.deadline)
             raise error if earlier is None else self._too_late(earlier, now_s)

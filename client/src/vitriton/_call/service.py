@@ -220,12 +220,12 @@ class Services:
             )
         else:
             error = to_error(failed, self._call(server, pool, deadline, attempts))
-        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
-            self._balancer.failed(server, self._clock(), error)
         untried = len(failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, attempts, 1.0)
         if untried and (failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL):
             wait_s = 0.0
+        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
+            self._balancer.failed(server, self._clock(), error, None if wait_s is None else deadline)
         if wait_s is None:
             raise error from failed
         _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
@@ -256,7 +256,10 @@ class Services:
                 continue
             if problem is not None:
                 problems.append(problem)
-            elif servers == "any":
+                self._balancer.failed(server, self._clock(), problem, deadline)
+                continue
+            self._balancer.succeeded(server)
+            if servers == "any":
                 return None
         if refusals and (servers == "all" or not problems):
             raise refusals[0]

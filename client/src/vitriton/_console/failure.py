@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -38,9 +40,10 @@ class Command(TyperCommand):
             raise _reworded(exc, ctx) from exc
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
+        """Runs the command; warnings of the client are lines on standard error, except with --quiet."""
         try:
-            return super().invoke(ctx)
+            with shown_warnings(logging.ERROR if ctx.params.get("quiet") else logging.WARNING):
+                return super().invoke(ctx)
         except InvalidOption as exc:
             raise typer.BadParameter(_usage(exc, ctx), ctx) from exc
         except VitritonError as exc:
@@ -55,11 +58,28 @@ class Command(TyperCommand):
         write_examples(self.epilog, formatter)
 
 
+@contextmanager
+def shown_warnings(level: int) -> Iterator[None]:
+    """Shows log messages of the client from a level on, as lines on standard error."""
+    handler = _Lines(level)
+    logger = logging.getLogger("vitriton")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+
+
 def reason(error: VitritonError) -> str:
     """The text of an error, which names the command's options instead of the client's arguments."""
     if isinstance(error, DeadlineExceeded) and error.timeout_s is not None:
         return f"the server at {error.address} did not answer a request within {error.timeout_s:g} s; raise --timeout"
-    return str(error)
+    return str(error).replace("(timeout_s)", "(--timeout)")
 
 
 def fail(message: str) -> NoReturn:

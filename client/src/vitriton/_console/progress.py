@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LINE_EVERY_S = 10.0
+_SILENT_S = 3.0
 
 
 class Advance(Protocol):
@@ -41,7 +43,42 @@ def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Adv
         with _bar(console, total, done, failed) as advance:
             yield advance
     else:
-        yield Lines(total, done, failed).advance
+        lines = Lines(total, done, failed)
+        with _later(lines.say):
+            yield lines.advance
+
+
+@contextmanager
+def step(title: str, *, quiet: bool = False) -> Iterator[None]:
+    """Shows a step while it runs: with a spinner on a terminal, elsewhere by a line if it takes its time.
+
+    Args:
+        title: the step, in words.
+        quiet: whether to show nothing.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet:
+        yield
+    elif console.is_terminal:
+        with console.status(title):
+            yield
+    else:
+        with _later(lambda: typer.echo(f"{title} ...", err=True)):
+            yield
+
+
+@contextmanager
+def _later(say: Callable[[], None]) -> Iterator[None]:
+    """Says something if the block takes longer than a person waits without a sign."""
+    timer = threading.Timer(_SILENT_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Lines:
@@ -72,15 +109,18 @@ class Lines:
         """See `Advance`."""
         self._done += 1
         self._failed += failed
-        now_s = self._clock()
-        if now_s - self._wrote_s >= _LINE_EVERY_S:
-            self._wrote_s = now_s
-            rate = (self._done - self._began_with) / (now_s - self._began_s)
-            left = duration((self._total - self._done) / rate)
-            self._write(
-                f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {rate:.1f} images/s, {left} "
-                f"left, {count(self._failed, 'error')}"
-            )
+        if self._clock() - self._wrote_s >= _LINE_EVERY_S:
+            self.say()
+
+    def say(self) -> None:
+        """Writes a line."""
+        self._wrote_s = now_s = self._clock()
+        rate = (self._done - self._began_with) / (now_s - self._began_s)
+        left = f"{duration((self._total - self._done) / rate)} left" if rate else "nothing yet"
+        self._write(
+            f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {rate:.1f} images/s, {left}, "
+            f"{count(self._failed, 'error')}"
+        )
 
 
 def duration(seconds: float) -> str:

@@ -62,11 +62,12 @@ def models(
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
+    from vitriton._console.progress import step
     from vitriton._served.catalog import read_catalog
 
     if not timeout > 0:
         raise InvalidOption("timeout", f"is {timeout:g}; it must be a number of seconds above 0")
-    with closing(ServerOptions(address=url, access=access).transport()) as transport:
+    with step(f"Asking {url}"), closing(ServerOptions(address=url, access=access).transport()) as transport:
         catalog = read_catalog(transport, timeout, model or ())
     if as_json:
         typer.echo(json.dumps(_document(catalog), indent=2))

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from vitriton._console.server import ServerOptions
 from vitriton._repository import disk
+from vitriton._served.catalog import read_catalog
+from vitriton._served.model import ModelInfo
+from vitriton._wire.transport import Transport
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import ExportError, OptionError
@@ -17,19 +20,21 @@ from vitriton_export._verify.options import VerifyOptions
 
 
 def check(options: VerifyOptions) -> None:
-    """Checks that images, model and reference are there; a server is not asked, and neither is the hub.
+    """Checks that images, model and reference are there: on this machine, and then on the server. The hub is not asked.
 
     Raises:
         OptionError: one of them is not there.
         InvalidOption: an option for the server is invalid.
-        ExportError: the repository cannot be read.
+        ExportError: the repository cannot be read, or the server has no such model.
+        ClientError: the server does not answer.
     """
     if options.images is not None:
         Folder(Path(options.images), options.limit)
     if options.reference is not None:
         sources.find_folder(options.reference, options.revision, "reference")
     if isinstance(options.server, ServerOptions):
-        options.server.transport().close()
+        with contextlib.closing(options.server.transport()) as transport:
+            find(transport, options.name, options.timeout_s)
     else:
         with read(options.folder, options.name) as exported:
             reference_model(options, exported)
@@ -48,6 +53,28 @@ def read(repository: Path, name: str | None) -> Iterator[Exported]:
             yield from_repository(repository, name)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
+
+
+def find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
+    """Finds an export on a server; without a name, the only one.
+
+    Raises:
+        ExportError: the server has no such export, or several.
+        ClientError: the server does not answer.
+    """
+    models = read_catalog(transport, timeout_s, () if name is None else (name,)).models
+    usable = [model for model in models if any(output.ready for output in model.outputs)]
+    if len(usable) == 1:
+        return usable[0]
+    if name is not None or not usable:
+        reasons = [f"{output.model}: {output.reason or output.state}" for model in models for output in model.outputs]
+        raise ExportError(
+            f"the server at {transport.address} has no {name or 'model of `vitriton export`'} that is ready"
+            + (f" ({'; '.join(reasons)})" if reasons else "")
+            + "; see `vitriton models`"
+        )
+    names = ", ".join(model.name for model in usable)
+    raise ExportError(f"the server at {transport.address} has several models; choose one with --model: {names}")
 
 
 def reference_model(options: VerifyOptions, exported: Exported) -> str:

@@ -9,14 +9,14 @@ import numpy as np
 from vitriton import Client
 from vitriton._console.server import ServerOptions
 from vitriton._repository.names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
-from vitriton._served.catalog import read_catalog
 from vitriton._served.failures import Call, to_error
 from vitriton._served.model import ModelInfo, ModelOutput
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
+from vitriton._wire.transport import CallError, InferReply, InferRequest
 
 from vitriton_export._errors import ExportError
 from vitriton_export._parity.compare import Array, BatchResult
+from vitriton_export._verify.check import find
 from vitriton_export._verify.exported import Exported, from_parameters
 
 # Why a server that answers may not serve its preprocess model: it is missing, not ready, or restricted.
@@ -49,7 +49,7 @@ class ServerRunner:
         self._transport = server.transport()
         self.address = self._transport.address
         try:
-            model = _find(self._transport, name, timeout_s)
+            model = find(self._transport, name, timeout_s)
             ready = {output.kind: output for output in model.outputs if output.ready}
             self.exported = _describe(model, ready)
             self._client: Client = server.client(model=model.name, timeout_s=timeout_s)
@@ -118,22 +118,6 @@ def _as_pixels(reply: InferReply) -> Array:
         wanted = " or ".join(_PIXEL_DTYPES)
         raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are {wanted}")
     return np.frombuffer(reply.data, dtype).reshape(reply.shape)
-
-
-def _find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
-    models = read_catalog(transport, timeout_s, () if name is None else (name,)).models
-    usable = [model for model in models if any(output.ready for output in model.outputs)]
-    if len(usable) == 1:
-        return usable[0]
-    if name is not None or not usable:
-        reasons = [f"{output.model}: {output.reason or output.state}" for model in models for output in model.outputs]
-        raise ExportError(
-            f"the server at {transport.address} has no {name or 'model of `vitriton export`'} that is ready"
-            + (f" ({'; '.join(reasons)})" if reasons else "")
-            + "; see `vitriton models`"
-        )
-    names = ", ".join(model.name for model in usable)
-    raise ExportError(f"the server at {transport.address} has several models; choose one with --model: {names}")
 
 
 def _describe(model: ModelInfo, ready: Mapping[Kind, ModelOutput]) -> Exported:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from vitriton._console import tables
+from vitriton._console import progress, tables
 from vitriton._console.tables import Column, print_line
 
 from vitriton_export._options import ExportOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def step(console: Console, title: str) -> Iterator[None]:
     """Shows a step while it runs, and its time when it is done."""
     started = time.perf_counter()
-    with console.status(title):
+    with progress.step(title, quiet=console.quiet):
         yield
     took = f"{time.perf_counter() - started:.1f} s"
     line = f"{title:<50} {took:>8}" if console.is_terminal else f"{title}: {took}"

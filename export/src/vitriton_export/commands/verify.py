@@ -54,7 +54,7 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the report only.")] = False,
 ) -> None:
     """Verifies a deployed model; `_HELP` is the command's help."""
-    from vitriton._console.progress import progress
+    from vitriton._console.progress import progress, step
 
     from vitriton_export._verify.check import check
 
@@ -64,7 +64,8 @@ def verify(
         name=options.name or model,
         server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
-    check(asked)
+    with step("Find the model", quiet=quiet):
+        check(asked)
     console = Console(stderr=True, quiet=quiet)
     with results.step(console, "Import torch and transformers"), importing():
         from vitriton_export._verify.report import verify_model

@@ -58,6 +58,17 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
     return [folder.name for folder in folders]
 
 
+def builds_engines(repository: Path) -> bool:
+    """Whether a model in a repository has TensorRT build an engine when it is loaded for the first time."""
+    configs = [read_config(folder) for folder in repository.iterdir() if folder.is_dir()]
+    return any(
+        accelerator.name == "tensorrt"
+        for config in configs
+        if config is not None
+        for accelerator in config.optimization.execution_accelerators.gpu_execution_accelerator
+    )
+
+
 def _check_level(repository: Path) -> None:
     """Refuses a model's own folder or version folder in place of the repository."""
     for folder in (repository.resolve(), repository.resolve().parent):

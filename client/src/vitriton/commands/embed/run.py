@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from vitriton._console.failure import CommandFailed, reason
 from vitriton._console.inputs import Inputs, find_inputs
-from vitriton._console.progress import count, duration, progress
+from vitriton._console.progress import count, duration, progress, step
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError
 from vitriton.commands.embed.embedding import Embedding
@@ -135,7 +134,7 @@ def _run(options: EmbedOptions, signals: Signals) -> Summary:
 
 def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
     """Embeds the remaining images."""
-    with Console(stderr=True, quiet=options.quiet).status(f"Asking {options.server.address}"):
+    with step(f"Asking {options.server.address}", quiet=options.quiet):
         model = options.model or only_model(options.server, options.timeout_s)
 
     def make_client(timeout_s: float) -> Client:
@@ -147,7 +146,7 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
         )
 
     with make_client(options.timeout_s) as client:
-        with Console(stderr=True, quiet=options.quiet).status(f"Asking {options.server.address}"):
+        with step(f"Asking {options.server.address}", quiet=options.quiet):
             job = _job(client, model, options.pool, inputs)
         work.begin(job)
         if work.done < job.images:
@@ -174,7 +173,7 @@ def _job(client: Client, model: str, pool: bool, inputs: Inputs) -> Job:
 
 
 def _write(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> None:
-    with Console(stderr=True, quiet=options.quiet).status(f"Writing {options.paths.output}"):
+    with step(f"Writing {options.paths.output}", quiet=options.quiet):
         drafts = draft(work, options.paths, inputs.sources)
     with signals.held():
         publish(work, options.paths, drafts)

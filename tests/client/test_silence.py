@@ -1,0 +1,80 @@
+"""What a person sees while nothing happens: a server that does not answer, and a step that takes its time."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+from typer.testing import CliRunner
+from vitriton import Client, Unavailable
+from vitriton._console import progress
+from vitriton.cli import app
+from vitriton.testing import CallError, Code, FakeTransport
+
+NOBODY = "127.0.0.1:1"
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize("what", ["embed", "describe", "wait_ready"])
+def test_a_server_that_is_down_is_told_once(scheme: str, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With its address, the reason, and for how long it is tried again; not with each of many attempts."""
+    with Client(f"{scheme}://{NOBODY}", model="m", timeout_s=0.6) as client:
+        calls = {
+            "embed": lambda: client.embed([b"an image"]),
+            "describe": client.describe,
+            "wait_ready": lambda: client.wait_ready(timeout_s=0.6),
+        }
+        with pytest.raises(Unavailable):
+            calls[what]()
+    (text,) = _warnings(caplog)
+    assert text.startswith(f"the server at {scheme}://{NOBODY} is down: no Triton answers at")
+    assert text.endswith("; trying again for 1 s")
+
+
+def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The end of a failure is as visible as its beginning."""
+    refused = [CallError(Code.UNAVAILABLE, "refused") for _ in range(3)]
+    with Client("", model="any", transport=FakeTransport(faults=refused)) as client:
+        for _ in range(3):
+            client.embed([b"an image"])
+    first, second = _warnings(caplog)
+    assert "is down: no Triton answers" in first
+    assert second.endswith("answers again")
+
+
+def test_a_command_says_at_once_that_nobody_answers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line after the first attempt, and the error in its own words after the last; with --quiet this alone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
+    command = ["embed", "--url", NOBODY, "--model", "m", "--timeout", "0.6", "a.png", "--output", "out.npy"]
+    warning, error = CliRunner().invoke(app, command).stderr.splitlines()
+    assert warning.startswith(f"warning: the server at grpc://{NOBODY} is down: ")
+    assert warning.endswith("; trying again for 1 s")
+    assert error.startswith("error: no Triton answers at")
+    assert error.endswith("(--timeout)")
+    (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()
+    assert alone.startswith("error: ")
+
+
+def test_a_step_that_takes_its_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a line in a pipe, on standard error; a short one is none, and neither is one that is to be quiet."""
+    with progress.step("A short step"):
+        pass
+    monkeypatch.setattr(progress, "_SILENT_S", 0.05)
+    for title, quiet in (("A long step", False), ("A quiet one", True)):
+        with progress.step(title, quiet=quiet):
+            time.sleep(0.5)
+    assert capsys.readouterr() == ("", "A long step ...\n")
+
+
+def test_images_that_take_their_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first line comes without a first image."""
+    monkeypatch.setattr(progress, "_SILENT_S", 0.05)
+    with progress.progress(10, 0, 0, quiet=False):
+        time.sleep(0.5)
+    assert capsys.readouterr() == ("", "0 of 10 images (0%), 0.0 images/s, nothing yet, 0 errors\n")
