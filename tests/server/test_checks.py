@@ -204,7 +204,8 @@ def test_an_export_without_weights(exported: Path, tmp_path: Path) -> None:
     """The error gives the model's name and the command that fills it in."""
     bare = copy_repository(exported, tmp_path / "bare")
     (bare / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
-    text = rf"`tiny` in {bare} has no weights yet: run `vitriton export MODEL --name tiny --repository {bare}`"
+    what = rf"`tiny_pooled` in {bare}: tiny_pooled_encoder/1/model.onnx is missing; "
+    text = rf"{what}run `vitriton export MODEL --name tiny --repository {bare}` .*--skip-broken"
     with pytest.raises(RepositoryError, match=text):
         TritonServer(bare).start()
 
@@ -213,7 +214,9 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
     """Weights beside an ensemble that still has the placeholder are no finished export."""
     add_encoder(exported, "other_unpooled_encoder")
     add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
-    with pytest.raises(RepositoryError, match=r"the export of `other` in .* did not finish"):
+    with pytest.raises(
+        RepositoryError, match=r"`other_unpooled` in .*: it has no weights yet, or its export did not finish"
+    ):
         repository_checks.check(exported)
 
 
