@@ -204,9 +204,8 @@ def test_an_export_without_weights(exported: Path, tmp_path: Path) -> None:
     """The error gives the model's name and the command that fills it in."""
     bare = copy_repository(exported, tmp_path / "bare")
     (bare / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
-    text = (
-        rf"{bare} has no weights yet for the export tiny: run `vitriton export MODEL --name tiny --repository {bare}`"
-    )
+    what = rf"{bare} has incomplete exports: tiny_pooled: tiny_pooled_encoder/1/model.onnx is missing; "
+    text = rf"{what}run `vitriton export MODEL --name tiny --repository {bare}` .*--skip-broken"
     with pytest.raises(RepositoryError, match=text):
         TritonServer(bare).start()
 
@@ -215,7 +214,7 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
     """Weights beside an ensemble that still has the placeholder are no finished export."""
     add_encoder(exported, "other_unpooled_encoder")
     add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
-    with pytest.raises(RepositoryError, match=r"holds the export other, which did not finish"):
+    with pytest.raises(RepositoryError, match=r"other_unpooled: it has no weights yet, or its export did not finish"):
         repository_checks.check(exported)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from server.launcher import READY, Launcher, command
 from server.processes import children, is_running, shared_memory, wait_until
-from server.tiny_models import make_broken_repository
+from server.tiny_models import add_encoder, add_ensemble, copy_repository, make_broken_repository
 
 pytestmark = pytest.mark.usefixtures("subprocesses")
 
@@ -35,7 +35,7 @@ def test_signals_end_it_cleanly(
     """It prints progress, addresses and models when ready; Ctrl-C, SIGTERM and SIGHUP, also at once, end it with 0."""
     arguments = ["--repository", str(python_repository), *PORTS]
     with Launcher(arguments, {**own_environment, "TMPDIR": str(work_folder)}) as launcher:
-        launcher.wait_for(READY, 2)
+        launcher.wait_for(READY)
         assert "loaded tiny_preprocess" in launcher.output
         assert "CudaDriverHelper" not in launcher.output
         with urllib.request.urlopen(f"http://{launcher.address('metrics')}/metrics") as answer:
@@ -120,7 +120,7 @@ def test_a_dead_stub_makes_it_exit(python_repository: Path, own_environment: dic
     """When the python step is killed it exits with code 1 and says which model no longer answers."""
     arguments = ["--repository", str(python_repository), *PORTS, "--canary-interval", "0.5"]
     with Launcher(arguments, own_environment) as launcher:
-        launcher.wait_for(READY, 2)
+        launcher.wait_for(READY)
         stub = family(launcher.process.pid)[2]
         os.kill(stub, signal.SIGKILL)
         assert launcher.wait() == 1
@@ -135,7 +135,7 @@ def test_options_after_the_dashes_reach_triton(python_repository: Path, own_envi
     """What follows `--` is passed on; --verbose shows the whole log."""
     arguments = ["--repository", str(python_repository), *PORTS, "--verbose", "--", "--id=by-hand"]
     with Launcher(arguments, own_environment) as launcher:
-        launcher.wait_for(READY, 2)
+        launcher.wait_for(READY)
         assert "by-hand" in launcher.output
         assert "CudaDriverHelper" in launcher.output or Path("/dev/nvidiactl").exists()
 
@@ -174,6 +174,41 @@ def test_a_taken_port_is_named(python_repository: Path, own_environment: dict[st
             assert launcher.wait() == 1
             assert f"error: port {port} (gRPC) on 127.0.0.1 is taken" in launcher.output
             assert "Triton's log" not in launcher.output
+
+
+FINGERPRINT = 'parameters { key: "fingerprint" value { string_value: "abc" } }'
+
+
+@pytest.fixture
+def half_deleted(python_repository: Path, tmp_path: Path) -> Path:
+    """A repository with one export that is whole and one without its graph."""
+    repository = copy_repository(python_repository, tmp_path / "half")
+    add_encoder(repository, "half_pooled_encoder", more=FINGERPRINT)
+    add_ensemble(repository, "half_pooled", encoder="half_pooled_encoder")
+    (repository / "half_pooled_encoder" / "1" / "model.onnx").unlink()
+    return repository
+
+
+def test_a_half_deleted_export_is_named(half_deleted: Path, own_environment: dict[str, str]) -> None:
+    """In one line, with what is missing and what to do, before Triton is started."""
+    with Launcher(["--repository", str(half_deleted), *PORTS], own_environment) as launcher:
+        assert launcher.wait() == 2
+        (line,) = (line for line in launcher.output.splitlines() if line.startswith("Error: "))
+        assert "has incomplete exports: half_pooled: half_pooled_encoder/1/model.onnx is missing; run `vitriton" in line
+        assert line.endswith("or serve the other models with --skip-broken")
+
+
+def test_the_others_are_served(half_deleted: Path, own_environment: dict[str, str]) -> None:
+    """With --skip-broken; exports are listed with their fingerprints in place of their steps, and the next command."""
+    environment = {**own_environment, "COLUMNS": "400"}
+    with Launcher(["--repository", str(half_deleted), *PORTS, "--skip-broken"], environment) as launcher:
+        launcher.wait_for("Next: ")
+        assert "half_pooled_encoder/1/model.onnx is missing; export it again, or remove it" in launcher.output
+        models = [line for line in launcher.output.splitlines() if line.startswith(READY)]
+        assert models == ["model    tiny  pooled  abc"]
+        assert f"Next: vitriton embed DIR -o vectors.npy --url {launcher.address('gRPC')}\n" in launcher.output
+        launcher.process.send_signal(signal.SIGTERM)
+        assert launcher.wait() == 0
 
 
 @pytest.mark.long

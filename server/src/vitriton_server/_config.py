@@ -91,6 +91,7 @@ class ServerConfig:
         exit_timeout_s: the seconds that requests in flight may take when the server stops.
         watch: the policy for watching and restarting the server.
         watch_repository: follow exports that are added, replaced or removed, while all others are served.
+        skip_broken: leave out an export that lacks files, with a warning, and serve the others.
         admin_key: the key that callers need for shared memory, trace settings and log settings. None: these are open.
         triton_arguments: further options of tritonserver, each as --name=value; `vitriton serve` takes them after
             a `--`.
@@ -109,8 +110,14 @@ class ServerConfig:
     )
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     watch_repository: Annotated[bool, typer.Option("--watch/--no-watch", rich_help_panel=_REPOSITORY)] = False
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", rich_help_panel=_REPOSITORY)] = False
     admin_key: str | None = field(default=None, repr=False)
     triton_arguments: Annotated[Sequence[str], typer.Argument(metavar="TRITON_OPTION")] = ()
+
+    @property
+    def has_view(self) -> bool:
+        """Whether Triton reads a folder of links to the models that it should serve, and not the repository itself."""
+        return self.watch_repository or self.skip_broken
 
     def __post_init__(self) -> None:
         """Checks the bounds."""

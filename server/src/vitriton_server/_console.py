@@ -9,24 +9,24 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from vitriton._console.signals import ENDING
 
 from vitriton_server._errors import LauncherError
 from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
-from vitriton_server._rollout.repository import builds_engines
+from vitriton_server._rollout.repository import builds_engines, describe
 from vitriton_server._server import TritonServer
 
 _REMINDER_S = 10.0
 _SAME_S = 1.0  # a terminal and a process in it may both send one signal
+_DEFAULT_PORT = 8001  # of gRPC, where the client looks for a server
 _END = b"\0"  # not the number of any signal
 
 
@@ -59,7 +59,7 @@ class Reporter:
 
     def run(self, server: TritonServer, repository: Path) -> int:
         """Serves until Ctrl-C, SIGTERM, SIGHUP or the end of the server; returns the exit code."""
-        handler = RichHandler(console=self._messages, show_time=False, show_path=False, show_level=False)
+        handler = _Log(self._messages)
         logger = logging.getLogger("vitriton_server")
         logger.addHandler(handler)
         logging.getLogger("vitriton_server.rollout").setLevel(logging.INFO)
@@ -74,7 +74,7 @@ class Reporter:
         self._loading = {folder.name for folder in repository.iterdir() if folder.is_dir()}
         self._builds_engines = builds_engines(repository)
         with ThreadPoolExecutor(2) as pool:
-            work = pool.submit(self._start_and_wait, server)
+            work = pool.submit(self._start_and_wait, server, repository)
             work.add_done_callback(lambda _: events.end())
             by_signal = events.wait()
             if by_signal:
@@ -106,10 +106,10 @@ class Reporter:
                 server.kill()
         return at_once
 
-    def _start_and_wait(self, server: TritonServer) -> None:
+    def _start_and_wait(self, server: TritonServer, repository: Path) -> None:
         with self._reminders():
             server.start()
-        self._announce(server)
+        self._announce(server, repository)
         server.wait()
 
     @contextlib.contextmanager
@@ -136,7 +136,7 @@ class Reporter:
             for line in error.log:
                 self._messages.print(f"  {line}", style="dim", markup=False)
 
-    def _announce(self, server: TritonServer) -> None:
+    def _announce(self, server: TritonServer, repository: Path) -> None:
         self._announced = True
         seconds = time.monotonic() - self._started_s
         self._messages.print(
@@ -145,8 +145,18 @@ class Reporter:
         self._output.print(f"gRPC     {server.grpc_address}")
         self._output.print(f"HTTP     http://{server.http_address}")
         self._output.print(f"metrics  http://{server.metrics_address}/metrics")
-        for name in server.models:
-            self._output.print(f"model    {escape(name)}")
+        served = describe(repository, server.models)
+        for name, details in served:
+            self._output.print("  ".join([f"model    {escape(name)}", *details]))
+        self._show_next_step(server, [one.name for one in served if one.details])
+
+    def _show_next_step(self, server: TritonServer, exports: Sequence[str]) -> None:
+        """Shows the command that embeds with what is served."""
+        if not exports:
+            return
+        url = "" if server.grpc_address == f"127.0.0.1:{_DEFAULT_PORT}" else f" --url {server.grpc_address}"
+        model = "" if len(exports) == 1 else f" --model {exports[0]}"
+        self._messages.print(f"Next: vitriton embed DIR -o vectors.npy{url}{model}", markup=False)
 
 
 class _Lines(Console):
@@ -171,6 +181,18 @@ class _Lines(Console):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.file.fileno())
             os.close(nowhere)
+
+
+class _Log(logging.Handler):
+    """Prints the launcher's log, a line for each message."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a message."""
+        self._lines.print(self.format(record), markup=False)
 
 
 class _Events:

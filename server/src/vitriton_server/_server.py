@@ -59,6 +59,7 @@ class TritonServer:
         exit_timeout_s: the time that requests in flight may take when the server stops, in seconds.
         watch_repository: whether to follow exports that are added, replaced or removed, while all others are served.
             The repository may be empty.
+        skip_broken: whether to leave out an export that lacks files, with a warning, and to serve the others.
         watch: the policy for watching and restarting; None for the defaults.
         admin_key: the key that callers need for shared memory, trace settings and log settings; None leaves them open.
             triton_arguments: the further options of tritonserver, as on its command line.
@@ -79,6 +80,7 @@ class TritonServer:
         ready_timeout_s: float = 300.0,
         exit_timeout_s: float = 10.0,
         watch_repository: bool = False,
+        skip_broken: bool = False,
         watch: WatchPolicy | None = None,
         admin_key: str | None = None,
         triton_arguments: Sequence[str] = (),
@@ -93,13 +95,14 @@ class TritonServer:
             ready_timeout_s=ready_timeout_s,
             exit_timeout_s=exit_timeout_s,
             watch_repository=watch_repository,
+            skip_broken=skip_broken,
             watch=watch or WatchPolicy(),
             admin_key=admin_key,
             triton_arguments=tuple(triton_arguments),
         )
         self._on_log_line = on_log_line or (lambda line: None)
         self._memory = memory = MemoryWatch()
-        self._rollout = Rollout(self._config.repository, ready_timeout_s, memory=memory) if watch_repository else None
+        self._rollout = Rollout.of(self._config, memory) if self._config.has_view else None
         self._lock = threading.Lock()
         self._process: TritonProcess | None = None
         self._endpoints: Endpoints | None = None
@@ -286,7 +289,7 @@ class TritonServer:
         """Starts Triton, and waits until it is ready; leaves nothing behind on failure."""
         # a restarted Triton gets the checked view of its predecessor
         if self._rollout is None or self._process is None:
-            _repository.check(config.repository, may_be_empty=config.watch_repository)
+            _repository.check(config.repository, may_be_empty=config.watch_repository, skip_broken=config.skip_broken)
         installation = locate(Host.detect())
         endpoints = reserve(config)
         runtime = prepare(installation)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from vitriton._console.paths import folder_fault
+from vitriton._repository.complete import missing
 from vitriton._repository.disk import NOT_EXPORTED
 from vitriton._repository.names import KINDS, Kind, ensemble_name
 from vitriton.preprocessing import PreprocessSpec
@@ -87,11 +88,16 @@ def from_repository(repository: Path, name: str | None) -> Exported:
         raise OptionError("repository", f"{repository} has no weights yet for {name}; run `vitriton export` for it")
     path = ensemble_version(folders[kinds[0]]) / "manifest.json"
     try:
-        return _from_manifest(json.loads(path.read_text()), name, kinds)
+        exported = _from_manifest(json.loads(path.read_text()), name, kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ExportError(
             f"{path} cannot be read ({type(exc).__name__}: {one_line(exc)}); export the model again"
         ) from exc
+    for kind in kinds:
+        fault = missing(repository, ensemble_name(name, kind))
+        if fault is not None:
+            raise ExportError(f"{name} in {repository} is not complete: {fault}; export the model again")
+    return exported
 
 
 def from_parameters(

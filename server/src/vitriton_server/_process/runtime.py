@@ -68,7 +68,7 @@ def prepare(installation: Installation) -> Runtime:
 def command(config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime) -> list[str]:
     """Returns the command line of tritonserver."""
     own = {
-        "model-repository": runtime.models if config.watch_repository else config.repository.resolve(),
+        "model-repository": runtime.models if config.has_view else config.repository.resolve(),
         "backend-directory": runtime.backends,
         "backend-config": f"python,shm-region-prefix-name={runtime.shm_prefix}",
         "http-address": endpoints.ip,

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitriton._repository import disk
+from vitriton._repository.complete import broken_exports
+from vitriton._repository.names import model_names, read_ensemble_name
 
 from vitriton_server._rollout.view import Model, View
 
@@ -27,9 +29,15 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
     """
     configs = disk.models(repository)
     found: dict[str, Model] = {}
-    problems: dict[str, str] = {}
     exported = {name for name, config in configs.items() if config is not None and disk.fingerprint(config)}
+    broken = broken_exports(repository, configs)
+    theirs = {part for each in broken if (told := read_ensemble_name(each)) for part in model_names(told[0])}
+    problems = {
+        name: f"its export is not complete: {fault}; export it again, or remove it" for name, fault in broken.items()
+    }
     for name, config in configs.items():
+        if name in broken or (config is None and name in theirs):
+            continue
         steps = frozenset() if config is None else disk.steps(config, repository)
         if name not in exported:
             if config is not None or disk.versions(repository / name):
@@ -37,12 +45,8 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
             else:
                 problems[name] = "it is not a model: no config.pbtxt, no version folder"
         elif config is not None and config.HasField("ensemble_scheduling"):
-            missing = _missing(steps, exported, configs, repository)
-            if missing or disk.fingerprint(config) == disk.NOT_EXPORTED:
-                problems[name] = f"its export is not complete: {missing or 'it has no weights'}"
-            else:
-                own = frozenset(disk.served_versions(config, repository / name))
-                found[name] = Model(config=_text(repository, name), versions=own, steps=steps)
+            own = frozenset(disk.served_versions(config, repository / name))
+            found[name] = Model(config=_text(repository, name), versions=own, steps=steps)
     for step, versions in _named(found.values()).items():
         if step in exported:
             found[step] = Model(config=_text(repository, step), versions=frozenset(versions))
@@ -109,17 +113,6 @@ def _named(models: Iterable[Model]) -> dict[str, set[int]]:
 
 def _is_exported(step: Version, wanted: View) -> bool:
     return step[0] in wanted and wanted[step[0]].config is not None
-
-
-def _missing(
-    steps: frozenset[Version], exported: set[str], configs: Mapping[str, object], repository: Path
-) -> str | None:
-    for step, version in sorted(steps):
-        if step not in configs:
-            return f"{step} is missing"
-        if step in exported and version not in disk.versions(repository / step):
-            return f"version {version} of {step} is missing"
-    return None
 
 
 def _text(repository: Path, name: str) -> str:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from vitriton._console.paths import folder_fault
 from vitriton._repository import disk
-from vitriton._repository.disk import FINGERPRINT, NOT_EXPORTED, read_config
-from vitriton._repository.names import encoder_name, read_ensemble_name
+from vitriton._repository.complete import broken_exports
+from vitriton._repository.disk import FINGERPRINT
+from vitriton._repository.names import read_ensemble_name
 
 from vitriton_server._errors import RepositoryError
 
 # The python backend of 2.51.0 puts the path unquoted on a shell's command line and decodes it as ASCII.
 _PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
+_SHORT_FINGERPRINT = 12  # characters; as `vitriton models` shows it
 
-def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
+
+def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = False) -> list[str]:
     """Returns the names of the models in a repository.
 
     Args:
         repository: the folder of the models.
         may_be_empty: whether the repository may be empty, since models may be added later.
+        skip_broken: whether folders that are no models and exports with missing files may be there, to be left out.
 
     Raises:
         RepositoryError: the repository is missing or empty, or holds a folder that is not a model or an export without
@@ -47,20 +53,21 @@ def check(repository: Path, *, may_be_empty: bool = False) -> list[str]:
             f"{repository} holds no models; fill it with `vitriton export MODEL --repository {repository}`, or name "
             "another"
         )
+    if skip_broken:
+        return [folder.name for folder in folders]
     for folder in folders:
         if not _is_model(folder):
             raise RepositoryError(
                 f"{repository} holds {folder.name}, which is not a model (no config.pbtxt, no version folder), and "
                 "Triton refuses a repository that holds one; remove it or move it elsewhere"
             )
-    for folder in folders:
-        _check_exported(repository, folder)
+    _check_exports(repository)
     return [folder.name for folder in folders]
 
 
 def builds_engines(repository: Path) -> bool:
     """Whether a model in a repository has TensorRT build an engine when it is loaded for the first time."""
-    configs = [read_config(folder) for folder in repository.iterdir() if folder.is_dir()]
+    configs = [disk.read_config(folder) for folder in repository.iterdir() if folder.is_dir()]
     return any(
         accelerator.name == "tensorrt"
         for config in configs
@@ -84,23 +91,51 @@ def _is_model(folder: Path) -> bool:
     )
 
 
-def _check_exported(repository: Path, folder: Path) -> None:
-    config = read_config(folder)
-    if config is None or FINGERPRINT not in config.parameters or not config.HasField("ensemble_scheduling"):
+def _check_exports(repository: Path) -> None:
+    broken = broken_exports(repository, disk.models(repository))
+    if not broken:
         return
-    name, _ = read_ensemble_name(folder.name) or (folder.name, None)
-    advice = (
-        f"run `vitriton export MODEL --name {name} --repository {repository}` (MODEL: its Hugging Face id or a local "
-        "checkpoint), or name another repository"
+    names = sorted({(read_ensemble_name(ensemble) or (ensemble, None))[0] for ensemble in broken})
+    listed = "; ".join(f"{ensemble}: {fault}" for ensemble, fault in broken.items())
+    remedy = " and ".join(f"`vitriton export MODEL --name {name} --repository {repository}`" for name in names)
+    raise RepositoryError(
+        f"{repository} has incomplete exports: {listed}; run {remedy} (MODEL: its Hugging Face id or a local "
+        "checkpoint), name another repository, or serve the other models with --skip-broken"
     )
-    for step in config.ensemble_scheduling.step:
-        if step.model_name == encoder_name(folder.name) and not _has_weights(repository / step.model_name):
-            raise RepositoryError(f"{repository} has no weights yet for the export {name}: {advice}")
-    if config.parameters[FINGERPRINT].string_value == NOT_EXPORTED:
-        raise RepositoryError(f"{repository} holds the export {name}, which did not finish: {advice}")
 
 
-def _has_weights(encoder: Path) -> bool:
-    config = read_config(encoder)
-    filename = (config.default_model_filename if config is not None else "") or "model.onnx"
-    return any(path.exists() for path in encoder.glob(f"[0-9]*/{filename}"))
+class Served(NamedTuple):
+    """What a server serves under one name.
+
+    Attributes:
+        name: the name of an export, or of a model that `vitriton export` did not make.
+        details: the kinds, the precision, the pooling and the fingerprint of an export; empty for other models.
+    """
+
+    name: str
+    details: tuple[str, ...] = ()
+
+
+def describe(repository: Path, models: Iterable[str]) -> list[Served]:
+    """Describes ready models: a line for each export in place of its ensembles and steps, and one for each other model.
+
+    Args:
+        repository: the folder of the models.
+        models: the names of the models that are ready.
+    """
+    configs = {name: disk.read_config(repository / name) for name in models}
+    ours = {name: config for name, config in configs.items() if config is not None and disk.fingerprint(config)}
+    steps = {step for config in ours.values() for step, _ in disk.steps(config, repository)}
+    exports: dict[str, list[str]] = {}
+    for ensemble in sorted(name for name, config in ours.items() if config.HasField("ensemble_scheduling")):
+        name, kind = read_ensemble_name(ensemble) or (ensemble, "")
+        exports.setdefault(name, []).append(kind)
+    found = [Served(name, _details(ours, name, kinds)) for name, kinds in exports.items()]
+    others = [Served(name) for name in configs if name not in ours and name not in steps]
+    return sorted([*found, *others])
+
+
+def _details(configs: Mapping[str, Any], name: str, kinds: Sequence[str]) -> tuple[str, ...]:
+    parameters = configs[f"{name}_{kinds[0]}" if kinds[0] else name].parameters
+    shown = [parameters[key].string_value for key in ("precision", "pooling") if key in parameters]
+    return (" and ".join(kinds), *shown, parameters[FINGERPRINT].string_value[:_SHORT_FINGERPRINT])

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from vitriton._repository import disk
 
+from vitriton_server._config import ServerConfig
 from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory
 from vitriton_server._process.log import readable
@@ -44,6 +45,7 @@ class Rollout:
         patience_s: the time that new models may take to load before the old ones are restored, in seconds.
         clock: the function that returns monotonic seconds.
         memory: the watch for kills by the kernel for lack of memory.
+        follows: whether changes are followed; if not, Triton keeps what it has at its start.
     """
 
     def __init__(
@@ -52,10 +54,13 @@ class Rollout:
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
         memory: MemoryWatch | None = None,
+        *,
+        follows: bool = True,
     ) -> None:
         self._repository = repository
         self._patience_s = patience_s
         self._clock = clock
+        self._follows = follows
         self._memory = memory or MemoryWatch()
         self._folder: ViewFolder | None = None
         self._view: View = {}
@@ -69,17 +74,25 @@ class Rollout:
         self._uses = disk.Uses()
         self._due_s = self._sweep_due_s = clock()
 
+    @classmethod
+    def of(cls, config: ServerConfig, memory: MemoryWatch) -> Rollout:
+        """Returns the rollout for a configuration."""
+        return cls(config.repository, config.ready_timeout_s, memory=memory, follows=config.watch_repository)
+
     def begin(self, folder: Path) -> None:
         """Fills a folder for a Triton that is about to start: with the models of the last one, or with all models.
 
         Raises:
-            RepositoryError: the repository cannot be read, or another process is changing it for too long.
+            RepositoryError: the repository cannot be read, or another process is changing it for too long; or nothing
+            in it can be served, and changes are not followed.
         """
         if not self._view:
             try:
                 self._scan(disk.LOCK_S)
             except (OSError, disk.RepositoryBusy) as exc:
                 raise RepositoryError(f"the model repository {self._repository} cannot be read: {exc}") from exc
+            if not self._wanted and not self._follows:
+                raise RepositoryError(f"nothing in {self._repository} can be served; export a model again")
             self._view = self._wanted
         self._view = at_rest(self._view)  # the requests of the last Triton are gone
         self._retiring.clear()
@@ -91,13 +104,13 @@ class Rollout:
         """Releases the versions that Triton was using, so that others may remove them."""
         self._uses.keep(())
 
-    def delay_s(self) -> float:
-        """Returns the time until the next look, in seconds."""
-        return max(0.0, self._due_s - self._clock())
+    def delay_s(self) -> float | None:
+        """Returns the time until the next look, in seconds; None if there is none."""
+        return None if not self._follows else max(0.0, self._due_s - self._clock())
 
     def look(self, triton: Versions) -> bool:
         """Takes the next step, if a look is due; returns whether the ready models have changed."""
-        if self.delay_s() or self._folder is None:
+        if self.delay_s() != 0 or self._folder is None:
             return False
         self._due_s = self._clock() + INTERVAL_S
         with contextlib.suppress(OSError, disk.RepositoryBusy):  # missing or being changed: the next look tries again

@@ -1,0 +1,76 @@
+"""The quick look at the files of an export, which tells half-deleted ones."""
+
+import json
+import shutil
+
+import pytest
+from vitriton._repository import disk
+from vitriton._repository.complete import broken_exports, missing
+
+FINGERPRINT = 'parameters { key: "fingerprint" value { string_value: "abc" } }'
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A pooled export with its manifest, and a model of another kind."""
+    steps = "".join(
+        f'step {{ model_name: "{name}" model_version: 1 }} ' for name in ("m_preprocess", "m_pooled_encoder")
+    )
+    configs = {
+        "m_preprocess": f'backend: "python" {FINGERPRINT}',
+        "m_pooled_encoder": f'backend: "onnxruntime" {FINGERPRINT}',
+        "m_pooled": f'platform: "ensemble" ensemble_scheduling {{ {steps} }} {FINGERPRINT}',
+        "other": 'backend: "python"',
+    }
+    for name, config in configs.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    for name in ("model.py", "preprocess.json"):
+        (tmp_path / "m_preprocess" / "1" / name).write_text("")
+    (tmp_path / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"graph")
+    manifest = {"graphs": {"m_pooled_encoder/model.onnx": {"bytes": 5}, "m_unpooled_encoder/model.onnx": {"bytes": 9}}}
+    (tmp_path / "m_pooled" / "1" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def broken(repository):
+    return broken_exports(repository, disk.models(repository))
+
+
+def test_a_whole_export(repository):
+    """Nothing is missing, with a manifest or without; the other ensemble's graphs do not count."""
+    assert missing(repository, "m_pooled") is None
+    (repository / "m_pooled" / "1" / "manifest.json").unlink()
+    assert broken(repository) == {}
+
+
+@pytest.mark.parametrize(
+    ("gone", "fault"),
+    [
+        ("m_pooled/config.pbtxt", "m_pooled/config.pbtxt is missing or cannot be read"),
+        ("m_preprocess", "m_preprocess is missing"),
+        ("m_preprocess/1", "version 1 of m_preprocess is missing"),
+        ("m_preprocess/1/model.py", "m_preprocess/1/model.py is missing"),
+        ("m_preprocess/1/preprocess.json", "m_preprocess/1/preprocess.json is missing"),
+        ("m_pooled_encoder/config.pbtxt", "m_pooled_encoder/config.pbtxt is missing or cannot be read"),
+        ("m_pooled_encoder/1/model.onnx", "m_pooled_encoder/1/model.onnx is missing"),
+    ],
+)
+def test_a_half_deleted_export(repository, gone, fault):
+    """The first thing that is missing is named."""
+    path = repository / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert broken(repository) == {"m_pooled": fault}
+
+
+def test_a_graph_that_was_cut_short(repository):
+    """Its size is not the manifest's."""
+    (repository / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"gra")
+    assert broken(repository) == {"m_pooled": "m_pooled_encoder/1/model.onnx is not the file that was exported"}
+
+
+def test_text_files_without_weights(repository):
+    """As a checkout has them."""
+    config = repository / "m_pooled" / "config.pbtxt"
+    config.write_text(config.read_text().replace("abc", "not-exported"))
+    assert broken(repository) == {"m_pooled": "it has no weights yet, or its export did not finish"}
