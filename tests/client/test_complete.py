@@ -63,10 +63,13 @@ def test_a_half_deleted_export(repository, gone, fault):
     assert broken(repository) == {"m_pooled": fault}
 
 
-def test_a_graph_that_was_cut_short(repository):
-    """Its size is not the manifest's."""
-    (repository / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"gra")
-    assert broken(repository) == {"m_pooled": "m_pooled_encoder/1/model.onnx is not the file that was exported"}
+def test_a_graph_that_is_empty_or_replaced(repository):
+    """An empty file is a fault. A graph that somebody has put in its place is none: `vitriton verify` has its figures."""
+    graph = repository / "m_pooled_encoder" / "1" / "model.onnx"
+    graph.write_bytes(b"another graph")
+    assert broken(repository) == {}
+    graph.write_bytes(b"")
+    assert broken(repository) == {"m_pooled": "m_pooled_encoder/1/model.onnx is empty"}
 
 
 def test_text_files_without_weights(repository):

@@ -89,19 +89,53 @@ def test_activations_are_quantized_once(tiny_vit_checkpoint, tmp_path):
     assert ops.count("MatMul") == 0
 
 
-@pytest.mark.parametrize("precision", ["int8", pytest.param("int8-fast", marks=pytest.mark.long)])
-def test_int8_of_trained_weights(trained_checkpoint, tmp_path, precision):
-    """DINOv2-small passes the gates; with int8 the worst image is at 0.995, and alone each is what it is in a batch."""
+def test_int8_of_trained_weights(trained_checkpoint, tmp_path):
+    """DINOv2-small passes the gates: the worst image is at 0.995, and alone each is what it is in a batch."""
     options = ExportOptions(
-        model=str(trained_checkpoint), repository=tmp_path / "r", precision=precision, outputs="pooled"
+        model=str(trained_checkpoint), repository=tmp_path / "r", precision="int8", outputs="pooled"
     )
     result = export_model(options)
     _, embedding, alone = result.parity
     assert (embedding.stage, alone.stage) == ("embedding", "embedding alone")
-    if precision == "int8":
-        assert embedding.min_cosine >= 0.995
-        assert alone.max_abs_error == 0.0
-    assert sum(path.stat().st_size for path in (tmp_path / "r").rglob("model.onnx")) < 26_000_000  # of 88 MB
+    assert embedding.min_cosine >= 0.995
+    assert alone.max_abs_error == 0.0
+    assert _bytes_of_graphs(tmp_path / "r") < 26_000_000  # of 88 MB
+
+
+@pytest.mark.long
+def test_int8_fast_of_trained_weights(trained_checkpoint, tmp_path):
+    """It passes where the CPU adds products exactly; where they saturate, it may be refused by its gate."""
+    repository = tmp_path / "r"
+    options = ExportOptions(
+        model=str(trained_checkpoint), repository=repository, precision="int8-fast", outputs="pooled"
+    )
+    try:
+        export_model(options)
+    except ParityError as exc:
+        assert not _adds_products_exactly(), exc
+        assert "min cosine" in str(exc)
+        assert not list(repository.rglob("model.onnx"))
+    else:
+        assert _bytes_of_graphs(repository) < 26_000_000
+
+
+def _bytes_of_graphs(repository):
+    return sum(path.stat().st_size for path in repository.rglob("model.onnx"))
+
+
+def _adds_products_exactly():
+    """Whether ONNX Runtime's uint8 × int8 products are exact here: without VNNI, x86 adds pairs of them in 16 bits."""
+    left, right = np.full((1, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "product",
+        [onnx.helper.make_tensor_value_info("left", onnx.TensorProto.UINT8, left.shape)],
+        [onnx.helper.make_tensor_value_info("product", onnx.TensorProto.INT32, (1, 64))],
+        [onnx.numpy_helper.from_array(right, "right")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    product = ort.InferenceSession(model.SerializeToString()).run(None, {"left": left})[0]
+    return bool((product == left.astype(int) @ right.astype(int)).all())
 
 
 @pytest.mark.long

@@ -49,7 +49,7 @@ def serve(
     from vitriton_server._server import TritonServer
 
     key = None if admin_key_file is None else read_key(admin_key_file)
-    repository.check(config.repository, may_be_empty=config.watch_repository)
+    repository.check(config.repository, may_be_empty=config.watch_repository, skip_broken=config.skip_broken)
     check_host(config.host)
     reporter = Reporter(verbose=verbose)
     server = TritonServer(**vars(replace(config, admin_key=key)), on_log_line=reporter.line)

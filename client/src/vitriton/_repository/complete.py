@@ -16,7 +16,9 @@ _SPEC = "preprocess.json"
 
 
 def missing(repository: Path, ensemble: str) -> str | None:
-    """Says which part of an export's ensemble is missing, or is not as it was exported; None if all are there.
+    """Says which part of an export's ensemble is missing; None if all are there.
+
+    A graph that somebody has replaced is no fault: `vitriton verify` gives its figures.
 
     Args:
         repository: the folder of the models.
@@ -57,12 +59,12 @@ def _faults(repository: Path, ensemble: str) -> Iterator[str]:
     if not own:
         yield f"{ensemble} has no version folder"
         return
-    bytes_of = _sizes(folder / str(max(own)) / MANIFEST)
+    graphs = _graphs(folder / str(max(own)) / MANIFEST)
     for step, version in sorted(disk.steps(config, repository)):
-        yield from _faults_of_step(repository, step, version, bytes_of)
+        yield from _faults_of_step(repository, step, version, graphs)
 
 
-def _faults_of_step(repository: Path, step: str, version: int, bytes_of: dict[str, int]) -> Iterator[str]:
+def _faults_of_step(repository: Path, step: str, version: int, graphs: list[str]) -> Iterator[str]:
     if not (repository / step).is_dir():
         yield f"{step} is missing"
         return
@@ -74,13 +76,12 @@ def _faults_of_step(repository: Path, step: str, version: int, bytes_of: dict[st
         yield f"{step} has no version folder" if version == disk.LATEST else f"version {version} of {step} is missing"
         return
     folder = repository / step / str(version)
-    for file in _files(config):
+    exported = [file for model, _, file in (name.partition("/") for name in graphs) if model == step]
+    for file in dict.fromkeys([*_files(config), *exported]):
         if not (folder / file).exists():
             yield f"{step}/{version}/{file} is missing"
-    for name, size in bytes_of.items():
-        model, _, file = name.partition("/")
-        if model == step and (not (folder / file).is_file() or (folder / file).stat().st_size != size):
-            yield f"{step}/{version}/{file} is not the file that was exported"
+        elif (folder / file).is_file() and (folder / file).stat().st_size == 0:
+            yield f"{step}/{version}/{file} is empty"
 
 
 def _files(config: Any) -> list[str]:
@@ -90,9 +91,9 @@ def _files(config: Any) -> list[str]:
     return [config.default_model_filename or GRAPH]
 
 
-def _sizes(manifest: Path) -> dict[str, int]:
-    """The size of each graph in a manifest, in bytes, by model and file; empty if there is no manifest to read."""
+def _graphs(manifest: Path) -> list[str]:
+    """The graphs in a manifest, as model/file; empty if there is no manifest to read."""
     try:
-        return {name: int(graph["bytes"]) for name, graph in json.loads(manifest.read_text())["graphs"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+        return list(json.loads(manifest.read_text())["graphs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
