@@ -116,7 +116,7 @@ def test_a_program_that_is_another_one_is_refused(tmp_path):
 @pytest.mark.usefixtures("subprocesses")
 def test_a_program_that_is_not_there(tmp_path):
     """The path, and what to give instead."""
-    with pytest.raises(BenchError, match=r"nowhere cannot be run.*--perf-analyzer"):
+    with pytest.raises(BenchError, match=r"^perf_analyzer .*nowhere does not exist$"):
         _perf_analyzer.get(tmp_path / "nowhere", pytest.fail)
 
 

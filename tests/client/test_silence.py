@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 import pytest
@@ -33,7 +34,7 @@ def test_a_server_that_is_down_is_told_once(scheme: str, what: str, caplog: pyte
             calls[what]()
     (text,) = _warnings(caplog)
     assert text.startswith(f"the server at {scheme}://{NOBODY} is down: no Triton answers at")
-    assert text.endswith("; trying again for 1 s")
+    assert re.search(r"; trying again for \d s$", text)
 
 
 def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,7 +55,7 @@ def test_a_command_says_at_once_that_nobody_answers(tmp_path, monkeypatch: pytes
     command = ["embed", "--url", NOBODY, "--model", "m", "--timeout", "0.6", "a.png", "--output", "out.npy"]
     warning, error = CliRunner().invoke(app, command).stderr.splitlines()
     assert warning.startswith(f"warning: the server at grpc://{NOBODY} is down: ")
-    assert warning.endswith("; trying again for 1 s")
+    assert re.search(r"; trying again for \d s$", warning)
     assert error.startswith("error: no Triton answers at")
     assert error.endswith("(--timeout)")
     (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()

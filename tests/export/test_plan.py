@@ -24,11 +24,11 @@ from vitriton_export.placeholder import default_deployment
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "a/b"}, "cannot take the model name 'a/b'"),
-        ({"name": ""}, "cannot take the model name ''"),
+        ({"name": "a/b"}, "name is 'a/b', which Triton cannot take"),
+        ({"name": ""}, "name is '', which Triton cannot take"),
         ({"name": ".hidden"}, "give another with --name"),
         ({"name": "x" * 129}, "at most 128"),
-        ({"model": "/some/wörld"}, "cannot take the model name 'wörld'"),
+        ({"model": "/some/wörld"}, "model is /some/wörld, which gives the name 'wörld', which Triton cannot take"),
         ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean, projection"),
         ({"image_size": 0}, "image_size is 0; it must be from 1 to 4096"),
         ({"image_processor_kwargs": "{"}, "image_processor_kwargs is not JSON"),

@@ -141,8 +141,14 @@ def test_openvino() -> None:
     [
         ({"device": "tpu"}, "device is 'tpu'; choose one of auto, cpu, gpu"),
         ({"accelerator": "xla"}, "accelerator is 'xla'; choose one of tensorrt, openvino"),
-        ({"device": "gpu", "accelerator": "openvino"}, "openvino runs on a CPU, and device is gpu; leave out one"),
-        ({"device": "cpu", "accelerator": "tensorrt"}, "tensorrt runs on a GPU, and device is cpu; leave out one"),
+        (
+            {"device": "gpu", "accelerator": "openvino"},
+            "openvino, which runs on a CPU, and `device` is gpu; leave out one",
+        ),
+        (
+            {"device": "cpu", "accelerator": "tensorrt"},
+            "tensorrt, which runs on a GPU, and `device` is cpu; leave out one",
+        ),
         ({"instances": 0}, "instances is 0; it must be from 1 to 64"),
         ({"max_queue_delay_us": -1}, "max_queue_delay_us is -1; it must be from 0"),
         ({"max_queue_size": -1}, "max_queue_size is -1; it must be from 0"),
@@ -160,7 +166,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
 
 def test_a_list_of_sizes_that_is_none(tmp_path: Path) -> None:
     """A mistake in --warmup is wrong usage."""
-    done = CliRunner().invoke(app, ["export", "--warmup", "1;8", "--repository", str(tmp_path)])
+    done = CliRunner().invoke(app, ["export", "--warmup", "1;8", "--repository", str(tmp_path)], env={"COLUMNS": "400"})
     assert done.exit_code == 2
     assert "write it as 1,8,32" in " ".join(done.stderr.split())
 

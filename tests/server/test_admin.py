@@ -86,4 +86,4 @@ def test_the_command(tmp_path: Path, python_repository: Path, own_environment: d
     path.unlink()
     with Launcher(arguments, own_environment) as launcher:
         assert launcher.wait() == 2
-        assert "cannot be read" in launcher.output
+        assert "--admin-key-file" in launcher.output

@@ -157,10 +157,13 @@ class ExportOptions(Serving):
         if not self.model.strip():
             raise OptionError("model", "is empty; give a Hugging Face hub id or a checkpoint's folder")
         if not _NAME.fullmatch(self.deployed_name):
+            option, begins = (
+                ("name", "is") if self.name is not None else ("model", f"is {self.model}, which gives the name")
+            )
             raise OptionError(
-                "name",
-                f"is {self.deployed_name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at most "
-                "128, starting with a letter or digit",
+                option,
+                f"{begins} {self.deployed_name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at "
+                "most 128, starting with a letter or digit, and give another with --name",
             )
         if not os.fspath(self.repository):
             raise OptionError("repository", "is empty; name a folder")
