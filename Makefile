@@ -116,7 +116,7 @@ docs: $(DOCS)/.installed
 	@echo "The site is out/site/index.html"
 
 test-docs: docs
-	@$(DOCS)/bin/python -m pytest tests/site
+	@$(DOCS)/bin/python -m pytest --confcutdir tests/site tests/site
 
 $(DOCS)/.installed: constraints-docs.txt docs/requirements.txt
 	@$(PYTHON) -m venv --clear $(DOCS)

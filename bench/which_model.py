@@ -23,11 +23,12 @@ from typing import Any
 
 from vitriton_bench import _machine
 from vitriton_bench._document import significant, write_text
+from vitriton_export._options import Precision
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "guides" / "which-model.md"
 RESULTS = ROOT / "bench" / "results" / "which_model.json"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _TABLE = re.compile(r"(?<=<!-- made by bench/which_model.py -->\n\n).*?(?=\n\n<!-- end -->)", re.DOTALL)
 
 
@@ -146,6 +147,8 @@ def _export(model: Model, folder: Path) -> None:
         _made(model).save_pretrained(checkpoint)
         ViTImageProcessorPil(size={"height": model.size, "width": model.size}).save_pretrained(checkpoint)
     for precision in PRECISIONS:
+        if (folder / "models" / f"{precision}_pooled").exists():
+            continue
         export_model(
             ExportOptions(
                 model=str(checkpoint),
@@ -154,7 +157,6 @@ def _export(model: Model, folder: Path) -> None:
                 outputs="pooled",
                 precision=precision,
                 min_cosine=-1.0,  # how near int8 comes to random weights says nothing
-                skip_existing=True,
             )
         )
 

@@ -40,9 +40,12 @@ def lay_out(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs", folder, ignore=_NOT_SHOWN)
     for source, page in sources().items():
-        text = _LINK.sub(lambda link, source=source: on_site(link[0], source), (ROOT / source).read_text())
         (folder / page).parent.mkdir(exist_ok=True)
-        (folder / page).write_text(text)
+        (folder / page).write_text(_with_links_of_the_site(source))
+
+
+def _with_links_of_the_site(source: str) -> str:
+    return _LINK.sub(lambda link: on_site(link[0], source), (ROOT / source).read_text())
 
 
 def in_repository(link: str, source: str) -> str | None:

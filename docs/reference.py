@@ -21,6 +21,7 @@ COMMANDS = ("export", "verify", "remove", "serve", "embed", "models", "bench")
 _NOTES = re.compile(r"\s*\[(?P<notes>(?:default: .*|required|\S*<=?x\S*|x>=\S*))\]$", re.DOTALL)
 _RANGE = re.compile(r"(?:; )?(?P<least>-?[\d.]+)<=x<=(?P<most>[\d.]+)|(?:; )?x>=(?P<bound>[\d.]+)")
 _TYPES = {"<int range>": "<int>", "<float range>": "<float>", "<list[str]>": "<str>"}
+_CHOICES = re.compile(r" <([\w-]+(?:\|[\w-]+)+)>")
 _SECTION = re.compile(r"# --- (.*) ---")
 _SETTING = re.compile(r"#(\w+)=(.*)")
 
@@ -65,20 +66,25 @@ def _option(parameter: Any, context: Any) -> tuple[str, str, str] | None:
     if record is None or parameter.name == "help":
         return None
     names, text = record
-    found = _NOTES.search(text)
-    notes = found["notes"].removeprefix("default: ") if found else ""
-    span = _RANGE.search(notes)
-    default = _RANGE.sub("", notes)
-    said = " ".join(_NOTES.sub("", text).split()) + _bounds(span)
     for typed, shown in _TYPES.items():
         names = names.replace(typed, shown)
-    return f"`{names.strip()}`", default if default == "required" else _code(default), said
+    choices = _CHOICES.search(names)
+    names = _CHOICES.sub("", names).replace("|", " or ").strip()  # a bar would end the table's cell
+    found = _NOTES.search(text)
+    notes = found["notes"].removeprefix("default: ") if found else ""
+    said = " ".join(_NOTES.sub("", text).split()) + _bounds(_RANGE.search(notes)) + _listed(choices)
+    default = _RANGE.sub("", notes)
+    return f"`{names}`", default if default == "required" else _code(default), said
 
 
 def _bounds(span: re.Match[str] | None) -> str:
     if span is None:
         return ""
     return f" At least {span['bound']}." if span["bound"] else f" From {span['least']} to {span['most']}."
+
+
+def _listed(choices: re.Match[str] | None) -> str:
+    return f" One of {', '.join(f'`{one}`' for one in choices[1].split('|'))}." if choices else ""
 
 
 def _code(default: str) -> str:
@@ -107,7 +113,7 @@ def _linked(text: str) -> str:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [head, ("---",) * len(tuple(head)), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 PAGES = {"commands.md": commands, "settings.md": settings}

@@ -70,6 +70,13 @@ def test_links_lead_somewhere(path):
         assert not anchor or anchor in anchors(ROOT / place), link
 
 
+@pytest.mark.parametrize("path", files(".md"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_column_has_a_name(path):
+    """No cell in the head of a table is empty: a screen reader would say nothing of its column."""
+    heads = [cell.content for head, cell in itertools.pairwise(parsed(path)) if head.type == "th_open"]
+    assert "" not in heads
+
+
 def test_pages_that_code_names_exist():
     """A page of docs/ that a comment, an error or a setting names is there, with its anchor."""
     found = [(path, match) for path in files(*TEXTS) for match in _NAMED.finditer(path.read_text())]
