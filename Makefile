@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 3
 DISTRIBUTIONS := client export server bench
 
-.PHONY: help setup model-repository demo test-unit test test-newest test-long test-compose bench soak models check format clean
+.PHONY: help setup model-repository demo test-unit test test-newest test-long test-compose bench soak models reference docs test-docs check format clean
 
 help:
 	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
@@ -20,7 +20,10 @@ help:
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
 	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
 	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
-	@echo "make models     docs/models.md: exports and serves a small model of every architecture"
+	@echo "make models     docs/reference/models.md: exports and serves a small model of every architecture"
+	@echo "make reference  the pages in docs/reference that are made from commands and settings"
+	@echo "make docs       the documentation site, out/site/index.html (seconds)"
+	@echo "make test-docs  the site in a browser: widths, search, accessibility"
 	@echo "make check      ruff, mypy, pyright, and whether the distributions can be built and published"
 	@echo "make clean      remove .venv, caches and out/"
 
@@ -97,7 +100,28 @@ soak: $(INSTALLED)
 
 # Every architecture of transformers: exported from a small configuration, and served (minutes)
 models: $(INSTALLED)
-	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalog docs/models.md
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalog docs/reference/models.md
+
+# The pages of the reference that are read off commands and .env.example
+reference: $(INSTALLED)
+	@$(BIN)/python docs/reference.py
+
+# The documentation site, in an environment of its own. A warning is an error, those about docstrings too
+DOCS := .venv-docs
+
+docs: $(DOCS)/.installed
+	@$(DOCS)/bin/python docs/pages.py out/pages
+	@$(DOCS)/bin/zensical build --strict --clean > out/docs.txt 2>&1 || { cat out/docs.txt; exit 1; }
+	@if grep griffe: out/docs.txt; then exit 1; fi
+	@echo "The site is out/site/index.html"
+
+test-docs: docs
+	@$(DOCS)/bin/python -m pytest --confcutdir tests/site tests/site
+
+$(DOCS)/.installed: constraints-docs.txt docs/requirements.txt
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-docs.txt -r docs/requirements.txt
+	@touch $@
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -114,4 +138,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NEWEST) .cache .mypy_cache .pytest_cache .ruff_cache out dist
+	rm -rf $(VENV) $(NEWEST) $(DOCS) .cache .mypy_cache .pytest_cache .ruff_cache out dist

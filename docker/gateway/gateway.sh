@@ -64,7 +64,7 @@ make_address() {
 
 readable() {
     if [ -f "$mount/$1" ] && [ -r "$mount/$1" ]; then return; fi
-    echo "$mount/$1 is not there, or uid $(id -u) may not read it; docs/operations.md says how to make it"
+    echo "$mount/$1 is not there, or uid $(id -u) may not read it; docs/operations/gateway.md says how to make it"
     return 1
 }
 

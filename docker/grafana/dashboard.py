@@ -115,7 +115,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             title="Alerts",
-            why="How many of docker/prometheus/alerts.yml fire now; docs/operations.md says of each what to do.",
+            why="How many of docker/prometheus/alerts.yml fire now; docs/operations/alerts.md says of each what to do.",
             queries=[Query(expr='count(ALERTS{alertstate="firing"}) or vector(0)', legend="firing")],
             unit="none",
             width=3,

@@ -26,7 +26,7 @@ def repository(tmp_path):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "config.pbtxt").write_text(config)
     for name in ("model.py", "preprocess.json"):
-        (tmp_path / "m_preprocess" / "1" / name).write_text("")
+        (tmp_path / "m_preprocess" / "1" / name).write_text("# text")
     (tmp_path / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"graph")
     manifest = {"graphs": {"m_pooled_encoder/model.onnx": {"bytes": 5}, "m_unpooled_encoder/model.onnx": {"bytes": 9}}}
     (tmp_path / "m_pooled" / "1" / "manifest.json").write_text(json.dumps(manifest))
@@ -64,7 +64,7 @@ def test_a_half_deleted_export(repository, gone, fault):
 
 
 def test_a_graph_that_is_empty_or_replaced(repository):
-    """An empty file is a fault. A graph that somebody has put in its place is none: `vitriton verify` has its figures."""
+    """An empty file is a fault. A graph that somebody has replaced is none: `vitriton verify` has its figures."""
     graph = repository / "m_pooled_encoder" / "1" / "model.onnx"
     graph.write_bytes(b"another graph")
     assert broken(repository) == {}

@@ -8,7 +8,7 @@ import vitriton
 from vitriton import DeadlineExceeded, ImageCode, ImageProblem, InvalidImage, ModelNotFound, Unavailable, preprocessing
 from vitriton._errors import without_frames
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "client.md"
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "guides" / "client.md"
 
 
 def test_tree():
@@ -64,7 +64,7 @@ def test_a_problem_without_a_code():
 
 
 def test_the_codes_of_preprocessing_are_codes_of_the_client():
-    """What is found inside Triton has a code that a caller knows, and docs/client.md has a row for each."""
+    """What is found inside Triton has a code that a caller knows, and docs/guides/client.md has a row for each."""
     rows = re.findall(r"^\| `([a-z_]+)` \|.*\| \d{3}", DOCUMENTATION.read_text(), re.MULTILINE)
     assert set(get_args(preprocessing.Code)) < set(get_args(ImageCode))
     assert tuple(rows) == get_args(ImageCode)

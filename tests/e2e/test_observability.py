@@ -82,6 +82,12 @@ def test_every_metric_is_exported(place, metrics):
         assert grouped_by(EXPRESSIONS[place]) <= known
 
 
+def test_every_metric_of_the_reference_is_exported(metrics):
+    """What docs/reference/metrics.md says of Triton is there to be asked for."""
+    page = (monitoring.ROOT / "docs" / "reference" / "metrics.md").read_text()
+    assert set(re.findall(r"`(nv_\w+)`", page)) - GPU_METRICS <= metrics.keys()
+
+
 def test_an_invented_metric_would_be_seen():
     """The reading of expressions finds names in every position, labels and matchers, and takes no keyword for one."""
     expression = (
@@ -103,8 +109,8 @@ def test_nothing_that_matters_is_left_out():
         assert rule["annotations"]["summary"]
     tested = (monitoring.DOCKER / "prometheus" / "alerts_test.yml").read_text()
     assert set(re.findall(r"alertname: (\w+)", tested)) == set(alerts)
-    operations = (monitoring.DOCKER.parent / "docs" / "operations.md").read_text()
-    assert [name for name in alerts if f"`{name}`" not in operations] == []
+    runbook = (monitoring.ROOT / "docs" / "operations" / "alerts.md").read_text()
+    assert [name for name in alerts if f"`{name}`" not in runbook] == []
 
 
 @pytest.mark.usefixtures("subprocesses")

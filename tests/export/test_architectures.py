@@ -26,7 +26,7 @@ from vitriton_export._graph.naflex import repeats_first_row, resize_position_emb
 
 # What needs a package that is not there is refused, and named.
 HERE = {name for name in SMALL if not FAMILIES[name].requires or importlib.util.find_spec(FAMILIES[name].requires)}
-PAGE = Path(__file__).parents[2] / "docs/models.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/models.md"
 LISTED = sorted({*MODEL_FOR_IMAGE_MAPPING_NAMES, *FAMILIES})
 PHOTO = Path(__file__).parents[2] / "examples/photos/cat.jpg"
 
@@ -83,7 +83,7 @@ def test_every_base_model_that_takes_pixel_values_is_taken_or_refused_with_a_rea
 
 
 def test_the_page_has_a_row_for_every_architecture():
-    """docs/models.md is what `make models` last wrote."""
+    """docs/reference/models.md is what `make models` last wrote."""
     text = PAGE.read_text()
     assert not [name for name in LISTED if f"\n| `{name}` |" not in text], "run `make models`"
 

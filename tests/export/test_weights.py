@@ -75,8 +75,8 @@ def test_an_adapter_is_refused_by_name(checkpoint):
     for said in (beside, refusal(checkpoint)):
         assert "adapter_config.json" in said
         assert (
-            "merge it into 'google/vit-base-patch16-224' with merge_and_unload() of peft, as docs/export.md#merging"
-            in said
+            "merge it into 'google/vit-base-patch16-224' with merge_and_unload() of peft, "
+            "as docs/guides/export.md#merging" in said
         )
 
 

@@ -1,6 +1,8 @@
-"""Makes docs/models.md: every architecture of transformers that could give features of one image, exported and served.
+"""Makes docs/reference/models.md: every architecture of transformers that could give features of one image.
 
-    python -m support.catalog docs/models.md          (make models)
+Each is exported and served.
+
+    python -m support.catalog docs/reference/models.md          (make models)
 
 Each one that can be exported is exported from a small checkpoint of random weights, which runs the export's own parity
 gate (the pixels, and both outputs, on every awkward image of the corpus), and is then asked for embeddings and tokens
@@ -195,7 +197,7 @@ def _allowed(largest: float) -> float:
 
 
 def page(rows: list[Row]) -> str:
-    """The text of docs/models.md."""
+    """The text of docs/reference/models.md."""
     passed, refused = [row for row in rows if not row.refused], [row for row in rows if row.refused]
     lines = [
         "# Models",
@@ -211,8 +213,8 @@ def page(rows: list[Row]) -> str:
         "architecture, or one that is refused, and each real checkpoint brings its own.",
         "",
         "timm's models (`timm_wrapper`, and checkpoints as timm itself writes them) need timm and torchvision, which",
-        "the project itself does not ([how to install them](export.md#timms-models)); `make models` has a row for them",
-        "where these are installed. Their own transforms are taken from config.json.",
+        "the project itself does not ([how to install them](../guides/export.md#timms-models)); `make models` has a",
+        "row for them where these are installed. Their own transforms are taken from config.json.",
         "",
         f"## Passed: {len(passed)}",
         "",

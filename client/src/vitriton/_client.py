@@ -208,7 +208,7 @@ class Client:
             A Result for each image.
 
         Raises:
-            The errors of `embed`. An error of the iterable comes after the results of the images before it.
+            ClientError: as from `embed`. An error of the iterable comes after the results of the images before it.
         """
         core = self._core
         core.check_usable()

@@ -69,7 +69,8 @@ class ExportOptions(Serving):
         l2_normalize: scale embeddings to length 1, in the graph.
         outputs: the ensembles to write.
         precision: the precision of weights and arithmetic: fp16 for GPUs, int8 for CPUs, with a scale for each token;
-            int8-fast has one scale for a batch, whose images then move each other's embeddings (docs/precision.md).
+            int8-fast has one scale for a batch, whose images then move each other's embeddings
+            (docs/concepts/precision.md).
         output_dtype: the data type of the outputs, whatever the precision.
         optimize: the rewriting of the graph; none leaves it as torch exports it, with eager attention.
         min_cosine: the least cosine similarity with the reference, on the worst image. None: the precision's own gate.

@@ -138,7 +138,8 @@ def lacking(known: Family) -> str | None:
         return None
     return (
         f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
-        f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from (docs/export.md)"
+        f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from "
+        "(docs/guides/export.md)"
     )
 
 
