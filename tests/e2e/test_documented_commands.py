@@ -19,13 +19,14 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import typer
-from support import architectures, checkpoints, hub
+from support import architectures, checkpoints, exports, hub
 from typer.core import TyperGroup
 from vitriton.cli import app
 
@@ -36,63 +37,88 @@ DOCUMENTS = [
     if "```sh" in path.read_text()
 ]
 SHORT = {Path("README.md")}
-TIMEOUT_S = 600
+TIMEOUT_S = 1200
+PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n+)?^(?P<indent> *)```sh\n(?P<code>.*?)^ *```$", re.DOTALL | re.MULTILINE
 )
 _COMMENT = re.compile(r"\s+# .*$", re.MULTILINE)
+_SERVE = re.compile(r"^vitriton serve\b.*$", re.MULTILINE)
 _CALL = re.compile(r"(?:^|[;&|]\s*)(?:\.venv/bin/)?vitriton ((?:[^;&|'\"]|'[^']*'|\"[^\"]*\")+)")
+_ASKS = re.compile(r"^(vitriton (?:embed|models)\b(?!.*--url)[^|\n]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Command:
-    """A command line of a document.
+class Block:
+    """A block of shell commands.
 
     Attributes:
-        text: the command, without the comment beside it.
-        where: the document and the line of the block.
-        reason: why the command is not run; empty if it is.
+        code: the commands, without the comments beside them.
+        where: the document and the block's line in it.
+        reason: why the block is not run; empty if it is.
     """
 
-    text: str
+    code: str
     where: str
     reason: str
 
 
-def commands(document: Path) -> Iterator[Command]:
-    """The command lines of a document, in order."""
+def blocks(document: Path) -> Iterator[Block]:
+    """The blocks of a document, in order."""
     text = (ROOT / document).read_text()
     for match in _BLOCK.finditer(text):
         where = f"{document}, line {text.count(chr(10), 0, match.start('code')) + 1}"
-        code = _COMMENT.sub("", match["code"]).replace("\\\n", " ")
-        for line in filter(None, map(str.strip, code.splitlines())):
-            yield Command(line, where, (match["reason"] or "").strip())
+        code = _COMMENT.sub("", textwrap.dedent(match["code"]))
+        yield Block(code, where, (match["reason"] or "").strip())
 
 
-def run_commands(found: list[Command], folder: Path, environment: dict[str, str]) -> None:
-    """Runs them in order; what serves is ended at the end."""
-    ports = {option: free_port() for option in ("--http-port", "--grpc-port", "--metrics-port")}
-    serving: list[subprocess.Popen[str]] = []
-    try:
-        for command in found:
-            line = command.text.replace("localhost:8001", f"localhost:{ports['--grpc-port']}")
-            if re.match(r"vitriton serve\b", line):
-                end(serving)
-                options = " ".join(f"{option} {port}" for option, port in ports.items())
-                serving.append(serve(f"{line} {options}", folder, environment))
-                continue
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", line],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-            )
-            assert done.returncode == 0, f"{command.where}: {command.text}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
-    finally:
-        end(serving)
+LONG = [one for one in DOCUMENTS if one not in SHORT and not all(block.reason for block in blocks(one))]
+
+
+class Shell:
+    """Runs blocks in one folder, and what serves beside them, on free ports in place of the default ones."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+        self._ports = {service: free_port() for service in PORTS}
+        self._serving: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self._serving)
+
+    def run(self, block: Block) -> None:
+        """Runs the commands of a block."""
+        start = 0
+        for served in _SERVE.finditer(block.code):
+            self._run(block.code[start : served.start()], block.where)
+            self.serve(served[0])
+            start = served.end()
+        self._run(block.code[start:], block.where)
+
+    def serve(self, line: str) -> None:
+        """Runs a command that serves, in place of the one before."""
+        end(self._serving)
+        options = " ".join(f"--{service}-port {port}" for service, port in self._ports.items())
+        self._serving.append(serve(f"{line} {options}", self._folder, self._environment))
+
+    def _run(self, code: str, where: str) -> None:
+        code = _ASKS.sub(r"\1 --url localhost:8001 ", code)
+        for service, port in PORTS.items():
+            code = code.replace(f"localhost:{port}", f"localhost:{self._ports[service]}")
+        done = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", code],
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == 0, f"{where}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
 
 
 def serve(line: str, folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -123,8 +149,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def models(torch, tmp_path_factory):
-    """Small models by the ids that the documents name."""
+def hub_models(torch, tmp_path_factory):
+    """Models by the ids that the documents name, small ones."""
     folder = tmp_path_factory.mktemp("hub")
     return {
         "google/vit-base-patch16-224": checkpoints.tiny_vit_without_pooler(folder / "vit"),
@@ -135,35 +161,49 @@ def models(torch, tmp_path_factory):
 
 
 @pytest.fixture
-def folder(tmp_path, models):
+def folder(tmp_path, hub_models):
     """A folder of photos, a checkpoint of one's own, and the checkout's folders that a command may read."""
     for name in ("examples", "bench", "docker"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "photos").symlink_to(ROOT / "examples" / "photos")
-    shutil.copytree(models["google/vit-base-patch16-224"], tmp_path / "my-checkpoint")
+    shutil.copytree(hub_models["google/vit-base-patch16-224"], tmp_path / "my-checkpoint")
     return tmp_path
 
 
 @pytest.fixture
-def environment(subprocesses, models, tmp_path_factory):
-    """The commands of this environment first on the path, and the hub on this machine."""
-    with hub.serve(hub.Hub(models)) as server:
-        yield {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HF_ENDPOINT": server.url,
-            "HF_HOME": str(tmp_path_factory.mktemp("hf-home")),
-            "XDG_CACHE_HOME": str(checkpoints.CACHE),
-        }
+def environment(subprocesses, tmp_path_factory):
+    """The commands of this environment first on the path, and a hub's cache of its own."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HF_HOME": str(tmp_path_factory.mktemp("hf-home")),
+        "XDG_CACHE_HOME": str(checkpoints.CACHE),
+    }
 
 
-@pytest.mark.parametrize(
-    "document",
-    [pytest.param(one, marks=[] if one in SHORT else [pytest.mark.long], id=str(one)) for one in DOCUMENTS],
-)
-def test_the_commands_of(document, folder, environment):
-    """They run as written, one after another."""
-    run_commands([command for command in commands(document) if not command.reason], folder, environment)
+def run_document(document: Path, folder: Path, environment: dict[str, str], models: dict[str, Path]) -> None:
+    """Runs the blocks of a document, beside a hub that has models."""
+    with hub.serve(hub.Hub(models)) as server, Shell(folder, environment | {"HF_ENDPOINT": server.url}) as shell:
+        found = [block for block in blocks(document) if not block.reason]
+        if document not in SHORT and not any(_SERVE.search(block.code) for block in found):
+            shell.serve("vitriton serve --repository models")
+        for block in found:
+            shell.run(block)
+
+
+def test_the_commands_of_the_readme(folder, environment, hub_models):
+    """From nothing to a file of vectors."""
+    run_document(Path("README.md"), folder, environment, hub_models)
+    assert (folder / "vectors.parquet").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("document", LONG, ids=str)
+def test_the_commands_of(document, folder, environment, hub_models, trained_checkpoint):
+    """They run in a folder where `models` has facebook/dinov2-small, with trained weights, beside a server of it."""
+    exports.export(trained_checkpoint, folder / "models", name="dinov2-small")
+    exports.export(hub_models["google/vit-base-patch16-224"], folder / "model_repository", name="vit-base-patch16-224")
+    run_document(document, folder, environment, hub_models | {"facebook/dinov2-small": trained_checkpoint})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
@@ -171,12 +211,13 @@ def test_the_options_in(document):
     """Each command of Vitriton that a document names exists, with the options named, in all blocks."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
-    for command in commands(document):
-        for called in _CALL.findall(command.text):
+    for block in blocks(document):
+        lines = block.code.replace("\\\n", " ").splitlines()
+        for called in (called for line in lines for called in _CALL.findall(line.strip())):
             name, *words = shlex.split(called)
             with typer.Context(group) as context:
                 found = group.resolve_command(context, [name, *words])[1]
             assert found is not None
             known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
             used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "--"}
-            assert used <= known | {"--help"}, f"{command.where}: {called}"
+            assert used <= known | {"--help"}, f"{block.where}: {called}"
