@@ -159,7 +159,7 @@ def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
     """Missing, a file, and empty are told apart."""
     (tmp_path / "empty").mkdir()
     for path, text in (
-        (tmp_path / "missing", "does not exist; make a repository with"),
+        (tmp_path / "missing", "does not exist"),
         (make_file(tmp_path / "file"), "is a file; name a folder"),
         (tmp_path / "empty", "holds no models"),
     ):

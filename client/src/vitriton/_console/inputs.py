@@ -84,7 +84,7 @@ def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: b
         elif os.path.lexists(argument):  # a broken link is an image that cannot be read
             inputs.sources.append(argument)
         else:
-            raise InvalidOption("", missing(Path(argument)))
+            raise InvalidOption("", missing(argument))
     if list_file is not None:
         inputs.sources += _read_list(list_file)
     if not inputs.sources:

@@ -38,9 +38,9 @@ def target_fault(path: Path) -> str | None:
     return None
 
 
-def missing(path: Path) -> str:
-    """Says that a path does not exist, and which similar one does."""
-    similar = similar_path(path)
+def missing(path: str | Path) -> str:
+    """Says that a path, as it was typed, does not exist, and which similar one does."""
+    similar = similar_path(Path(path).expanduser())
     return f"{path} does not exist" + ("" if similar is None else f"; did you mean {similar}?")
 
 

@@ -79,7 +79,7 @@ def find_folder(model: str, revision: str | None, option: str = "model") -> Chec
         if path.exists():
             raise OptionError(option, f"{model} is a file; give the folder that holds config.json and the weights")
         if model.startswith((".", "/", "~")) or model.count("/") > 1:
-            raise OptionError(option, missing(path))
+            raise OptionError(option, missing(model))
         return None
     if revision is not None:
         raise OptionError("revision", f"is {revision}, and {model} is a folder, which has no revisions; leave it out")

@@ -33,11 +33,9 @@ def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = F
         RepositoryError: the repository is missing or empty, or holds a folder that is not a model or an export without
         its weights.
     """
-    if not repository.is_dir():
-        raise RepositoryError(
-            f"{folder_fault(repository)}; make a repository with `vitriton export MODEL --repository {repository}`, or "
-            "name another"
-        )
+    if (fault := folder_fault(repository)) is not None:
+        advice = f"; make a repository with `vitriton export MODEL --repository {repository}`, or name another"
+        raise RepositoryError(fault if fault.endswith("?") else fault + advice)
     if not _PASSES.fullmatch(str(repository.resolve())):
         raise RepositoryError(
             f"{repository.resolve()} has a character that Triton's python backend cannot pass on to its "
