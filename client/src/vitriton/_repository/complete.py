@@ -15,14 +15,15 @@ MANIFEST = "manifest.json"
 _SPEC = "preprocess.json"
 
 
-def missing(repository: Path, ensemble: str) -> str | None:
+def missing(repository: Path, ensemble: str, *, sizes: bool = True) -> str | None:
     """Says which part of an export's ensemble is missing, or is not as it was exported; None if all are there.
 
     Args:
         repository: the folder of the models.
         ensemble: the name of the ensemble.
+        sizes: whether the graphs must have the sizes that the manifest has.
     """
-    return next(_faults(repository, ensemble), None)
+    return next(_faults(repository, ensemble, sizes=sizes), None)
 
 
 def broken_exports(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, str]:
@@ -44,7 +45,7 @@ def broken_exports(repository: Path, configs: Mapping[str, Any | None]) -> dict[
     return found
 
 
-def _faults(repository: Path, ensemble: str) -> Iterator[str]:
+def _faults(repository: Path, ensemble: str, *, sizes: bool) -> Iterator[str]:
     folder = repository / ensemble
     config = disk.read_config(folder)
     if config is None:
@@ -57,7 +58,7 @@ def _faults(repository: Path, ensemble: str) -> Iterator[str]:
     if not own:
         yield f"{ensemble} has no version folder"
         return
-    bytes_of = _sizes(folder / str(max(own)) / MANIFEST)
+    bytes_of = _sizes(folder / str(max(own)) / MANIFEST) if sizes else {}
     for step, version in sorted(disk.steps(config, repository)):
         yield from _faults_of_step(repository, step, version, bytes_of)
 
