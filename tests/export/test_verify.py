@@ -143,6 +143,15 @@ def test_the_gates_are_those_of_the_manifest(repository, tiny_vit_checkpoint):
     assert run("--repository", repository, "--reference", tiny_vit_checkpoint).exit_code == 0
 
 
+def test_a_half_deleted_export_is_told(repository, tiny_vit_checkpoint):
+    """Before anything is loaded: what is missing, and what to do."""
+    (repository / "tiny-vit_unpooled_encoder/1/model.onnx").unlink()
+    done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
+    assert done.exit_code == 1
+    fault = "tiny-vit_unpooled_encoder/1/model.onnx is missing; export the model again"
+    assert f"error: tiny-vit in {repository} is not complete: {fault}" in done.stderr
+
+
 def test_a_changed_preprocessing_is_seen(repository, tiny_vit_checkpoint):
     """The step's own files are run: pixels that differ break the first stage, and the outputs with it."""
     path = repository / "tiny-vit_preprocess/1/preprocess.json"

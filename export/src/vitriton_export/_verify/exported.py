@@ -94,7 +94,7 @@ def from_repository(repository: Path, name: str | None) -> Exported:
             f"{path} cannot be read ({type(exc).__name__}: {one_line(exc)}); export the model again"
         ) from exc
     for kind in kinds:
-        fault = missing(repository, ensemble_name(name, kind))
+        fault = missing(repository, ensemble_name(name, kind))  # a graph that was changed is measured
         if fault is not None:
             raise ExportError(f"{name} in {repository} is not complete: {fault}; export the model again")
     return exported
