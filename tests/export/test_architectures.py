@@ -1,6 +1,5 @@
 """Every architecture: what is known of it, and small models of some, exported whole. `make models` serves them all."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -20,12 +19,13 @@ from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, export_model
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, outline
+from vitriton_export._checkpoint.families import lacking
 from vitriton_export._checkpoint.source import find
 from vitriton_export._export import plan_export
 from vitriton_export._graph.naflex import repeats_first_row, resize_position_embeddings
 
 # What needs a package that is not there is refused, and named.
-HERE = {name for name in SMALL if not FAMILIES[name].requires or importlib.util.find_spec(FAMILIES[name].requires)}
+HERE = {name for name in SMALL if lacking(FAMILIES[name]) is None}
 PAGE = Path(__file__).parents[2] / "docs/reference/models.md"
 LISTED = sorted({*MODEL_FOR_IMAGE_MAPPING_NAMES, *FAMILIES})
 PHOTO = Path(__file__).parents[2] / "examples/photos/cat.jpg"
@@ -95,7 +95,7 @@ def test_the_list_shows_what_can_be_exported():
     for model_type in FAMILIES:
         assert f" {model_type} " in done.stdout
     missing = "'vitriton-export[timm]'" in done.stdout
-    assert missing == (importlib.util.find_spec("timm") is None)
+    assert missing == (lacking(FAMILIES["timm_wrapper"]) is not None)
     line = next(line for line in done.stdout.splitlines() if " clip " in line)
     assert "auto pooler cls mean projection" in line
 

@@ -121,3 +121,4 @@ def test_a_torchvision_for_another_torch(tiny_vit_checkpoint, tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "operator torchvision::nms does not exist; install the torchvision that was built for" in done.stderr
+    assert "vitriton-export[timm]" in done.stderr

@@ -63,7 +63,7 @@ def classified(checkpoint: Checkpoint, folder: Path) -> np.ndarray:
 
 
 def run_the_documented_code(folder: Path, checkpoint: Checkpoint) -> np.ndarray:
-    """The logits of the block in docs/export.md, with the reference in the place of a server."""
+    """The logits of the block in docs/guides/export.md, with the reference in the place of a server."""
     text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     block = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "logits" in block)
 
@@ -98,7 +98,7 @@ def test_the_documented_code_gives_the_logits(model_type, name, tmp_path):
 
 
 def test_a_head_on_the_mean_of_the_patches(tmp_path):
-    """CLIP's classifier takes --pooling mean, as docs/export.md says."""
+    """CLIP's classifier takes --pooling mean, as docs/guides/export.md says."""
     folder = fine_tuned("clip", "CLIPForImageClassification", tmp_path / "tuned")
     checkpoint = loaded(folder)
     head = AutoModelForImageClassification.from_pretrained(folder).classifier
@@ -165,7 +165,7 @@ def test_the_command_says_it_and_the_manifest_has_it(classifier_checkpoint, tmp_
     (line,) = [line for line in done.stderr.splitlines() if "head" in line]
     assert line == (
         "note: tiny-classifier is a ViTForImageClassification: its head (classifier, 2 labels) is not exported; the "
-        "embeddings are the features before it (docs/export.md, Heads)"
+        "embeddings are the features before it (docs/guides/export.md, Heads)"
     )
     manifest = json.loads((tmp_path / "r/tiny-classifier_pooled/1/manifest.json").read_text())
     assert manifest["head"] == {

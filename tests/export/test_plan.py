@@ -13,7 +13,7 @@ from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, resolve_pooling
 from vitriton_export._checkpoint.config import load_config
-from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.families import Family, lacking
 from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights, find
 from vitriton_export._export import plan_export
 from vitriton_export._processors.processor import Normalization
@@ -125,8 +125,16 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
         ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
         pytest.param('{"model_type": "timm_wrapper"}', "'vitriton-export[timm]'", marks=WITHOUT_TIMM),
-        pytest.param('{"architecture": "a", "pretrained_cfg": {}}', "which needs timm, which is", marks=WITHOUT_TIMM),
-        pytest.param('{"architecture": "a", "pretrained_cfg": null}', "which needs timm, which is", marks=WITHOUT_TIMM),
+        pytest.param(
+            '{"architecture": "a", "pretrained_cfg": {}}',
+            "which needs timm and torchvision, which are",
+            marks=WITHOUT_TIMM,
+        ),
+        pytest.param(
+            '{"architecture": "a", "pretrained_cfg": null}',
+            "which needs timm and torchvision, which are",
+            marks=WITHOUT_TIMM,
+        ),
         ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
         ('{"model_type": "no-such-type"}', "is of type 'no-such-type', which transformers"),
     ],
@@ -137,6 +145,25 @@ def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_pat
     with pytest.raises(ExportError) as caught:
         load_config(CheckpointSource(tmp_path, "m", None))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("installed", "says"),
+    [
+        ({"timm", "torchvision"}, None),
+        ({"timm"}, "needs torchvision, which is not installed: "),
+        ({"torchvision"}, "needs timm, which is not installed: "),
+        (set(), "needs timm and torchvision, which are not installed: "),
+    ],
+)
+def test_missing_packages_are_named_with_the_extra(installed, says, monkeypatch):
+    """Timm does not start without torchvision, and transformers then asks for timm."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
+    text = lacking(FAMILIES["timm_wrapper"])
+    assert (text is None) == (says is None)
+    if says is not None:
+        assert text.startswith(says)
+        assert "`pip install 'vitriton-export[timm]' --extra-index-url ADDRESS`" in text
 
 
 CLS, NO_CLS = Family(prefix=("cls",)), Family(prefix=())

@@ -23,6 +23,9 @@ on this machine, and images only decoded by Pillow on all cores; the exported gr
 model has, as its last block computes the CLS token alone."""
 
 
+_NOT_RUN = "it takes 20 minutes; tests/bench/test_report.py makes a small report"
+
+
 def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """Writes the page as Markdown.
 
@@ -35,7 +38,7 @@ def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     parts = [
         "# Benchmarks",
         f"<!-- Made by `{document['command']}`; do not edit. -->",
-        f"<!-- not run: it takes 20 minutes; tests/bench/test_report.py makes a small report -->\n```sh\n{document['command']}\n```",
+        f"<!-- not run: {_NOT_RUN} -->\n```sh\n{document['command']}\n```",
         f"{model}. {photos(document)}. {machine(document)}. Python {document['machine']['python']}, {versions}."
         + (f" The run took {document['took_s'] / 60:.1f} minutes." if "took_s" in document else ""),
     ]

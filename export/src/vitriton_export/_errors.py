@@ -104,6 +104,9 @@ def _interrupted(error: BaseException | None) -> bool:
 
 def _suspects(cause: BaseException) -> str:
     if "torchvision" in str(cause):
-        return "; install the torchvision that was built for this torch, or `pip uninstall torchvision`"
+        return (
+            "; install the torchvision that was built for this torch, as vitriton-export[timm] needs it "
+            "(docs/guides/export.md, timm's models), or `pip uninstall torchvision`"
+        )
     given = sorted(name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_", "TORCH_")))
     return f"; check {', '.join(given)}" if given else ""

@@ -105,7 +105,8 @@ FAMILIES: dict[str, Family] = {
     "textnet": replace(_MAP, note="with do_center_crop; else its image processor gives each image a size of its own"),
     "timm_wrapper": replace(
         _MAP,
-        requires="timm",
+        requires=("timm", "torchvision"),
+        extra="timm",
         note="with an image processor of transformers, or timm's usual transforms: Resize, then CenterCrop",
     ),
     "tipsv2_vision_model": replace(_REGISTERS, note=_TORCHVISION),

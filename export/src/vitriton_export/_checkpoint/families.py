@@ -74,7 +74,8 @@ class Family:
         settings: the entries of the configuration that are set before the model is built.
             inputs: the kind of call: with pixel values, with a fixed order of patches (ViT-MAE), or with packed patches
         (NaFlex).
-        requires: the package that the architecture needs beside those of transformers.
+        requires: the packages that the architecture needs beside those of transformers.
+        extra: the extra of vitriton-export that installs them.
         note: the note for users.
     """
 
@@ -93,7 +94,8 @@ class Family:
     projection: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Literal["pixels", "ordered", "patches"] = "pixels"
-    requires: str = ""
+    requires: tuple[str, ...] = ()
+    extra: str = ""
     note: str = ""
 
     @property
@@ -133,12 +135,13 @@ class Family:
 
 
 def lacking(known: Family) -> str | None:
-    """Names the package that an architecture needs and that is missing, with the command that installs it."""
-    if not known.requires or importlib.util.find_spec(known.requires) is not None:
+    """Names the packages that an architecture needs and that are missing, with the command that installs them."""
+    missing = [package for package in known.requires if importlib.util.find_spec(package) is None]
+    if not missing:
         return None
     return (
-        f"needs {known.requires}, which is not installed: `pip install -c constraints.txt "
-        f"'vitriton-export[{known.requires}]'`, with torchvision from the index that torch came from "
+        f"needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: `pip install "
+        f"'vitriton-export[{known.extra}]' --extra-index-url ADDRESS`, with the index that torch came from "
         "(docs/guides/export.md)"
     )
 
