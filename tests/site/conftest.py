@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SITE = Path(__file__).parents[2] / "out" / "site"
+FOLDER = Path(__file__).parents[2] / "out" / "site"
 
 
 @pytest.fixture(scope="session")
@@ -16,15 +16,23 @@ def subprocesses() -> None:
 
 
 @pytest.fixture(scope="session")
-def browser(subprocesses):
+def site() -> Path:
+    """The folder of the site, which `make test-docs` has just built; another run may find an old one."""
+    pytest.importorskip("zensical", reason="the site is built and looked at by `make test-docs`")
+    if not (FOLDER / "index.html").is_file():
+        pytest.skip("the site is not built: make docs")
+    return FOLDER
+
+
+@pytest.fixture(scope="session")
+def browser(subprocesses, site):
     """A Chromium; the machine's own."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make test-docs")
+    from playwright.sync_api import sync_playwright
+
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("there is no Chromium here; on Debian: apt install chromium")
-    if not (SITE / "index.html").is_file():
-        pytest.skip("the site is not built: make docs")
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield running
         running.close()
