@@ -1,6 +1,5 @@
 """Unknown keyword arguments: every public function and class names the parameter that was meant."""
 
-import asyncio
 import importlib
 import inspect
 import subprocess
@@ -23,26 +22,19 @@ def parameters(function) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
 
-def methods(cls) -> list[FunctionType]:
-    shown = [
-        member for name, member in vars(cls).items() if not name.startswith("_") or name in ("__init__", "__call__")
-    ]
-    return [member for member in shown if isinstance(member, FunctionType) and has_options(member)]
-
-
 def has_options(function) -> bool:
     return any(one.kind is one.KEYWORD_ONLY for one in inspect.signature(function).parameters.values())
 
 
 def surface() -> dict[str, FunctionType]:
-    """The public functions, constructors and methods with keyword-only parameters."""
-    found = dict.fromkeys([*methods(ImageFeatureExtractionPipeline)])
+    """The public functions and constructors, and the call of the pipeline."""
+    found = dict.fromkeys([ImageFeatureExtractionPipeline.__call__])
     for package in PUBLIC:
         module = importlib.import_module(package)
         for name in module.__all__:
             thing = getattr(module, name)
             if inspect.isclass(thing) and not issubclass(thing, Exception) and name not in GIVEN and thing not in DATA:
-                found |= dict.fromkeys(methods(thing))
+                found |= {thing.__init__: None} if has_options(thing.__init__) else {}
             elif inspect.isfunction(thing) and parameters(thing):
                 found[thing] = None
     return {function.__qualname__: function for function in found if function.__name__ != "usable_cores"}
@@ -52,7 +44,7 @@ def surface() -> dict[str, FunctionType]:
 def test_every_misspelling_is_answered():
     """In the whole public surface, each parameter is found again when its last letter is doubled."""
     functions = surface()
-    assert {"Client.__init__", "AsyncClient.embed", "Options.__init__", "pipeline", "TritonServer.__init__"} <= {
+    assert {"Client.__init__", "AsyncClient.__init__", "Options.__init__", "pipeline", "TritonServer.__init__"} <= {
         *functions
     }
     assert {"ExportOptions.__init__", "export_model", "invalid_images", "FakeTransport.__init__"} <= {*functions}
@@ -60,14 +52,8 @@ def test_every_misspelling_is_answered():
         own = [None] if "self" in inspect.signature(function).parameters else []
         for parameter in parameters(function):
             with pytest.raises(TypeError) as caught:
-                finished(function, *own, **{f"{parameter}{parameter[-1]}": None})
+                function(*own, **{f"{parameter}{parameter[-1]}": None})
             assert str(caught.value).endswith(f"; did you mean {parameter!r}?"), (name, parameter, str(caught.value))
-
-
-def finished(function, *args, **keywords):
-    """Calls a function, and where it is a coroutine function runs the coroutine."""
-    called = function(*args, **keywords)
-    return asyncio.run(called) if inspect.iscoroutine(called) else called
 
 
 @pytest.mark.parametrize(
@@ -105,17 +91,10 @@ def test_other_errors_stay_as_they_are():
 
 
 def test_functions_stay_what_they_are():
-    """Names, documentation, signatures, and whether a function is a coroutine function."""
-    assert inspect.iscoroutinefunction(AsyncClient.embed)
-    assert inspect.iscoroutinefunction(AsyncClient.wait_ready)
-    assert list(inspect.signature(Client.embed).parameters) == [
-        "self",
-        "images",
-        "pool",
-        "timeout_s",
-        "on_error",
-        "dtype",
-    ]
+    """Names, documentation and signatures; a client's methods are not wrapped."""
+    assert inspect.isasyncgenfunction(AsyncClient.stream)
+    assert not hasattr(Client.embed, "__wrapped__")
+    assert list(inspect.signature(Client).parameters)[:2] == ["address", "model"]
     assert str(inspect.signature(Options)).startswith("(*, max_in_flight: ")
     assert pipeline.__name__ == "pipeline"
     assert "drop-in replacement" in pipeline.__doc__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import Any, TypeVar
@@ -12,31 +11,22 @@ _T = TypeVar("_T")
 
 
 def suggests_keywords(thing: _T) -> _T:
-    """Makes a function, or all methods of a class that have keyword-only parameters, name the parameter that was meant.
+    """Makes a function, or the constructor of a class, name the parameter that was meant.
 
-    Python itself names only very similar ones, from 3.13 on: for `model_name` it does not name `model`.
+    Python itself names only very similar ones, from 3.13 on: for `model_name` it does not name `model`. The methods of
+    a client stay as they are: a caller makes a client once, and calls `embed` all day.
 
     Args:
-        thing: the function, which is wrapped, or the class, whose methods are.
+        thing: the function, which is wrapped, or the class, whose constructor is.
     """
     if isinstance(thing, type):
-        for name, member in list(vars(thing).items()):
-            if isinstance(member, FunctionType) and member.__code__.co_kwonlyargcount:
-                setattr(thing, name, _wrapped(member))
+        thing.__init__ = _wrapped(thing.__init__)  # type: ignore[misc]
         return thing
     wrapped: _T = _wrapped(thing)
     return wrapped
 
 
 def _wrapped(function: Any) -> Any:
-    if inspect.iscoroutinefunction(function):  # remains one, for those who ask
-
-        @functools.wraps(function)
-        async def call_async(*args: Any, **keywords: Any) -> Any:
-            return await _called(function, args, keywords)
-
-        return call_async
-
     @functools.wraps(function)
     def call(*args: Any, **keywords: Any) -> Any:
         return _called(function, args, keywords)

@@ -222,6 +222,7 @@ class ImageFeatureExtractionPipeline:
         self._check_pool(defaults)
         self._client = self._connect(defaults.timeout)
 
+    @suggests_keywords
     def __call__(
         self,
         inputs: Any,
