@@ -110,8 +110,8 @@ reference: $(INSTALLED)
 DOCS := .venv-docs
 
 docs: $(DOCS)/.installed
-	@$(DOCS)/bin/python docs/pages.py out/pages
-	@$(DOCS)/bin/zensical build --strict --clean > out/docs.txt 2>&1 || { cat out/docs.txt; exit 1; }
+	@$(DOCS)/bin/python docs/pages.py out
+	@$(DOCS)/bin/zensical build --strict --clean --config-file out/mkdocs.yml > out/docs.txt 2>&1 || { cat out/docs.txt; exit 1; }
 	@if grep griffe: out/docs.txt; then exit 1; fi
 	@echo "The site is out/site/index.html"
 

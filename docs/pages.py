@@ -1,4 +1,4 @@
-"""Lays out the pages of the documentation site in one folder, for the site generator: `python docs/pages.py FOLDER`.
+"""Lays out the documentation site in one folder, for the site generator: `python docs/pages.py FOLDER`.
 
 A page is a Markdown file in docs/, or one of PAGES, which lie elsewhere in the repository. A page's links are those
 that work on a code host: relative to its file, or absolute into the repository. In the folder, a link to another page
@@ -25,7 +25,7 @@ PAGES = {
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
 }
-_NOT_SHOWN = shutil.ignore_patterns("*.py", "__pycache__", "requirements.txt")
+_NOT_SHOWN = shutil.ignore_patterns("*.py", "__pycache__", "mkdocs.yml", "requirements.txt")
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 
 
@@ -36,12 +36,14 @@ def sources() -> dict[str, str]:
 
 
 def lay_out(folder: Path) -> None:
-    """Writes all pages, and the pictures and files that they need, to a folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", folder, ignore=_NOT_SHOWN)
+    """Writes the configuration to a folder, and all pages with their pictures to `pages` in it."""
+    shown = folder / "pages"
+    shutil.rmtree(shown, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", shown, ignore=_NOT_SHOWN)
+    shutil.copy(ROOT / "docs" / "mkdocs.yml", folder)
     for source, page in sources().items():
-        (folder / page).parent.mkdir(exist_ok=True)
-        (folder / page).write_text(_with_links_of_the_site(source))
+        (shown / page).parent.mkdir(exist_ok=True)
+        (shown / page).write_text(_with_links_of_the_site(source))
 
 
 def _with_links_of_the_site(source: str) -> str:

@@ -89,7 +89,7 @@ def test_pages_that_code_names_exist():
 
 def test_the_navigation_has_every_page_once():
     """No page is lost on the site, and none is named that is not there."""
-    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    navigation = (ROOT / "docs" / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     named = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
     assert sorted(named) == sorted(pages.sources().values())
 
