@@ -106,7 +106,8 @@ models: $(INSTALLED)
 reference: $(INSTALLED)
 	@$(BIN)/python docs/reference.py
 
-# The documentation site, in an environment of its own. A warning is an error, those about docstrings too
+# The documentation site, in an environment of its own. A warning is an error, those about docstrings too; pages out of a
+# cache give none
 DOCS := .venv-docs
 
 docs: $(DOCS)/.installed

@@ -156,7 +156,7 @@ def _export(model: Model, folder: Path) -> None:
                 name=precision,
                 outputs="pooled",
                 precision=precision,
-                min_cosine=-1.0,  # how near int8 comes to random weights says nothing
+                min_cosine=0.01,  # how near int8 comes to random weights says nothing
             )
         )
 
