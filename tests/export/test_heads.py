@@ -64,7 +64,7 @@ def classified(checkpoint: Checkpoint, folder: Path) -> np.ndarray:
 
 def run_the_documented_code(folder: Path, checkpoint: Checkpoint) -> np.ndarray:
     """The logits of the block in docs/guides/export.md, with the reference in the place of a server."""
-    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "export.md").read_text()
     block = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "logits" in block)
 
     class Client:
