@@ -1,4 +1,4 @@
-"""Makes the pages of the reference that are read off: `python docs/reference.py` (make reference).
+"""Makes the pages of the reference that come from the code: `python docs/reference.py` (`make reference`).
 
 `commands.md` has the options of every command, from the commands themselves; `settings.md` has the settings of the
 compose files, from .env.example.
@@ -28,7 +28,7 @@ _SETTING = re.compile(r"#(\w+)=(.*)")
 
 def commands() -> str:
     """The page of the commands."""
-    pages = [f"# Commands\n\n{_made('the commands themselves')}\n`vitriton COMMAND --help` says the same."]
+    pages = [f"# Commands\n\n{_made('the commands themselves')}\n`vitriton COMMAND --help` shows the same text."]
     group: Any = typer.main.get_command(app)
     parent = group.make_context("vitriton", [], resilient_parsing=True)
     for name in COMMANDS:
@@ -45,7 +45,7 @@ def settings() -> str:
     """The page of the compose files' settings."""
     pages = [
         f"# Settings of the compose files\n\n{_made('`.env.example`')}\n"
-        "Copy that file to `.env` and uncomment what is to differ: [Deploying with compose](../guides/compose.md)."
+        "Copy that file to `.env`, then uncomment and change what you need: [Deploying with compose](../guides/compose.md)."
     ]
     for title, rows in _sections((ROOT / ".env.example").read_text()):
         pages.append(f"## {title}\n\n" + _table(("setting", "default", "meaning"), rows))
