@@ -45,7 +45,8 @@ def settings() -> str:
     """The page of the compose files' settings."""
     pages = [
         f"# Settings of the compose files\n\n{_made('`.env.example`')}\n"
-        "Copy that file to `.env`, then uncomment and change what you need: [Deploying with compose](../guides/compose.md)."
+        "Copy that file to `.env`, then uncomment and change what you need: "
+        "[Deploying with compose](../guides/compose.md)."
     ]
     for title, rows in _sections((ROOT / ".env.example").read_text()):
         pages.append(f"## {title}\n\n" + _table(("setting", "default", "meaning"), rows))
