@@ -116,7 +116,9 @@ def _limits(document: Document) -> Table:
     rows.append(["Pillow on one core", "", f"{limits['decoding']['one_core']:.4g}"])
     rows.append(["Pillow on all cores", "", f"{limits['decoding']['all_cores']:.4g}"])
     notes = [f"The model needs {flop / 1e9:.4g} GFLOP per image, as torch counts them."] if flop else []
-    return Table(title="Limits of the machine", columns=("what", "fastest", "images/s at that rate"), rows=rows, notes=notes)
+    return Table(
+        title="Limits of the machine", columns=("what", "fastest", "images/s at that rate"), rows=rows, notes=notes
+    )
 
 
 def _steady(document: Document) -> Table:
@@ -138,9 +140,7 @@ def _rest(document: Document) -> Table:
     rows: list[list[str]] = []
     steps = document.get("preprocessing", [])
     if steps:
-        rows.append(
-            ["preprocessing inside the step, images/s", _spread(row["inside_images_per_s"] for row in steps)]
-        )
+        rows.append(["preprocessing inside the step, images/s", _spread(row["inside_images_per_s"] for row in steps)])
         rows.append(["Pillow on one core, images/s", _spread(row["one_core_images_per_s"] for row in steps)])
     large = document.get("large")
     if large:
