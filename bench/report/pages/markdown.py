@@ -10,17 +10,21 @@ from vitriton_bench._tables.tables import Table, left_out, machine, photos
 from report.pages.tables import tables
 
 _HOW = """\
-Everything that is compared takes its turn in each round, the two sides of a ratio one after the other, every second
-round backwards, so that whatever else the machine does hits all alike; a ratio is taken within a round, and its
-median counts. So read the ratios, and take the images/s for this machine in that quarter of an hour. Rates of a
-loaded server are taken over whole waves of answers. All sides get the same encoded images, and each its own best
-batch size or number of callers. LitServe gets the image as the body of a request and answers with raw float32,
-decodes on all cores, and batches up to 16; it is stopped while others are measured. ONNX Runtime alone has all
-cores compute each image, as it does by itself; served, each core computes images of its own, which is why that can
-be the faster one. The worst cosine is that of the image that is farthest from transformers in float32. A limit is
-the number of images/s if nothing but the model's matrix products were computed, at the fastest rate that was seen
-on this machine, and images only decoded by Pillow on all cores; the exported graph needs fewer of these than the
-model has, as its last block computes the CLS token alone."""
+**How the sides are compared.** All sides take turns in each round, and every second round runs backwards, so that
+other work on the machine affects all of them alike. The two sides of a ratio are measured one after the other. A
+ratio is taken within a round, and the median of the rounds counts. So read the ratios; the images/s hold for this
+machine at that time only. All sides get the same encoded images, and each has its own best batch size or number of
+callers. The rate of a loaded server is taken over whole waves of answers.
+
+**The sides.** LitServe gets the image as the body of a request, answers with raw float32, decodes on all cores, and
+batches up to 16 images; it is stopped while others are measured. ONNX Runtime alone uses all cores for each image,
+which is its default. Served by Vitriton, each core computes its own images, so the served model can be the faster
+one.
+
+**The columns.** The worst cosine is that of the image that is farthest from transformers in float32. The limit is
+the images/s that the machine would reach if it computed only the model's matrix products, at the fastest rate seen
+on it, and decoded the images with Pillow on all cores. The exported graph needs fewer products than the model has,
+because its last block computes the CLS token alone."""
 
 
 _NOT_RUN = "it takes 20 minutes; tests/bench/test_report.py makes a small report"

@@ -115,14 +115,16 @@ def _limits(document: Document) -> Table:
     rows.append(["memory, a copy read and written", f"{limits['memory_bytes_per_s'] / 1e9:.1f} GB/s", ""])
     rows.append(["Pillow on one core", "", f"{limits['decoding']['one_core']:.4g}"])
     rows.append(["Pillow on all cores", "", f"{limits['decoding']['all_cores']:.4g}"])
-    notes = [f"The model takes {flop / 1e9:.4g} GFLOP an image, as torch counts them."] if flop else []
-    return Table(title="Limits of the machine", columns=("what", "fastest", "images/s of it"), rows=rows, notes=notes)
+    notes = [f"The model needs {flop / 1e9:.4g} GFLOP per image, as torch counts them."] if flop else []
+    return Table(
+        title="Limits of the machine", columns=("what", "fastest", "images/s at that rate"), rows=rows, notes=notes
+    )
 
 
 def _steady(document: Document) -> Table:
     return Table(
         title="At 70 % of the peak load, fp32",
-        columns=("requests", "images/s", "p50 ms", "p99 ms", "one by one, p50 ms", "p99 / that"),
+        columns=("requests", "images/s", "p50 ms", "p99 ms", "one by one, p50 ms", "p99 / p50 one by one"),
         rows=[
             [
                 f"{row['rate']:.3g}/s, {row['arrivals']}",
@@ -138,9 +140,7 @@ def _rest(document: Document) -> Table:
     rows: list[list[str]] = []
     steps = document.get("preprocessing", [])
     if steps:
-        rows.append(
-            ["preprocessing inside of the step, images/s", _spread(row["inside_images_per_s"] for row in steps)]
-        )
+        rows.append(["preprocessing inside the step, images/s", _spread(row["inside_images_per_s"] for row in steps)])
         rows.append(["Pillow on one core, images/s", _spread(row["one_core_images_per_s"] for row in steps)])
     large = document.get("large")
     if large:
@@ -159,8 +159,8 @@ def _rest(document: Document) -> Table:
     if memory:
         rows.append(["memory of the server, MB, shared pages once", f"{memory['shared_once'] / 1e6:.0f}"])
         rows.append(["memory of the server, MB, sum of its processes", f"{memory['sum'] / 1e6:.0f}"])
-        rows.append(["weights that it has loaded, MB", f"{memory['weights'] / 1e6:.0f}"])
-    return Table(title="The rest", columns=("what", "median (lowest to highest)"), rows=rows)
+        rows.append(["weights that the server has loaded, MB", f"{memory['weights'] / 1e6:.0f}"])
+    return Table(title="Other measurements", columns=("what", "median (lowest to highest)"), rows=rows)
 
 
 def _spread(values: Iterable[float]) -> str:

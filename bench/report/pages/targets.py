@@ -147,7 +147,7 @@ def _of_the_parts(document: Document) -> list[Target]:
     unpooled, pooled = names.ours("fp32", names.MANY, "unpooled"), names.ours("fp32", names.MANY)
     return [
         Target(
-            what="preprocessing inside of the step / cores × Pillow on one core",
+            what="preprocessing inside the step / cores × Pillow on one core",
             bound=0.85,
             at_least=True,
             ratios=_preprocessing,
@@ -160,7 +160,7 @@ def _of_the_parts(document: Document) -> list[Target]:
             ratios=lambda known: [
                 entry["exact_s"] / entry["scaled_s"] for entry in known.get("large", {}).get("rounds", [])
             ],
-            note="on one core; what it does to an embedding is in the last table",
+            note="on one core; the last table shows the effect on an embedding",
         ),
         _speed("unpooled / pooled, fp32", unpooled, [pooled], 0.85),
         Target(
