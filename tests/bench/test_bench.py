@@ -79,8 +79,8 @@ def test_a_sweep_of_a_server_of_its_own(repository, tmp_path):
 
 
 def test_the_readmes_perf_analyzer(server, tmp_path):
-    """The commands that the README shows for plain perf_analyzer work as they stand there."""
-    text = (ROOT / "README.md").read_text()
+    """The commands that bench/README.md shows for plain perf_analyzer work as they stand there."""
+    text = (ROOT / "bench" / "README.md").read_text()
     block = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "\nperf_analyzer " in block)
     lines = re.sub(r" *\\\n *", " ", block).splitlines()
     write = next(line for line in lines if line.startswith("vitriton bench ")).split()
@@ -88,10 +88,10 @@ def test_the_readmes_perf_analyzer(server, tmp_path):
     where = next(line for line in lines if line.startswith("export PATH="))
     payload = str(tmp_path / "payload.json")
     replaced = {
-        "examples/photos": str(PHOTOS),
+        "photos": str(PHOTOS),
         "payload.json": payload,
         "localhost:8001": server.grpc_address,
-        "vit-base-patch16-224_pooled": "tiny-vit_pooled",
+        "dinov2-small_pooled": "tiny-vit_pooled",
     }
     assert run(app, [replaced.get(part, part) for part in write[1:]]).exit_code == 0
     if shutil.which("perf_analyzer") is None:

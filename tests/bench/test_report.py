@@ -108,7 +108,7 @@ def test_what_there_is_no_time_for_is_named(tmp_path):
         (["--from", str(ROOT / "pyproject.toml")], 1, "is not a file that --json wrote"),
         (["--markdown", "{tmp}"], 2, "is a folder; name a file"),
         (["--plots", str(ROOT / "pyproject.toml")], 2, "is a file; name a folder"),
-        (["--images", "{tmp}"], 1, "has no .jpg, .jpeg, .png or .webp files"),
+        (["--images", "{tmp}"], 2, "has no .jpg, .jpeg, .png or .webp files"),
     ],
 )
 def test_what_it_cannot_make(arguments, code, message, tmp_path):

@@ -188,6 +188,7 @@ def replaced(server, folder, website):
             "localhost:8001": server.grpc_address,
             "localhost:8000": server.http_address,
             "vit-base-patch16-224": "shallow-vit-base",
+            'model="photos"': 'model="dinov2-small-trained"',
             "# cls 768": "# pooler 768",  # the test's checkpoint holds a pooler, and the default model's does not
         }
 

@@ -111,17 +111,17 @@ def test_another_checkpoint_is_no_reference(small_server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "message"),
     [
-        ([], "has several models; choose one with --model: tiny-deit, tiny-dinov2"),
-        (["nix"], "does not have model nix; it has: tiny-deit, tiny-dinov2"),
-        (["tiny-deit"], "was exported from a folder called tiny-deit"),
+        ([], 1, "has several models; choose one with --model: tiny-deit, tiny-dinov2"),
+        (["nix"], 1, "does not have model nix; it has: tiny-deit, tiny-dinov2"),
+        (["tiny-deit"], 2, "was exported from a folder called tiny-deit"),
     ],
 )
-def test_what_is_missing_is_said(small_server, arguments, message):
-    """One line, exit code 1."""
+def test_what_is_missing_is_said(small_server, arguments, code, message):
+    """One line; exit code 2 where an option is missing, and 1 for what only the server knows."""
     done = run("--url", small_server.grpc_address, *arguments)
-    assert done.exit_code == 1
+    assert done.exit_code == code
     assert message in done.stderr.strip().splitlines()[-1]
 
 

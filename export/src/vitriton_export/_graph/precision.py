@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from vitriton_export._errors import ExportError
@@ -18,6 +20,12 @@ _FP16_ON_CPU = (
 _INT8_ON_GPU = (
     "int8 is for CPUs: ONNX Runtime has no such products for a GPU, and runs that part of the graph on the CPU, with "
     "copies in between; use fp16"
+)
+
+
+_SATURATES = (
+    "{precision} loses accuracy on this CPU: without VNNI it adds pairs of products in 16 bits, which saturate. Export "
+    "on the machine that serves, so that the gate runs there"
 )
 
 
@@ -62,7 +70,32 @@ def device_warning(precision: Precision, device: Device, *, has_gpu: bool) -> st
     on_gpu = has_gpu if device == "auto" else device == "gpu"
     if precision == "fp16" and not on_gpu:
         return _FP16_ON_CPU
-    return _INT8_ON_GPU if precision.startswith("int8") and on_gpu else None
+    if not precision.startswith("int8"):
+        return None
+    if on_gpu:
+        return _INT8_ON_GPU
+    return None if adds_products_exactly() else _SATURATES.format(precision=precision)
+
+
+@functools.cache
+def adds_products_exactly() -> bool:
+    """Whether ONNX Runtime's sums of uint8 × int8 products are exact on this CPU.
+
+    Source: ONNX Runtime's documentation of quantization, "When and why do I need to try U8U8?".
+    """
+    import onnxruntime as ort
+
+    left, right = np.full((1, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
+    given = ir.Input("left", shape=ir.Shape(left.shape), type=ir.TensorType(ir.DataType.UINT8))
+    weights = ir.Value(name="right", const_value=ir.tensor(right, name="right"))
+    node = ir.Node("", "MatMulInteger", [given, weights])
+    node.outputs[0].name, node.outputs[0].dtype = "product", ir.DataType.INT32
+    graph = ir.Graph(
+        [given], node.outputs, nodes=[node], initializers=[weights], opset_imports={"": 18}, name="product"
+    )
+    model = ir.to_proto(ir.Model(graph, ir_version=9)).SerializeToString()
+    product = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"left": left})[0]
+    return bool((product == left.astype(int) @ right.astype(int)).all())
 
 
 def has_gpu() -> bool:
