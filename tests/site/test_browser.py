@@ -86,5 +86,5 @@ def test_search_works_without_a_server(visit):
     page = visit("index", 1440)
     page.keyboard.press("Control+k")
     page.keyboard.type("allow-untrained-pooler")
-    page.click("a:has-text('A pooler that is not trained')")
+    page.click("a:has-text('Untrained poolers')")
     page.wait_for_url("**/concepts/pooling.html**")

@@ -20,11 +20,11 @@ if (location.protocol === "file:") {
       document.body.append(frame);
       this.frame = frame;
       addEventListener("message", this.receive);
-      this.loaded = new Promise((loaded) => frame.contentWindow.addEventListener("load", loaded));
       const page = frame.contentDocument;
       page.open();
       page.write(`<body><script>${prelude}</script><script src="${new URL(url, document.baseURI)}"></script></body>`);
       page.close();
+      this.loaded = new Promise((loaded) => frame.contentWindow.addEventListener("load", loaded)); // after open(), which drops them
     }
 
     receive = ({ source, data }) => {
