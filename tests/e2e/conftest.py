@@ -11,6 +11,12 @@ from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts test_parity.py first: one worker exports the trained weights before the others have to wait for them."""
+    items.sort(key=lambda item: item.path.name != "test_parity.py")
+
+
 @pytest.fixture(scope="session")
 def models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
     """Checkpoints by the name that they are served by."""
