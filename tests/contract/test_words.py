@@ -12,6 +12,12 @@ ROOT = Path(__file__).parents[2]
 # "size: of a side", "model: as it is", "item: that was read": what it is, the reader is to guess
 _ENTRY = re.compile(r"^    +(?P<name>\*{0,2}[a-z_]\w*)(?: \([^)]*\))?: (?P<text>.+)$")
 _SECTIONS = ("Args:", "Attributes:")
+# American, as in Triton's, ONNX's and transformers' own words; "cancelled" is Python's own
+_BRITISH = re.compile(
+    r"(behaviou|colou|favou|honou|neighbou)r|catalogue|centre|\bgrey|greyscale|licence|artefact|defence|analyse|modelled|labelled"
+    r"|(quanti|normali|optimi|initiali|recogni|seriali|organi|summari|synchroni)s(e|ed|es|er|ing|ation)\b",
+    re.IGNORECASE,
+)
 _NO_NOUN = re.compile(r"(of|that|which|by|for|from|in|with|to|as)\b", re.IGNORECASE)
 
 
@@ -39,6 +45,19 @@ def entries(docstring: str) -> Iterator[tuple[str, str]]:
             inside = False
         elif inside and (match := _ENTRY.match(line)) and len(line) - len(line.lstrip()) == 4:
             yield match["name"], match["text"]
+
+
+def _texts() -> Iterator[tuple[Path, str]]:
+    folders = ("client", "export", "server", "bench", "docs", "docker", "examples", "tests")
+    for path in (*ROOT.glob("*.md"), *(one for folder in folders for one in (ROOT / folder).rglob("*"))):
+        if path.suffix in (".py", ".md", ".yml", ".toml", ".sh", ".html") and path != Path(__file__):
+            yield path.relative_to(ROOT), path.read_text()
+
+
+def test_spelling_is_american():
+    """One spelling in code and documents."""
+    found = [f"{path}: {match[0]}" for path, text in _texts() for match in _BRITISH.finditer(text)]
+    assert not found, "\n".join(found)
 
 
 def test_descriptions_begin_with_a_noun():

@@ -32,7 +32,7 @@ _SEED = 0
 # Tensors that change others on loading: adapters that were not merged, and scales of quantized weights
 _UNMERGED = re.compile(r"\b(lora_|base_layer\.|ia3_|hada_|lokr_|oft_|vera_|boft_)|\.adapters\.")
 _SCALES = re.compile(r"\.(SCB|absmax|quant_map|quant_state|qweight|qzeros|weight_scale|weight_format)\b")
-_QUANTISED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
+_QUANTIZED = (torch.int8, torch.uint8, torch.float8_e4m3fn, torch.float8_e5m2)
 _COUNTED = ".num_batches_tracked"  # a counter in batch norms, whose statistics do not need it
 
 
@@ -147,7 +147,7 @@ def _check_pickles(weights: Weights, name: str) -> None:
         except Exception:  # transformers reads it next, and `_read` says what is wrong
             return
         _check_names(tensors, path.name, name)
-        quantized = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTISED]
+        quantized = [key for key, value in tensors.items() if getattr(value, "dtype", None) in _QUANTIZED]
         if quantized:
             raise ExportError(
                 f"{path.name} of {name} is quantized: {len(quantized)} of {len(tensors)} tensors "

@@ -28,7 +28,7 @@ _SHARD = re.compile(r"(model|pytorch_model)(\.\w+)?-\d+-of-\d+(\.\w+)?\.(safeten
 _INDEX = re.compile(r"(model|pytorch_model)\b.*\.index\b.*\.json")
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 # Data types of quantized tensors, which need scales from elsewhere
-_QUANTISED = re.compile(r"[IU][48]|F[468](_.*)?")
+_QUANTIZED = re.compile(r"[IU][48]|F[468](_.*)?")
 
 _TORCH = (b"PK\x03\x04", b"\x80")  # a zip archive, or (before torch 1.6) a pickle
 
@@ -162,7 +162,7 @@ def _check(path: Path, where: str, expected: list[str], owners: dict[str, str]) 
         what = f"does not hold {_few(absent)}" if absent else f"holds {_few(twice)}, as {owners[twice[0]]} does"
         raise ExportError(f"{path.name} of {where} {what}: the shards and their index are not from one save")
     owners |= dict.fromkeys(types, path.name)
-    quantized = [name for name, dtype in types.items() if _QUANTISED.fullmatch(dtype)]
+    quantized = [name for name, dtype in types.items() if _QUANTIZED.fullmatch(dtype)]
     if quantized:
         raise ExportError(
             f"{path.name} of {where} is quantized: {len(quantized)} of {len(types)} tensors "
