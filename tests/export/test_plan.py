@@ -120,7 +120,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
         ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
-        ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames and no single image"),
+        ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames instead of a single image"),
         ('{"model_type": "detr"}', "m is of type detr, a detector: what it returns stands for the objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
         ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
@@ -135,7 +135,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
             "which needs timm and torchvision, which are",
             marks=WITHOUT_TIMM,
         ),
-        ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "brings code of its own"),
+        ('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}', "needs code of its own"),
         ('{"model_type": "no-such-type"}', "is of type 'no-such-type', which transformers"),
     ],
 )

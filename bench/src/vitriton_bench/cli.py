@@ -86,7 +86,7 @@ def _write_payload(sweep: Sweep, target: Path) -> None:
 
     check_file("payload", target)
     if sweep.name:
-        raise UnusableOption("payload", "measures nothing, so it takes no `name`")
+        raise UnusableOption("payload", "measures nothing; leave out `name`")
     files = _photos.check(sweep.images)
     write_payload(files, target)
     print(f"{target}: {len(files)} images")

@@ -57,7 +57,7 @@ def _formats(text: str) -> tuple[str, ...]:
 class ExportOptions(Serving):
     """The options of `vitriton export`.
 
-    It has the attributes of `Serving` as well, which say how Triton runs the export: device, instances,
+    The attributes of `Serving`, which say how Triton runs the export, are options as well: device, instances,
     max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator, tensorrt_cache, warmup.
 
     Attributes:

@@ -100,7 +100,7 @@ class Sweep:
             except ValueError as exc:
                 raise UnusableOption("url", str(exc).removeprefix("address ")) from exc
             if address.is_secure:
-                raise UnusableOption("url", f"{text} has TLS, which is not measured; give grpc:// or http://")
+                raise UnusableOption("url", f"{text} uses TLS, which cannot be measured; give grpc:// or http://")
             if address.scheme in found:
                 raise UnusableOption("url", f"has two addresses with the scheme {address.scheme}; give one")
             found[address.scheme] = address.target

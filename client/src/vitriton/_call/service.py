@@ -316,7 +316,7 @@ class Services:
 def _unanswered(call: Call) -> Unavailable:
     return Unavailable(
         f"the server at {call.address} did not answer in {call.timeout_s:g} s; check that it runs, that this is its "
-        f"{port_hint(call.address)}, and that no firewall is between",
+        f"{port_hint(call.address)}, and that no firewall blocks it",
         address=call.address,
         model=call.model,
         attempts=call.attempts,

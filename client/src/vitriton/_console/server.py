@@ -132,7 +132,7 @@ class ServerOptions:
         if others:
             for transport in (first, *others):
                 transport.close()
-            raise InvalidOption("address", f"{self.address} is several servers; ask them one by one")
+            raise InvalidOption("address", f"{self.address} names several servers; give one of them")
         return first
 
     def _connection(self) -> dict[str, Any]:

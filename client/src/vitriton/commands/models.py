@@ -81,9 +81,9 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         rows = [[served.name, *_cells(served, output)] for served in catalog.models for output in served.outputs]
         show(Console(), [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
-        typer.echo("It has no model that `vitriton export` made.")
+        typer.echo("The server has no model that `vitriton export` made.")
     if not catalog.listed:
-        typer.echo("It does not list what it has; ask for a model by name with --model.")
+        typer.echo("The server does not list its models; name one with --model.")
     for output in (output for served in catalog.models for output in served.outputs if output.reason):
         typer.echo(f"{output.model}: {output.reason}")
     if show_all:

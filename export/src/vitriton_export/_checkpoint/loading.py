@@ -133,7 +133,7 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
     if parameters > weights.nbytes:
         raise ExportError(
             f"config.json of {name} describes a model of {parameters:,} parameters, and its weights have "
-            f"{weights.nbytes:,} bytes; they are not of one model"
+            f"{weights.nbytes:,} bytes; they do not belong to the same model"
         )
 
 
@@ -161,8 +161,8 @@ def _check_names(content: Any, file: str, name: str) -> None:
     """Refuses content that is not a dictionary of tensors, or has it one level below, as training checkpoints do."""
     if not isinstance(content, Mapping):
         raise ExportError(
-            f"{file} of {name} holds an object of type {type(content).__name__}, and not tensors by their names; save "
-            "the model's state_dict(), or write the folder with save_pretrained"
+            f"{file} of {name} holds an object of type {type(content).__name__} instead of tensors by their names; "
+            "save the model's state_dict(), or write the folder with save_pretrained"
         )
     inner = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
     if inner:

@@ -269,4 +269,4 @@ def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:
         for name, version in versions.items()
         if exported.versions.get(name, version) != version
     ]
-    return [f"exported with other libraries than the reference has: {'; '.join(changed)}"] if changed else []
+    return [f"exported with other library versions than the reference uses: {'; '.join(changed)}"] if changed else []

@@ -85,11 +85,11 @@ def verify(
 
 def _check(options: VerifyOptions, model: str | None) -> None:
     if options.server is not None and options.repository is not None:
-        raise OptionError("", "`server` and `repository` exclude each other: a server, or a repository")
+        raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
         raise OptionError("", f"`name` is {options.name} and `model` is {model}; give one of them")
     if options.limit is not None and options.images is None:
-        raise OptionError("limit", "is for `images`, which is not given")
+        raise OptionError("limit", "applies only to `images`, which is not given")
 
 
 def _show(report: VerifyReport, console: Console) -> None:
