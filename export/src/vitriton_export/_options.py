@@ -41,7 +41,7 @@ _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
 
 # the groups of the options in the help
 _MODEL, _REPOSITORY, _EMBEDDING, _PRECISION = "Model", "Repository", "Embedding", "Precision"
-_LIMITS = "Images that are refused"
+_LIMITS = "Limits on images"
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

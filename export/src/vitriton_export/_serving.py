@@ -44,12 +44,13 @@ class Serving:
     Without bounds on the queue and on the wait in it, Triton gives an instance its next batch ahead of time.
 
     Attributes:
-        device: the device that runs the encoders; auto is a GPU if there is one, else the CPU.
+        device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
+            CPU.
         instances: the number of instances of each encoder, for each GPU or on the CPU, where they share the cores.
         max_queue_delay_us: the longest time that a request waits for others to share its batch, in microseconds. With
             0, requests share a batch only if they are waiting for a free instance.
-        max_queue_size: the largest number of requests that may wait in each step; further requests are refused. 0 means
-            no limit.
+        max_queue_size: the largest number of requests that may wait in each step (preprocessing and encoder); further
+            requests are refused. 0 means no limit.
         queue_timeout_ms: the longest time that a request may wait in each step, in milliseconds, unless its own timeout
             is shorter. 0 means no limit.
         accelerator: the execution accelerator of Triton's native onnxruntime backend, which is part of NVIDIA's image.

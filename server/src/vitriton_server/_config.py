@@ -36,7 +36,7 @@ _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 
 
 # the groups of the options in the help
-_REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Start, watch and end"
+_REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Starting, watching and stopping"
 
 
 @suggests_keywords

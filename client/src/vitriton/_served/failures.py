@@ -129,7 +129,10 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
     elif call.renewed:
         text = f"no answer came from {where} for {call.timeout_s:g} s (timeout_s); check the server, or wait longer"
     else:
-        text = f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit), or fewer images"
+        text = (
+            f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit), or send "
+            "fewer images"
+        )
     return DeadlineExceeded(
         text,
         timeout_s=call.timeout_s,

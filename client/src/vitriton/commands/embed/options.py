@@ -37,7 +37,7 @@ class EmbedOptions:
         resume: continue an interrupted run, or start again.
         access: the credentials, and the certificates to trust.
         as_json: print a summary as JSON.
-        quiet: show errors only.
+        quiet: print errors only.
     """
 
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=_OUTPUT)]
