@@ -206,11 +206,15 @@ def test_whole(status, headers):
             [f"Content-Range: bytes 0-{N - 1}/{N + 1}"],
             "answered 206 Partial Content with a part",
         ),
-        ("206 Partial Content", [f"Content-Range: bytes 1-{N}/{N + 1}"], "with a part only (bytes 1-"),
-        ("206 Partial Content", [f"Content-Range: bytes 0-{N - 1}/*"], "with a part only"),
-        ("206 Partial Content", ["Content-Range: bytes 0-9/10"], "with a part only"),  # which is not what came
-        ("206 Partial Content", ["Content-Range: nonsense"], "with a part only (nonsense)"),
-        ("206 Partial Content", ["Content-Type: multipart/byteranges; boundary=x"], "with a part only"),
+        ("206 Partial Content", [f"Content-Range: bytes 1-{N}/{N + 1}"], "with only a part of the content (bytes 1-"),
+        ("206 Partial Content", [f"Content-Range: bytes 0-{N - 1}/*"], "with only a part of the content"),
+        (
+            "206 Partial Content",
+            ["Content-Range: bytes 0-9/10"],
+            "with only a part of the content",
+        ),  # which is not what came
+        ("206 Partial Content", ["Content-Range: nonsense"], "with only a part of the content (nonsense)"),
+        ("206 Partial Content", ["Content-Type: multipart/byteranges; boundary=x"], "with only a part of the content"),
         ("204 No Content", [], "the server answered 204 No Content"),
         ("205 Reset Content", [], "the server answered 205 Reset Content"),
         ("201 Created", [], "the server answered 201 Created"),

@@ -120,7 +120,7 @@ def _brotli(body: bytes, most: int) -> bytes:
 def _refused(sign: bytes) -> Callable[[bytes, int], bytes]:
     def decode(body: bytes, most: int) -> bytes:
         if body.startswith(sign):
-            raise _NoDecoder("cannot be decoded here; store it without")
+            raise _NoDecoder("cannot be decoded by this client; store the image without it")
         return body
 
     return decode

@@ -339,7 +339,7 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
         if part is None or (isinstance(part, (bytes, bytearray)) and not part):
             break
         if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes", "kind")
+            raise SourceError(f"the file object returns {type(part).__name__} instead of bytes", "kind")
         parts.append(bytes(part))
         size += len(parts[-1])
     return b"".join(parts)

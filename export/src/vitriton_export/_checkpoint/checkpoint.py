@@ -160,8 +160,8 @@ def _interpolation(
     keep = f" (--image-size {height} keeps that size)" if height == width else ""
     return (
         f"the image processor of {model_id} gives images of {spec.height} x {spec.width} pixels, and the model was "
-        f"trained with {height} x {width}{keep}: its position embeddings are interpolated, where transformers' "
-        "pipeline stops",
+        f"trained with {height} x {width}{keep}: its position embeddings are interpolated; transformers' pipeline "
+        "refuses such images",
     )
 
 

@@ -94,7 +94,7 @@ def _check(document: dict[str, Any], name: str) -> None:
     if file is not None and file not in ENTRIES:
         raise ExportError(
             f"config.json of {name} has its weights in {_shown(file)} (transformers_weights), which an export does not "
-            f"read; name the file {ENTRIES[0]}, and take the entry out"
+            f"read; rename the file to {ENTRIES[0]}, and remove the entry"
         )
     if "configuration_files" in document:
         raise ExportError(
