@@ -307,7 +307,7 @@ def test_a_proxy_that_cannot_be_used_is_named(fetch, monkeypatch, name):
 def test_authorities_that_cannot_be_read(fetch, monkeypatch, tmp_path):
     """The variable is named, which is no fault of the image."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    with pytest.raises(SourceError, match=r"cannot be read \(.*\); mend or unset SSL_CERT_FILE"):
+    with pytest.raises(SourceError, match=r"cannot be read \(.*\); correct or unset SSL_CERT_FILE"):
         fetch("http://127.0.0.1:1/a.jpg")
 
 
