@@ -121,7 +121,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("{}", "has no model_type"),
         ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
         ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames instead of a single image"),
-        ('{"model_type": "detr"}', "m is of type detr, a detector: what it returns stands for the objects"),
+        ('{"model_type": "detr"}', "m is of type detr, a detector: its outputs describe single objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
         ('{"model_type": "llava"}', "m is of type llava, which takes images beside other inputs, and none alone"),
         pytest.param('{"model_type": "timm_wrapper"}', "'vitriton-export[timm]'", marks=WITHOUT_TIMM),
