@@ -195,7 +195,7 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
         (["other"], 2, "has no model other_preprocess"),
         (["tiny-vit", "--images", "{tmp}"], 2, "has no .jpg, .jpeg, .png or .webp files"),
         (["tiny-vit", "--url", "127.0.0.1:9"], 1, "does not describe the model tiny-vit_pooled"),
-        (["tiny-vit", "--url", "grpcs://127.0.0.1:9"], 2, "has TLS, which is not measured"),
+        (["tiny-vit", "--url", "grpcs://127.0.0.1:9"], 2, "uses TLS, which cannot be measured"),
         (["tiny-vit", "--url", "127.0.0.1:9", "--protocol", "http"], 2, "no --url has the scheme http"),
         (["tiny-vit", "--concurrency", "1,x"], 2, "not a list of numbers"),
         (["tiny-vit", "--output", "tokens"], 2, "'tokens', which is not one of pooled, unpooled"),

@@ -45,7 +45,7 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path):
         (["--images", str(PHOTOS), "--write-payload", "{tmp}/texts/a.jpg/p.json"], 2, "cannot be written"),
         (["--images", "{tmp}/texts", "--write-payload", "{tmp}/p.json"], 2, "a.jpg is no image"),
         (["--images", "{tmp}/pipes", "--write-payload", "{tmp}/p.json"], 2, "has no .jpg, .jpeg, .png or .webp files"),
-        (["vit", "--images", str(PHOTOS), "--write-payload", "{tmp}/p.json"], 2, "takes no NAME"),
+        (["vit", "--images", str(PHOTOS), "--write-payload", "{tmp}/p.json"], 2, "leave out NAME"),
     ],
 )
 def test_what_it_cannot_write(arguments, code, message, tmp_path):

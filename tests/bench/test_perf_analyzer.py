@@ -109,7 +109,7 @@ def test_the_one_on_path_comes_first(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("subprocesses")
 def test_a_program_that_is_another_one_is_refused(tmp_path):
     """It must say its version as perf_analyzer does."""
-    with pytest.raises(BenchError, match="does not say its version"):
+    with pytest.raises(BenchError, match="does not report its version"):
         _perf_analyzer.get(program(tmp_path / "other", "echo hello"), pytest.fail)
 
 

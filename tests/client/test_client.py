@@ -378,7 +378,7 @@ def test_wait_ready_tells_a_model_that_is_not_there_from_one_that_is_not_ready(c
     loading = [ModelStatus(name="m_unpooled", ready=False, state="LOADING")]
     with pytest.raises(ModelNotReady, match=r"m_unpooled .* not ready: LOADING"):
         client_on(FakeTransport(index=loading)).wait_ready(timeout_s=0.15)
-    with pytest.raises(ModelNotReady, match="does not list what it has"):
+    with pytest.raises(ModelNotReady, match="does not list its models"):
         client_on(Secretive(index=others)).wait_ready(timeout_s=0.15)
 
 

@@ -141,7 +141,9 @@ def test_a_call_goes_on_as_long_as_answers_come(connect):
         client.wait_ready(timeout_s=10)
         assert client.embed(images).shape == (6, 4)
         assert [result.error for result in client.stream(images)] == [None] * 6
-        with pytest.raises(DeadlineExceeded, match=r"the time of 1 s for the call to model tiny_pooled .* is over;"):
+        with pytest.raises(
+            DeadlineExceeded, match=r"the time limit of 1 s for the call to model tiny_pooled .* is over;"
+        ):
             client.embed(images, timeout_s=1.0)
 
 

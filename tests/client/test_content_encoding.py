@@ -145,9 +145,9 @@ def test_brotli_without_its_module(version, monkeypatch):
         (zipped(JPEG) + zipped(JPEG)[:8], "gzip", "'gzip', and these bytes end too early", "truncated"),
         (zlib.compress(JPEG)[:-9], "deflate", "'deflate', and these bytes end too early", "truncated"),
         (zipped(JPEG)[:-5] + bytes(5), "gzip", "'gzip', and these bytes cannot be decoded", "not_fetched"),
-        (zipped(JPEG), ", ".join(["gzip"] * 6), "at most 5 are undone", "not_fetched"),
-        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd", "'zstd', which cannot be decoded here", "not_fetched"),
-        (b"\x1f\x9d\x90" + bytes(50), "compress", "'compress', which cannot be decoded here", "not_fetched"),
+        (zipped(JPEG), ", ".join(["gzip"] * 6), "at most 5 can be decoded", "not_fetched"),
+        (b"\x28\xb5\x2f\xfd" + bytes(50), "zstd", "'zstd', which cannot be decoded by this client", "not_fetched"),
+        (b"\x1f\x9d\x90" + bytes(50), "compress", "'compress', which cannot be decoded by this client", "not_fetched"),
     ],
 )
 def test_refused(body, label, says, code):
@@ -204,13 +204,17 @@ def test_whole(status, headers):
         (
             "206 Partial Content",
             [f"Content-Range: bytes 0-{N - 1}/{N + 1}"],
-            "answered 206 Partial Content with a part",
+            "answered 206 Partial Content with only a part",
         ),
-        ("206 Partial Content", [f"Content-Range: bytes 1-{N}/{N + 1}"], "with a part only (bytes 1-"),
-        ("206 Partial Content", [f"Content-Range: bytes 0-{N - 1}/*"], "with a part only"),
-        ("206 Partial Content", ["Content-Range: bytes 0-9/10"], "with a part only"),  # which is not what came
-        ("206 Partial Content", ["Content-Range: nonsense"], "with a part only (nonsense)"),
-        ("206 Partial Content", ["Content-Type: multipart/byteranges; boundary=x"], "with a part only"),
+        ("206 Partial Content", [f"Content-Range: bytes 1-{N}/{N + 1}"], "with only a part of the content (bytes 1-"),
+        ("206 Partial Content", [f"Content-Range: bytes 0-{N - 1}/*"], "with only a part of the content"),
+        (
+            "206 Partial Content",
+            ["Content-Range: bytes 0-9/10"],
+            "with only a part of the content",
+        ),  # which is not what came
+        ("206 Partial Content", ["Content-Range: nonsense"], "with only a part of the content (nonsense)"),
+        ("206 Partial Content", ["Content-Type: multipart/byteranges; boundary=x"], "with only a part of the content"),
         ("204 No Content", [], "the server answered 204 No Content"),
         ("205 Reset Content", [], "the server answered 205 Reset Content"),
         ("201 Created", [], "the server answered 201 Created"),

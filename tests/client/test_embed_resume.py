@@ -117,9 +117,7 @@ def test_interrupted(server, folder, undisturbed, number, exit_code):
         shown, errors = process.communicate(timeout=30)
     assert (process.returncode, shown) == (exit_code, "")
     assert errors.startswith("interrupted; ")
-    assert errors.endswith(
-        f"of 20 images are done and safe in {output}.partial: give the same command again to go on\n"
-    )
+    assert errors.endswith(f"of 20 images are done and saved in {output}.partial; repeat the command to continue\n")
     assert errors.count("\n") == 1
     assert run(server.grpc_address, output).exit_code == 3
     assert contents(folder / "cut") == undisturbed
@@ -142,7 +140,7 @@ def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert errors.startswith("error: ")
-    assert "give the same command again to go on" in errors
+    assert "repeat the command to continue" in errors
     assert errors.count("\n") == 1
     assert run(server.grpc_address, output).exit_code == 3
     assert contents(folder / "cut") == undisturbed

@@ -156,7 +156,7 @@ def test_a_server_that_keeps_its_index_secret(server):
         "models": [],
         "others": [],
     }
-    assert "does not list what it has; ask for a model by name with --model" in run("--url", url).stdout
+    assert "does not list its models; name one with --model" in run("--url", url).stdout
     found = document("--url", url, "--model", "good")
     assert [output["kind"] for output in found["models"][0]["outputs"]] == ["pooled", "unpooled"]
     unknown = run("--url", url, "--model", "goood")

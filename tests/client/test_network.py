@@ -92,7 +92,7 @@ def test_private_addresses_are_refused(silent):
     network = Network(refuse_private=True, getaddrinfo=leads_to("127.0.0.1", "::1"))
     with (
         operation(),
-        pytest.raises(AddressRefused, match=r"photos\.example leads to 127\.0\.0\.1, which is no address"),
+        pytest.raises(AddressRefused, match=r"photos\.example resolves to 127\.0\.0\.1, which is not a public"),
     ):
         network.connect("photos.example", silent.port)
     with operation(), pytest.raises(AddressRefused):

@@ -129,9 +129,9 @@ def test_indices_out_of_the_request():
     [
         ("grpcs://h:1", "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED: unable to get", "TLS(ca_file=...)"),
         ("https://h:1", "the server's certificate is refused: self-signed", "TLS(ca_file=...)"),
-        ("grpcs://h:1", "Ssl handshake failed: WRONG_VERSION_NUMBER", "with TLS: without, it is grpc://"),
-        ("https://h:1", "UNEXPECTED_EOF_WHILE_READING", "with TLS: without, it is http://"),
-        ("grpc://h:1", "failed to connect: Expected SETTINGS frame as the first frame", "wants grpcs://"),
+        ("grpcs://h:1", "Ssl handshake failed: WRONG_VERSION_NUMBER", "with TLS; for a port without TLS, use grpc://"),
+        ("https://h:1", "UNEXPECTED_EOF_WHILE_READING", "with TLS; for a port without TLS, use http://"),
+        ("grpc://h:1", "failed to connect: Expected SETTINGS frame as the first frame", "use grpcs://"),
         ("grpc://h:1", "connection refused", "8000 is HTTP)"),
     ],
 )

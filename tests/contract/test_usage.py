@@ -138,7 +138,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             "--ca-file {photos}/a.png holds no certificate in PEM",
         ),
         ("models", ["--url", "http://a/b"], "--url 'http://a' is followed by a path; leave that out"),
-        ("models", ["--url", "a:1,b:1"], "--url a:1,b:1 is several servers"),
+        ("models", ["--url", "a:1,b:1"], "--url a:1,b:1 names several servers"),
         ("models", ["--timeout", "-1"], "--timeout is -1; it must be"),
         ("export", ["--name", "a b"], "--name is 'a b', which Triton cannot take"),
         ("export", ["--repository", "{photos}/a.png"], "--repository {photos}/a.png is a file; name a folder"),
@@ -163,7 +163,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             "--image-size is given, and --image-processor-kwargs has a size",
         ),
         ("verify", ["--url", "nope://"], "--url 'nope://' has the unknown scheme"),
-        ("verify", ["--url", "a:1,b:1"], "--url a:1,b:1 is several servers; ask them one by one"),
+        ("verify", ["--url", "a:1,b:1"], "--url a:1,b:1 names several servers; give one of them"),
         ("verify", ["--images", "{tmp}/photo"], "--images {tmp}/photo does not exist; did you mean {tmp}/photos?"),
         ("verify", ["--images", "{checkpoint}"], "--images {checkpoint} holds no image"),
         (
@@ -173,7 +173,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
         ),
         ("verify", ["--limit", "3"], "--limit is for --images, which is not given"),
         ("verify", ["--timeout", "0"], "--timeout is 0; it must be"),
-        ("verify", ["--repository", "r"], "--url and --repository exclude each other"),
+        ("verify", ["--repository", "r"], "either --url or --repository, not both"),
         (
             "remove",
             ["--repository", "{tmp}/photo"],
@@ -206,7 +206,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
         ("bench", ["--concurrency", "1,x"], "--concurrency is '1,x', which is not a list of numbers"),
         ("bench", ["--output", "tokens"], "--output has 'tokens', which is not one of pooled, unpooled"),
         ("bench", ["--protocol", "http"], "--protocol has http, and no --url has the scheme http://"),
-        ("bench", ["--url", "grpcs://h"], "--url grpcs://h has TLS, which is not measured"),
+        ("bench", ["--url", "grpcs://h"], "--url grpcs://h uses TLS, which cannot be measured"),
     ],
 )
 def test_the_error_names_what_was_typed(

@@ -59,7 +59,7 @@ def test_a_refusal_says_what_to_change(server, preprocess):
     images = {
         "taken": encode(frames[0], "PNG"),
         "no image of a known format (": encode(frames[0], "JPEG"),
-        "(max_frames); send the first alone": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
+        "(max_frames); send only the first": encode(frames[0], "PNG", save_all=True, append_images=frames[1:]),
         "(max_pixels); scale the image down": attacks.png_of_zeros(1000, 1000),
         "(max_bytes); send a smaller file": attacks.oversized(200_001),
     }

@@ -107,7 +107,9 @@ def test_another_checkpoint_is_no_reference(small_server, tmp_path):
     other = checkpoints.tiny_vit(tmp_path / "other")
     done = run("--url", small_server.grpc_address, "--model", "tiny-deit", "--reference", other)
     assert done.exit_code == 1
-    assert "is not what tiny-deit was exported from, which was tiny-deit: other preprocessing" in done.stderr
+    assert (
+        "is not the checkpoint of tiny-deit, which was exported from tiny-deit: different preprocessing" in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_what_a_killed_export_leaves_is_served(repository: Path, change: int) ->
 def test_an_export_keeps_its_name_from_being_removed(repository: Path) -> None:
     """As long as it runs; afterwards the name can go, and others could all the time."""
     with install.staging_folder(repository, 0, "other"):
-        with pytest.raises(ExportError, match=r"an export of other to .* is running; wait for its end"):
+        with pytest.raises(ExportError, match=r"an export of other to .* is running; wait until it ends"):
             remove(repository, "other")
         marked.export(repository, "third", 1)
         remove(repository, "third")

@@ -69,7 +69,7 @@ def animation(format: str, frames: int) -> bytes:
         (
             animation("GIF", 3),
             {"max_frames": 2},
-            "more frames than the model's limit of 2 (max_frames); send the first alone",
+            "more frames than the model's limit of 2 (max_frames); send only the first",
             "too_large",
         ),
         (

@@ -153,7 +153,7 @@ def test_fp16_outputs(tiny_vit_checkpoint, tmp_path):
 def test_min_cosine_moves_the_gate_and_the_manifest_says_so(tiny_vit_checkpoint, tmp_path):
     """A stricter one refuses what the precision's own lets pass; a laxer one is on record."""
     base = {"model": str(tiny_vit_checkpoint), "outputs": "pooled", "precision": "int8"}
-    with pytest.raises(ParityError, match=r"demanded: cosine >= 0\.999999999"):
+    with pytest.raises(ParityError, match=r"required: cosine >= 0\.999999999"):
         export_model(ExportOptions(**base, repository=tmp_path / "r", min_cosine=0.999999999))
     export_model(ExportOptions(**base, repository=tmp_path / "r", min_cosine=0.5))
     manifest = json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())

@@ -343,7 +343,7 @@ def test_a_repository_that_may_not_be_written_is_refused_before_any_work(shared,
     with _without_rights():
         text = _refusal(repository)
     assert text == (
-        f"repository {repository} cannot be written to: Permission denied; get the right to write to it and to "
+        f"repository {repository} cannot be written to: Permission denied; get write permission for it and for "
         f"{repository.parent}, where the export is staged, or choose another --repository"
     )
 

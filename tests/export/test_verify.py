@@ -224,7 +224,9 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     other = checkpoints.tiny_vit(tmp_path / "other", num_hidden_layers=1)
     done = run("--repository", exported, "--reference", other)
     assert done.exit_code == 1
-    assert "is not what tiny-vit was exported from, which was tiny-vit: other weights (sha256 " in done.stderr
+    assert (
+        "is not the checkpoint of tiny-vit, which was exported from tiny-vit: different weights (sha256 " in done.stderr
+    )
     resized = tmp_path / "resized"
     shutil.copytree(tiny_vit_checkpoint, resized)
     config = json.loads((resized / "preprocessor_config.json").read_text())

@@ -67,7 +67,9 @@ def read(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path} is not a file that --json wrote: {exc}") from exc
     found = document.get("format") if isinstance(document, dict) else None
     if found != FORMAT:
-        raise BenchError(f"{path} is not a file that --json wrote: its format is {found}, and this reads {FORMAT}")
+        raise BenchError(
+            f"{path} is not a file that --json wrote: its format is {found}, and this version reads {FORMAT}"
+        )
     return dict(document)
 
 

@@ -56,7 +56,7 @@ def write_payload(images: Sequence[Path], target: Path) -> None:
                 image = path.read_bytes()
                 if not is_image(image):
                     raise ValueError(
-                        f"{path} is no JPEG, PNG or WebP, whatever its name says: it starts with {image[:8]!r}"
+                        f"{path} is not a JPEG, PNG or WebP, despite its name: it starts with {image[:8]!r}"
                     )
                 json.dump(payload_entry(image), file)
             file.write("\n]}\n")

@@ -37,7 +37,7 @@ def check(images: Path) -> list[Path]:
             raise UnusableOption("images", f"{file} {reason}; take it out of the folder, or name another") from exc
         if not is_image(file.read_bytes()):
             raise UnusableOption(
-                "images", f"{file} is no JPEG, PNG or WebP, whatever its name says; take it out of the folder"
+                "images", f"{file} is not a JPEG, PNG or WebP, despite its name; take it out of the folder"
             )
     return files
 

@@ -34,7 +34,7 @@ def bench(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="FILE", help="The file to write all that was measured to.", rich_help_panel=_OUTPUT
+            "--json", metavar="FILE", help="The JSON file to write all measurements to.", rich_help_panel=_OUTPUT
         ),
     ] = None,
     payload: Annotated[
@@ -42,12 +42,12 @@ def bench(
         typer.Option(
             "--write-payload",
             metavar="FILE",
-            help="The file to write the images to, and nothing else, as perf_analyzer's --input-data.",
+            help="The file to write the images to, for perf_analyzer's --input-data; nothing is measured.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None,
 ) -> None:
-    """Measure an export under load, with perf_analyzer."""
+    """Measure the speed of an export under load, with perf_analyzer."""
     from vitriton_bench._console import one_line
 
     with one_line():
@@ -86,7 +86,7 @@ def _write_payload(sweep: Sweep, target: Path) -> None:
 
     check_file("payload", target)
     if sweep.name:
-        raise UnusableOption("payload", "measures nothing, so it takes no `name`")
+        raise UnusableOption("payload", "measures nothing; leave out `name`")
     files = _photos.check(sweep.images)
     write_payload(files, target)
     print(f"{target}: {len(files)} images")

@@ -28,7 +28,7 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
     check_downloaded(path, model_id)
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ExportError(f"{name} has {path.stat().st_size} bytes, and no such file has more than {_MAX_BYTES}")
+            raise ExportError(f"{name} has {path.stat().st_size} bytes, and the limit for such a file is {_MAX_BYTES}")
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ExportError(f"{name} cannot be read: {exc.strerror}") from exc

@@ -53,7 +53,7 @@ class ExportResult:
         parity: the parity report, by stage.
         manifest: the content of manifest.json.
         warnings: the warnings about the choices made.
-        notes: the facts about the export that may surprise a user and are no fault.
+        notes: the facts about the export that may surprise a user but are not faults.
     """
 
     deployment: Deployment

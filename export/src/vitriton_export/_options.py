@@ -41,7 +41,7 @@ _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
 
 # the groups of the options in the help
 _MODEL, _REPOSITORY, _EMBEDDING, _PRECISION = "Model", "Repository", "Embedding", "Precision"
-_LIMITS = "Images that are refused"
+_LIMITS = "Limits on images"
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -57,37 +57,42 @@ def _formats(text: str) -> tuple[str, ...]:
 class ExportOptions(Serving):
     """The options of `vitriton export`.
 
-    It has the attributes of `Serving` as well, which say how Triton runs the export: device, instances,
+    The attributes of `Serving`, which say how Triton runs the export, are options as well: device, instances,
     max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator, tensorrt_cache, warmup.
 
     Attributes:
-        model: the Hugging Face hub id, or the folder of a checkpoint that save_pretrained wrote.
-        revision: the branch, tag or commit of a hub id.
-        repository: the Triton model repository to write to, made if it is missing.
-        name: the name to serve the model by. None: the last part of the model's id.
-        pooling: the way the embedding is made; auto is a trained or parameter-free pooler, else cls, else mean.
-        l2_normalize: scale embeddings to length 1, in the graph.
-        outputs: the ensembles to write.
-        precision: the precision of weights and arithmetic: fp16 for GPUs, int8 for CPUs, with a scale for each token;
-            int8-fast has one scale for a batch, whose images then move each other's embeddings
-            (docs/concepts/precision.md).
-        output_dtype: the data type of the outputs, whatever the precision.
-        optimize: the rewriting of the graph; none leaves it as torch exports it, with eager attention.
-        min_cosine: the least cosine similarity with the reference, on the worst image. None: the precision's own gate.
-        allow_untrained_pooler: ship a pooler of random weights, where `pooling` is pooler.
-        max_single_file_bytes: the size above which weights go to a file beside the graph, in bytes, as protobuf ends at
-            2 GiB.
-        image_size: the side of the square that the model gets, in pixels. None: the image processor's own.
-        image_processor_kwargs: the settings of the image processor that replace the checkpoint's, as a JSON object.
+        model: the Hugging Face hub id of a model, or a checkpoint folder that save_pretrained wrote.
+        revision: the branch, tag or commit of the model on the hub.
+        repository: the Triton model repository to write to; it is created if it does not exist.
+        name: the name under which the model is served. None: the last part of the model's id.
+        pooling: the method that makes one vector of an image's tokens; auto uses the checkpoint's pooler if it is
+            trained or has no parameters, else the CLS token, else the mean.
+        l2_normalize: scale embeddings to length 1 inside the graph.
+        outputs: the outputs to serve: one vector for each image (pooled), all tokens of each image (unpooled), or both.
+        precision: the precision of weights and arithmetic; fp16 is for GPUs, int8 for CPUs. int8 scales each token
+            separately; int8-fast shares one scale within a batch, so the images of a batch affect each other's
+            embeddings (docs/concepts/precision.md).
+        output_dtype: the data type of the outputs, independent of the precision.
+        optimize: the optimization of the ONNX graph; none keeps the graph that torch exports, with eager attention.
+        min_cosine: the lowest accepted cosine similarity between an output and transformers' output, for the worst test
+            image. None: the limit for the precision.
+        allow_untrained_pooler: accept `pooling` pooler even if the checkpoint has no trained pooler; its weights are
+            then random.
+        max_single_file_bytes: the size in bytes above which weights are stored in a file beside the graph, as protobuf
+            allows at most 2 GiB.
+        image_size: the height and width of the images that the network receives, in pixels. None: the image processor's
+            own size.
+        image_processor_kwargs: the image processor settings that override those of the checkpoint, as a JSON object.
         max_batch_size: the largest number of images that the server puts into one batch.
-        jpeg_decoding: the decoding of JPEGs; scaled decodes those much larger than the model's images at a part of
-            their size: faster, and not the reference's pixels.
-        max_image_bytes: the largest size of an encoded image, in bytes.
-        max_image_pixels: the largest size of an image, in pixels: width × height, as its header has them.
-        max_image_frames: the largest number of frames of an animation, or pages of a TIFF, of which the first is used.
-            None: any number.
-        image_formats: the formats that are taken; clients send arrays as PPM.
-        max_decode_bytes: the memory in which images are made into pixels, in bytes: of one, and of all at one time.
+        jpeg_decoding: the way JPEGs are decoded; exact makes the same pixels as transformers, scaled decodes large
+            JPEGs at a reduced size, which is faster and changes the pixels slightly.
+        max_image_bytes: the largest accepted size of an encoded image, in bytes.
+        max_image_pixels: the largest accepted number of pixels of an image: width × height, according to its header.
+        max_image_frames: the largest accepted number of frames of an animation or pages of a TIFF; only the first one
+            is used. None: any number.
+        image_formats: the accepted image formats; clients send arrays as PPM.
+        max_decode_bytes: the memory for decoding images, in bytes: for a single image, and for all images that are
+            decoded at the same time.
     """
 
     model: Annotated[str, typer.Argument(metavar="MODEL")] = DEFAULT_MODEL

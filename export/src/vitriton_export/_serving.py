@@ -44,17 +44,19 @@ class Serving:
     Without bounds on the queue and on the wait in it, Triton gives an instance its next batch ahead of time.
 
     Attributes:
-        device: the device that the encoders run on; auto is a GPU where there is one, else the CPU.
-        instances: the number of instances of each encoder, on each GPU or on the CPU, where they share the cores.
-        max_queue_delay_us: the time that a request may wait for others to share its batch, in microseconds; 0: only
-            requests that wait anyway, since all instances are busy, share a batch.
-        max_queue_size: the number of requests that may wait in each step; one more is refused; 0: any number.
-        queue_timeout_ms: the longest wait of a request in each step, in milliseconds, if its own timeout is not
-            shorter; 0: any time.
-        accelerator: the execution accelerator of Triton's native onnxruntime backend, which NVIDIA's image has.
-        tensorrt_cache: the folder for TensorRT's engines and timings, as the server sees it: absolute, or relative to
-            the folder in which the server is started.
-        warmup: the batch sizes that every instance of an encoder runs before it is ready. None: 1; on a GPU, powers of
+        device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
+            CPU.
+        instances: the number of instances of each encoder, for each GPU or on the CPU, where they share the cores.
+        max_queue_delay_us: the longest time that a request waits for others to share its batch, in microseconds. With
+            0, requests share a batch only if they are waiting for a free instance.
+        max_queue_size: the largest number of requests that may wait in each step (preprocessing and encoder); further
+            requests are refused. 0 means no limit.
+        queue_timeout_ms: the longest time that a request may wait in each step, in milliseconds, unless its own timeout
+            is shorter. 0 means no limit.
+        accelerator: the execution accelerator of Triton's native onnxruntime backend, which is part of NVIDIA's image.
+        tensorrt_cache: the folder for TensorRT's engines and timings on the server: an absolute path, or a path
+            relative to the folder where the server is started.
+        warmup: the batch sizes that each instance of an encoder runs before it is ready. None: 1; on a GPU, powers of
             two up to `max_batch_size`.
     """
 

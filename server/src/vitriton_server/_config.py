@@ -36,7 +36,7 @@ _WATCHING = ("--model-control-mode", "--repository-poll-secs")
 
 
 # the groups of the options in the help
-_REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Start, watch and end"
+_REPOSITORY, _ADDRESSES, _LIFETIME = "Models", "Addresses", "Starting, watching and stopping"
 
 
 @suggests_keywords
@@ -45,15 +45,16 @@ class WatchPolicy:
     """The policy for watching a server that is ready, and for restarting one that no longer answers.
 
     Attributes:
-        canary_interval_s: the seconds of silence after which a model is sent a canary request; 0: never, and only the
-            exit of Triton is noticed.
-        canary_timeout_s: the seconds that a canary request may take.
-        stuck_after_s: the seconds after which a model that answers no canary request counts as dead; more than the
-            longest batch takes.
-        restart: start Triton again when it has died, on the same ports; without it the server ends.
-        max_restarts: the most restarts within `restart_window_s`; one more ends the server.
-        restart_window_s: the seconds in which restarts are counted.
-        backoff_s: the seconds before the first restart; doubled for each one within the window.
+        canary_interval_s: the time without an answer after which a model receives a test image (a canary request), in
+            seconds. With 0, no canary requests are sent, and only an exit of Triton is noticed.
+        canary_timeout_s: the time limit of a canary request, in seconds.
+        stuck_after_s: the time after which a model that answers no canary request counts as dead, in seconds; choose
+            more than the longest batch takes.
+        restart: restart Triton on the same ports if it dies; otherwise the server ends.
+        max_restarts: the largest number of restarts within `restart_window_s`; one more failure ends the server.
+        restart_window_s: the period in which restarts are counted, in seconds.
+        backoff_s: the wait before the first restart, in seconds; it doubles with each further restart within the
+            period.
     """
 
     canary_interval_s: Annotated[
@@ -82,19 +83,20 @@ class ServerConfig:
     """The configuration of a server: what to serve, and where.
 
     Attributes:
-        repository: the folder of the models.
-        host: the name or the address of this machine to bind; 0.0.0.0 or :: for all of them.
-        http_port: the port for HTTP; 0 for a free one.
-        grpc_port: the port for gRPC; 0 for a free one.
-        metrics_port: the port for metrics; 0 for a free one.
-        ready_timeout_s: the seconds that the models may take to load.
-        exit_timeout_s: the seconds that requests in flight may take when the server stops.
+        repository: the model repository to serve.
+        host: the host name or address of this machine to listen on; 0.0.0.0 or :: means all addresses.
+        http_port: the HTTP port; 0 picks a free port.
+        grpc_port: the gRPC port; 0 picks a free port.
+        metrics_port: the metrics port; 0 picks a free port.
+        ready_timeout_s: the longest time for loading the models, in seconds.
+        exit_timeout_s: the longest time for finishing running requests when the server stops, in seconds.
         watch: the policy for watching and restarting the server.
-        watch_repository: follow exports that are added, replaced or removed, while all others are served.
-        skip_broken: leave out an export that lacks files, with a warning, and serve the others.
-        admin_key: the key that callers need for shared memory, trace settings and log settings. None: these are open.
-        triton_arguments: further options of tritonserver, each as --name=value; `vitriton serve` takes them after
-            a `--`.
+        watch_repository: apply changes of the repository while the server runs: exports that are added, replaced or
+            removed.
+        skip_broken: skip exports that lack files, with a warning, and serve the others.
+        admin_key: the key that callers need for shared memory, trace settings and log settings. None: no key is needed.
+        triton_arguments: further options of tritonserver, each as --name=value; on the command line, put them after a
+            `--`.
     """
 
     repository: Annotated[Path, typer.Option(metavar="PATH", rich_help_panel=_REPOSITORY)] = Path("model_repository")

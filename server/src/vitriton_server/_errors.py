@@ -54,7 +54,7 @@ class InstallationError(LauncherError):
 
 
 class RepositoryError(InvalidConfiguration):
-    """The model repository is missing, empty, or holds something incomplete."""
+    """The model repository is missing, empty or incomplete."""
 
     def __init__(self, wrong: str) -> None:
         super().__init__("repository", wrong)

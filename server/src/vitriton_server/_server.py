@@ -44,25 +44,26 @@ _EXIT_MARGIN_S = 5.0  # Triton starts to count the exit timeout after stopping i
 
 @suggests_keywords
 class TritonServer:
-    """A tritonserver on a model repository: ready when `start()` returns, and gone when `stop()` returns.
+    """A tritonserver process for a model repository: ready when `start()` returns, and gone when `stop()` returns.
 
-    It also ends with this process, however that ends. Once ready, it is watched (see WatchPolicy): a server that exits
-    or stops answering is restarted, or ended, which `wait()` reports.
+    Triton also ends when this process ends, in whatever way. A ready server is watched (see WatchPolicy): if Triton
+    exits or stops answering, it is restarted, or the server ends and `wait()` reports that.
 
     Args:
-        repository: the folder of the models.
-        host: the name or the address of this machine to bind; 0.0.0.0 or :: for all of them.
-        http_port: the port for HTTP; 0 for a free one.
-        grpc_port: the port for gRPC; 0 for a free one.
-        metrics_port: the port for metrics; 0 for a free one.
-        ready_timeout_s: the time that the models may take to load, in seconds.
-        exit_timeout_s: the time that requests in flight may take when the server stops, in seconds.
-        watch_repository: whether to follow exports that are added, replaced or removed, while all others are served.
-            The repository may be empty.
-        skip_broken: whether to leave out an export that lacks files, with a warning, and to serve the others.
-        watch: the policy for watching and restarting; None for the defaults.
-        admin_key: the key that callers need for shared memory, trace settings and log settings; None leaves them open.
-            triton_arguments: the further options of tritonserver, as on its command line.
+        repository: the model repository to serve.
+        host: the host name or address of this machine to listen on; 0.0.0.0 or :: means all addresses.
+        http_port: the HTTP port; 0 picks a free port.
+        grpc_port: the gRPC port; 0 picks a free port.
+        metrics_port: the metrics port; 0 picks a free port.
+        ready_timeout_s: the longest time for loading the models, in seconds.
+        exit_timeout_s: the longest time for finishing running requests when the server stops, in seconds.
+        watch_repository: whether to apply changes of the repository while the server runs: exports that are added,
+            replaced or removed. The repository may be empty at first.
+        skip_broken: whether to skip exports that lack files, with a warning, and to serve the others.
+        watch: the policy for watching and restarting; None means the defaults.
+        admin_key: the key that callers need for shared memory, trace settings and log settings; None means that no key
+            is needed.
+        triton_arguments: further options of tritonserver, each as --name=value.
         on_log_line: the callback for each line of Triton's log, called in a separate thread; it must be quick.
 
     Raises:

@@ -35,11 +35,11 @@ def serve(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="The file of the key that callers need for shared memory, trace and log settings.",
+            help="The file with the key that callers need for shared memory, trace settings and log settings.",
             rich_help_panel="Addresses",
         ),
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the whole log of Triton.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Triton's full log.")] = False,
 ) -> None:
     """Serve a model repository with Triton, without Docker."""
     # Imported here to keep `vitriton --help` fast.

@@ -137,11 +137,13 @@ def _checked(executable: Path, libraries: Path | None) -> PerfAnalyzer:
             [executable, "--version"], env=known.environment, capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.SubprocessError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it did not say its version within 60 s"
+        reason = exc.strerror if isinstance(exc, OSError) else "it did not report its version within 60 s"
         raise BenchError(f"{executable} cannot be run: {reason}; name another with --perf-analyzer") from exc
     said = (done.stdout + done.stderr).strip()
     # "Perf Analyzer Version 2.51.0 (commit …)"; older ones exit with another status than 0
     words = said.split()
     if "Version" not in words[:-1]:
-        raise BenchError(f"{executable} does not say its version, but: {said[:500]}; name another with --perf-analyzer")
+        raise BenchError(
+            f"{executable} does not report its version; it printed: {said[:500]}; name another with --perf-analyzer"
+        )
     return PerfAnalyzer(executable=executable, libraries=libraries, version=words[words.index("Version") + 1])

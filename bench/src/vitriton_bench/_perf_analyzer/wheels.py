@@ -130,7 +130,7 @@ def _link_libraries(libraries: Mapping[str, str], folder: Path) -> None:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise BenchError(
-            "perf_analyzer needs libraries that nvidia-pytriton carries, and that is not installed; "
+            "perf_analyzer needs libraries of nvidia-pytriton, which is not installed; "
             "`pip install vitriton-server`, or put another perf_analyzer on PATH"
         )
     source = Path(spec.origin).parent.parent / "nvidia_pytriton.libs"

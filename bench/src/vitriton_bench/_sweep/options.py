@@ -53,16 +53,17 @@ class Sweep:
 
     Attributes:
         name: the name of the export to measure.
-        url: the address of a running server: grpc://host:8001, http://host:8000, or both.
-        repository: the model repository to serve from, without `url`.
-        images: the folder of encoded images, which are sent as they are.
-        concurrency: the numbers of callers.
-        batch_size: the numbers of images in a request.
-        kinds: the outputs to ask for: pooled, unpooled, or both with a comma.
-        protocol: the protocols: grpc, http, or both. None: those that `url` has.
-        shared_memory: the shared memory for results: none, system, or both.
+        url: the address of a running server, such as grpc://host:8001 or http://host:8000; repeat the option to measure
+            both protocols.
+        repository: the model repository to serve if there is no `url`.
+        images: the folder of the images to send; the files are sent unchanged.
+        concurrency: the numbers of concurrent callers to measure.
+        batch_size: the numbers of images per request to measure.
+        kinds: the outputs to measure: pooled, unpooled, or both, separated by a comma.
+        protocol: the protocols to measure: grpc, http, or both, separated by a comma. None: those of `url`, or grpc.
+        shared_memory: the kinds of shared memory for results: none, system, or both, separated by a comma.
         seconds: the length of each measurement, in seconds.
-        perf_analyzer: the perf_analyzer to run. None: the one on PATH, else a download.
+        perf_analyzer: the perf_analyzer program to run. None: the one on PATH, or a download.
     """
 
     name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)] = ""
@@ -99,7 +100,7 @@ class Sweep:
             except ValueError as exc:
                 raise UnusableOption("url", str(exc).removeprefix("address ")) from exc
             if address.is_secure:
-                raise UnusableOption("url", f"{text} has TLS, which is not measured; give grpc:// or http://")
+                raise UnusableOption("url", f"{text} uses TLS, which cannot be measured; give grpc:// or http://")
             if address.scheme in found:
                 raise UnusableOption("url", f"has two addresses with the scheme {address.scheme}; give one")
             found[address.scheme] = address.target

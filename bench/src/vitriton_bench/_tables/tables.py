@@ -85,8 +85,8 @@ def _split(document: Document) -> Table:
         rows=[[_load(row), *_parts(row)] for row in rows],
         notes=(
             [
-                "client: what callers waited longer than the server took; copies: tensors into and out of the steps; "
-                "other: between the steps; busy: part of the time in which the step works."
+                "client: time outside the server; copies: tensors into and out of the steps; other: time between the "
+                "steps; busy: share of the time in which the step works."
             ]
             if rows
             else ()

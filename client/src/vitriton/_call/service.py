@@ -115,11 +115,11 @@ class Services:
         service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
-                f"the server at {server.address} has another model {contract.model} than the call began "
+                f"model {contract.model} on the server at {server.address} is not the model that the call began "
                 f"with: fingerprint {service.contract.fingerprint} in place of {contract.fingerprint}, output "
                 f"{service.contract.dtype} {list(service.contract.shape)} in place of {contract.dtype} "
                 f"{list(contract.shape)}, max_batch_size {service.contract.max_batch_size} in place of "
-                f"{contract.max_batch_size}; their vectors must not be mixed",
+                f"{contract.max_batch_size}; vectors of the two must not be mixed",
                 address=server.address,
                 model=contract.model,
                 attempts=attempts,
@@ -316,7 +316,7 @@ class Services:
 def _unanswered(call: Call) -> Unavailable:
     return Unavailable(
         f"the server at {call.address} did not answer in {call.timeout_s:g} s; check that it runs, that this is its "
-        f"{port_hint(call.address)}, and that no firewall is between",
+        f"{port_hint(call.address)}, and that no firewall blocks it",
         address=call.address,
         model=call.model,
         attempts=call.attempts,

@@ -58,7 +58,7 @@ class Inputs:
             f"{suffix or 'no suffix'}: {count}" for suffix, count in self.passed_over.most_common(_MAX_SUFFIXES)
         )
         more = ", ..." if len(self.passed_over) > _MAX_SUFFIXES else ""
-        return f"passed over, as not named like images: {named}{more}"
+        return f"skipped, because their names are not those of images: {named}{more}"
 
 
 def find_inputs(arguments: Sequence[str], list_file: str | None, *, recursive: bool) -> Inputs:

@@ -66,5 +66,5 @@ def _fault(path: Path) -> str | None:
     except OSError as exc:
         return f"{path} cannot be read: {exc.strerror}"
     if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-        return f"{path} cannot be read: this user may not read it"
+        return f"{path} cannot be read: this user has no permission to read it"
     return None

@@ -31,7 +31,7 @@ URL = typer.Option(
     "--url",
     "--address",
     metavar="ADDRESS",
-    help="The address of the Triton: host:port (gRPC), or with grpc://, grpcs://, http:// or https:// before it.",
+    help="The address of the Triton server: host:port for gRPC, or a grpc://, grpcs://, http:// or https:// URL.",
     rich_help_panel=SERVER,
 )
 
@@ -41,11 +41,11 @@ class Access:
     """The credentials that a command sends, and the certificates that it trusts.
 
     Attributes:
-        ca_file: the certificates to trust (PEM), for grpcs:// and https://.
-        cert_file: this client's certificate (PEM).
-        key_file: the certificate's private key (PEM).
-        token_env: the environment variable that holds a token to send as Bearer.
-        header: a header to send with each request; may be repeated.
+        ca_file: the CA certificates to trust (PEM), for grpcs:// and https://.
+        cert_file: the client certificate (PEM).
+        key_file: the private key of the client certificate (PEM).
+        token_env: the environment variable that holds the bearer token.
+        header: a header to send with each request; repeat the option for more headers.
     """
 
     ca_file: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_ACCESS)] = None
@@ -66,7 +66,7 @@ class Access:
                 raise InvalidOption(name, fault)
         for name, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
             if getattr(self, name) is not None and getattr(self, other) is None:
-                raise InvalidOption(name, f"needs `{other}` beside it: a certificate is shown with its key")
+                raise InvalidOption(name, f"needs `{other}` as well; give the certificate and its key together")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class ServerOptions:
         if others:
             for transport in (first, *others):
                 transport.close()
-            raise InvalidOption("address", f"{self.address} is several servers; ask them one by one")
+            raise InvalidOption("address", f"{self.address} names several servers; give one of them")
         return first
 
     def _connection(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def decode(body: bytes, codings: str, limit: int) -> bytes:
     known = [name for name in (part.strip().lower() for part in codings.split(",")) if name in _DECODERS]
     if len(known) > _MOST_CODINGS:
         raise SourceError(
-            f"the server sent it with {len(known)} encodings; at most {_MOST_CODINGS} are undone", "not_fetched"
+            f"the server sent it with {len(known)} encodings; at most {_MOST_CODINGS} can be decoded", "not_fetched"
         )
     for name in reversed(known):
         said = f"the server sent it with Content-Encoding {name!r}, "
@@ -120,7 +120,7 @@ def _brotli(body: bytes, most: int) -> bytes:
 def _refused(sign: bytes) -> Callable[[bytes, int], bytes]:
     def decode(body: bytes, most: int) -> bytes:
         if body.startswith(sign):
-            raise _NoDecoder("cannot be decoded here; store it without")
+            raise _NoDecoder("cannot be decoded by this client; store the image without it")
         return body
 
     return decode

@@ -56,7 +56,7 @@ class UrlFetcher:
             with self._operation(timeout_s), self._open(url) as response:
                 return self._read(response)
         except httpcore.TimeoutException as exc:
-            limit = "url_timeout_s" if timeout_s == self._options.url_timeout_s else "what timeout_s had left"
+            limit = "url_timeout_s" if timeout_s == self._options.url_timeout_s else "the rest of timeout_s"
             raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})", "fetch_timeout") from exc
         except OperationCancelled as exc:
             raise SourceError(_CLOSED, "not_fetched") from exc
@@ -143,7 +143,7 @@ class UrlFetcher:
                     transport = NetworkTransport(Network(refuse_private=refuse), proxies=not refuse)
                 except OSError as exc:  # ssl's own errors are among them
                     raise SourceError(
-                        f"the authorities that URLs are checked against cannot be read ({exc}); mend or unset "
+                        f"the CA certificates for URLs cannot be read ({exc}); correct or unset "
                         "SSL_CERT_FILE and SSL_CERT_DIR",
                         "not_fetched",
                     ) from exc
@@ -171,7 +171,9 @@ class UrlFetcher:
             self._check_size(len(body))
         if response.status_code == 206 and not _is_whole(response, len(body)):
             part = response.headers.get("Content-Range") or response.headers["Content-Type"]
-            raise SourceError(f"{status} with a part only ({part}), which was not asked for", "not_fetched")
+            raise SourceError(
+                f"{status} with only a part of the content ({part}), although all of it was requested", "not_fetched"
+            )
         image = decode(bytes(body), response.headers.get("Content-Encoding", ""), self._options.url_bytes)
         self._check_size(len(image))
         return image

@@ -65,7 +65,7 @@ def _colors_last(array: NDArray[Any]) -> NDArray[Any]:
         if array.shape[0] == 3 and array.shape[2] in (1, 3, 4):  # 1, 4: three rows of gray or RGBA, or a narrow image
             last = "array[:, :, 0]" if array.shape[2] == 1 else "array"  # as Pillow takes gray
             raise SourceError(
-                f"the array has shape {array.shape}, and its colors may be the first axis or the last; give "
+                f"the array has shape {array.shape}, and its color channels may be the first axis or the last; give "
                 f"PIL.Image.fromarray({last}) if they are the last, and if they are the first "
                 "PIL.Image.fromarray(array.transpose(1, 2, 0)); a tensor's array is tensor.numpy()",
                 "shape",

@@ -34,7 +34,7 @@ _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
 _ITEM = {"bytes", "path"}  # the keys of an undecoded image in Hugging Face's data sets; one value may be None
 _NAMED_KEYS = 3
-_OF_A_DICT = "give the value that is the image; a dict is an image only if it has no keys but 'bytes' and 'path'"
+_OF_A_DICT = "give the value that is the image; a dict is an image only if it has no keys other than 'bytes' and 'path'"
 
 
 class Tensor(Protocol):
@@ -127,7 +127,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     elif isinstance(image, str) and (scheme := _URL.match(image)):
         if scheme.group().lower() not in ("http://", "https://"):
             raise SourceError(
-                f"{scheme.group()} is not supported; http:// and https:// are, or read it and pass bytes", "bad_url"
+                f"{scheme.group()} is not supported; use http:// or https://, or read the image and pass its bytes",
+                "bad_url",
             )
         data = fetch(image)
     elif isinstance(image, (str, os.PathLike)):
@@ -234,7 +235,7 @@ def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
     except Exception as exc:
         text = " ".join(str(exc).split())
         raise SourceError(
-            f"the {name} cannot be read ({text}); give tensor.cpu() of one on another device", "not_readable"
+            f"the {name} cannot be read ({text}); for a tensor on another device, give tensor.cpu()", "not_readable"
         ) from exc
 
 
@@ -334,11 +335,11 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
                 part.close()
             raise SourceError("the file object's read() is asynchronous; await it and give the bytes", "kind")
         if isinstance(part, str):
-            raise SourceError("the file object gives text; open it in binary mode ('rb')", "kind")
+            raise SourceError("the file object returns text; open it in binary mode ('rb')", "kind")
         if part is None or (isinstance(part, (bytes, bytearray)) and not part):
             break
         if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise SourceError(f"the file object gives {type(part).__name__}, and not bytes", "kind")
+            raise SourceError(f"the file object returns {type(part).__name__} instead of bytes", "kind")
         parts.append(bytes(part))
         size += len(parts[-1])
     return b"".join(parts)

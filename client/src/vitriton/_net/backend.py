@@ -98,7 +98,7 @@ class NetworkTransport(httpx.BaseTransport):
             return httpcore.ConnectionPool(**settings)
         given = httpx.URL(proxy if "://" in proxy else f"http://{proxy}")
         if given.scheme not in ("http", "https"):
-            raise httpcore.ProxyError(f"it is of the kind {given.scheme}://; use http://")
+            raise httpcore.ProxyError(f"it has the scheme {given.scheme}://; use http://")
         return httpcore.HTTPProxy(
             httpcore.URL(scheme=given.raw_scheme, host=given.raw_host, port=given.port, target=b"/"),
             proxy_auth=(given.username, given.password) if given.username or given.password else None,

@@ -98,8 +98,8 @@ class Network:
         allowed = [address for address in addresses if is_public(address[4][0])]
         if not allowed:
             raise AddressRefused(
-                f"{host} leads to {addresses[0][4][0]}, which is no address of the public internet, and these are "
-                "refused (refuse_private_addresses)"
+                f"{host} resolves to {addresses[0][4][0]}, which is not a public internet address, and such addresses "
+                "are refused (refuse_private_addresses)"
             )
         return allowed
 
@@ -116,7 +116,7 @@ class Network:
         done.wait(operation.deadline.remaining_s())
         operation.end()
         if not found.done():
-            raise OutOfTime(f"the look-up of the host name {host} takes too long")
+            raise OutOfTime(f"the look-up of the host name {host} took too long")
         try:
             addresses = found.result()
         except (OSError, UnicodeError) as exc:
@@ -132,7 +132,9 @@ class Network:
             if key in self._lookups:
                 return self._lookups[key]
             if len(self._lookups) == _MAX_LOOKUPS:
-                raise ConnectFailed(f"{host} cannot be looked up: {_MAX_LOOKUPS} other host names are still waited for")
+                raise ConnectFailed(
+                    f"{host} cannot be looked up: {_MAX_LOOKUPS} look-ups of other host names are still running"
+                )
             found: Future[list[AddressInfo]] = Future()
             self._lookups[key] = found
         try:

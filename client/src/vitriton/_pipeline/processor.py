@@ -31,7 +31,7 @@ def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
     try:
         wanted = _effect(own | settings, own)
     except (TypeError, ValueError, KeyError, AttributeError) as exc:
-        raise _mismatch(served, f"{asked}: {settings} make no sense ({exc})", f"has {expected}") from exc
+        raise _mismatch(served, f"{asked}: {settings} are invalid ({exc})", f"has {expected}") from exc
     for name, value in wanted.items():
         if value != expected[name]:
             raise _mismatch(served, f"{asked}: {name} comes to {value}", f"was exported with {expected[name]}")

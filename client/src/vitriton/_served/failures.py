@@ -64,7 +64,7 @@ def to_error(failed: CallError, call: Call) -> ClientError:
     }
     if failure is Failure.BAD_REQUEST:
         return _invalid_image(failed, call) or ContractMismatch(
-            f"model {call.model} on the server at {call.address} does not take the request: {failed.message}",
+            f"model {call.model} on the server at {call.address} refuses the request: {failed.message}",
             **context,
         )
     if failure is Failure.DEADLINE or (failure is Failure.QUEUE_TIMEOUT and call.expired):
@@ -125,13 +125,13 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
     where = f"model {call.model} at {call.address}"
     if during is not None:
-        text = f"the time{given} for the call to {where} is over {during}; give it more (timeout_s, None for no limit)"
+        text = f"the time limit{given} for the call to {where} is over {during}; raise timeout_s (None means no limit)"
     elif call.renewed:
         text = f"no answer came from {where} for {call.timeout_s:g} s (timeout_s); check the server, or wait longer"
     else:
         text = (
-            f"the time{given} for the call to {where} is over; give it more (timeout_s, None for no limit), or fewer "
-            "images"
+            f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit), or send "
+            "fewer images"
         )
     return DeadlineExceeded(
         text,
@@ -182,14 +182,14 @@ def _advice(address: str, message: str) -> str:
     """What to check when no server answers; a failed handshake gives a better hint than silence."""
     if "CERTIFICATE_VERIFY_FAILED" in message or "certificate is refused" in message:
         return (
-            "its certificate is not trusted: name the authority behind it with TLS(ca_file=...) or --ca-file, and the "
-            "host as the certificate does"
+            "its certificate is not trusted: give the certificate of its authority with TLS(ca_file=...) or "
+            "--ca-file, and use the host name that the certificate has"
         )
     advice = f"check that it runs, and that this is its {port_hint(address)}"
     if address.startswith(("grpcs://", "https://")):
-        return f"{advice}, with TLS: without, it is {address.partition('://')[0][:4]}://"
+        return f"{advice}, with TLS; for a port without TLS, use {address.partition('://')[0][:4]}://"
     if "SETTINGS frame" in message:
-        return f"{advice}; a port with TLS wants grpcs://"
+        return f"{advice}; for a port with TLS, use grpcs://"
     return advice
 
 

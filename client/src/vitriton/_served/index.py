@@ -28,7 +28,7 @@ def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | Non
     """
     wanted = ensemble_name(model, pool)
     if index is None:
-        return f"the server at {address} has no model {wanted} that is ready, and does not list what it has"
+        return f"the server at {address} has no model {wanted} that is ready, and does not list its models"
     states = {status.name: status for status in index}
     if wanted in states:
         reason = f" ({states[wanted].reason})" if states[wanted].reason else ""

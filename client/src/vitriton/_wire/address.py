@@ -63,7 +63,7 @@ def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
     if len({address.scheme for address in addresses}) > 1:
         raise ValueError(f"addresses {_listed(addresses)} have different schemes; a client speaks one protocol")
     if len(set(addresses)) < len(addresses):
-        raise ValueError(f"addresses {_listed(addresses)}: one is there twice")
+        raise ValueError(f"addresses {_listed(addresses)}: one of them is given twice")
     return tuple(addresses)
 
 
@@ -104,10 +104,10 @@ def _fault(parts: SplitResult) -> str | None:
     if parts.port == 0:
         return "has port 0; a server has one from 1 to 65535"
     if parts.username is not None:
-        return "has a user before it, which is not sent"
+        return "contains a user name, which is not supported"
     for part, name in ((parts.path.strip("/"), "path"), (parts.query, "query"), (parts.fragment, "fragment")):
         if part:
-            return f"is followed by a {name}; leave that out: it ends with the port"
+            return f"is followed by a {name}; leave that out: an address ends with the port"
     return None
 
 

@@ -38,7 +38,7 @@ class TLS:
             ValueError: only one of cert_file and key_file is given, or a file cannot be read.
         """
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("TLS needs cert_file and key_file together: a certificate is shown with its key")
+            raise ValueError("TLS needs cert_file and key_file together: a certificate is used with its key")
         for name in ("ca_file", "cert_file", "key_file"):
             self.read(name)
 

@@ -39,13 +39,13 @@ def models(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="The model to show; may be repeated. Needed where the server does not list what it has.",
+            help="The model to show; repeat the option for more. Required if the server does not list its models.",
             rich_help_panel=_SHOWN,
         ),
     ] = None,
     show_all: Annotated[
         bool,
-        typer.Option("--all", help="List models that `vitriton export` did not make, too.", rich_help_panel=_SHOWN),
+        typer.Option("--all", help="Also list models that `vitriton export` did not make.", rich_help_panel=_SHOWN),
     ] = False,
     timeout: Annotated[
         float,
@@ -54,9 +54,7 @@ def models(
         ),
     ] = 10.0,
     access: Access,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print everything as JSON, for programs.", rich_help_panel=_SHOWN)
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_SHOWN)] = False,
 ) -> None:
     """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, readiness."""
     # Imported here so that `vitriton --help` does not wait for it.
@@ -83,9 +81,9 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         rows = [[served.name, *_cells(served, output)] for served in catalog.models for output in served.outputs]
         show(Console(), [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
-        typer.echo("It has no model that `vitriton export` made.")
+        typer.echo("The server has no model that `vitriton export` made.")
     if not catalog.listed:
-        typer.echo("It does not list what it has; ask for a model by name with --model.")
+        typer.echo("The server does not list its models; name one with --model.")
     for output in (output for served in catalog.models for output in served.outputs if output.reason):
         typer.echo(f"{output.model}: {output.reason}")
     if show_all:

@@ -11,8 +11,8 @@ KNOWN = {
     "export": ("vitriton-export", "Turn a Hugging Face vision model into a Triton model repository."),
     "verify": ("vitriton-export", "Compare a deployed model with transformers, image by image."),
     "remove": ("vitriton-export", "Remove an export from a model repository."),
-    "serve": ("vitriton-server", "Serve a model repository with a real Triton, without Docker."),
-    "bench": ("vitriton-bench", "Measure a served model."),
+    "serve": ("vitriton-server", "Serve a model repository with Triton, without Docker."),
+    "bench": ("vitriton-bench", "Measure the speed of an export under load."),
 }
 
 

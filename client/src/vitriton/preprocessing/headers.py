@@ -37,7 +37,7 @@ def check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:
     counter = counters.get(image.format or "")
     frames = counter(data, most + 1) if counter else getattr(image, "n_frames", 1)
     if frames > most:
-        raise ImageError(f"it has more frames than {limits.named('max_frames')}; send the first alone", "too_large")
+        raise ImageError(f"it has more frames than {limits.named('max_frames')}; send only the first", "too_large")
 
 
 _MAX_BLOCKS = 1 << 20  # the most blocks of a GIF to read, about 0.2 s

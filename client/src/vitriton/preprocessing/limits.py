@@ -63,8 +63,8 @@ def check_resize(old: tuple[int, ...], height: int, width: int, limits: Limits) 
     """Refuses an image that a resize would give too many pixels, or none."""
     resized = f"{old[1]} x {old[0]} pixels would be resized to {width} x {height}"
     if height < 1 or width < 1:
-        raise ImageError(f"{resized}, which leaves nothing of it; send a part of it that is less thin", "shape")
+        raise ImageError(f"{resized}, which leaves no pixels; crop the image to a less extreme shape", "shape")
     if height * width > limits.max_pixels:
         raise ImageError(
-            f"{resized}, over {limits.named('max_pixels')}; send a part of it that is less thin", "too_large"
+            f"{resized}, over {limits.named('max_pixels')}; crop the image to a less extreme shape", "too_large"
         )

@@ -90,7 +90,7 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
         config, known = load_config(source)
     _check_pooling(chosen.pooling, known, source.model_id)
     check_image_processor(source)
-    with quiet(), explained(f"the image processor of {source.model_id} has settings that make no sense"):
+    with quiet(), explained(f"the image processor of {source.model_id} has invalid settings"):
         image_processor = _load_image_processor(source, config, chosen.image_processor_settings)
         image_processor = sizes.apply(image_processor, chosen)
         spec, normalization = processor.describe(image_processor)
@@ -111,7 +111,7 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
     if projects:
         known = replace(known, model=known.projection)
     loaded = load_model(source, known, () if projects else known.pooler)
-    with explained(f"config.json of {source.model_id} makes no sense"):
+    with explained(f"config.json of {source.model_id} is invalid"):
         network = PixelNetwork(loaded.model, known).eval()
     return Checkpoint(
         source,
@@ -144,7 +144,7 @@ def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool,
     if asked == "pooler" and checkpoint.untrained_pooler and not allow_untrained:
         raise ExportError(
             f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
-            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler ships the noise)"
+            "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler exports it nevertheless)"
         )
     return asked
 
@@ -160,8 +160,8 @@ def _interpolation(
     keep = f" (--image-size {height} keeps that size)" if height == width else ""
     return (
         f"the image processor of {model_id} gives images of {spec.height} x {spec.width} pixels, and the model was "
-        f"trained with {height} x {width}{keep}: its position embeddings are interpolated, where transformers' "
-        "pipeline stops",
+        f"trained with {height} x {width}{keep}: its position embeddings are interpolated; transformers' pipeline "
+        "refuses such images",
     )
 
 

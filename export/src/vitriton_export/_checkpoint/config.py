@@ -28,7 +28,7 @@ _FORMS = (
     "output_hidden_states",
     "output_attentions",
 )
-MEND = "; mend that entry, or take the file that save_pretrained writes"
+MEND = "; correct that entry, or use the file that save_pretrained writes"
 # Counts of parts that are built one by one, or named one by one: a huge number would exhaust the memory first.
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
@@ -46,13 +46,13 @@ def load_config(source: CheckpointSource) -> tuple[Any, Family]:
     _check(document, name)
     if model_type == TIMM and ":" in str(document.get("architecture")):  # hf-hub:… and local-dir:…
         raise ExportError(
-            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would fetch "
-            "from elsewhere; name timm's own"
+            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would "
+            "download from elsewhere; use an architecture that is part of timm"
         )
     if model_type not in CONFIG_MAPPING and "auto_map" in document:
         raise ExportError(
-            f"{name} brings code of its own ({model_type}), which is not run; export a model that transformers itself "
-            "has"
+            f"{name} needs code of its own ({model_type}), which is not run; export a model whose code is "
+            "part of transformers"
         )
     if model_type not in CONFIG_MAPPING:
         raise ExportError(
@@ -94,12 +94,12 @@ def _check(document: dict[str, Any], name: str) -> None:
     if file is not None and file not in ENTRIES:
         raise ExportError(
             f"config.json of {name} has its weights in {_shown(file)} (transformers_weights), which an export does not "
-            f"read; name the file {ENTRIES[0]}, and take the entry out"
+            f"read; rename the file to {ENTRIES[0]}, and remove the entry"
         )
     if "configuration_files" in document:
         raise ExportError(
-            f"config.json of {name} stands for other files (configuration_files), which an export does not read; put "
-            "the one that counts in its place"
+            f"config.json of {name} refers to other files (configuration_files), which an export does not read; "
+            "replace it with the file that applies"
         )
 
 

@@ -67,7 +67,7 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
                 f"{', '.join(socks)} names a SOCKS proxy, and downloads need the package socksio for one: `pip install "
                 "socksio`, or unset it"
             ) from exc
-        raise HubError(f"{model}{at} could not be asked for at {endpoint}: {_text(exc)}{_advice()}") from exc
+        raise HubError(f"{model}{at} could not be requested from {endpoint}: {_text(exc)}{_advice()}") from exc
 
 
 def file_names(model: str, revision: str) -> list[str]:

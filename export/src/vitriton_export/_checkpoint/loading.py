@@ -133,7 +133,7 @@ def _check_size(model_class: Any, config: Any, weights: Weights, name: str) -> N
     if parameters > weights.nbytes:
         raise ExportError(
             f"config.json of {name} describes a model of {parameters:,} parameters, and its weights have "
-            f"{weights.nbytes:,} bytes; they are not of one model"
+            f"{weights.nbytes:,} bytes; they do not belong to the same model"
         )
 
 
@@ -161,13 +161,13 @@ def _check_names(content: Any, file: str, name: str) -> None:
     """Refuses content that is not a dictionary of tensors, or has it one level below, as training checkpoints do."""
     if not isinstance(content, Mapping):
         raise ExportError(
-            f"{file} of {name} holds an object of type {type(content).__name__}, and not tensors by their names; save "
-            "the model's state_dict(), or write the folder with save_pretrained"
+            f"{file} of {name} holds an object of type {type(content).__name__} instead of tensors by their names; "
+            "save the model's state_dict(), or write the folder with save_pretrained"
         )
     inner = [key for key, value in content.items() if isinstance(value, Mapping) and _has_tensors(value)]
     if inner:
         raise ExportError(
-            f"{file} of {name} has its weights one level below, in the entry {inner[0]!r}; save that entry alone: "
+            f"{file} of {name} has its weights one level down, in the entry {inner[0]!r}; save that entry alone: "
             f"torch.save(torch.load(file)[{inner[0]!r}], file)"
         )
     if not all(isinstance(key, str) for key in content) or not _has_tensors(content):
@@ -199,7 +199,7 @@ def _read(model_class: Any, config: Any, source: CheckpointSource, weights: Weig
         if file is not None and file.suffix == ".bin":  # torch's own text advises running the code in it
             raise ExportError(
                 f"{file.name} of {source.model_id} cannot be read: it is damaged, or it holds more than tensors, and "
-                "code in it is not run; download it again, or write it with save_pretrained where it was made"
+                "its code is not run; download it again, or write it with save_pretrained where it was trained"
             ) from exc
         raise ExportError(f"transformers cannot load {source.model_id}: {one_line(exc)}") from exc
     return model, report

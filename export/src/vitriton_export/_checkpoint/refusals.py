@@ -7,14 +7,14 @@ from typing import Any
 
 # Reason → the model types that it applies to.
 _REASONS: dict[str, tuple[str, ...]] = {
-    "which takes a clip of frames and no single image": (
+    "which takes a clip of frames instead of a single image": (
         "timesformer",
         "videomae",
         "videoprism_vision_model",
         "vivit",
         "xclip",
     ),
-    "a detector: what it returns stands for the objects that it looks for, and not for the image": (
+    "a detector: its outputs describe single objects, and not the image as a whole": (
         "conditional_detr",
         "d_fine",
         "dab-detr",
@@ -29,7 +29,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "rt_detr_v2",
         "table-transformer",
     ),
-    "which segments: what it returns stands for masks, and not for the image": (
+    "which segments images: its outputs describe masks, and not the image as a whole": (
         "mask2former",
         "maskformer",
         "oneformer",
@@ -73,7 +73,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "llama4",
         "mllama",
     ),
-    "which reads text in an image: what it returns stands for characters or for lines, and not for the image": (
+    "which reads text in an image: its outputs describe characters or lines, and not the image as a whole": (
         "mgp-str",
         "pp_ocrv5_mobile_rec",
         "pp_ocrv5_server_rec",
@@ -88,7 +88,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
     ),
     "which returns how to flatten a page, and no features of the image": ("uvdoc",),
     "whose attention needs the package natten, which does not run in ONNX Runtime": ("dinat",),
-    "which takes the numbers of colors (input_ids) and no pixels": ("imagegpt",),
+    "which takes color indices (input_ids) instead of pixels": ("imagegpt",),
     "which estimates depth from crops at several scales, and returns no features of the image": ("depth_pro",),
 }
 _BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names}

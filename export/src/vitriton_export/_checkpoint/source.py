@@ -163,4 +163,4 @@ def _check_readable(folder: Path) -> None:
     readable = os.access(folder, os.R_OK | os.X_OK)
     refused = [path for path in _files(folder) if not os.access(path, os.R_OK)] if readable else [folder]
     if refused:
-        raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` lets everybody")
+        raise ExportError(f"user {os.geteuid()} may not read {refused[0]}; `chmod -R a+rX {folder}` gives access")

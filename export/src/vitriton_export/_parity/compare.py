@@ -179,10 +179,10 @@ def check(comparison: Comparison) -> list[Stage]:
     """
     if comparison.unusable:
         refused = "; ".join(f"{entry.image}: {entry.reason}" for entry in comparison.unusable)
-        raise ParityError(f"images of the gate cannot be used, and nothing was installed: {refused}")
+        raise ParityError(f"test images cannot be used, and nothing was installed: {refused}")
     failed = [
         f"{stage.stage} of {stage.worst[0].image}: max abs error {stage.max_abs_error:.3g}, min cosine "
-        f"{stage.min_cosine:.6f}, demanded: {stage.gate}"
+        f"{stage.min_cosine:.6f}, required: {stage.gate}"
         for stage in comparison.stages
         if not stage.passed
     ]

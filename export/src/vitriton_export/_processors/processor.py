@@ -56,7 +56,7 @@ def describe(processor: Any) -> tuple[PreprocessSpec, Normalization]:
         ExportError: the spec cannot express what it does; the text names the processor and the reason.
     """
     name = type(processor).__name__
-    with explained(f"image processor {name} has settings that make no sense"):
+    with explained(f"image processor {name} has invalid settings"):
         timm = isinstance(processor, TimmImageProcessor)
         spec, normalization = processor.describe() if timm else _describe(processor, name)
         sizes = [value for step in spec.steps for value in vars(step).values() if type(value) is int]

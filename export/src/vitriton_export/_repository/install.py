@@ -41,14 +41,14 @@ def check_target(repository: Path, deployment: Deployment) -> None:
     if there and disk.removed(repository, there):
         raise ExportError(
             f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
-            "it has let go of them, or use another --name"
+            "it has unloaded them, or use another --name"
         )
     for model in there:
         folder = repository / model
         config = disk.read_config(folder)
         fingerprint = None if config is None else disk.fingerprint(config)
         if fingerprint is None:
-            raise ExportError(f"{folder} is there and was not written by vitriton export; use another --name")
+            raise ExportError(f"{folder} exists and was not written by vitriton export; use another --name")
         if fingerprint == NOT_EXPORTED:
             continue
         if fingerprint != deployment.fingerprint:
@@ -80,7 +80,7 @@ def not_writable(repository: Path, refused: OSError) -> ExportError:
     """Returns the error for a repository that cannot be written to; raise it `from refused`."""
     parent = repository.resolve().parent
     if refused.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = f"get the right to write to it and to {parent}, where the export is staged, or "
+        advice = f"get write permission for it and for {parent}, where the export is staged, or "
     elif refused.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = f"make room in {parent}, or "
     else:

@@ -31,7 +31,7 @@ def remove(repository: Path, name: str) -> list[str]:
         raise OptionError("repository", fault)
     try:
         if name in disk.remove_abandoned(repository):
-            raise ExportError(f"an export of {name} to {repository} is running; wait for its end, or end it")
+            raise ExportError(f"an export of {name} to {repository} is running; wait until it ends, or stop it")
         with disk.locked(repository, exclusive=True), disk.workspace(repository) as workspace:
             disk.sweep(repository, workspace)
             found = _ours(repository, name)

@@ -154,7 +154,7 @@ def from_parameters(
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ExportError(
-            f"the configuration of {name} does not tell how it was exported ({type(exc).__name__}: {one_line(exc)}); "
+            f"the configuration of {name} does not say how it was exported ({type(exc).__name__}: {one_line(exc)}); "
             "export the model again"
         ) from exc
 

@@ -23,15 +23,16 @@ class VerifyOptions:
     """The options of `vitriton verify`: what to verify, and on which images.
 
     Attributes:
-        name: the name that the model was exported under. None: the only one there.
-        repository: the Triton model repository to read, where no server is asked; ONNX Runtime runs its model here.
-            None: model_repository.
-        server: the server to ask: its address, or that and how to talk to it.
-        reference: the hub id or the folder of the checkpoint. None: the one that was exported.
-        revision: the revision of a hub id. None: the one that was exported.
-        images: the folder of your own images. None: built-in awkward ones.
-        limit: the largest number of images of the folder, evenly spread. None: all.
-        min_cosine: the least cosine similarity that is demanded of the outputs. None: the model's own gates.
+        name: the name that the model was exported under. None: the only model there.
+        repository: the Triton model repository to read if no server is given; ONNX Runtime then runs the model on this
+            machine. None: model_repository.
+        server: the server to verify: an address, or an address with credentials and certificates.
+        reference: the hub id or the folder of the checkpoint to compare with. None: the checkpoint that was exported.
+        revision: the branch, tag or commit of the reference on the hub. None: the revision that was exported.
+        images: a folder with your own images to compare. None: built-in test images.
+        limit: the largest number of images to use, spread evenly over the folder. None: all.
+        min_cosine: the lowest accepted cosine similarity of the outputs with the reference. None: the limits for the
+            model's precision.
         timeout_s: the longest time for each request to the server, in seconds.
     """
 

@@ -244,16 +244,16 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     deployed, own = exported.spec, deployment.spec
     differences = []
     if exported.weights not in (None, plan.weights):
-        differences.append(f"weights (sha256 {plan.weights[:12]}…, exported were {str(exported.weights)[:12]}…)")
+        differences.append(f"weights (sha256 {plan.weights[:12]}…; the export has {str(exported.weights)[:12]}…)")
     if (deployed.steps, deployed.height, deployed.width) != (own.steps, own.height, own.width):
         differences.append("preprocessing")
     if dict(exported.normalization) != deployment.normalization.to_dict():
         differences.append("normalization")
     what = " and ".join(differences) or "weights or configuration"
     raise ExportError(
-        f"{model} is not what {exported.name} was exported from, which was {exported.model_id}"
-        f"{f' at {exported.revision}' if exported.revision else ''}: other {what} (fingerprint "
-        f"{deployment.fingerprint}, deployed is {exported.fingerprint}); name the right one with --reference and "
+        f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}"
+        f"{f' at {exported.revision}' if exported.revision else ''}: different {what} (fingerprint "
+        f"{deployment.fingerprint}; the export has {exported.fingerprint}); name the right one with --reference and "
         "--revision"
     )
 
@@ -265,8 +265,8 @@ def _named(plan: ExportPlan) -> str:
 
 def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:
     changed = [
-        f"{name} {exported.versions[name]} then, {version} now"
+        f"{name} {exported.versions[name]} at export, {version} now"
         for name, version in versions.items()
         if exported.versions.get(name, version) != version
     ]
-    return [f"exported with other libraries than the reference has: {'; '.join(changed)}"] if changed else []
+    return [f"exported with other library versions than the reference uses: {'; '.join(changed)}"] if changed else []

@@ -51,12 +51,12 @@ def export(
         bool,
         typer.Option(
             "--skip-existing",
-            help="Do nothing where the repository holds this export already: same model, same options, graphs intact.",
+            help="Do nothing if the repository already holds this export: same model, same options, intact graphs.",
             rich_help_panel="Repository",
         ),
     ] = False,
     list_models: Annotated[
-        bool, typer.Option("--list", is_eager=True, callback=_list, help="Show what can be exported, and exit.")
+        bool, typer.Option("--list", is_eager=True, callback=_list, help="List the supported architectures and exit.")
     ] = False,
 ) -> None:
     """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
@@ -80,12 +80,15 @@ def export(
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name that the export is served by.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name under which the export is served.")],
     repository: Annotated[
-        str, typer.Option(metavar="PATH", help="The Triton model repository that holds it.")
+        str, typer.Option(metavar="PATH", help="The Triton model repository that holds the export.")
     ] = "model_repository",
 ) -> None:
-    """Remove an export from a model repository; a server started with --watch drops it and keeps serving the others."""
+    """Remove an export from a model repository.
+
+    A server that was started with --watch unloads the export and keeps serving the others.
+    """
     from vitriton_export._repository.remove import remove as remove_export
 
     if not repository:

@@ -105,7 +105,7 @@ def _warn_of_others(repository: Path, console: Console) -> None:
 
     for name in without_weights(repository):
         console.print(
-            f"note: {repository} also holds {name}, which has no weights yet, and no server loads it as it is; export "
+            f"note: {repository} also holds {name}, which has no weights yet, so no server can load it; export "
             f"that model too, or export to another --repository",
             highlight=False,
             markup=False,

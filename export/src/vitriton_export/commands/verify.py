@@ -24,10 +24,11 @@ _LISTED = 10  # the unusable images in the printed report
 
 _HELP = (
     "Compare a deployed model with transformers, image by image.\n\n"
-    "ONNX Runtime runs a model in a repository here, from the repository's own files; with --url, a running server "
-    "runs it. The reference is the checkpoint that was exported, or the same one named with --reference.\n\n"
-    "Exit code: 0, every stage is within its gate; 1, the model could not be verified; 2, an option, a value or a path "
-    "is wrong; 3, a gate is broken; 130, interrupted. "
+    "Without --url, ONNX Runtime runs the model on this machine, from the files of the repository. With --url, a "
+    "running server runs it. The reference is the checkpoint that was exported; if it has moved, name it with "
+    "--reference.\n\n"
+    "Exit code: 0, all outputs are within their limits; 1, the model could not be verified; 2, an option, a value or a "
+    "path is wrong; 3, an output is outside its limit; 130, interrupted. "
     "Images that cannot be used are listed and do not change the exit code."
 )
 
@@ -47,11 +48,11 @@ def verify(
     *,
     options: VerifyOptions,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The same name as NAME.", rich_help_panel="Model")
+        str | None, typer.Option(metavar="NAME", help="Another way to give NAME.", rich_help_panel="Model")
     ] = None,
     access: Access,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show the report only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the report.")] = False,
 ) -> None:
     """Verifies a deployed model; `_HELP` is the command's help."""
     from vitriton._console.progress import progress, step
@@ -84,11 +85,11 @@ def verify(
 
 def _check(options: VerifyOptions, model: str | None) -> None:
     if options.server is not None and options.repository is not None:
-        raise OptionError("", "`server` and `repository` exclude each other: a server, or a repository")
+        raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
         raise OptionError("", f"`name` is {options.name} and `model` is {model}; give one of them")
     if options.limit is not None and options.images is None:
-        raise OptionError("limit", "is for `images`, which is not given")
+        raise OptionError("limit", "applies only to `images`, which is not given")
 
 
 def _show(report: VerifyReport, console: Console) -> None:

@@ -110,7 +110,7 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
     except UnidentifiedImageError as exc:
         raise ImageError(
             f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
-            f"start with {data[:8].hex(' ')}; send one of these formats, and all of it",
+            f"start with {data[:8].hex(' ')}; send a complete file in one of these formats",
             "format",
         ) from exc
     # A malformed file can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and

@@ -24,7 +24,7 @@ _FLOAT_BYTES = 32  # per pixel, if the whole image becomes floats
 class Memory:
     """Memory that concurrently decoded images share: an image that needs more than is left waits.
 
-    Images are served in order of arrival, so that small ones cannot overtake a large one for ever.
+    Images are served in order of arrival, so that small ones cannot overtake a large one forever.
 
     Args:
         total: the number of bytes to share.

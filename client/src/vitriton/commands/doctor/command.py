@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 _HELP = (
     "Check this machine and what is installed on it.\n\n"
-    "The report is for you and for bug reports: versions, commands, the machine, ports, proxies without their "
-    "passwords. Nothing is changed, and no other machine is asked.\n\n"
-    "Exit code: 0, all that is installed can work; 1, something that is installed cannot, and the report says why and "
-    "what to do."
+    "The report lists versions, commands, the machine, ports, and proxies without their passwords. Add it to a bug "
+    "report. The command changes nothing and contacts no other machine.\n\n"
+    "Exit code: 0, everything that is installed can work; 1, something that is installed cannot work, and the report "
+    "says why and what to do."
 )
 _EXAMPLES = """
 vitriton doctor
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Checks this machine; the help text is _HELP."""
     # Imported here so that `vitriton --help` does not wait for it.

@@ -11,10 +11,10 @@ from vitriton.commands.embed.options import EmbedOptions
 
 _HELP = (
     "Embed images into a file.\n\n"
-    "A DIR gives the images in it, sorted by name. An interrupted run goes on when the same command is given again; "
-    "until all is done, its progress is in OUTPUT.partial.\n\n"
-    "Exit code: 0, all images are embedded; 1, it failed; 2, an option, a value or a path is wrong; 3, all is done, "
-    "and some images could not be embedded; 130, interrupted."
+    "For a DIR, all images in it are embedded, sorted by name. To continue an interrupted run, give the same command "
+    "again; the progress of an unfinished run is kept in OUTPUT.partial.\n\n"
+    "Exit code: 0, all images were embedded; 1, the command failed; 2, an option, a value or a path is wrong; "
+    "3, the run is complete, and some images could not be embedded; 130, interrupted."
 )
 
 

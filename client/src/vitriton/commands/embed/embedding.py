@@ -99,7 +99,7 @@ class Embedding:
         # Checked before the commit: if the server has another model now, the last results may be from either.
         if client.describe().fingerprint != self._job.fingerprint:
             raise ContractMismatch(
-                f"the server has another export of {self._job.model} than the run began with, and vectors of the two "
+                f"the export of {self._job.model} on the server changed during the run, and vectors of the two exports "
                 "must not be mixed",
                 model=self._job.model,
             )

@@ -263,7 +263,9 @@ class WorkFolder:
         self.path.mkdir(exist_ok=True)
         journal = self.path / _JOURNAL
         if not journal.exists() and any(self.path.iterdir()):
-            raise CommandFailed(f"{self.path} is in the way: it holds something else than an interrupted run")
+            raise CommandFailed(
+                f"{self.path} is in the way: it is not an interrupted run; move it, or choose another output"
+            )
         file = FileIO(journal, "a+b")
         if fcntl is not None:
             try:
@@ -293,8 +295,8 @@ class WorkFolder:
         if self.job is None:
             if entry.get("format") != _FORMAT:
                 raise CommandFailed(
-                    f"{self.path} holds a run that another version of vitriton began; finish it with that one, or "
-                    "throw it away with --no-resume"
+                    f"{self.path} holds a run that another version of vitriton began; finish it with that version, or "
+                    "discard it with --no-resume"
                 )
             self.job = Job(**{**entry["job"], "shape": tuple(entry["job"]["shape"])})
             return True
@@ -317,8 +319,8 @@ class WorkFolder:
         said = "another list of images of the same length" if differing == "images_sha256" else f"{differing} {then}"
         is_now = "" if differing == "images_sha256" else f", and now it is {now}"
         return (
-            f"{self.path} holds an interrupted run with {said}{is_now}: the two must not be mixed. Give the same "
-            "command as then, or throw that run away with --no-resume"
+            f"{self.path} holds an interrupted run with {said}{is_now}: the two must not be mixed. Repeat the "
+            "earlier command, or discard that run with --no-resume"
         )
 
 

@@ -22,21 +22,22 @@ class EmbedOptions:
     """The options of `vitriton embed`.
 
     Attributes:
-        output: the file to write, which ends in .parquet, .npy or .jsonl; .npy gets a .sources.jsonl.
+        output: the file to write; its suffix (.parquet, .npy or .jsonl) selects the format. With .npy, a file that ends
+            in .sources.jsonl lists the image of each row.
         images: the images to embed.
-        list_file: a file of paths and URLs to embed, one a line; - is standard input.
-        model: the name that the model was exported under. None: the only one served.
-        pool: the kind of output: one vector an image, or all its tokens.
-        recursive: look into the folders in a DIR.
-        timeout_s: the longest time for each request with its retries, in seconds.
+        list_file: a file with one path or URL per line; - reads standard input.
+        model: the name that the model was exported under. None: the only model on the server.
+        pool: the kind of output: one vector for each image, or all tokens of each image.
+        recursive: include the subfolders of each DIR.
+        timeout_s: the longest time for each request, including its retries, in seconds.
         preprocess: the place where images are decoded and resized.
-        expect_fingerprint: the expected fingerprint; a model with another one is refused.
-        errors: the file that lists images that cannot be embedded. None: OUTPUT.errors.jsonl.
-        overwrite: replace an output that exists.
-        resume: go on with a run that was interrupted, or start again.
+        expect_fingerprint: the fingerprint that the model must have; any other model is refused.
+        errors: the file that lists the images that cannot be embedded. None: OUTPUT.errors.jsonl.
+        overwrite: replace an existing output.
+        resume: continue an interrupted run, or start again.
         access: the credentials, and the certificates to trust.
-        as_json: print a summary for programs.
-        quiet: show errors only.
+        as_json: print a summary as JSON.
+        quiet: print errors only.
     """
 
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=_OUTPUT)]

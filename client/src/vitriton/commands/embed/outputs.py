@@ -61,7 +61,7 @@ class Paths:
             _import_pyarrow()
         taken = [path.resolve() for path in (self.output, self.sources) if path is not None]
         if self.errors.resolve() in taken:
-            raise InvalidOption("errors", f"{self.errors} is a file that the embeddings need; give another name")
+            raise InvalidOption("errors", f"{self.errors} is a file that holds the embeddings; give another name")
 
     def check_free(self) -> None:
         """Refuses to replace existing files.

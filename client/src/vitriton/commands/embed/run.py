@@ -68,7 +68,7 @@ class Summary:
 
     def to_text(self) -> str:
         """The summary for people, on one line."""
-        before = f", {self.before} of them before" if self.before else ""
+        before = f", {self.before} of them in earlier runs" if self.before else ""
         failed = f"; {count(self.failed, 'image')} could not be: see {self.paths.errors}" if self.failed else ""
         return (
             f"{count(self.job.images - self.failed, 'image')} embedded into {self.paths.output} in "
@@ -184,8 +184,8 @@ def _safe(work: WorkFolder) -> str:
     if work.job is None:
         return ""
     return (
-        f"; {work.done} of {count(work.job.images, 'image')} are done and safe in {work.path}: give the same command "
-        "again to go on"
+        f"; {work.done} of {count(work.job.images, 'image')} are done and saved in {work.path}; repeat the command to "
+        "continue"
     )
 
 

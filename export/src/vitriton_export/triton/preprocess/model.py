@@ -119,7 +119,7 @@ class TritonPythonModel:
             pixels = np.empty((len(images), self._spec.height, self._spec.width, 3), self._spec.dtype)
         except MemoryError:
             failed: Decoded = Future()
-            failed.set_exception(MemoryError("the images are more than can be held; send fewer in a request"))
+            failed.set_exception(MemoryError("there is not enough memory for the images; send fewer in a request"))
             return np.empty(0), [failed], 0
         decoded = [self._threads.submit(self._decode, data, row) for data, row in zip(images, pixels, strict=True)]
         return pixels, decoded, sum(map(len, images))
