@@ -129,7 +129,7 @@ def test_an_update_that_fails(small):
     small.env["MODEL"] = "/checkpoints/not-there"
     try:
         failed = small.compose(*UPDATE, check=False)
-        assert failed.returncode == 1
+        assert failed.returncode == 2  # a path that is not there
         assert "/checkpoints/not-there" in failed.stdout + failed.stderr
     finally:
         small.env["MODEL"] = model
