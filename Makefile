@@ -36,7 +36,9 @@ $(INSTALLED): constraints.txt $(REQUIREMENTS) $(DISTRIBUTIONS:%=%/pyproject.toml
 	@echo "Setting up $(VENV) (1 to 3 minutes the first time)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
+	@echo "  torch (some 200 MB) ..."
 	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "  Triton, transformers, ONNX Runtime and what the tests need (some 500 MB) ..."
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) $(REQUIREMENTS:%=-r %)
 	@touch $@
 

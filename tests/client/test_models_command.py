@@ -124,13 +124,14 @@ def test_models_that_failed_to_load(server):
 
 
 def test_for_people(server):
-    """There is a line for each output, with a short fingerprint; reasons and what is not listed stand below."""
+    """Each output has a line, with the whole fingerprint in a pipe; reasons and what is not listed stand below."""
     result = run("--url", server.grpc_address)
     assert result.exit_code == 0
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert lines[0] == f"triton {server.version} at grpc://{server.grpc_address}"
-    pooled = "good pooled READY 4 FP32 fp32 cls yes 8 0123456789ab org/checkpoint"
-    unpooled = "good unpooled READY 3x4 FP32 fp32 - - 8 0123456789ab org/checkpoint"
+    whole = "0123456789abcdef" * 4
+    pooled = f"good pooled READY 4 FP32 fp32 cls yes 8 {whole} org/checkpoint"
+    unpooled = f"good unpooled READY 3x4 FP32 fp32 - - 8 {whole} org/checkpoint"
     assert {"\t".join(row.split()) for row in (pooled, unpooled)} <= set(lines)
     assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in lines)
     assert lines[-1] == "2 models of other kinds are not listed (--all lists them)."

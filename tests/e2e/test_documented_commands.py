@@ -192,7 +192,8 @@ def run_document(document: Path, folder: Path, environment: dict[str, str], mode
 
 
 def test_the_commands_of_the_readme(folder, environment, hub_models):
-    """From nothing to a file of vectors."""
+    """From a checkout, whose model_repository/ has an export without weights, to a file of vectors."""
+    shutil.copytree(ROOT / "model_repository", folder / "model_repository")
     run_document(Path("README.md"), folder, environment, hub_models)
     assert (folder / "vectors.parquet").is_file()
 

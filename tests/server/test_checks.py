@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import socket
 from pathlib import Path
 
@@ -216,6 +217,19 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
     add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
     with pytest.raises(RepositoryError, match=r"other_unpooled: it has no weights yet, or its export did not finish"):
         repository_checks.check(exported)
+
+
+def test_an_export_that_nobody_has_made_yet(exported: Path, tmp_path: Path) -> None:
+    """Beside complete exports it is left out, as in a checkout; alone, or beside broken ones, it is an error."""
+    assert not repository_checks.has_unfilled_export(exported)
+    add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
+    assert repository_checks.has_unfilled_export(exported)
+    alone = copy_repository(exported, tmp_path / "alone")
+    shutil.rmtree(alone / "tiny_pooled")
+    assert not repository_checks.has_unfilled_export(alone)
+    (exported / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
+    assert not repository_checks.has_unfilled_export(exported)
+    assert not repository_checks.has_unfilled_export(tmp_path / "not there")
 
 
 @pytest.mark.usefixtures("subprocesses")

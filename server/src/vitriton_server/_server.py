@@ -96,7 +96,7 @@ class TritonServer:
             ready_timeout_s=ready_timeout_s,
             exit_timeout_s=exit_timeout_s,
             watch_repository=watch_repository,
-            skip_broken=skip_broken,
+            skip_broken=skip_broken or _repository.has_unfilled_export(Path(repository)),
             watch=watch or WatchPolicy(),
             admin_key=admin_key,
             triton_arguments=tuple(triton_arguments),

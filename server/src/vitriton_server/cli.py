@@ -49,6 +49,8 @@ def serve(
     from vitriton_server._server import TritonServer
 
     key = None if admin_key_file is None else read_key(admin_key_file)
+    if repository.has_unfilled_export(config.repository):
+        config = replace(config, skip_broken=True)
     repository.check(config.repository, may_be_empty=config.watch_repository, skip_broken=config.skip_broken)
     check_host(config.host)
     reporter = Reporter(verbose=verbose)

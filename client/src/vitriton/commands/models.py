@@ -78,8 +78,11 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
 
     typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}")
     if catalog.models:
-        rows = [[served.name, *_cells(served, output)] for served in catalog.models for output in served.outputs]
-        show(Console(), [Column(title) for title in _TITLES.split()], rows)
+        console = Console()
+        length = _SHORT_FINGERPRINT if console.is_terminal else None  # whole for programs, and for --expect-fingerprint
+        outputs = [(served, output) for served in catalog.models for output in served.outputs]
+        rows = [[served.name, *_cells(served, output, length)] for served, output in outputs]
+        show(console, [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
         typer.echo("The server has no model that `vitriton export` made.")
     if not catalog.listed:
@@ -95,8 +98,8 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         typer.echo(f"{others} not listed (--all lists them).")
 
 
-def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
-    """The cells of a row, without the model's name."""
+def _cells(served: ModelInfo, output: ModelOutput, length: int | None) -> list[str]:
+    """The cells of a row, without the model's name; the fingerprint is cut to a length."""
     told = _told(served, output)
     fingerprint, l2_normalize, max_batch_size = told["fingerprint"], told["l2_normalize"], output.max_batch_size
     values = (
@@ -106,7 +109,7 @@ def _cells(served: ModelInfo, output: ModelOutput) -> list[str]:
         told["pooling"],
         None if l2_normalize is None else "yes" if l2_normalize else "no",
         None if max_batch_size is None else str(max_batch_size),
-        None if fingerprint is None else fingerprint[:_SHORT_FINGERPRINT],
+        None if fingerprint is None else fingerprint[:length],
         told["source_model"],
     )
     return [output.kind, output.state, *("-" if value is None else value for value in values)]

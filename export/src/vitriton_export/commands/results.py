@@ -105,8 +105,8 @@ def _warn_of_others(repository: Path, console: Console) -> None:
 
     for name in without_weights(repository):
         console.print(
-            f"note: {repository} also holds {name}, which has no weights yet, so no server can load it; export "
-            f"that model too, or export to another --repository",
+            f"note: {repository} also holds {name}, which has no weights yet: `vitriton serve` leaves it out, and "
+            "Triton itself cannot load it; export that model too, or export to another --repository",
             highlight=False,
             markup=False,
             soft_wrap=True,

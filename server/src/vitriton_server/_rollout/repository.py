@@ -18,8 +18,6 @@ from vitriton_server._errors import RepositoryError
 # The python backend of 2.51.0 puts the path unquoted on a shell's command line and decodes it as ASCII.
 _PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
-_SHORT_FINGERPRINT = 12  # characters; as `vitriton models` shows it
-
 
 def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = False) -> list[str]:
     """Returns the names of the models in a repository.
@@ -61,6 +59,25 @@ def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = F
             )
     _check_exports(repository)
     return [folder.name for folder in folders]
+
+
+def has_unfilled_export(repository: Path) -> bool:
+    """Whether a repository holds, beside complete exports, one without weights, as a checkout's model_repository/ does.
+
+    Nobody has exported that model yet, so nothing is broken: a server leaves it out. Exports that lack something else
+    are not left out without `skip_broken`.
+    """
+    if not repository.is_dir():
+        return False
+    configs = disk.models(repository)
+    broken = broken_exports(repository, configs)
+    prints = {name: disk.fingerprint(config) for name, config in configs.items() if config is not None}
+    complete = {
+        name
+        for name, config in configs.items()
+        if config is not None and name not in broken and prints[name] and config.HasField("ensemble_scheduling")
+    }
+    return bool(complete and broken) and all(prints.get(name) == disk.NOT_EXPORTED for name in broken)
 
 
 def builds_engines(repository: Path) -> bool:
@@ -136,4 +153,4 @@ def describe(repository: Path, models: Iterable[str]) -> list[Served]:
 def _details(configs: Mapping[str, Any], name: str, kinds: Sequence[str]) -> tuple[str, ...]:
     parameters = configs[f"{name}_{kinds[0]}" if kinds[0] else name].parameters
     shown = [parameters[key].string_value for key in ("precision", "pooling") if key in parameters]
-    return (" and ".join(kinds), *shown, parameters[FINGERPRINT].string_value[:_SHORT_FINGERPRINT])
+    return (" and ".join(kinds), *shown, parameters[FINGERPRINT].string_value)
