@@ -126,7 +126,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             "--token-env NO_SUCH_VARIABLE is empty: set the environment variable",
         ),
         ("embed", ["--ca-file", "{photos}/a.png"], "--ca-file is given, and grpc://localhost:8001 is not encrypted"),
-        ("embed", ["--cert-file", "{photos}/a.png"], "--cert-file needs --key-file beside it"),
+        ("embed", ["--cert-file", "{photos}/a.png"], "--cert-file needs --key-file as well"),
         (
             "embed",
             ["--url", "https://h", "--ca-file", "{photos}/a.png"],
@@ -171,7 +171,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             ["--reference", "{tmp}/checkpint"],
             "--reference {tmp}/checkpint does not exist; did you mean {tmp}/checkpoint?",
         ),
-        ("verify", ["--limit", "3"], "--limit is for --images, which is not given"),
+        ("verify", ["--limit", "3"], "--limit applies only to --images, which is not given"),
         ("verify", ["--timeout", "0"], "--timeout is 0; it must be"),
         ("verify", ["--repository", "r"], "either --url or --repository, not both"),
         (
