@@ -58,6 +58,9 @@ def _convert(graph: Path, target: Path) -> None:
     from onnx import numpy_helper
     from safetensors.torch import save_file
     from transformers import BitImageProcessor, Dinov2Config
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # the processor is only written; that it would want torchvision is of no interest
 
     model = onnx.load(str(graph))
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

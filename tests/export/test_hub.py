@@ -53,6 +53,15 @@ def test_a_download_brings_what_is_needed_and_the_commit(find, tiny_vit_checkpoi
         assert not any("resolve" in path for path in server.requests)
 
 
+def test_a_folder_that_is_nearly_there_is_named(find, tmp_path, monkeypatch):
+    """A relative path with one slash looks like an id; when the hub does not have it, the near folder is named."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my" / "finetuned").mkdir(parents=True)
+    with hub.serve(hub.Hub({})) as server:
+        said = find("my/finetune", HF_ENDPOINT=server.url)
+    assert said.endswith("if my/finetune is a folder, did you mean my/finetuned?"), said
+
+
 def test_without_the_hub_the_cache_serves(find, tiny_vit_checkpoint):
     """What was downloaded once is found with HF_HUB_OFFLINE, and when the hub is down."""
     with hub.serve(hub.Hub({"org/model": tiny_vit_checkpoint})) as server:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitriton._console.paths import missing
+from vitriton._console.paths import missing, similar_path
 
 from vitriton_export import _documents
 from vitriton_export._checkpoint import hub
@@ -58,7 +58,13 @@ def find(model: str, revision: str | None, option: str = "model") -> CheckpointS
     source = find_folder(model, revision, option)
     if source is not None:
         return source
-    folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+    try:
+        folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+    except ExportError as exc:
+        similar = similar_path(Path(model))
+        if similar is None or not similar.is_dir():
+            raise
+        raise type(exc)(f"{exc}; if {model} is a folder, did you mean {similar}?") from exc
     source = CheckpointSource(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(folder / "config.json", source.where)
