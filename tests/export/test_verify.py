@@ -234,7 +234,7 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     (resized / "preprocessor_config.json").write_text(json.dumps(config))
     done = run("--repository", exported, "--reference", resized)
     assert done.exit_code == 1
-    assert "other preprocessing and normalization (fingerprint v1-" in done.stderr
+    assert "different preprocessing and normalization (fingerprint v1-" in done.stderr
 
 
 def test_the_folder_that_was_exported_is_found_again(exported, repository):
