@@ -86,7 +86,7 @@ def adds_products_exactly() -> bool:
     import onnxruntime as ort
 
     left, right = np.full((1, 64), 255, np.uint8), np.full((64, 64), 127, np.int8)
-    given = ir.Input("left", shape=ir.Shape(left.shape), type=ir.TensorType(ir.DataType.UINT8))
+    given = ir.val("left", ir.DataType.UINT8, left.shape)
     weights = ir.Value(name="right", const_value=ir.tensor(right, name="right"))
     node = ir.Node("", "MatMulInteger", [given, weights])
     node.outputs[0].name, node.outputs[0].dtype = "product", ir.DataType.INT32
