@@ -33,7 +33,7 @@ REQUIREMENTS := tests/requirements.txt bench/report/requirements.txt
 
 $(INSTALLED): constraints.txt $(REQUIREMENTS) $(DISTRIBUTIONS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 12) else "this needs Python 3.11 or 3.12, and $(PYTHON) is " + sys.version.split()[0] + "; name another with `make PYTHON=python3.11 ...`")'
-	@echo "Setting up $(VENV) (1 to 3 minutes the first time)"
+	@echo "Setting up $(VENV) (2 to 5 minutes the first time)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@echo "  torch (some 200 MB) ..."
