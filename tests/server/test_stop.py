@@ -23,7 +23,7 @@ from server.processes import wait_until
 from server.tiny_models import write_config
 from vitriton_server import TritonServer
 from vitriton_server._drain import drain
-from vitriton_server._drain.connections import TcpConnection
+from vitriton_server._drain.connections import TcpConnection, connections
 from vitriton_server._drain.drain import may_be_shut
 
 TIMEOUT_S = 30.0
@@ -89,6 +89,11 @@ class Served:
             return pool.submit(stop)
         finally:
             pool.shutdown(wait=False)
+
+    def wait_until_read(self) -> None:
+        """Returns after Triton has read all that has been sent to it: what it has not accepted is none of its own."""
+        port = int(self.server.http_address.rpartition(":")[2])
+        wait_until(lambda: all(each.received and not each.unread for each in connections(port)), 20, "an accepted one")
 
     def wait_for_seconds(self, seconds: int) -> None:
         """Returns after Triton has counted so many seconds of waiting for HTTP connections."""
@@ -189,12 +194,12 @@ def test_what_is_idle_does_not_hold_it_up(served: Served, idle: list[Callable[[S
 
 def test_a_request_that_is_never_finished(served: Served) -> None:
     """Half of a header, and then nothing: it is waited for as an upload that has stopped, for seconds."""
-    connection = half_open(served, 1)[0]
-    connection.send(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost:")
-    clean, seconds = served.begin_stop().result()
+    with half_open(served, 1)[0] as connection:
+        connection.send(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost:")
+        served.wait_until_read()
+        clean, seconds = served.begin_stop().result()
     assert clean
     assert drain.STALLED_S < seconds < drain.STALLED_S + SOON_S
-    connection.close()
 
 
 # --- something is in flight -----------------------------------------------------------------------------------------
@@ -262,6 +267,7 @@ def test_an_upload_is_received_to_its_end(served: Served, used_before: bool) -> 
     connection.putrequest("POST", "/v2/models/slow/infer")
     connection.putheader("Content-Length", str(len(data)))
     connection.endheaders(data[: len(data) // 2])
+    served.wait_until_read()
     kept = keep_alive(served)
     stop = served.begin_stop()
     served.wait_for_seconds(3)
