@@ -110,7 +110,8 @@ class Balancer:
                 server.down_until_s = now_s + self.backoff.longest_s(server.failures)
         if was_up:
             level = logging.INFO if deadline is None else logging.WARNING
-            _LOG.log(level, "the server at %s is down: %s%s", server.address, reason, _going_on(deadline, now_s))
+            text = str(reason)  # a handler that keeps records would keep the error's frames, and the images in them
+            _LOG.log(level, "the server at %s is down: %s%s", server.address, text, _going_on(deadline, now_s))
 
 
 def _going_on(deadline: Deadline | None, now_s: float) -> str:
