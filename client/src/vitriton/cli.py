@@ -7,7 +7,6 @@ called command is loaded.
 
 from __future__ import annotations
 
-import sys
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -18,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from vitriton._console.failure import CommandFailed
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
+from vitriton._console.signals import interruptible, interruption
 from vitriton._errors import VitritonError
 from vitriton.commands import models
 from vitriton.commands.doctor import command as doctor
@@ -74,13 +74,18 @@ class _Commands(TyperGroup):
         rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands.items()]
         write_section("Commands", rows, formatter)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with interruptible():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except VitritonError as exc:
-            fail(str(exc))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+        with interruptible():
+            try:
+                return super().invoke(ctx)
+            except VitritonError as exc:
+                if interruption(exc) is not None:
+                    raise
+                fail(str(exc))
 
 
 app = typer.Typer(
@@ -99,11 +104,8 @@ models.register(app)
 
 
 def main() -> None:
-    """Runs the console script."""
-    try:
-        app()
-    except KeyboardInterrupt:  # before or after a command
-        sys.exit(130)
+    """Runs the command `vitriton`."""
+    app()
 
 
 def _print_version(wanted: bool) -> None:

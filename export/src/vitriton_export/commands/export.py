@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +64,7 @@ def export(
     if skip_existing and _is_there(options, progress):
         return
     _check(options, progress)
-    with _stoppable(progress), Signals():  # SIGTERM, too, ends it with a clean-up
+    with Signals():  # SIGTERM, too, ends it with a clean-up
         with results.step(progress, "Import torch and transformers"), importing():
             from vitriton_export._export import export_model
         result = export_model(options, lambda title: results.step(progress, title))
@@ -105,22 +102,6 @@ def _check(options: ExportOptions, progress: Console) -> None:
     find_folder(options.model, options.revision)
     check_writable(options.folder)
     results.warn_of_path(options.folder, progress)
-
-
-@contextlib.contextmanager
-def _stoppable(progress: Console) -> Iterator[None]:
-    """Ends the command cleanly after a signal."""
-    from vitriton._console.signals import Stopped, stopped_by
-
-    try:
-        yield
-    except (Stopped, ImportError) as exc:
-        stopped = stopped_by(exc)
-        if stopped is None:
-            raise
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            progress.print(f"stopped by {signal.Signals(stopped.number).name}")
-        raise typer.Exit(stopped.exit_code) from None
 
 
 def _is_there(options: ExportOptions, progress: Console) -> bool:
