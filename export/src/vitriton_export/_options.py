@@ -71,7 +71,7 @@ class ExportOptions(Serving):
         outputs: the outputs to serve: one vector for each image (pooled), all tokens of each image (unpooled), or both.
         precision: the precision of weights and arithmetic; fp16 is for GPUs, int8 for CPUs. int8 scales each token
             separately; int8-fast shares one scale within a batch, so the images of a batch affect each other's
-            embeddings (docs/concepts/precision.md).
+            embeddings ("Alone and in a batch" in the documentation).
         output_dtype: the data type of the outputs, independent of the precision.
         optimize: the optimization of the ONNX graph; none keeps the graph that torch exports, with eager attention.
         min_cosine: the lowest accepted cosine similarity between an output and transformers' output, for the worst test

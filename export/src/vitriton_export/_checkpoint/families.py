@@ -142,7 +142,7 @@ def lacking(known: Family) -> str | None:
     return (
         f"needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: `pip install "
         f"'vitriton-export[{known.extra}]' --extra-index-url ADDRESS`, with the index that torch came from "
-        "(docs/guides/export.md)"
+        '("timm\'s models" in the documentation)'
     )
 
 
