@@ -252,4 +252,4 @@ def test_interrupt(bare):
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "loaded plug_serve\n")
+    assert (process.returncode, errors) == (130, "loaded plug_serve\ninterrupted\n")
