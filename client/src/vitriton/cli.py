@@ -14,6 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vitriton._console.diagnosis import how_to_install
 from vitriton._console.failure import CommandFailed
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
@@ -63,7 +64,7 @@ class _Commands(TyperGroup):
     def _refuse(self, ctx: Any, name: str) -> None:
         """Ends the call of a command that is not there; returns for an option, which typer refuses."""
         if name in KNOWN:
-            fail(f"`vitriton {name}` is not installed; install it with: pip install {KNOWN[name][0]}")
+            fail(f"`vitriton {name}` is not installed; install it with {how_to_install(KNOWN[name][0])}")
         near = " or ".join(f"`vitriton {found}`" for found in get_close_matches(name, self.list_commands(ctx)))
         if near:
             ctx.fail(f"No such command '{name}'. Did you mean {near}?")
@@ -129,9 +130,11 @@ def _options(
 
 def _show_first_steps() -> None:
     typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
+    missing = [name for name in _FIRST_STEPS if name in KNOWN and name not in plugged_in()]
     for name, (line, does) in _FIRST_STEPS.items():
-        is_missing = name in KNOWN and name not in plugged_in()
-        typer.echo(f"  {line:<35}{f'not installed: pip install {KNOWN[name][0]}' if is_missing else does}")
+        typer.echo(f"  {line:<35}{'not installed' if name in missing else does}")
+    if missing:
+        typer.echo(f"\nTo install what is missing:\n  {how_to_install(*(KNOWN[name][0] for name in missing))}")
     typer.echo("\n`vitriton --help` lists all commands; `vitriton doctor` checks this machine.")
 
 
@@ -139,7 +142,7 @@ def _help(name: str) -> str:
     if name not in KNOWN:
         return f"From {distribution_of(plugged_in()[name])}."
     distribution, text = KNOWN[name]
-    return text if name in plugged_in() else f"{text}\nNot installed: pip install {distribution}"
+    return text if name in plugged_in() else f"{text}\nNot installed: {how_to_install(distribution)}"
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:
