@@ -96,11 +96,18 @@ def remove(
 
 def _check(options: ExportOptions, progress: Console) -> None:
     """Checks what is on this machine, and notes what will matter later, before torch is imported."""
+    from vitriton_export._checkpoint.config import check_files
     from vitriton_export._checkpoint.source import find_folder
-    from vitriton_export._repository.install import check_writable
+    from vitriton_export._repository import install
 
-    find_folder(options.model, options.revision)
-    check_writable(options.folder)
+    source = find_folder(options.model, options.revision)
+    install.check_writable(options.folder)
+    install.tidy(options.folder)
+    install.check_name(
+        options.folder, options.deployed_name, max_batch_size=options.max_batch_size, precision=options.precision
+    )
+    if source is not None:
+        check_files(source, options.pooling)
     results.warn_of_path(options.folder, progress)
 
 
