@@ -1,16 +1,18 @@
-"""Decides whether a repository already holds an export. Makes no request to the hub, and does not import torch."""
+"""Finds what a repository already holds under a name. Makes no request to the hub, and does not import torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vitriton._repository import disk
-from vitriton._repository.names import KINDS, ensemble_name
+from vitriton._repository.names import KINDS, Kind, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
+from vitriton_export._errors import printable
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
 
@@ -43,6 +45,27 @@ def difference(options: ExportOptions) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         return f"what is in {repository} cannot be read ({type(exc).__name__})"
     return None
+
+
+def earlier(repository: Path, name: str) -> dict[Kind, str]:
+    """Describes the outputs that are there under a name: kind → "version 1, exported from … on …"."""
+    found: dict[Kind, str] = {}
+    for kind in KINDS:
+        folder = repository / ensemble_name(name, kind)
+        config = disk.read_config(folder)
+        if config is not None and disk.fingerprint(config) not in (None, disk.NOT_EXPORTED):
+            version = max(disk.served_versions(config, folder), default=0)
+            found[kind] = f"version {version}{_origin(folder / str(version) / 'manifest.json')}"
+    return found
+
+
+def _origin(path: Path) -> str:
+    try:
+        manifest = json.loads(path.read_text())
+        when = datetime.fromisoformat(manifest["created"])
+        return printable(f", exported from {manifest['source']['model']} on {when:%Y-%m-%d %H:%M} UTC")
+    except (OSError, ValueError, KeyError, TypeError):  # it can be replaced nevertheless
+        return ""
 
 
 def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
