@@ -69,7 +69,9 @@ def test_help_lists_what_is_missing(bare):
     lines = iter(line.strip() for line in result.stdout.splitlines())
     for name, distribution in (("bench", "bench"), ("export", "export"), ("serve", "server"), ("verify", "export")):
         assert any(line.startswith(f"{name}  ") for line in lines)
-        assert next(lines) == f"Not installed: pip install vitriton-{distribution}"
+        assert f"{next(lines)} {next(lines)}".startswith(
+            f"Not installed: `pip install ./{distribution}` (from the root"
+        )
 
 
 def test_the_first_steps(bare):
@@ -78,9 +80,10 @@ def test_the_first_steps(bare):
     result = run(bare)
     assert (result.returncode, result.stderr) == (0, "")
     assert [" ".join(line.split()) for line in result.stdout.splitlines() if line.startswith("  ")] == [
-        "vitriton export not installed: pip install vitriton-export",
+        "vitriton export not installed",
         "vitriton serve serve it on localhost:8001",
         "vitriton embed DIR -o vectors.npy embed the images in DIR",
+        "`pip install ./export` (from the root of the repository)",
     ]
     assert max(map(len, result.stdout.splitlines())) <= 80
 
@@ -112,7 +115,8 @@ def test_missing_distribution(bare, arguments):
     """Calling it gives the pip command on one line, and exit code 1."""
     result = run(bare, *arguments)
     assert result.returncode == 1
-    assert result.stderr == "error: `vitriton export` is not installed; install it with: pip install vitriton-export\n"
+    advice = "install it with `pip install ./export` (from the root of the repository)"
+    assert result.stderr == f"error: `vitriton export` is not installed; {advice}\n"
 
 
 def test_unknown_command(bare):
@@ -241,7 +245,7 @@ def test_an_option_that_cannot_be_used_shows_the_usage(bare):
 
 
 def test_interrupt(bare):
-    """Ctrl-C ends a command quietly with 130."""
+    """Ctrl-C ends a command with one line and 130."""
     plug_in(
         bare,
         "serve",
@@ -252,4 +256,4 @@ def test_interrupt(bare):
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "loaded plug_serve\n")
+    assert (process.returncode, errors) == (130, "loaded plug_serve\ninterrupted\n")

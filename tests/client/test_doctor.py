@@ -59,7 +59,7 @@ def test_the_client_alone(bare):
     assert (result.returncode, result.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert f"vitriton {vitriton.__version__}" in lines
-    assert "vitriton serve not installed: pip install vitriton-server" in lines
+    assert "vitriton serve not installed: `pip install ./server` (from the root of the repository)" in lines
     assert any(line.startswith("numpy ") for line in lines)
     assert lines[-1] == "No problem was found."
 

@@ -7,7 +7,6 @@ called command is loaded.
 
 from __future__ import annotations
 
-import sys
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -15,9 +14,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vitriton._console.diagnosis import how_to_install
 from vitriton._console.failure import CommandFailed
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
+from vitriton._console.signals import interruptible, interruption
 from vitriton._errors import VitritonError
 from vitriton.commands import models
 from vitriton.commands.doctor import command as doctor
@@ -63,7 +64,7 @@ class _Commands(TyperGroup):
     def _refuse(self, ctx: Any, name: str) -> None:
         """Ends the call of a command that is not there; returns for an option, which typer refuses."""
         if name in KNOWN:
-            fail(f"`vitriton {name}` is not installed; install it with: pip install {KNOWN[name][0]}")
+            fail(f"`vitriton {name}` is not installed; install it with {how_to_install(KNOWN[name][0])}")
         near = " or ".join(f"`vitriton {found}`" for found in get_close_matches(name, self.list_commands(ctx)))
         if near:
             ctx.fail(f"No such command '{name}'. Did you mean {near}?")
@@ -74,13 +75,18 @@ class _Commands(TyperGroup):
         rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands.items()]
         write_section("Commands", rows, formatter)
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with interruptible():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except VitritonError as exc:
-            fail(str(exc))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+        with interruptible():
+            try:
+                return super().invoke(ctx)
+            except VitritonError as exc:
+                if interruption(exc) is not None:
+                    raise
+                fail(str(exc))
 
 
 app = typer.Typer(
@@ -99,11 +105,8 @@ models.register(app)
 
 
 def main() -> None:
-    """Runs the console script."""
-    try:
-        app()
-    except KeyboardInterrupt:  # before or after a command
-        sys.exit(130)
+    """Runs the command `vitriton`."""
+    app()
 
 
 def _print_version(wanted: bool) -> None:
@@ -127,9 +130,11 @@ def _options(
 
 def _show_first_steps() -> None:
     typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
+    missing = [name for name in _FIRST_STEPS if name in KNOWN and name not in plugged_in()]
     for name, (line, does) in _FIRST_STEPS.items():
-        is_missing = name in KNOWN and name not in plugged_in()
-        typer.echo(f"  {line:<35}{f'not installed: pip install {KNOWN[name][0]}' if is_missing else does}")
+        typer.echo(f"  {line:<35}{'not installed' if name in missing else does}")
+    if missing:
+        typer.echo(f"\nTo install what is missing:\n  {how_to_install(*(KNOWN[name][0] for name in missing))}")
     typer.echo("\n`vitriton --help` lists all commands; `vitriton doctor` checks this machine.")
 
 
@@ -137,7 +142,7 @@ def _help(name: str) -> str:
     if name not in KNOWN:
         return f"From {distribution_of(plugged_in()[name])}."
     distribution, text = KNOWN[name]
-    return text if name in plugged_in() else f"{text}\nNot installed: pip install {distribution}"
+    return text if name in plugged_in() else f"{text}\nNot installed: {how_to_install(distribution)}"
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:

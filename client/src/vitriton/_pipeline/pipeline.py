@@ -76,7 +76,7 @@ def pipeline(
 
     All parameters except `url`, `client_options` and `allow_served_pooling` are those of transformers. An argument that
     cannot affect a loaded model (its device, its loading, tokenizers) is ignored; one that contradicts the model is an
-    error. docs/guides/pipeline.md describes each parameter.
+    error. "Coming from transformers' pipeline" in the documentation describes each parameter.
 
     Args:
         task: the task: "image-feature-extraction", or None.

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vitriton_export._errors import ExportError
+
 POOLER = "pooler."  # the prefix of the names of a pooler's parameters
 
 TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
@@ -142,8 +144,24 @@ def lacking(known: Family) -> str | None:
     return (
         f"needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: `pip install "
         f"'vitriton-export[{known.extra}]' --extra-index-url ADDRESS`, with the index that torch came from "
-        "(docs/guides/export.md)"
+        '("timm\'s models" in the documentation)'
     )
+
+
+def check_pooling(asked: str, known: Family, model_id: str) -> None:
+    """Checks that an architecture has what a pooling takes its vector from.
+
+    Raises:
+        ExportError: it does not; the text says which poolings it has.
+    """
+    if asked not in known.poolings:
+        what = {"pooler": "pooler", "cls": "CLS token", "projection": "projection to compare with text"}[asked]
+        raise ExportError(f"{model_id} has no {what}; use --pooling {_other_poolings(known)}")
+
+
+def _other_poolings(known: Family) -> str:
+    *first, last = (pooling for pooling in known.poolings if pooling != "projection")
+    return f"{', '.join(first)} or {last}"
 
 
 def _counts(key: str) -> bool:

@@ -90,9 +90,6 @@ def run(options: EmbedOptions) -> int:
     try:
         with Signals() as signals:
             summary = _run(options, signals)
-    except Stopped as exc:
-        typer.echo(f"interrupted{exc}", err=True)
-        return exc.exit_code
     except OSError as exc:
         raise CommandFailed(_describe(exc)) from exc
     if options.as_json:
