@@ -1,6 +1,6 @@
 """`make demo`: export a model, serve it, embed the sample photos, show what came out.
 
-The model is google/vit-base-patch16-224 when the Hugging Face hub answers, and else a trained DINOv2-small from the
+The model is google/vit-base-patch16-224 if the Hugging Face hub answers, and otherwise a trained DINOv2-small from the
 package index. Everything that it writes goes to out/.
 """
 
@@ -56,7 +56,7 @@ def main() -> int:
     picture = OUT / "demo.png"
     draw(similarity[: len(photos), : len(photos)]).save(picture)
     console.print(f"picture   {picture}")
-    console.print(f"done in {time.perf_counter() - started:.0f} s\n\nTo go on with it:")
+    console.print(f"done in {time.perf_counter() - started:.0f} s\n\nNext:")
     console.print(f"  .venv/bin/vitriton serve --repository {result.repository.relative_to(ROOT)}")
     console.print(f"  .venv/bin/python examples/quickstart.py localhost:8001 {name}    # in another terminal")
     return 0 if found == len(photos) else 1
@@ -70,7 +70,7 @@ def export() -> vitriton_export.ExportResult:
         return _export(vitriton_export.DEFAULT_MODEL)
     except vitriton_export.HubError as exc:
         console.print(f"[bold yellow]{exc}")
-        console.print(f"[bold yellow]Going on without the hub: {trained_dinov2.NAME}, from the package index.")
+        console.print(f"[bold yellow]Continuing without the hub: {trained_dinov2.NAME}, from the package index.")
     return _export(str(trained_dinov2.checkpoint(ROOT / ".cache")))
 
 
