@@ -92,6 +92,13 @@ def test_every_column_has_a_name(path):
     assert "" not in heads
 
 
+@pytest.mark.parametrize("path", files(".md"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_cell_is_the_end_of_a_sentence(path):
+    """A cell says what something is or does, and does not begin with "which" or "whose"."""
+    cells = [cell.content for start, cell in itertools.pairwise(parsed(path)) if start.type == "td_open"]
+    assert [cell for cell in cells if cell.startswith(("which ", "whose ")) and cell[-1] != "?"] == []
+
+
 def test_pages_that_code_names_exist():
     """A page of docs/ that a comment, an error or a setting names is there, with its anchor."""
     found = [(path, match) for path in files(*TEXTS) for match in _NAMED.finditer(path.read_text())]
