@@ -357,6 +357,47 @@ def test_wait_ready_gives_up(client_on):
         client_on(Down()).wait_ready(timeout_s=0.15)
 
 
+@pytest.mark.parametrize("what", ["embed", "describe", "wait_ready"])
+def test_a_server_that_stops_while_it_is_asked_is_waited_for(client_on, what):
+    """A Triton that stops unloads its models, and then does not list them; it may come back."""
+
+    class Stopping(FakeTransport):
+        looks = 0
+
+        def is_model_ready(self, model, timeout_s):
+            return self.looks > 0
+
+        def model_config(self, model, timeout_s):
+            if self.looks == 0:
+                raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+            return super().model_config(model, timeout_s)
+
+        def repository_index(self, timeout_s):
+            self.looks += 1
+            raise CallError(Code.UNAVAILABLE, "Server not ready")
+
+    transport = Stopping()
+    client = client_on(transport)
+    {"embed": lambda: client.embed(b"abc"), "describe": client.describe, "wait_ready": client.wait_ready}[what]()
+    assert transport.looks == 1
+
+
+def test_a_model_that_is_unloaded_while_it_is_described():
+    """A description of nothing is none: the server is asked again, and says what is missing."""
+
+    class Unloading(FakeTransport):
+        looks = 0
+
+        def model_config(self, model, timeout_s):
+            self.looks += 1
+            if self.looks == 2:
+                raise CallError(Code.UNAVAILABLE, "Server exiting")
+            return super().model_config(model, timeout_s)
+
+    with Client("", model="m", transport=Unloading()) as client:
+        assert client.describe().name == "m"
+
+
 def test_wait_ready_names_what_does_not_load(client_on):
     """A model that failed to load is named with the server's reason."""
     index = [ModelStatus(name="m_pooled", ready=False, state="UNAVAILABLE", reason="no memory")]

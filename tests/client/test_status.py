@@ -18,9 +18,8 @@ from vitriton._served.failures import Call, to_error
 from vitriton._wire.status import Failure, classify
 from vitriton.testing import CallError, Code
 
-REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host"
 TABLE = [
-    (Code.UNAVAILABLE, REFUSED, Failure.UNREACHABLE, Unavailable),
+    (Code.UNAVAILABLE, "Connection refused", Failure.UNREACHABLE, Unavailable),
     (Code.UNAVAILABLE, "Socket closed", Failure.UNREACHABLE, Unavailable),
     (Code.UNIMPLEMENTED, "Received http2 header with status: 404", Failure.UNREACHABLE, Unavailable),
     (Code.UNAVAILABLE, "Server not ready", Failure.NOT_SERVING, Unavailable),

@@ -120,6 +120,23 @@ def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> Cli
     return error
 
 
+def is_down(address: str, reason: object, deadline: Deadline | None, now_s: float) -> str:
+    """The warning for a server that fails; the error that is raised at the end has the advice.
+
+    Args:
+        address: the server's address.
+        reason: the failure. Of an `Unavailable`, the transport's own text is shown.
+        deadline: the end of further attempts; None if there are none.
+        now_s: the current time, in seconds.
+    """
+    cause = reason.__cause__ if isinstance(reason, Unavailable) else None
+    text = f"the server at {address} is down: {cause.message if isinstance(cause, CallError) else reason}"
+    if deadline is None:
+        return text
+    left_s = deadline.left_s(now_s)
+    return f"{text}; trying again " + ("without a time limit" if left_s is None else f"for {left_s:.0f} s")
+
+
 def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
     """The error for a call whose time is over; `during` says what it was waiting for on the client's side."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
