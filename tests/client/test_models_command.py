@@ -162,7 +162,7 @@ def test_a_server_that_keeps_its_index_secret(server):
     assert [output["kind"] for output in found["models"][0]["outputs"]] == ["pooled", "unpooled"]
     unknown = run("--url", url, "--model", "goood")
     assert unknown.exit_code == 1
-    assert "no model goood_pooled that is ready" in unknown.stderr
+    assert "no model goood that is ready" in unknown.stderr
     opened = document("--url", url, "--header", "admin-key: secret")
     assert (opened["listed"], len(opened["models"])) == (True, 3)
 

@@ -101,7 +101,8 @@ def test_table(code, message, failure, error):
     assert type(raised) is error
     assert (raised.address, raised.model, raised.status) == ("grpc://h:8001", "m_pooled", code.value)
     if error is not InvalidImage:
-        assert "m_pooled" in str(raised) or "grpc://h:8001" in str(raised)
+        assert "grpc://h:8001" in str(raised) or "model m " in str(raised)
+        assert "m_pooled" not in str(raised) or "m_pooled" in message  # the name that the user gave
 
 
 def test_queue_timeout_at_the_deadline():

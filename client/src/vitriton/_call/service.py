@@ -116,7 +116,7 @@ class Services:
         service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
-                f"model {contract.model} on the server at {server.address} is not the model that the call began "
+                f"model {self._settings.model} on the server at {server.address} is not the model that the call began "
                 f"with: fingerprint {service.contract.fingerprint} in place of {contract.fingerprint}, output "
                 f"{service.contract.dtype} {list(service.contract.shape)} in place of {contract.dtype} "
                 f"{list(contract.shape)}, max_batch_size {service.contract.max_batch_size} in place of "
@@ -191,7 +191,7 @@ class Services:
         expected = self._settings.expect_fingerprint
         if expected is not None and contract.fingerprint != expected:
             raise ContractMismatch(
-                f"model {contract.model} on the server at {transport.address} has the fingerprint "
+                f"model {self._settings.model} on the server at {transport.address} has the fingerprint "
                 f"{contract.fingerprint}, and {expected} was expected (expect_fingerprint): vectors of the two must "
                 "not be mixed",
                 address=transport.address,
