@@ -124,17 +124,20 @@ def test_models_that_failed_to_load(server):
 
 
 def test_for_people(server):
-    """Each output has a line, with the whole fingerprint in a pipe; reasons and what is not listed stand below."""
+    """Each output has a line, with the whole fingerprint in a pipe; all else is on standard error."""
     result = run("--url", server.grpc_address)
     assert result.exit_code == 0
-    lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert lines[0] == f"triton {server.version} at grpc://{server.grpc_address}"
+    head, *lines = result.stdout.splitlines()
+    assert head.startswith("MODEL\tOUTPUT\tSTATE\t")
+    assert {line.count("\t") for line in lines} == {head.count("\t")}
     whole = "0123456789abcdef" * 4
     pooled = f"good pooled READY 4 FP32 fp32 cls yes 8 {whole} org/checkpoint"
     unpooled = f"good unpooled READY 3x4 FP32 fp32 - - 8 {whole} org/checkpoint"
     assert {"\t".join(row.split()) for row in (pooled, unpooled)} <= set(lines)
-    assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in lines)
-    assert lines[-1] == "2 models of other kinds are not listed (--all lists them)."
+    first, *told, last = result.stderr.splitlines()
+    assert first == f"triton {server.version} at grpc://{server.grpc_address}"
+    assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in told)
+    assert last == "2 models of other kinds are not listed (--all lists them)."
     assert "other: resnet READY" in run("--url", server.grpc_address, "--all").stdout
 
 
@@ -157,7 +160,7 @@ def test_a_server_that_keeps_its_index_secret(server):
         "models": [],
         "others": [],
     }
-    assert "does not list its models; name one with --model" in run("--url", url).stdout
+    assert "does not list its models; name one with --model" in run("--url", url).stderr
     found = document("--url", url, "--model", "good")
     assert [output["kind"] for output in found["models"][0]["outputs"]] == ["pooled", "unpooled"]
     unknown = run("--url", url, "--model", "goood")
