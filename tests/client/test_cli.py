@@ -119,22 +119,22 @@ def test_unknown_command(bare):
     """A command that nobody knows is a usage error."""
     result = run(bare, "nonsense")
     assert result.returncode == 2
-    assert "No such command" in result.stderr
+    assert "error: no such command 'nonsense'" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["exprt"], "No such command 'exprt'. Did you mean `vitriton export`?"),
-        (["embedd"], "No such command 'embedd'. Did you mean `vitriton embed`?"),
-        (["models", "--ur", "x"], "No such option: --ur (Possible options: --url)"),
+        (["exprt"], "no such command 'exprt'. Did you mean `vitriton export`?"),
+        (["embedd"], "no such command 'embedd'. Did you mean `vitriton embed`?"),
+        (["models", "--ur", "x"], "no such option: --ur (Possible options: --url)"),
     ],
 )
 def test_the_near_name_is_suggested(bare, arguments, says):
     """Of the commands that are not installed, too; plainly, on one line."""
     result = run(bare, *arguments)
     assert result.returncode == 2
-    assert f"Error: {says}" in result.stderr.splitlines()
+    assert f"error: {says}" in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,36 @@ def test_an_option_that_cannot_be_used_shows_the_usage(bare):
     result = run(bare, "models", "--header", "x")
     assert (result.returncode, result.stdout) == (2, "")
     assert "models [OPTIONS]" in result.stderr
-    assert "Invalid value: --header 'x' has no colon" in result.stderr
+    assert "error: --header 'x' has no colon" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["print('much ' * 9999)", "print('little')", "import typer; typer.echo('little')", "RICH.print('little')"],
+)
+def test_nobody_reads_the_output(bare, body):
+    """As with `| head`: the command ends quietly, as by SIGPIPE, whatever it prints with and when."""
+    body = body.replace("RICH", "__import__('rich.console').console.Console()")
+    plug_in(bare, "serve", COMMAND.format(name="serve", body=body))
+    line, settings = command(bare)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([*line, "serve"], stdout=writer, stderr=subprocess.PIPE, timeout=60, **settings)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "loaded plug_serve\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--version"], ["embed", "--help"], ["doctor"], ["models", "-h"]]
+)
+def test_nobody_reads_the_help(bare, arguments):
+    """Nor any other output of the client's own commands."""
+    line, settings = command(bare)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([*line, *arguments], stdout=writer, stderr=subprocess.PIPE, timeout=60, **settings)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_interrupt(bare):
