@@ -6,9 +6,11 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import vitriton
+from vitriton._console.completion import exported_names
 from vitriton._console.server import Access, ServerOptions
 from vitriton._errors import InvalidOption
 
@@ -159,6 +161,26 @@ def test_a_shell_completes(bare, words, candidates):
     result = subprocess.run(line, capture_output=True, timeout=60, **settings)
     assert (result.returncode, result.stdout.split()) == (0, candidates)
     assert result.stderr.strip() in ("", "loaded plug_serve")
+
+
+def test_models_are_completed(bare, tmp_path):
+    """By the names of a server, if it answers: a shell shows no error."""
+    line, settings = command(bare)
+    variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_WORDS": "vitriton embed --url 127.0.0.1:1 --model "}
+    settings["env"] |= {**variables, "COMP_CWORD": "5"}
+    line[-1] = "import sys; sys.argv[0] = 'vitriton'; " + RUN
+    result = subprocess.run(line, capture_output=True, timeout=60, **settings)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
+
+
+def test_exports_are_completed(tmp_path, monkeypatch):
+    """By the names in the repository; one that is not there has none."""
+    for name in ("dino_pooled", "dino_unpooled", "dino_preprocess", "vit_unpooled", "resnet"):
+        (tmp_path / "model_repository" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert exported_names(SimpleNamespace(params={}), "") == ["dino", "vit"]
+    assert exported_names(SimpleNamespace(params={"repository": "model_repository"}), "d") == ["dino"]
+    assert exported_names(SimpleNamespace(params={"repository": "none"}), "") == []
 
 
 def test_completion_can_be_installed(bare):

@@ -141,6 +141,17 @@ def test_for_people(server):
     assert "other: resnet READY" in run("--url", server.grpc_address, "--all").stdout
 
 
+def test_a_shell_completes_their_names(server):
+    """Those that begin with what was typed."""
+    variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_CWORD": "5"}
+    line = [sys.executable, "-c", f"import sys; sys.argv[0] = 'vitriton'; {MAIN}"]
+    for typed, names in (("g", ["good"]), ("", ["broken", "good", "half"])):
+        words = f"vitriton embed --url {server.grpc_address} --model {typed}"
+        env = {**os.environ, **variables, "COMP_WORDS": words}
+        result = subprocess.run(line, capture_output=True, text=True, timeout=60, env=env)
+        assert (result.returncode, result.stdout.split()) == (0, names)
+
+
 def test_one_model(server):
     """--model shows that one alone; a name that the server does not have is an error that says what it has."""
     assert [model["name"] for model in document("--url", server.grpc_address, "--model", "good")["models"]] == ["good"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitriton._console.completion import served_names
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
@@ -39,6 +40,7 @@ def models(
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=served_names,
             help="The model to show; repeat the option for more. Required if the server does not list its models.",
             rich_help_panel=_SHOWN,
         ),

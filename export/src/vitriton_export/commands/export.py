@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from vitriton._console.completion import exported_names
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 
@@ -80,7 +81,12 @@ def export(
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name under which the export is served.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=exported_names, help="The name under which the export is served."
+        ),
+    ],
     repository: Annotated[
         str, typer.Option(metavar="PATH", help="The Triton model repository that holds the export.")
     ] = "model_repository",
