@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from vitriton import Client, Unavailable
+from vitriton import Client, DeadlineExceeded, Unavailable
 from vitriton._console import progress
+from vitriton._console.failure import reason
 from vitriton.cli import app
 from vitriton.testing import CallError, Code, FakeTransport
 
@@ -66,6 +67,14 @@ def test_a_command_says_at_once_that_nobody_answers(
     assert re.search(r"; tried \d+ times in 0\.6 s \(--timeout\)$", error)
     (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()
     assert alone.startswith("error: ")
+
+
+def test_a_server_that_never_answered() -> None:
+    """It may not run, or need more time: a command cannot tell, and says both in its own words."""
+    error = DeadlineExceeded("the time is over; raise timeout_s", timeout_s=2.0, address="grpc://h:8001")
+    assert reason(error) == (
+        "the server at grpc://h:8001 did not answer a request within 2 s; see whether it runs, or raise --timeout"
+    )
 
 
 def test_a_step_that_takes_its_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,10 @@ class _Lines(logging.Handler):
 def reason(error: VitritonError) -> str:
     """The text of an error, which names the command's options instead of the client's arguments."""
     if isinstance(error, DeadlineExceeded) and error.timeout_s is not None:
-        return f"the server at {error.address} did not answer a request within {error.timeout_s:g} s; raise --timeout"
+        within = f"within {error.timeout_s:g} s"
+        return (
+            f"the server at {error.address} did not answer a request {within}; see whether it runs, or raise --timeout"
+        )
     return str(error).replace("(timeout_s)", "(--timeout)")
 
 
