@@ -102,8 +102,17 @@ def test_each_distribution_has_its_own_checks(bare):
     assert result.returncode == 1
     assert "plug-a:\n  wheels " in result.stdout
     first, second = result.stdout.partition("\nProblems:\n")[2].splitlines()
-    assert first == "  a wheel is missing; add one"
-    assert second.startswith("  the checks of plug-b failed: ValueError: no idea; install it again: ")
+    assert first == "  -  a wheel is missing; add one"
+    assert second.startswith("  -  the checks of plug-b failed: ValueError: no idea; install it again: ")
+
+
+def test_it_fits_the_terminal(bare):
+    """A value and a problem go on in the next line; in a pipe of no width they stay on theirs."""
+    add(bare, "plug-a", checks="def findings():\n    yield 'wheels', 'three ' * 20, 'a wheel is missing ' * 10\n")
+    narrow, wide = run(bare, COLUMNS="60").stdout, run(bare, COLUMNS="").stdout
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert " ".join(narrow.split()) == " ".join(wide.split())
+    assert f"  wheels  {'three ' * 20}".rstrip() in wide.splitlines()
 
 
 def test_no_secret_is_shown(bare):

@@ -7,6 +7,8 @@ called command is loaded.
 
 from __future__ import annotations
 
+import os
+import sys
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -15,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from vitriton._console.diagnosis import how_to_install
-from vitriton._console.failure import CommandFailed
+from vitriton._console.failure import CommandFailed, shown_misuse
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
 from vitriton._console.signals import interruptible, interruption
@@ -24,6 +26,8 @@ from vitriton.commands import models
 from vitriton.commands.doctor import command as doctor
 from vitriton.commands.embed import command as embed
 from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells count
 
 # What to do first: the commands, and what each does.
 _FIRST_STEPS = {
@@ -75,14 +79,29 @@ class _Commands(TyperGroup):
         rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands.items()]
         write_section("Commands", rows, formatter)
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:
-        with interruptible():
-            return super().make_context(*args, **extra)
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Runs a command. If nobody reads its output any more (`| head`), it ends quietly, as by the signal SIGPIPE."""
+        try:
+            try:
+                return super().main(*args, **settings)
+            finally:
+                sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as exc:
+            # typer and rich make SystemExit of a broken pipe
+            if isinstance(exc, SystemExit) and not isinstance(exc.__context__, BrokenPipeError):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the rest of the buffer
+            raise SystemExit(_BROKEN_PIPE) from exc
+
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with interruptible(), shown_misuse():
+            return super().make_context(*args, **settings)
 
     def invoke(self, ctx: Any) -> Any:
         with interruptible():
             try:
-                return super().invoke(ctx)
+                with shown_misuse():
+                    return super().invoke(ctx)
             except VitritonError as exc:
                 if interruption(exc) is not None:
                     raise
@@ -93,6 +112,7 @@ app = typer.Typer(
     name="vitriton",
     cls=_Commands,
     help="Image embeddings on NVIDIA Triton Inference Server.",
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode=None,  # plain text, in which no option's name is cut (`_console.help`)
     pretty_exceptions_enable=False,
 )

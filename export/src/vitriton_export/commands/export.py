@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from vitriton._console.completion import exported_names
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.tables import print_line
@@ -85,7 +86,12 @@ def export(
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name under which the export is served.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=exported_names, help="The name under which the export is served."
+        ),
+    ],
     repository: Annotated[
         str, typer.Option(metavar="PATH", help="The Triton model repository that holds the export.")
     ] = "model_repository",
