@@ -199,7 +199,7 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
         (["tiny-vit", "--url", "127.0.0.1:9", "--protocol", "http"], 2, "no --url has the scheme http"),
         (["tiny-vit", "--concurrency", "1,x"], 2, "not a list of numbers"),
         (["tiny-vit", "--output", "tokens"], 2, "'tokens', which is not one of pooled, unpooled"),
-        (["tiny-vit", "--minutes", "5"], 2, "No such option: --minutes"),
+        (["tiny-vit", "--minutes", "5"], 2, "no such option: --minutes"),
         (
             ["tiny-vit", "--json", "/proc/none/bench.json"],
             2,
