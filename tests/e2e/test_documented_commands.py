@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,20 +190,23 @@ def exported(trained_models, environment, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment(subprocesses, tmp_path_factory):
-    """The commands of this environment first on the path, and a hub's cache of its own."""
+def environment(subprocesses):
+    """The commands of this environment first on the path, and no settings of a hub."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HF_HOME": str(tmp_path_factory.mktemp("hf-home")),
         "XDG_CACHE_HOME": str(checkpoints.CACHE),
     }
 
 
 @contextmanager
 def beside_a_hub(folder: Path, environment: dict[str, str], models: dict[str, Path]) -> Iterator[Shell]:
-    """A shell whose Hugging Face hub has models."""
-    with hub.serve(hub.Hub(models)) as server, Shell(folder, environment | {"HF_ENDPOINT": server.url}) as shell:
+    """A shell whose Hugging Face hub has models; the hub's cache is empty at first."""
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        hub.serve(hub.Hub(models)) as server,
+        Shell(folder, environment | {"HF_ENDPOINT": server.url, "HF_HOME": cache}) as shell,
+    ):
         yield shell
 
 
