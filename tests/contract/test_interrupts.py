@@ -59,3 +59,12 @@ def test_ctrl_c_while_it_is_imported(module, arguments, converts, tmp_path, tiny
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["embed", "remove"])
+def test_an_error_that_is_its_own_cause(command):
+    """A missing option is one; the search for Ctrl-C behind it ends."""
+    arguments = [Path(sys.executable).with_name("vitriton"), command]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "error: missing" in done.stderr

@@ -32,9 +32,11 @@ class Stopped(KeyboardInterrupt):
 
 def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
     """The Ctrl-C or the signal behind an error: an extension module that is being imported raises another one."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+    seen: set[int] = set()  # some errors are their own cause
+    while error is not None and not isinstance(error, KeyboardInterrupt) and id(error) not in seen:
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, KeyboardInterrupt) else None
 
 
 @contextmanager
