@@ -72,6 +72,12 @@ def is_scaled(data: bytes, spec: PreprocessSpec) -> bool:
     return _opened(data, spec, None, lambda image: start_draft(image, spec) is not None)
 
 
+def _look(data: bytes) -> str:
+    """What unknown bytes look like, for messages."""
+    is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64])
+    return "look like text" if is_text else f"start with {data[:8].hex(' ')}"
+
+
 _Used = TypeVar("_Used")
 
 
@@ -110,7 +116,7 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
     except UnidentifiedImageError as exc:
         raise ImageError(
             f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
-            f"start with {data[:8].hex(' ')}; send a complete file in one of these formats",
+            f"{_look(data)}; send a complete file in one of these formats",
             "format",
         ) from exc
     # A malformed file can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
