@@ -130,8 +130,8 @@ def test_fetched(site, fetch, path):
         ("/loop", "more than 3 redirects (url_max_redirects)", "bad_url"),
         ("/ftp", "neither http nor https", "bad_url"),
         ("/websocket", "neither http nor https", "bad_url"),
-        ("/nowhere", "cannot be fetched: RemoteProtocolError", "not_fetched"),
-        ("/cut", "cannot be fetched: RemoteProtocolError", "not_fetched"),
+        ("/nowhere", "cannot be fetched: ", "not_fetched"),
+        ("/cut", "cannot be fetched: ", "not_fetched"),
     ],
 )
 def test_refused(site, fetch, path, says, code):
@@ -162,7 +162,9 @@ def test_a_bad_url_is_named(site):
 @pytest.mark.parametrize("path", ["/silent", "/drip"])
 def test_slow(site, fetch, path):
     """A server that says nothing, or all too slowly, is given up after url_timeout_s."""
-    with pytest.raises(SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s\)") as caught:
+    with pytest.raises(
+        SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s; timeout of a pipeline\)"
+    ) as caught:
         fetch(site + path, url_timeout_s=0.2)
     assert caught.value.code == "fetch_timeout"
 
@@ -211,10 +213,10 @@ def test_slow_beyond_the_deadline(site):
 
 def test_nobody_there(fetch):
     """A refused connection and an unknown name say so."""
-    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: .*Connection refused") as caught:
+    with pytest.raises(SourceError, match=r"cannot be fetched: .*Connection refused") as caught:
         fetch("http://127.0.0.1:1/a.jpg")
     assert caught.value.code == "not_fetched"
-    with pytest.raises(SourceError, match=r"cannot be fetched: ConnectError: the host name no-such-host\.invalid"):
+    with pytest.raises(SourceError, match=r"cannot be fetched: the host name no-such-host\.invalid"):
         fetch("http://no-such-host.invalid/a.jpg")
 
 
@@ -290,7 +292,7 @@ def test_proxies(fetch, monkeypatch):
             with pytest.raises(SourceError, match="cannot be looked up"):
                 fetch(url, **options)
         monkeypatch.setenv("http_proxy", f"socks5://127.0.0.1:{proxy.port}")
-        with pytest.raises(SourceError, match=r"ProxyError: .*socks5://"):
+        with pytest.raises(SourceError, match=r"cannot be fetched: .*socks5://"):
             fetch("http://far.invalid/a.jpg")
     assert asked == [b"GET http://far.invalid/a.jpg HTTP/1.1"]
 

@@ -56,7 +56,8 @@ class UrlFetcher:
             with self._operation(timeout_s), self._open(url) as response:
                 return self._read(response)
         except httpcore.TimeoutException as exc:
-            limit = "url_timeout_s" if timeout_s == self._options.url_timeout_s else "the rest of timeout_s"
+            own = timeout_s == self._options.url_timeout_s
+            limit = "url_timeout_s; timeout of a pipeline" if own else "the rest of timeout_s"
             raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})", "fetch_timeout") from exc
         except OperationCancelled as exc:
             raise SourceError(_CLOSED, "not_fetched") from exc
@@ -186,7 +187,7 @@ class UrlFetcher:
 
 
 def _failed(error: Exception) -> str:
-    return f"it cannot be fetched: {type(error).__name__}: {' '.join(str(error).split())}"
+    return f"it cannot be fetched: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def _is_whole(response: httpx.Response, size: int) -> bool:

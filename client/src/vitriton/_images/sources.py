@@ -34,7 +34,10 @@ _LONGEST_NAME = 120
 _CHUNK = 1024 * 1024
 _ITEM = {"bytes", "path"}  # the keys of an undecoded image in Hugging Face's data sets; one value may be None
 _NAMED_KEYS = 3
-_OF_A_DICT = "give the value that is the image; a dict is an image only if it has no keys other than 'bytes' and 'path'"
+_OF_A_DICT = (
+    "give the value that is the image, and for a data set one column, such as dataset['image'] (a dict with no keys "
+    "other than 'bytes' and 'path' is an image, too)"
+)
 
 
 class Tensor(Protocol):
@@ -150,6 +153,12 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
         data = read_image(_to_numpy(image, max_bytes), max_bytes=max_bytes, fetch=fetch)
     elif isinstance(image, Mapping):
         data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch)
+    elif isinstance(image, (list, tuple)):
+        raise SourceError(
+            f"a {type(image).__name__} of {len(image)} in place of one image; give the images one by one, and not in "
+            "batches",
+            "kind",
+        )
     else:
         raise SourceError(
             f"an object of type {type(image).__name__} is not an image; give a path, a URL, bytes, a binary file "
