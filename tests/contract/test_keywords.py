@@ -77,6 +77,8 @@ def test_every_misspelling_is_answered():
             "'max_in_flight'; did you mean options=Options(max_in_flight=...)?",
         ),
         (lambda: list_models("h", api_key="k"), "'api_key'; it takes address, models, timeout_s, tls, token, headers"),
+        (lambda: pipeline(model="m", use_auth_token="hf_x"), "'use_auth_token'; did you mean 'token'?"),
+        (lambda: pipeline(model="m", top_k=3), "'top_k'; it takes task, model"),
         (lambda: FakeTransport(dimension=3), "'dimension'; it takes embed, dim"),
     ],
 )

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 Elsewhere = Callable[[str], "str | None"]
 
+_LIKENESS = 0.65  # "model_name" is like "model" (0.67), and "top_k" not like "token" (0.6)
+
 # Names of one thing, of which each function has one.
-_SYNONYMS = ({"address", "addresses", "host", "server", "url", "urls"},)
+_SYNONYMS = ({"address", "addresses", "host", "server", "url", "urls"}, {"token", "use_auth_token"})
 
 
 def suggests_keywords(thing: _T, elsewhere: Elsewhere = lambda name: None) -> _T:
@@ -71,4 +73,4 @@ def _synonym(unknown: str, known: Sequence[str]) -> str | None:
 def _similar(unknown: str, known: Sequence[str]) -> str | None:
     import difflib  # slow to import, and rarely needed
 
-    return next(map(repr, difflib.get_close_matches(unknown, known, n=1)), None)
+    return next(map(repr, difflib.get_close_matches(unknown, known, n=1, cutoff=_LIKENESS)), None)
