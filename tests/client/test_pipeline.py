@@ -261,14 +261,14 @@ def test_a_bad_image_costs_its_own_answer(pipe, paths, tmp_path):
         pipe(inputs)
     with pytest.raises(InvalidImage, match="no such file"):
         pipe("missing.png")
-    with pytest.raises(InvalidImage, match="an object of type list is not an image"):
+    with pytest.raises(InvalidImage, match=r"image 0 .*: a list of 2 in place of one image; .* not in batches"):
         pipe([paths[:2], paths[2:]])
 
 
 @pytest.mark.parametrize("inputs", [None, 3, {"image": "a.png"}, {"a.png", "b.png"}])
 def test_what_is_no_images(pipe, inputs):
     """A TypeError as the reference's; so are a dict and a set, which could be taken for data sets."""
-    with pytest.raises(TypeError, match="inputs is a "):
+    with pytest.raises(TypeError, match="inputs has the type "):
         pipe(inputs)
 
 
@@ -353,12 +353,12 @@ class OwnProcessor:
         ({"image_processor_kwargs": {"size": {"height": 100, "width": 100}}}, ["100", "40"]),
         ({"image_processor_kwargs": {"size": 100}}, ["100", "40"]),
         ({"image_processor_kwargs": {"resample": 3}}, ["bicubic", "bilinear"]),
-        ({"image_processor_kwargs": {"do_resize": False}}, ["None", "40"]),
-        ({"image_processor_kwargs": {"do_center_crop": False}}, ["None", "32"]),
+        ({"image_processor_kwargs": {"do_resize": False}}, ["do_resize is False", "with True"]),
+        ({"image_processor_kwargs": {"do_center_crop": False}}, ["do_center_crop is False", "with True"]),
         ({"image_processor_kwargs": {"do_convert_rgb": True}}, ["True", "False"]),
-        ({"image_processor_kwargs": {"do_normalize": False}}, ["0.0", "0.5"]),
+        ({"image_processor_kwargs": {"do_normalize": False}}, ["do_normalize is False", "with True"]),
         ({"image_processor_kwargs": {"image_std": [0.5, 0.5, 0.5]}}, ["0.5", "0.25"]),
-        ({"image_processor_kwargs": {"do_flip": True}}, ["do_flip", "cannot be compared"]),
+        ({"image_processor_kwargs": {"do_flip": True}}, ["do_flip", "in these settings alone: do_resize, size, "]),
         ({"image_processor_kwargs": {"size": "large"}}, ["large", "are invalid"]),
     ],
 )
@@ -529,7 +529,7 @@ def test_a_server_that_does_not_list_its_models():
     with pipeline(model="org/photo", client_options={"transport": transport}) as pipe:
         assert pipe.model.name == "photo"
     for model in ("other/photo", "org/missing"):
-        with pytest.raises(ModelNotFound, match=f"{model}: it does not list"):
+        with pytest.raises(ModelNotFound, match=f"{model}, and none that was exported from it; it does not list"):
             pipeline(model=model, client_options={"transport": transport})
 
 
@@ -543,7 +543,7 @@ def test_attributes(pipe):
     assert pickle.loads(pickle.dumps(pipe.model)) == pipe.model
     for name in ("image_processor", "device", "save_pretrained"):
         assert not hasattr(pipe, name)
-        with pytest.raises(AttributeError, match=rf"no '{name}'.*on a server"):
+        with pytest.raises(AttributeError, match=rf"no attribute '{name}'.*on a server"):
             getattr(pipe, name)
     with pytest.raises(AttributeError, match=r"'config'.*on a server"):
         _ = pipe.model.config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from vitriton._call.balance import Balancer
 from vitriton._call.lifetime import Lifetime
@@ -81,6 +81,13 @@ class Core:
     def __repr__(self) -> str:
         closed = ", closed" if self.lifetime.is_over else ""
         return f"{self.lifetime.kind}({self.balancer.address!r}, model={self.settings.model!r}{closed})"
+
+    def __reduce__(self) -> NoReturn:
+        kind = self.lifetime.kind
+        raise TypeError(
+            f"this {kind} cannot be pickled or copied: its connections belong to this process; make the {kind} in each "
+            "process that uses it"
+        )
 
     def close(self) -> None:
         """Ends running calls and closes the connections. May be called again."""

@@ -6,6 +6,7 @@ The arguments are those of transformers.pipeline() and of its ImageFeatureExtrac
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,11 +15,16 @@ import numpy as np
 from vitriton._errors import PipelineMismatch
 from vitriton._options import check_count
 from vitriton._pipeline.processor import check_settings
-from vitriton._pipeline.served import ServedModel
+from vitriton._pipeline.served import PATH, ServedModel, is_path
 
 TASK = "image-feature-extraction"
 
 _PRECISIONS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16"}
+_EXPORTED = ("fp32", "fp16", "int8", "int8-fast")  # the values of --precision
+_WHY = {
+    "cls": " (random numbers where a checkpoint has no trained pooler; the CLS token itself in a model such as DINOv2)",
+}
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 # Arguments of from_pretrained about how and where the weights are loaded; they do not change what the model computes.
 _LOADING = frozenset(
@@ -40,7 +46,46 @@ _LOADING = frozenset(
     }
 )
 
-_EXPORT = "export the model with it, under another name"
+# Arguments that have no effect, with their defaults.
+_IGNORED: Mapping[str, Any] = {
+    "tokenizer": None,
+    "video_processor": None,
+    "use_fast": True,
+    "token": None,
+    "device": None,
+    "device_map": None,
+    "trust_remote_code": None,
+    "batch_size": None,
+    "num_workers": None,
+    "args_parser": None,
+    "tokenize_kwargs": None,
+    "local_files_only": False,
+}
+
+# Attributes of transformers' pipeline.
+_ELSEWHERE = frozenset(
+    {
+        "device",
+        "dtype",
+        "feature_extractor",
+        "forward",
+        "framework",
+        "generation_config",
+        "image_processor",
+        "modelcard",
+        "postprocess",
+        "preprocess",
+        "processor",
+        "push_to_hub",
+        "save_pretrained",
+        "tokenizer",
+        "torch_dtype",
+        "video_processor",
+    }
+)
+_OF_A_CALL = frozenset(
+    {"batch_size", "image_processor_kwargs", "num_workers", "pool", "return_tensors", "timeout", "tokenize_kwargs"}
+)
 
 
 def check_task(task: str | None) -> None:
@@ -71,9 +116,12 @@ def check_source(served: ServedModel, parameter: str, value: Any) -> None:
     """Raises PipelineMismatch unless `value` is None or a name of the served model."""
     if value is None or (isinstance(value, str) and value in (served.name_or_path, served.name)):
         return
-    given = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    given = f"is {value!r}" if isinstance(value, str) else f"has the type {type(value).__name__}"
+    hint = f" ({PATH})" if isinstance(value, str) and is_path(value) else ""
     has = f"was exported with that of {served.name_or_path or served.name}"
-    raise _mismatch(served, f"{parameter} is {given}", has, f"leave out {parameter}")
+    raise _mismatch(served, f"{parameter} {given}", has, f"leave out {parameter}{hint}")
 
 
 def check_revision(served: ServedModel, parameter: str, revision: str | None) -> None:
@@ -81,13 +129,14 @@ def check_revision(served: ServedModel, parameter: str, revision: str | None) ->
     has = served.revision
     if revision is None or (has is not None and len(revision) >= 7 and has.startswith(revision)):
         return
-    made_of = f"commit {has}" if has else "a folder, or from a commit that it does not name"
-    raise _mismatch(
-        served,
-        f"{parameter} is {revision!r}",
-        f"was exported from {made_of}",
-        f"leave out {parameter}, or export that revision under another name",
-    )
+    made_of = f"was exported from commit {has}" if has else "does not name the commit that it was exported from"
+    if has is None:
+        remedy = f"leave out {parameter}"
+    elif _COMMIT.fullmatch(revision):
+        remedy = f"leave out {parameter}, or export that commit under another name"
+    else:
+        remedy = f"leave out {parameter}, or give a commit (7 digits or more): exports do not record branches and tags"
+    raise _mismatch(served, f"{parameter} is {revision!r}", made_of, remedy)
 
 
 def check_dtype(served: ServedModel, parameter: str, dtype: Any) -> None:
@@ -95,17 +144,19 @@ def check_dtype(served: ServedModel, parameter: str, dtype: Any) -> None:
     if dtype is None or dtype == "auto":
         return
     name = _dtype_name(dtype)
-    if _PRECISIONS.get(name, name) != served.precision:
-        raise _mismatch(
-            served,
-            f"{parameter} is {name}",
-            f"computes in {served.precision}",
-            f"leave out {parameter}, or {_EXPORT} (--precision)",
-        )
+    precision = _PRECISIONS.get(name, name)
+    if precision == served.precision:
+        return
+    if precision in _EXPORTED:
+        remedy = f"leave out {parameter}, or export the model with --precision {precision}, under another name"
+    else:
+        remedy = f"leave out {parameter}: exports compute in {', '.join(_EXPORTED)}"
+    computes = f"computes in {served.precision}" if served.precision else "does not say its precision"
+    raise _mismatch(served, f"{parameter} is {name}", computes, remedy)
 
 
 def result_dtype(dtype: Any, torch_dtype: Any, model_kwargs: Mapping[str, Any] | None) -> np.dtype[Any]:
-    """The dtype of the tensors: the reference returns those of the model's dtype; "auto" is float32 here."""
+    """The dtype of the tensors: transformers returns those of the model's dtype; "auto" is float32 here."""
     loading = model_kwargs or {}
     asked = {_dtype_name(value) for value in (dtype, torch_dtype, loading.get("dtype"), loading.get("torch_dtype"))}
     return np.dtype(np.float16 if asked & {"float16", "half"} else np.float32)
@@ -121,7 +172,10 @@ def check_model_kwargs(served: ServedModel, model_kwargs: Mapping[str, Any] | No
             check_revision(served, parameter, value)
         elif name not in _LOADING:
             raise _mismatch(
-                served, f"{parameter} is {value!r}", "was exported without it", f"leave it out, or {_EXPORT}"
+                served,
+                f"{parameter} is {value!r}",
+                "was exported without it",
+                "leave it out: arguments of from_pretrained cannot change a served model",
             )
 
 
@@ -133,7 +187,7 @@ def check_processor(served: ServedModel, parameter: str, processor: Any) -> None
         parameter: the name of the parameter, for messages.
         processor: the argument: an id, an image processor, or a processor that contains one.
     """
-    if processor is None or isinstance(processor, str):
+    if processor is None or isinstance(processor, (str, os.PathLike)):
         check_source(served, parameter, processor)
         return
     processor = getattr(processor, "image_processor", None) or processor
@@ -142,14 +196,14 @@ def check_processor(served: ServedModel, parameter: str, processor: Any) -> None
     if "BaseImageProcessor" not in bases or not kind.__module__.startswith("transformers."):
         raise _mismatch(
             served,
-            f"{parameter} is a {kind.__module__}.{kind.__name__}",
-            "prepares images as an image processor of transformers does, which it cannot be compared with",
-            f"leave out {parameter}",
+            f"{parameter} has the type {kind.__qualname__}",
+            "can be compared with image processors of transformers alone",
+            f"leave out {parameter}, or give one of those",
         )
     if bases & {"TorchvisionBackend", "BaseImageProcessorFast"}:
         raise _mismatch(
             served,
-            f"{parameter} is a {kind.__name__}, which resizes with torchvision",
+            f"{parameter} has the type {kind.__name__}, which resizes with torchvision",
             "resizes with Pillow, which gives slightly other pixels",
             f"leave out {parameter}, or take the processor with backend='pil' for both",
         )
@@ -178,11 +232,45 @@ def check_framework(framework: str | None) -> None:
 
 
 def check_batching(batch_size: int | None, num_workers: int | None) -> None:
-    """Raises ValueError for a number that the reference refuses."""
+    """Raises ValueError for a number that transformers refuses."""
     if batch_size is not None:
         check_count("batch_size", batch_size, 1, 2**31)
     if num_workers is not None:
         check_count("num_workers", num_workers, 0, 2**31)
+
+
+def check_switch(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is True, False, or None for an argument that is not given."""
+    if not isinstance(value, (bool, type(None))):
+        raise TypeError(f"{name} is {value!r}; it must be True or False")
+
+
+def ignored(arguments: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments that are given, and have no effect."""
+    given = [name for name, default in _IGNORED.items() if arguments[name] is not default]
+    loading = [f"model_kwargs[{name!r}]" for name in arguments["model_kwargs"] or () if name in _LOADING]
+    return given + loading
+
+
+def no_attribute(name: str) -> str:
+    """The text of the AttributeError for an attribute that a pipeline does not have."""
+    if name in _OF_A_CALL:
+        return f"a pipeline has no attribute {name!r}; it is an argument of vitriton.pipeline and of a call"
+    if name in _ELSEWHERE:
+        return (
+            f"a pipeline of vitriton has no attribute {name!r}: the model, its device and its image processor are on a "
+            "server; see the attribute model, which describes the served model"
+        )
+    return f"'ImageFeatureExtractionPipeline' object has no attribute {name!r}"
+
+
+def missing_output(served: ServedModel, *, pool: bool) -> PipelineMismatch | None:
+    """The error for an output that the served model does not have; None if it has the output."""
+    if (served.pooled if pool else served.unpooled) is not None:
+        return None
+    asked = "pool is True" if pool else "pool is False, the default, which returns all tokens"
+    has = f"has only the {'unpooled' if pool else 'pooled'} output"
+    return _mismatch(served, asked, has, f"pass pool={not pool}, or export the model with --outputs both")
 
 
 def check_pool(served: ServedModel) -> None:
@@ -191,12 +279,11 @@ def check_pool(served: ServedModel) -> None:
         return
     has = f"pools by {served.pooling}" if served.pooling else "does not say how it pools"
     normalized = " and scales to length 1" if served.l2_normalize else ""
-    why = "" if served.pooling == "pooler" else " (a checkpoint without a trained pooler has none but random weights)"
     raise _mismatch(
         served,
-        f"pool=True means the pooler_output of the model{why}",
+        f"pool=True means the model's pooler_output{_WHY.get(served.pooling or '', '')}",
         has + normalized,
-        "take that with allow_served_pooling=True or with vitriton.Client.embed",
+        "to get the served vectors, give the pipeline allow_served_pooling=True, or call vitriton.Client.embed",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,13 @@ _BASE64 = re.compile(r"(?=.{48})[A-Za-z0-9+/\s]+={0,2}\s*", re.DOTALL)
 class FeatureIterator(Iterator[Any]):
     """The answers for a generator or a data set, one by one, in input order, each converted on request.
 
-    As in the reference, `iter` on the answers for a data set starts again, and `len` is the length of the data set.
+    As in transformers, `iter` on the answers for a data set starts again, and `len` is the length of the data set.
 
     Args:
         start: the function that starts to embed; nothing happens before the first result is requested.
         convert: the function that converts rows, (1, ...), to an answer.
         total: the number of images; None if it is unknown.
+        name: the name of the model, for messages.
         restarts: whether `start` may be called again.
     """
 
@@ -37,11 +38,13 @@ class FeatureIterator(Iterator[Any]):
         convert: Callable[[NDArray[Any]], Any],
         total: int | None,
         *,
+        name: str,
         restarts: bool,
     ) -> None:
         self._start = start
         self._convert = convert
         self._total = total
+        self._name = name
         self._restarts = restarts
         self._running = start()
 
@@ -62,6 +65,13 @@ class FeatureIterator(Iterator[Any]):
         if self._total is None:
             raise TypeError("the number of images is not known: they come from an iterator")
         return self._total
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise TypeError("the answers are computed one by one, in input order; list(...) makes a list of them")
+
+    def __repr__(self) -> str:
+        number = "answers" if self._total is None else f"{self._total} answers"
+        return f"<{number} of model {self._name}, computed one by one: list(...) makes a list of them>"
 
     def close(self) -> None:
         """Ends running requests; there are no more answers, unless `iter` starts again on a data set."""
@@ -84,7 +94,7 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
     """
     if isinstance(inputs, (Mapping, Set)):
         raise TypeError(
-            f"inputs is a {type(inputs).__name__}, which has no order to assign answers to images; give a list"
+            f"inputs has the type {type(inputs).__name__}, which has no order to assign answers to images; give a list"
         )
     if hasattr(type(inputs), "__iter__"):
         return lambda: inputs
@@ -92,13 +102,13 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
         # Uses the length, as not every data set ends an iteration with an IndexError.
         return lambda: (inputs[index] for index in range(len(inputs)))
     raise TypeError(
-        f"inputs is a {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), or a "
-        "list, an iterator or a data set of images"
+        f"inputs has the type {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), "
+        "or a list, an iterator or a data set of images"
     )
 
 
 def readable(image: Any) -> Any:
-    """Converts bare base64 text, which the reference's `load_image` takes, to a data URI, which `Client` takes."""
+    """Converts bare base64 text, which transformers' `load_image` takes, to a data URI, which `Client` takes."""
     if isinstance(image, str) and _BASE64.fullmatch(image) and not os.path.isfile(image):  # noqa: PTH113 - see below
         return f"data:;base64,{image}"  # Path.is_file raises for a text that is too long for a path
     return image

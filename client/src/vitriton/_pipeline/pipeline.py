@@ -1,8 +1,8 @@
 """transformers' pipeline("image-feature-extraction"), with the model on a server: same parameters, same results.
 
-Its reference is transformers 5: `pipeline` (pipelines/__init__.py), `Pipeline` (pipelines/base.py), `PipelineIterator`
-(pipelines/pt_utils.py), `ImageFeatureExtractionPipeline` (pipelines/image_feature_extraction.py) and `load_image`
-(image_utils.py).
+What it follows is in transformers 5: `pipeline` (pipelines/__init__.py), `Pipeline` (pipelines/base.py),
+`PipelineIterator` (pipelines/pt_utils.py), `ImageFeatureExtractionPipeline` (pipelines/image_feature_extraction.py) and
+`load_image` (image_utils.py).
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import inspect
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._keywords import suggests_keywords
-from vitriton._options import check_seconds, in_options
+from vitriton._options import in_options
 from vitriton._pipeline import checks
 from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
+from vitriton._pipeline.parameters import CallParameters, import_torch
 from vitriton._pipeline.served import ClientFactory, ServedModel, find
 
 if TYPE_CHECKING:
     from vitriton._call.results import Result
     from vitriton._client import Client
 
-DEFAULT_MODEL = "google/vit-base-patch16-224"  # the reference's own
+DEFAULT_MODEL = "google/vit-base-patch16-224"  # transformers' own
 
 _LOG = logging.getLogger("vitriton")
 
@@ -86,17 +86,18 @@ def pipeline(
     """A drop-in replacement for transformers' function of this name, with a model on a Triton server.
 
     All parameters except `url`, `client_options` and `allow_served_pooling` are those of transformers. An argument that
-    cannot affect a loaded model (its device, its loading, tokenizers) is ignored; one that contradicts the model is an
-    error. "Coming from transformers' pipeline" in the documentation describes each parameter.
+    cannot affect a loaded model (its device, its loading, tokenizers) is ignored, with a line in the log (INFO); one
+    that contradicts the model is an error. "Coming from transformers' pipeline" in the documentation describes each
+    parameter.
 
     Args:
         task: the task: "image-feature-extraction", or None.
-        model: the name of an export, or the hub id of its checkpoint; None means the reference's default.
+        model: the name of an export, or the hub id of its checkpoint; None means transformers' default.
         config: the id of the exported checkpoint, or None.
-        tokenizer: an ignored argument, as in the reference: images need no tokenizer.
+        tokenizer: an ignored argument, as in transformers: images need no tokenizer.
         feature_extractor: the image processor, under its old name; see image_processor.
         image_processor: an id, or a PIL image processor with the settings of the export; or None.
-        video_processor: an ignored argument, as in the reference.
+        video_processor: an ignored argument, as in transformers.
         processor: the image processor, or a processor that contains it; see image_processor.
         revision: the exported commit, with at least 7 digits; or None.
         use_fast: an ignored argument about tokenizers.
@@ -119,9 +120,9 @@ def pipeline(
         num_workers: an ignored argument: the client reads ahead with its `read_threads`.
         torch_dtype: the older name of dtype.
         framework: the framework: "pt" or None.
-        binary_output: an ignored argument, kept as an attribute, as in the reference.
-        args_parser: an ignored argument, as in the reference.
-        tokenize_kwargs: an ignored argument, as in the reference.
+        binary_output: an ignored argument, kept as an attribute, as in transformers.
+        args_parser: an ignored argument, as in transformers.
+        tokenize_kwargs: an ignored argument, as in transformers.
         code_revision: the exported commit, or None; see revision.
         local_files_only: an ignored argument.
 
@@ -135,10 +136,12 @@ def pipeline(
         ValueError, TypeError: an argument is invalid.
         ImportError: return_tensors is set, and torch is not installed.
     """
+    ignored = checks.ignored(locals())  # before there are other variables than the arguments
     checks.check_task(task)
     checks.check_framework(framework)
     checks.check_pipeline_class(pipeline_class)
     checks.check_batching(batch_size, num_workers)
+    checks.check_switch("allow_served_pooling", allow_served_pooling)
     defaults = CallParameters().changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
     clients = ClientFactory(url, client_options)
     served = find(_given_model(task, model), clients)
@@ -152,6 +155,8 @@ def pipeline(
     checks.check_processor(served, "feature_extractor", feature_extractor)
     checks.check_processor(served, "processor", processor)
     checks.check_processor_kwargs(served, image_processor_kwargs)
+    if ignored:
+        _LOG.info("ignored, as the server decides how and where the model runs: %s", ", ".join(ignored))
     return ImageFeatureExtractionPipeline(
         served,
         clients,
@@ -160,45 +165,6 @@ def pipeline(
         allow_served_pooling=allow_served_pooling,
         binary_output=binary_output,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CallParameters:
-    """The parameters of one call of a pipeline.
-
-    Attributes:
-        pool: whether to return the pooled output instead of all tokens.
-        return_tensors: whether to return torch tensors instead of lists.
-        timeout: the time limit for fetching one URL, in seconds; None means the client's.
-    """
-
-    pool: bool = False
-    return_tensors: bool = False
-    timeout: float | None = None
-
-    def changed(self, *, pool: bool | None, return_tensors: bool | str | None, timeout: float | None) -> CallParameters:
-        """A copy with the given arguments; None means not given.
-
-        Raises:
-            TypeError, ValueError: an argument is invalid.
-            ImportError: return_tensors is set, and torch is not installed.
-        """
-        if not isinstance(pool, (bool, type(None))):
-            raise TypeError(f"pool is {pool!r}; it must be True or False")
-        if return_tensors not in (None, True, False, "pt"):
-            raise ValueError(
-                f"return_tensors is {return_tensors!r}; tensors are torch's, as in the reference: give True or 'pt'; "
-                "vitriton.Client.embed returns numpy arrays"
-            )
-        if timeout is not None:
-            check_seconds("timeout", timeout)
-        if return_tensors:
-            _import_torch()
-        return CallParameters(
-            pool=self.pool if pool is None else pool,
-            return_tensors=self.return_tensors if return_tensors is None else bool(return_tensors),
-            timeout=self.timeout if timeout is None else timeout,
-        )
 
 
 @suggests_keywords
@@ -230,8 +196,12 @@ class ImageFeatureExtractionPipeline:
         self._defaults = defaults
         self._dtype = dtype
         self._allow_served_pooling = allow_served_pooling
-        self._check_pool(defaults)
+        if defaults.pool:
+            self._check_output(defaults)
+        elif (missing := checks.missing_output(model, pool=False)) is not None:  # a call may still say pool=True
+            _LOG.warning("%s", missing)
         self._client = self._connect(defaults.timeout)
+        self._client._core.lifetime.kind = "pipeline"  # what errors call it after a fork or after close()
 
     @suggests_keywords
     def __call__(
@@ -271,11 +241,13 @@ class ImageFeatureExtractionPipeline:
             PipelineMismatch: the served embedding is not what pool=True means, or a setting contradicts the model.
             VitritonError: the server failed; see `Client.embed`.
             TypeError: inputs is none of these.
+            ClientClosed: the pipeline is closed, or was made before a fork.
         """
+        self._client._core.check_usable()
         checks.check_batching(batch_size, num_workers)
         checks.check_processor_kwargs(self.model, image_processor_kwargs)
         parameters = self._defaults.changed(pool=pool, return_tensors=return_tensors, timeout=timeout)
-        self._check_pool(parameters)
+        self._check_output(parameters)
         if isinstance(inputs, (list, tuple)):
             return list(self._iterate(lambda: inputs, parameters, total=len(inputs)))
         if is_single(inputs):
@@ -288,11 +260,11 @@ class ImageFeatureExtractionPipeline:
             return self._iterate(lambda: itertools.chain([first], inputs), parameters, restarts=False)
         return self._iterate(items_of(inputs), parameters, total=len(inputs) if isinstance(inputs, Sized) else None)
 
-    def predict(self, X: Any) -> Any:  # noqa: N803 - the reference's own name
+    def predict(self, X: Any) -> Any:  # noqa: N803 - transformers' own name
         """Calls the pipeline."""
         return self(X)
 
-    def transform(self, X: Any) -> Any:  # noqa: N803 - the reference's own name
+    def transform(self, X: Any) -> Any:  # noqa: N803 - transformers' own name
         """Calls the pipeline."""
         return self(X)
 
@@ -318,13 +290,15 @@ class ImageFeatureExtractionPipeline:
             """Refuses the attributes that transformers' pipeline has and this one cannot have."""
             if name.startswith("__"):  # copy and pickle look for these
                 raise AttributeError(name)
-            raise AttributeError(
-                f"{type(self).__name__} of vitriton has no {name!r}: the model, its device and its image processor are "
-                "on a server. It has task, model, binary_output, predict, transform and close, and is called with "
-                "images"
-            )
+            raise AttributeError(checks.no_attribute(name))
 
-    def _check_pool(self, parameters: CallParameters) -> None:
+    def __reduce__(self) -> NoReturn:
+        self._client._core.__reduce__()
+
+    def _check_output(self, parameters: CallParameters) -> None:
+        missing = checks.missing_output(self.model, pool=parameters.pool)
+        if missing is not None:
+            raise missing
         if parameters.pool and not self._allow_served_pooling:
             checks.check_pool(self.model)
 
@@ -340,6 +314,7 @@ class ImageFeatureExtractionPipeline:
             lambda: self._results(items(), parameters),
             lambda rows: self._converted(rows, parameters),
             total,
+            name=self.model.name,
             restarts=restarts,
         )
 
@@ -350,9 +325,9 @@ class ImageFeatureExtractionPipeline:
                 yield from results
 
     def _converted(self, rows: NDArray[Any], parameters: CallParameters) -> Any:
-        """The rows, (1, ...), in the form that the reference returns."""
+        """The rows, (1, ...), in the form that transformers returns."""
         rows = np.require(rows, self._dtype, ["C", "W"])
-        return _import_torch().from_numpy(rows) if parameters.return_tensors else rows.tolist()
+        return import_torch().from_numpy(rows) if parameters.return_tensors else rows.tolist()
 
     @contextlib.contextmanager
     def _client_for(self, parameters: CallParameters) -> Iterator[Client]:
@@ -373,16 +348,5 @@ def _given_model(task: str | None, model: Any) -> str:
         return checks.model_name(model)
     if task is None:
         raise ValueError("neither task nor model is given; give the model, by the name that it was exported under")
-    _LOG.warning("no model is given; using the reference's default, %s", DEFAULT_MODEL)
+    _LOG.warning("no model is given; using the default of transformers, %s", DEFAULT_MODEL)
     return DEFAULT_MODEL
-
-
-def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError as exc:
-        raise ImportError(
-            "return_tensors gives torch tensors, and torch is not installed: pip install torch, or leave out "
-            "return_tensors for lists, or use vitriton.Client.embed for numpy arrays"
-        ) from exc
-    return torch

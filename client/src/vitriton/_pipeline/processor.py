@@ -10,6 +10,15 @@ from vitriton._errors import PipelineMismatch
 from vitriton._pipeline.served import ServedModel
 
 _GEOMETRY = ("do_resize", "size", "resample", "do_center_crop", "crop_size", "do_convert_rgb", "do_pad")
+_EXPORT = "leave it out, or export the checkpoint with --image-processor-kwargs, under another name"
+_SWITCHES = {
+    "size": "do_resize",
+    "resample": "do_resize",
+    "crop_size": "do_center_crop",
+    "rescale_factor": "do_rescale",
+    "image_mean": "do_normalize",
+    "image_std": "do_normalize",
+}
 _VALUES = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
 
 
@@ -26,15 +35,22 @@ def check_settings(served: ServedModel, asked: str, settings: Any) -> None:
         settings = {name: getattr(settings, name, None) for name in _GEOMETRY + _VALUES}
     for name in settings:
         if name not in _GEOMETRY + _VALUES:
-            raise _mismatch(served, f"{asked}: {name} is {settings[name]!r}", "cannot be compared with it")
+            known = ", ".join(_GEOMETRY + _VALUES)
+            raise _mismatch(
+                served, f"{asked}: {name} is {settings[name]!r}", f"can be compared in these settings alone: {known}"
+            )
     expected = _effect(own, own)
     try:
         wanted = _effect(own | settings, own)
     except (TypeError, ValueError, KeyError, AttributeError) as exc:
         raise _mismatch(served, f"{asked}: {settings} are invalid ({exc})", f"has {expected}") from exc
     for name, value in wanted.items():
+        switch = _SWITCHES.get(name, name)
+        given = (own | settings)[switch]
+        if value != expected[name] and bool(given) != bool(own[switch]):
+            raise _mismatch(served, f"{asked}: {switch} is {given}", f"was exported with {bool(own[switch])}", _EXPORT)
         if value != expected[name]:
-            raise _mismatch(served, f"{asked}: {name} comes to {value}", f"was exported with {expected[name]}")
+            raise _mismatch(served, f"{asked}: {name} comes to {value}", f"was exported with {expected[name]}", _EXPORT)
     if "rescale_factor" not in own and any(name in settings for name in _VALUES):
         raise _mismatch(served, f"{asked}: it rescales and normalizes", "does not say how it does that")
 
@@ -109,9 +125,9 @@ def _channels(values: Any) -> tuple[float, ...]:
     return tuple(round(number, 9) for number in numbers)
 
 
-def _mismatch(served: ServedModel, asked: str, has: str) -> PipelineMismatch:
+def _mismatch(served: ServedModel, asked: str, has: str, remedy: str = "leave it out") -> PipelineMismatch:
     return PipelineMismatch(
-        f"{asked}, and {served} {has}; leave it out, or export the model with it, under another name",
+        f"{asked}, and {served} {has}; {remedy}",
         address=served.address,
         model=served.name,
     )

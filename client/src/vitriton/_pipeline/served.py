@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitriton._deadline import Deadline
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from vitriton._wire.transport import Transport
 
 _MAX_LISTED = 20
+PATH = "a path means nothing to a server"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +63,14 @@ class ClientFactory:
         options: the other arguments of `Client`.
 
     Raises:
-        ValueError: there is no address.
+        ValueError: there is no address, or the options have an argument that the pipeline itself has.
     """
 
     def __init__(self, url: str | Sequence[str] | None, options: Mapping[str, Any] | None) -> None:
         self._options = dict(options or {})
+        for name, own in (("model", "model"), ("address", "url")):
+            if name in self._options:
+                raise ValueError(f"client_options has {name!r}; give it as the pipeline's own argument {own}")
         self._transport: Transport | None = self._options.pop("transport", None)
         if not url and self._transport is None:
             raise ValueError("url is missing; give the address of the server, like url='localhost:8001'")
@@ -189,16 +195,30 @@ def _read(name: str, clients: ClientFactory) -> ServedModel:
 
 def _unknown(model: str, clients: ClientFactory, known: Sequence[ModelInfo], listed: bool) -> ModelNotFound:
     if listed:
-        has = f"it has: {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
+        has = f"it has {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
     else:
         has = "it does not list its models; give the name that the model was exported under"
-    path = "; a path means nothing to a server: give the name of the export" if model[:1] in "./~" else ""
     return ModelNotFound(
-        f"the server at {clients.address} has no model {model}, and none that was exported from {model}: {has}{path}",
+        f"the server at {clients.address} has no model {model}, and none that was exported from it; "
+        f"{has}{_meant(model, known)}",
         available=tuple(served.name for served in known),
         address=clients.address,
         model=model,
     )
+
+
+def _meant(model: str, known: Sequence[ModelInfo]) -> str:
+    """What the user may have meant by a name that the server does not know: the end of a sentence, or nothing."""
+    names = [name for served in known for name in (served.name, served.source) if name]
+    last = Path(model).name
+    near = [last] if last in names else difflib.get_close_matches(model, names, n=1)
+    path = f"; {PATH}: give the name of the export" if is_path(model) else ""
+    return f"{path}; did you mean {near[0]!r}?" if near else path
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is the path of a file, and not a hub id or the name of an export."""
+    return text.startswith((".", "/", "~"))
 
 
 def _with_source(served: ModelInfo) -> str:
