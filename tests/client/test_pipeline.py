@@ -49,9 +49,10 @@ EXPORTS = {
 DIMS = {"pooled": ("embedding", [4]), "unpooled": ("last_hidden_state", [3, 4])}
 
 
-def write_export(repository, name, parameters):
-    """Two ensembles around the tiny models, with what an export tells of itself."""
-    for kind, (output, dims) in DIMS.items():
+def write_export(repository, name, parameters, kinds=tuple(DIMS)):
+    """Ensembles around the tiny models, with what an export tells of itself."""
+    for kind in kinds:
+        output, dims = DIMS[kind]
         config = pb.ModelConfig(platform="ensemble", max_batch_size=8)
         config.input.add(name="image", data_type=pb.TYPE_STRING, dims=[1])
         config.output.add(name=output, data_type=pb.TYPE_FP32, dims=dims)
@@ -75,6 +76,7 @@ def url(tmp_path_factory):
         write_model(repository, f"base_{kind}")
     for name, parameters in EXPORTS.items():
         write_export(repository, name, parameters)
+    write_export(repository, "vectors", PHOTO | {"model": "org/vectors"}, ["pooled"])
     with TritonServer(repository) as server:
         yield server.grpc_address
 
@@ -440,6 +442,14 @@ def test_pooling_other_than_the_reference_s_is_said(url, paths):
             pipeline(model=model, url=url, pool=True)
         with pipeline(model=model, url=url, pool=True, allow_served_pooling=True) as pipe:
             assert np.shape(pipe(paths[0])) == (1, 4)
+
+
+def test_an_export_with_vectors_alone(url, paths):
+    """Its pipeline needs pool=True, and says so."""
+    with pipeline(model="vectors", url=url) as pipe:
+        with pytest.raises(ContractMismatch, match="pass pool=True"):
+            pipe(paths[0])
+        assert np.shape(pipe(paths[0], pool=True)) == (1, 4)
 
 
 def test_half_precision_gives_half_tensors(url, paths):

@@ -22,7 +22,7 @@ TASK = "image-feature-extraction"
 _PRECISIONS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16"}
 _EXPORTED = ("fp32", "fp16", "int8", "int8-fast")  # the values of --precision
 _WHY = {
-    "cls": " (random numbers where a checkpoint has no trained pooler; the CLS token itself in a model such as DINOv2)",
+    "cls": " (of random weights if the checkpoint has no trained pooler; the CLS token in models such as DINOv2)",
 }
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
