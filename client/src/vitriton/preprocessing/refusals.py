@@ -61,6 +61,11 @@ _MESSAGE = re.compile(
 )
 
 
+def format_errors(errors: Mapping[int, Refusal], batch_size: int, noun: str) -> str:
+    """Writes the text of the INVALID_ARGUMENT error."""
+    return format_image_errors(errors, batch_size).replace(" images: ", f" {noun}: ", 1)
+
+
 def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
     """Writes the text of the INVALID_ARGUMENT error, with the index and reason of every bad image of a request.
 

@@ -34,11 +34,21 @@ _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compil
 
 
 def load_config(source: CheckpointSource) -> tuple[Any, Family]:
-    """Reads config.json and finds the family, before any weights are touched.
+    """Reads config.json and finds the family of a model that takes images, before any weights are touched.
 
     Raises:
-        ExportError: the file is not readable, needs code from its repository, has an unsupported type, or names
-            weights that an export would not read.
+        ExportError: the file cannot be used (see `read_config`), or the architecture cannot be exported.
+    """
+    config = read_config(source)
+    return config, family(config, source.model_id)
+
+
+def read_config(source: CheckpointSource) -> Any:
+    """Reads config.json.
+
+    Raises:
+        ExportError: the file is not readable, needs code from its repository, has an unknown type, or names weights
+            that an export would not read.
     """
     document, name = _documents.read(source.folder / "config.json", source.model_id), source.model_id
     model_type = _model_type(document, name)
@@ -60,8 +70,7 @@ def load_config(source: CheckpointSource) -> tuple[Any, Family]:
             "`vitriton export --list` shows what can be exported"
         )
     with explained(f"transformers cannot read config.json of {name}", MEND):
-        config = CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
-    return config, family(config, name)
+        return CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
 
 
 def _model_type(document: dict[str, Any], name: str) -> str:

@@ -52,51 +52,74 @@ _NOTE_PARTS = ("dropout", "drop_path", "drop_rate", "layerdrop", "_loss", "loss_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """A family: an architecture of transformers, as an export needs to know it.
+class Architecture:
+    """An architecture of transformers, as an export needs to know it.
+
+    Attributes:
+        computation: the entries of the configuration that change what it computes and do not show in the weights; None:
+            all that differ from the defaults and are not notes.
+        pooler_computation: the entries that change its pooler alone.
+        pooler: the prefixes of the names of the pooler's parameters; empty without a pooler.
+        unused: the parameters that inference does not read, so that a checkpoint may lack them.
+        model: the class to load; None: AutoModel's choice.
+        tower: the entry of the full model's configuration that holds the tower's.
+        part: the attribute of the full model that is the tower, where a class of its own cannot load it.
+        settings: the entries of the configuration that are set before the model is built.
+        requires: the packages that the architecture needs beside those of transformers.
+        extra: the extra of vitriton-export that installs them.
+        note: the note for users.
+    """
+
+    computation: tuple[str, ...] | None = None
+    pooler_computation: tuple[str, ...] = ()
+    pooler: tuple[str, ...] = (POOLER,)
+    unused: tuple[str, ...] = ()
+    model: str | None = None
+    tower: str | None = None
+    part: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+    note: str = ""
+
+    def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
+        """Returns the entries of a configuration that change what is computed and do not show in the weights.
+
+        Args:
+            config: the transformers configuration of the model.
+            pooler: whether the pooler makes the embedding.
+        """
+        if self.computation is not None:
+            keys = (*self.computation, *(self.pooler_computation if pooler else ()))
+            return {key: getattr(config, key) for key in keys}
+        entries: dict[str, Any] = config.to_diff_dict()
+        return {key: value for key, value in entries.items() if _counts(key)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(Architecture):
+    """An architecture that takes images.
 
     Attributes:
         prefix: the tokens of last_hidden_state that come before the patches, in order.
         suffix: the tokens that come after the patches, in order.
         counts: the entries of the configuration with the number of tokens of each name; 1 without an entry.
         grid: whether each patch has a token, so that prefix and suffix can be checked.
-        computation: the entries of the configuration that change what it computes and do not show in the weights; None:
-            all that differ from the defaults and are not notes.
-        pooler_computation: the entries that change its pooler alone.
-        pooler: the prefixes of the names of the pooler's parameters; empty without a pooler.
         pooler_is_cls: whether the pooler has no parameters and returns the CLS token of last_hidden_state.
-        unused: the parameters that inference does not read, so that a checkpoint may lack them.
-        model: the class to load; None: AutoModel's choice.
-        tower: the entry of the full model's configuration that holds the vision tower's.
-        part: the attribute of the full model that is the vision tower, where a class of its own cannot load it.
         projection: the source of the vector that is compared with text: a class that returns it as image_embeds, or
-        "pooler".
-        settings: the entries of the configuration that are set before the model is built.
-            inputs: the kind of call: with pixel values, with a fixed order of patches (ViT-MAE), or with packed patches
-        (NaFlex).
-        requires: the packages that the architecture needs beside those of transformers.
-        extra: the extra of vitriton-export that installs them.
-        note: the note for users.
+            "pooler".
+        inputs: the kind of call: with pixel values, with a fixed order of patches (ViT-MAE), or with packed patches
+            (NaFlex).
     """
 
+    unused: tuple[str, ...] = ("embeddings.mask_token",)
     prefix: tuple[str, ...] = ()
     suffix: tuple[str, ...] = ()
     counts: Mapping[str, str] = field(default_factory=dict)
     grid: bool = True
-    computation: tuple[str, ...] | None = None
-    pooler_computation: tuple[str, ...] = ()
-    pooler: tuple[str, ...] = (POOLER,)
     pooler_is_cls: bool = False
-    unused: tuple[str, ...] = ("embeddings.mask_token",)
-    model: str | None = None
-    tower: str | None = None
-    part: str | None = None
     projection: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Literal["pixels", "ordered", "patches"] = "pixels"
-    requires: tuple[str, ...] = ()
-    extra: str = ""
-    note: str = ""
 
     @property
     def has_cls(self) -> bool:
@@ -120,21 +143,22 @@ class Family:
     def _count(self, names: tuple[str, ...], config: Any) -> int:
         return sum(int(getattr(config, self.counts[name])) if name in self.counts else 1 for name in names)
 
-    def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
-        """Returns the entries of a configuration that change what is computed and do not show in the weights.
 
-        Args:
-            config: the transformers configuration of the model.
-            pooler: whether the pooler makes the embedding.
-        """
-        if self.computation is not None:
-            keys = (*self.computation, *(self.pooler_computation if pooler else ()))
-            return {key: getattr(config, key) for key in keys}
-        entries: dict[str, Any] = config.to_diff_dict()
-        return {key: value for key, value in entries.items() if _counts(key)}
+@dataclass(frozen=True, kw_only=True)
+class TextFamily(Architecture):
+    """An architecture that takes texts.
+
+    Attributes:
+        pooling: the pooling of a checkpoint that does not say how its tokens are pooled.
+        skipped_positions: the entry of the configuration with the number of the last position that is not used; None:
+            all are used.
+    """
+
+    pooling: Literal["mean", "last"] = "mean"
+    skipped_positions: str | None = None
 
 
-def lacking(known: Family) -> str | None:
+def lacking(known: Architecture) -> str | None:
     """Names the packages that an architecture needs and that are missing, with the command that installs them."""
     missing = [package for package in known.requires if importlib.util.find_spec(package) is None]
     if not missing:

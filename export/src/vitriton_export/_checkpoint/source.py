@@ -99,13 +99,12 @@ def find_folder(model: str, revision: str | None, option: str = "model") -> Chec
 
 
 def fetch_weights(source: CheckpointSource) -> CheckpointSource:
-    """Checks that weights and image processor are present, and downloads weights that are on the hub.
+    """Checks that the weights are present, and downloads weights that are on the hub.
 
     Raises:
         HubError: the hub cannot be reached.
         ExportError: the checkpoint has no weights, or the files are not what their names say.
     """
-    check_image_processor(source)
     others = None
     if source.revision is not None:
         source = replace(source, folder=_download_weights(source))
