@@ -44,7 +44,12 @@ _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
 _MODEL, _REPOSITORY, _EMBEDDING, _PRECISION = "Model", "Repository", "Embedding", "Precision"
 _LIMITS, _TEXTS = "Limits on images", "Texts"
 # Options that a model for texts does not have, and that a model for images does not have
-_FOR_IMAGES = ("image_size", "image_processor_kwargs", "jpeg_decoding", "max_image_bytes", "max_image_pixels") + (
+_FOR_IMAGES = (
+    "image_size",
+    "image_processor_kwargs",
+    "jpeg_decoding",
+    "max_image_bytes",
+    "max_image_pixels",
     "max_image_frames",
     "image_formats",
     "max_decode_bytes",

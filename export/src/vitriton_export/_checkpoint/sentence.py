@@ -31,6 +31,7 @@ _POOLINGS = {
     "weightedmean_tokens": "weighted-mean",
     "lasttoken": "last",
 }
+_FLAG = "pooling_mode_"
 _MODES = {"cls": "cls", "max": "max", "mean": "mean", "mean_sqrt_len_tokens": "mean-sqrt-len"} | {
     "weightedmean": "weighted-mean",
     "lasttoken": "last",
@@ -75,7 +76,7 @@ def read(source: CheckpointSource) -> Sentence | None:
         if kind == "Transformer" and path:
             raise ExportError(
                 f"{MODULES} of {source.where} has the transformer in the folder {path!r}; move its files to "
-                "the folder above, and set its path to \"\""
+                'the folder above, and set its path to ""'
             )
         if normalizes and kind != "Normalize":
             raise ExportError(f"{MODULES} of {source.where} has {kind} after Normalize, which cannot be exported")
@@ -136,7 +137,7 @@ def _poolings(source: CheckpointSource, path: str) -> tuple[str, ...]:
         unknown = [mode for mode in named if mode not in _MODES]
         chosen = [_MODES[mode] for mode in named if mode in _MODES]
     else:
-        flags = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on]
+        flags = [key.removeprefix(_FLAG) for key, on in config.items() if key.startswith(_FLAG) and on]
         unknown = [flag for flag in flags if flag not in _POOLINGS]
         chosen = [_POOLINGS[flag] for flag in _POOLINGS if flag in flags]
     if unknown or not chosen:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, normalizers
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedModel
 
 from vitriton_export import _documents
 from vitriton_export._checkpoint import sentence as _sentence
@@ -44,7 +44,7 @@ class TextOutline:
 
     config: Any
     family: TextFamily
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Any
     spec: TokenizeSpec
     sentence: Sentence | None
 
@@ -84,7 +84,7 @@ def outline(source: CheckpointSource, options: ExportOptions) -> TextOutline:
     _check_options(options, source.model_id)
     sentence = _sentence.read(source)
     with quiet(), explained(f"transformers cannot load the tokenizer of {source.model_id}"):
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
     if not getattr(tokenizer, "is_fast", False):
         raise ExportError(
             f"the tokenizer of {source.model_id} ({type(tokenizer).__name__}) has no fast form (tokenizer.json), which "
@@ -113,9 +113,7 @@ def load(source: CheckpointSource, options: ExportOptions) -> TextCheckpoint:
         loaded.model.config.use_cache = False  # there is no next token
     folders = () if small.sentence is None else small.sentence.dense
     dense = nn.Sequential(*(layer for folder in folders for layer in _dense(folder, source)))
-    return TextCheckpoint(
-        source, loaded.model, small, dense.eval(), loaded.missing, loaded.warnings, loaded.head
-    )
+    return TextCheckpoint(source, loaded.model, small, dense.eval(), loaded.missing, loaded.warnings, loaded.head)
 
 
 def poolings(options: ExportOptions, checkpoint: TextCheckpoint) -> tuple[tuple[str, ...], str]:
@@ -130,8 +128,11 @@ def poolings(options: ExportOptions, checkpoint: TextCheckpoint) -> tuple[tuple[
     if asked == "auto":
         return (small.family.pooling,), (
             "as the checkpoint does not say how its tokens make one vector; "
-            + ("a causal model has seen the whole text at its last token"
-               if small.family.pooling == "last" else "sentence-transformers does the same")
+            + (
+                "a causal model has seen the whole text at its last token"
+                if small.family.pooling == "last"
+                else "sentence-transformers does the same"
+            )
         )
     if asked == "projection":
         raise ExportError(f"{model_id} has no projection; use --pooling mean, cls, last, max, weighted-mean or pooler")
@@ -152,7 +153,7 @@ def _check_options(options: ExportOptions, model_id: str) -> None:
 
 
 def _max_length(
-    options: ExportOptions, config: Any, known: TextFamily, tokenizer: PreTrainedTokenizerFast, sentence: Sentence | None
+    options: ExportOptions, config: Any, known: TextFamily, tokenizer: Any, sentence: Sentence | None
 ) -> int:
     skipped = 0 if known.skipped_positions is None else 1 + int(getattr(config, known.skipped_positions) or 0)
     positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT + skipped
@@ -188,5 +189,7 @@ def _dense(folder: Path, source: CheckpointSource) -> list[nn.Module]:
         layer.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in state.items()})
     name = str(config.get("activation_function", "torch.nn.modules.linear.Identity")).rpartition(".")[2]
     if name not in _ACTIVATIONS:
-        raise ExportError(f"the Dense module in {where} has the activation {name}; {', '.join(_ACTIVATIONS)} can be exported")
+        raise ExportError(
+            f"the Dense module in {where} has the activation {name}; {', '.join(_ACTIVATIONS)} can be exported"
+        )
     return [layer, _ACTIVATIONS[name]()]

@@ -72,7 +72,7 @@ def embed(
 
 
 class TextEncoder(nn.Module):
-    """Runs the model and makes the embedding. Both outputs have `output_dtype`, whatever dtype the model computes in."""
+    """Runs the model and makes the embedding. Both outputs have `output_dtype`, whatever the model computes in."""
 
     def __init__(
         self,

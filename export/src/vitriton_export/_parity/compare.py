@@ -224,7 +224,7 @@ def _is_refused(data: bytes, spec: PreprocessSpec) -> bool:
 
 
 def _add(
-    stage: str, tallies: Sequence[Tally], batch: Batch, actual: Sequence[Array], target: Sequence[Array]
+    stage: str, tallies: Sequence[Tally], batch: Batch, actual: Array | Sequence[Array], target: Sequence[Array]
 ) -> None:
     for tally, (name, _), left, right in zip(tallies, batch, actual, target, strict=True):
         if left.shape != right.shape:

@@ -24,6 +24,7 @@ from vitriton_export._repository.first_step import TOKENIZER
 
 _EMBEDDING, _TOKENS = OUTPUT["text_pooled"], OUTPUT["text_unpooled"]
 
+_COUNTS = (2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)  # words of a text
 _PLAIN = {
     "sentence": "A man is riding a bicycle along the river on a sunny afternoon.",
     "question": "Which of the two models is faster, and by how much?",
@@ -40,7 +41,10 @@ _AWKWARD = {
     "blank": "   ",
     "tabs and line ends": "one\ttwo\r\nthree\nfour\rfive\x0b\x0csix\u2028seven\u2029eight\x85nine",
     "spaces around": "  \n between  two   spaces \t ",
-    "emoji": "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f3\ufe0f\u200d\U0001f308 \U0001f44d\U0001f3fd \u2764\ufe0f",
+    "emoji": (
+        "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 "
+        "\U0001f3f3\ufe0f\u200d\U0001f308 \U0001f44d\U0001f3fd \u2764\ufe0f"
+    ),
     "Arabic": "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645 123 abc",
     "Hebrew": "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd \u05e2\u05d5\u05b9\u05dc\u05b8\u05dd",
     "Chinese": "\u4eca\u5929\u5929\u6c14\u5f88\u597d\uff0c\u6211\u4eec\u53bb\u516c\u56ed\u5427\u3002",
@@ -51,7 +55,7 @@ _AWKWARD = {
     "Turkish": "\u0130stanbul'da \u0131\u011fd\u0131r \u015eI\u015f",
     "combining marks": "cafe\u0301 n\u0303 A\u030a o\u0308\u0304 " + "Z\u0351\u036b\u0343\u036a\u0302\u0349",
     "compatibility forms": "\ufb01ne \u2460 \u00bd \uff21\uff22\uff23 \u1d400 \u212b \u2126",
-    "quotes and dashes": "\u201cquoted\u201d \u2018single\u2019 \u2013 \u2014 \u2026 \u00ab\u00bb \u00ad soft\u00adhyphen",
+    "quotes and dashes": "\u201cquoted\u201d \u2018single\u2019 \u2013 \u2014 \u2026 \u00ab\u00bb soft\u00adhyphen",
     "NUL and control characters": "a\x00b\x01c\x7fd\x1be\x9f",
     "invisible": "zero\u200bwidth \ufeffBOM \u2060joiner \u00a0no-break \u3000wide \u202eright to left\u202c",
     "private and unassigned": "\ue000 \U000f0000 \u0378 \ufffd \uffff",
@@ -67,11 +71,9 @@ _AWKWARD = {
 def corpus() -> dict[str, bytes]:
     """Returns the gate's texts, in UTF-8 by name; they are always the same."""
     texts = {**_PLAIN, **_AWKWARD, "100 kB": " ".join(_PLAIN.values()) * 200}
-    lengths = {f"{count} words": " ".join(_PLAIN["sentence"].split()[n % 12] for n in range(count)) for count in _COUNTS}
+    words = _PLAIN["sentence"].split()
+    lengths = {f"{count} words": " ".join(words[n % len(words)] for n in range(count)) for count in _COUNTS}
     return {name: text.encode() for name, text in (texts | lengths).items()}
-
-
-_COUNTS = (2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 
 
 class TextReference:
@@ -176,8 +178,8 @@ class TextRunner:
         for tensor, graph in self._sessions.items():
             (output,) = graph.run([tensor], {INPUT_IDS: ids, ATTENTION_MASK: mask})
             rows: Array = np.asarray(output)
-            whole = tensor != _TOKENS
-            values[tensor] = list(rows) if whole else [row[: len(each.ids)] for row, each in zip(rows, tokens, strict=True)]
+            padded = tensor == _TOKENS
+            values[tensor] = [row[: len(each.ids)] if padded else row for row, each in zip(rows, tokens, strict=True)]
         return BatchResult(refused, values)
 
 

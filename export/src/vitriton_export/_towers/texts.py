@@ -189,10 +189,11 @@ def _example(checkpoint: TextCheckpoint) -> tuple[torch.Tensor, torch.Tensor]:
 def _used(checkpoint: TextCheckpoint, poolings: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Returns the weights that the outputs depend on: without an unused pooler, which may be random."""
     family = checkpoint.outline.family
+    unused = () if "pooler" in poolings else family.pooler
     model = {
         name: tensor
         for name, tensor in checkpoint.model.state_dict().items()
-        if name not in family.unused and ("pooler" in poolings or not (family.pooler and name.startswith(family.pooler)))
+        if name not in family.unused and not name.startswith(unused)
     }
     dense = checkpoint.dense.state_dict() if poolings else {}
     return model | {f"dense.{name}": tensor for name, tensor in dense.items()}

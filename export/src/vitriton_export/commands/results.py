@@ -41,9 +41,7 @@ def show(result: ExportResult, console: Console) -> None:
     from vitriton_export._repository.deployment import configs
 
     deployment = result.deployment
-    models = [
-        (name, _outputs(config), _bytes(result.sizes[name])) for name, config in configs(deployment, 1).items()
-    ]
+    models = [(name, _outputs(config), _bytes(result.sizes[name])) for name, config in configs(deployment, 1).items()]
     columns = (Column("model"), Column("output"), Column("size", is_number=True))
     tables.show(console, columns, models, str(result.repository))
     show_parity(console, result.parity, "parity")

@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-_CORES = "VITRITON_CPU_CORES"  # set by `vitriton serve`, which also reads the cgroup's quota
-os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get(_CORES) or str(len(os.sched_getaffinity(0))))
-
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 # Triton appends this folder to the path; at the front, no installed module can shadow it.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from vitriton_refusals import Refusal, format_errors
-from vitriton_tokenizing import TextError, TextTokenizer, Tokens, TokenizeSpec, pad
+from vitriton_tokenizing import TextError, TextTokenizer, TokenizeSpec, Tokens, pad
 
+Array = NDArray[Any]
 Tokenized = Sequence["Tokens | TextError"]
+
+# `vitriton serve` sets the first, and also reads the cgroup's quota; tokenizers starts its threads at the first text.
+os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("VITRITON_CPU_CORES") or str(len(os.sched_getaffinity(0))))
 
 
 class TritonPythonModel:
@@ -56,14 +57,14 @@ class TritonPythonModel:
     def _respond(self, tokenized: Tokenized) -> pb_utils.InferenceResponse:
         errors = {index: each for index, each in enumerate(tokenized) if isinstance(each, TextError)}
         if errors:
-            refusals: Any = {index: Refusal(str(error), error.code) for index, error in errors.items()}
+            refusals = {index: Refusal(str(error), error.code) for index, error in errors.items()}
             text = format_errors(refusals, len(tokenized), "texts")
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
         tokens = [each for each in tokenized if isinstance(each, Tokens)]
         ids, mask = pad(tokens, self._tokenizer.spec)
         counts = np.array([(len(each.ids), each.whole) for each in tokens], np.int32)
-        tensors = {"input_ids": ids, "attention_mask": mask, "token_counts": counts}
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(*each) for each in tensors.items()])
+        tensors: dict[str, Array] = {"input_ids": ids, "attention_mask": mask, "token_counts": counts}
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in tensors.items()])
 
 
 def _texts(request: pb_utils.InferenceRequest) -> list[bytes]:

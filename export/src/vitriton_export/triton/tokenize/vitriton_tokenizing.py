@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +61,12 @@ class TextError(ValueError):
 
     Args:
         reason: the reason, as one line without the text itself, which may be confidential.
-        code: the kind of reason, for programs: "encoding", "too_large" or "empty".
+        code: the kind of reason, for programs.
     """
 
-    def __init__(self, reason: str, code: str) -> None:
+    def __init__(self, reason: str, code: Literal["encoding", "too_large", "empty"]) -> None:
         super().__init__(reason)
-        self.code = code
+        self.code: Literal["encoding", "too_large", "empty"] = code
 
 
 @dataclass(frozen=True)
