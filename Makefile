@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Where pip finds torch. Empty: pip's own configuration. Without a GPU set it to PyTorch's CPU index (README).
+# Where pip finds torch. Empty: pip's own configuration. Without a GPU set it to PyTorch's CPU index (docs/guides/install.md).
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 3

@@ -18,7 +18,7 @@ from report.pages.markdown import page
 from report.pages.tables import tables
 from report.plan import Plan, quick_plan
 from vitriton._console.failure import Command
-from vitriton._console.signals import Signals
+from vitriton._console.signals import Signals, interruptible
 from vitriton_bench import _document, _photos
 from vitriton_bench._console import check_file, check_folder, one_line, progress
 from vitriton_bench._errors import BenchError
@@ -53,7 +53,7 @@ def compare(
     perf_analyzer: Annotated[Path | None, typer.Option(help="The program; else PATH, else downloaded.")] = None,
 ) -> None:
     """Measure served models beside the alternatives and the machine's limits."""
-    with one_line():
+    with interruptible(), one_line():
         for path in (output, markdown):
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""`make demo`: export a model, serve it, embed the sample photos, show what came out.
+"""`make demo`: export a model, serve it, embed the sample photos, and show the results.
 
-The model is google/vit-base-patch16-224 when the Hugging Face hub answers, and else a trained DINOv2-small from the
+The model is google/vit-base-patch16-224 if the Hugging Face hub answers, and otherwise a trained DINOv2-small from the
 package index. Everything that it writes goes to out/.
 """
 
@@ -26,8 +26,8 @@ from vitriton_server import TritonServer
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out"
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
-ROUNDS = 4  # of embedding all photos, for the rate
-CELL = 96  # pixels, of the picture's thumbnails and squares
+ROUNDS = 4  # how often all photos are embedded for the rate
+CELL = 96  # the side of the picture's thumbnails and squares, in pixels
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -56,21 +56,21 @@ def main() -> int:
     picture = OUT / "demo.png"
     draw(similarity[: len(photos), : len(photos)]).save(picture)
     console.print(f"picture   {picture}")
-    console.print(f"done in {time.perf_counter() - started:.0f} s\n\nTo go on with it:")
+    console.print(f"done in {time.perf_counter() - started:.0f} s\n\nNext:")
     console.print(f"  .venv/bin/vitriton serve --repository {result.repository.relative_to(ROOT)}")
     console.print(f"  .venv/bin/python examples/quickstart.py localhost:8001 {name}    # in another terminal")
     return 0 if found == len(photos) else 1
 
 
 def export() -> vitriton_export.ExportResult:
-    """Exports the default model, or what can be had without the hub."""
+    """Exports the default model, or the trained DINOv2-small without the hub."""
     console.rule("export")
-    shutil.rmtree(OUT / "model_repository", ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(OUT / "model_repository", ignore_errors=True)  # left by an earlier demo
     try:
         return _export(vitriton_export.DEFAULT_MODEL)
     except vitriton_export.HubError as exc:
         console.print(f"[bold yellow]{exc}")
-        console.print(f"[bold yellow]Going on without the hub: {trained_dinov2.NAME}, from the package index.")
+        console.print(f"[bold yellow]Continuing without the hub: {trained_dinov2.NAME}, from the package index.")
     return _export(str(trained_dinov2.checkpoint(ROOT / ".cache")))
 
 
@@ -93,14 +93,14 @@ def _step(title: str) -> Iterator[None]:
 
 
 def mirrored(photo: bytes) -> bytes:
-    """The same photo, left and right exchanged."""
+    """The same photo with left and right exchanged."""
     buffer = io.BytesIO()
     ImageOps.mirror(Image.open(io.BytesIO(photo))).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def images_per_second(client: Client, photos: list[bytes]) -> float:
-    """Rate of embedding the photos a few times over."""
+    """The rate of embedding the photos a few times."""
     client.embed(photos)
     started = time.perf_counter()
     client.embed(photos * ROUNDS)
@@ -114,7 +114,7 @@ def cosine(embeddings: np.ndarray) -> np.ndarray:
 
 
 def nearest(similarity: np.ndarray, originals: int) -> int:
-    """How many of the mirrored photos, the second half of the rows, are nearest to their own original."""
+    """The number of mirrored photos, the second half of the rows, that are nearest to their own original."""
     others = similarity.copy()
     np.fill_diagonal(others, -1)
     return sum(int(others[originals + index].argmax()) == index for index in range(originals))

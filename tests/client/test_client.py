@@ -203,7 +203,7 @@ def test_a_request_may_wait_for_those_before_it(client_on):
 def test_a_call_without_answers_ends(client_on):
     """When nothing is answered any more, the call ends, and says how long that was."""
     transport = FakeTransport(max_batch_size=1, after_send=lambda sent: sent[-1].finish() if len(sent) == 1 else None)
-    with pytest.raises(DeadlineExceeded, match=r"no answer came from model m_pooled .* for 0\.2 s"):
+    with pytest.raises(DeadlineExceeded, match=r"no answer came from model m at .* for 0\.2 s"):
         client_on(transport, timeout_s=0.2).embed(images(3))
     assert all(pending.cancelled for pending in transport.sent[1:])
 
@@ -357,10 +357,51 @@ def test_wait_ready_gives_up(client_on):
         client_on(Down()).wait_ready(timeout_s=0.15)
 
 
+@pytest.mark.parametrize("what", ["embed", "describe", "wait_ready"])
+def test_a_server_that_stops_while_it_is_asked_is_waited_for(client_on, what):
+    """A Triton that stops unloads its models, and then does not list them; it may come back."""
+
+    class Stopping(FakeTransport):
+        looks = 0
+
+        def is_model_ready(self, model, timeout_s):
+            return self.looks > 0
+
+        def model_config(self, model, timeout_s):
+            if self.looks == 0:
+                raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+            return super().model_config(model, timeout_s)
+
+        def repository_index(self, timeout_s):
+            self.looks += 1
+            raise CallError(Code.UNAVAILABLE, "Server not ready")
+
+    transport = Stopping()
+    client = client_on(transport)
+    {"embed": lambda: client.embed(b"abc"), "describe": client.describe, "wait_ready": client.wait_ready}[what]()
+    assert transport.looks == 1
+
+
+def test_a_model_that_is_unloaded_while_it_is_described():
+    """A description of nothing is none: the server is asked again, and says what is missing."""
+
+    class Unloading(FakeTransport):
+        looks = 0
+
+        def model_config(self, model, timeout_s):
+            self.looks += 1
+            if self.looks == 2:
+                raise CallError(Code.UNAVAILABLE, "Server exiting")
+            return super().model_config(model, timeout_s)
+
+    with Client("", model="m", transport=Unloading()) as client:
+        assert client.describe().name == "m"
+
+
 def test_wait_ready_names_what_does_not_load(client_on):
     """A model that failed to load is named with the server's reason."""
     index = [ModelStatus(name="m_pooled", ready=False, state="UNAVAILABLE", reason="no memory")]
-    with pytest.raises(ModelNotReady, match=r"m_pooled .* not ready: UNAVAILABLE \(no memory\)"):
+    with pytest.raises(ModelNotReady, match=r"model m is .* its pooled output is not ready: UNAVAILABLE \(no memory\)"):
         client_on(FakeTransport(index=index)).wait_ready(timeout_s=0.15)
 
 
@@ -376,7 +417,7 @@ def test_wait_ready_tells_a_model_that_is_not_there_from_one_that_is_not_ready(c
         client_on(FakeTransport(index=others)).wait_ready(timeout_s=60)
     assert (caught.value.available, caught.value.model) == (("other",), "m_pooled")
     loading = [ModelStatus(name="m_unpooled", ready=False, state="LOADING")]
-    with pytest.raises(ModelNotReady, match=r"m_unpooled .* not ready: LOADING"):
+    with pytest.raises(ModelNotReady, match=r"model m is .* its unpooled output is not ready: LOADING"):
         client_on(FakeTransport(index=loading)).wait_ready(timeout_s=0.15)
     with pytest.raises(ModelNotReady, match="does not list its models"):
         client_on(Secretive(index=others)).wait_ready(timeout_s=0.15)

@@ -129,7 +129,7 @@ def test_a_whole_batch_of_bad_images_is_named(connect):
 
 def test_deadline(client):
     """A call ends with DeadlineExceeded when its total time is over."""
-    with pytest.raises(DeadlineExceeded, match=r"0\.2 s .* tiny_pooled") as caught:
+    with pytest.raises(DeadlineExceeded, match=r"0\.2 s .* model tiny ") as caught:
         client.embed([b"sleep:0.6"], timeout_s=0.2)
     assert caught.value.timeout_s == 0.2
 
@@ -141,9 +141,7 @@ def test_a_call_goes_on_as_long_as_answers_come(connect):
         client.wait_ready(timeout_s=10)
         assert client.embed(images).shape == (6, 4)
         assert [result.error for result in client.stream(images)] == [None] * 6
-        with pytest.raises(
-            DeadlineExceeded, match=r"the time limit of 1 s for the call to model tiny_pooled .* is over;"
-        ):
+        with pytest.raises(DeadlineExceeded, match=r"the time limit of 1 s for the call to model tiny .* is over;"):
             client.embed(images, timeout_s=1.0)
 
 
@@ -321,6 +319,6 @@ def test_model_whose_process_died(tmp_path):
     write_model(tmp_path, "tiny_pooled")
     unwatched = WatchPolicy(canary_interval_s=0)  # whose watch would end the server before the call has ended
     with TritonServer(tmp_path, watch=unwatched) as server, Client(server.grpc_address, model="tiny") as client:
-        with pytest.raises(Unavailable, match=r"the process of model tiny_pooled .* has died") as caught:
+        with pytest.raises(Unavailable, match=r"the process of model tiny .* has died") as caught:
             client.embed([b"die:"], timeout_s=3.0)
         assert caught.value.status == "INTERNAL"

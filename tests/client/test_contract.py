@@ -110,11 +110,14 @@ def test_served_models():
 @pytest.mark.parametrize(
     ("index", "says"),
     [
-        (None, "no model m_pooled that is ready, and does not list"),
+        (None, "no model m that is ready, and does not list"),
         ([], "does not have model m; it has: no model that `vitriton export` made"),
         ([status("a_pooled"), status("b_unpooled")], "does not have model m; it has: a, b"),
         ([status("m_unpooled")], "without its pooled output: .* only the unpooled one.* embed\\(pool=False\\)"),
-        ([status("m_pooled", "UNAVAILABLE", "no memory")], "m_pooled .* not ready: UNAVAILABLE \\(no memory\\)"),
+        (
+            [status("m_pooled", "UNAVAILABLE", "no memory")],
+            "model m is .* its pooled output is not ready: UNAVAILABLE \\(no memory\\)",
+        ),
         ([status(f"n{number:02}_pooled") for number in range(30)], "n00, .*n19 and 10 more"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_client_alone(bare):
     assert (result.returncode, result.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert f"vitriton {vitriton.__version__}" in lines
-    assert "vitriton serve not installed: pip install vitriton-server" in lines
+    assert "vitriton serve not installed: `pip install ./server` (from the root of the repository)" in lines
     assert any(line.startswith("numpy ") for line in lines)
     assert lines[-1] == "No problem was found."
 
@@ -102,8 +102,17 @@ def test_each_distribution_has_its_own_checks(bare):
     assert result.returncode == 1
     assert "plug-a:\n  wheels " in result.stdout
     first, second = result.stdout.partition("\nProblems:\n")[2].splitlines()
-    assert first == "  a wheel is missing; add one"
-    assert second.startswith("  the checks of plug-b failed: ValueError: no idea; install it again: ")
+    assert first == "  -  a wheel is missing; add one"
+    assert second.startswith("  -  the checks of plug-b failed: ValueError: no idea; install it again: ")
+
+
+def test_it_fits_the_terminal(bare):
+    """A value and a problem go on in the next line; in a pipe of no width they stay on theirs."""
+    add(bare, "plug-a", checks="def findings():\n    yield 'wheels', 'three ' * 20, 'a wheel is missing ' * 10\n")
+    narrow, wide = run(bare, COLUMNS="60").stdout, run(bare, COLUMNS="").stdout
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert " ".join(narrow.split()) == " ".join(wide.split())
+    assert f"  wheels  {'three ' * 20}".rstrip() in wide.splitlines()
 
 
 def test_no_secret_is_shown(bare):

@@ -202,6 +202,12 @@ def test_what_a_folder_gives(photos):
     assert flat.sources[-1] == "https://host/x.png"
 
 
+def test_the_sample_photos_need_no_note():
+    """The folder of the first example holds images alone."""
+    found = find_inputs([str(Path(__file__).parents[2] / "examples" / "photos")], None, recursive=True)
+    assert (len(found.sources), found.describe_passed_over()) == (8, "")
+
+
 def test_the_list_has_a_name(tmp_path, monkeypatch):
     """Two lists have one hash only if they are of the same files: relative paths count with their folder."""
     for name in ("a.png", "b.png"):

@@ -61,6 +61,8 @@ def test_a_problem_without_a_code():
     assert problem.code == "other"
     assert InvalidImage([(1, "a", "b", "too_large"), problem], 8).code == "too_large"
     assert InvalidImage([(3, "cat.heic", "no decoder")]).errors == (problem,)
+    both = InvalidImage([problem, (1, "a", "b", "too_large")], 8)
+    assert (both.index, [error.index for error in both.errors]) == (1, [1, 3])
 
 
 def test_the_codes_of_preprocessing_are_codes_of_the_client():

@@ -15,7 +15,7 @@ from vitriton import TLS, Client, Unavailable
 from vitriton._wire.address import Address, parse_address
 from vitriton._wire.channel import CHANNEL_OPTIONS, channel_options
 from vitriton._wire.connection import ConnectionSettings
-from vitriton._wire.grpc import GrpcTransport, read_config, read_response, write_request
+from vitriton._wire.grpc import GrpcTransport, read_config, read_response, to_error, write_request
 from vitriton._wire.transport import TensorSpec
 from vitriton.testing import CallError, Code, InferRequest
 
@@ -56,6 +56,29 @@ class Server:
 def infer_request(**changes):
     fields = {"model": "m", "input_name": "image", "images": [b"a", b"b"], "output_name": "embedding", "timeout_s": 5.0}
     return InferRequest(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("details", "message"),
+    [
+        ("ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused", "Connection refused"),
+        ("ipv6:%5B::1%5D:1: Failed to connect to remote host: Connection refused", "Connection refused"),
+        ("ipv4:1.2.3.4:1: Ssl handshake failed: WRONG_VERSION", "Ssl handshake failed: WRONG_VERSION"),
+        ("", ""),
+    ],
+)
+def test_the_reason_is_the_same_for_each_address_of_a_host(details, message):
+    """The library tries them in another order each time, and names the last."""
+
+    class Failed(grpc.RpcError):
+        def code(self):
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self):
+            return f"failed to connect to all addresses; last error: UNKNOWN: {details}"
+
+    error = to_error(Failed())
+    assert (error.code, error.message) == (Code.UNAVAILABLE, message)
 
 
 # Messages

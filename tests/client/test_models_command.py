@@ -124,18 +124,32 @@ def test_models_that_failed_to_load(server):
 
 
 def test_for_people(server):
-    """Each output has a line, with the whole fingerprint in a pipe; reasons and what is not listed stand below."""
+    """Each output has a line, with the whole fingerprint in a pipe; all else is on standard error."""
     result = run("--url", server.grpc_address)
     assert result.exit_code == 0
-    lines = [line.rstrip() for line in result.stdout.splitlines()]
-    assert lines[0] == f"triton {server.version} at grpc://{server.grpc_address}"
+    head, *lines = result.stdout.splitlines()
+    assert head.startswith("MODEL\tOUTPUT\tSTATE\t")
+    assert {line.count("\t") for line in lines} == {head.count("\t")}
     whole = "0123456789abcdef" * 4
     pooled = f"good pooled READY 4 FP32 fp32 cls yes 8 {whole} org/checkpoint"
     unpooled = f"good unpooled READY 3x4 FP32 fp32 - - 8 {whole} org/checkpoint"
     assert {"\t".join(row.split()) for row in (pooled, unpooled)} <= set(lines)
-    assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in lines)
-    assert lines[-1] == "2 models of other kinds are not listed (--all lists them)."
+    first, *told, last = result.stderr.splitlines()
+    assert first == f"triton {server.version} at grpc://{server.grpc_address}"
+    assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in told)
+    assert last == "2 models of other kinds are not listed (--all lists them)."
     assert "other: resnet READY" in run("--url", server.grpc_address, "--all").stdout
+
+
+def test_a_shell_completes_their_names(server):
+    """Those that begin with what was typed."""
+    variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_CWORD": "5"}
+    line = [sys.executable, "-c", f"import sys; sys.argv[0] = 'vitriton'; {MAIN}"]
+    for typed, names in (("g", ["good"]), ("", ["broken", "good", "half"])):
+        words = f"vitriton embed --url {server.grpc_address} --model {typed}"
+        env = {**os.environ, **variables, "COMP_WORDS": words}
+        result = subprocess.run(line, capture_output=True, text=True, timeout=60, env=env)
+        assert (result.returncode, result.stdout.split()) == (0, names)
 
 
 def test_one_model(server):
@@ -157,12 +171,12 @@ def test_a_server_that_keeps_its_index_secret(server):
         "models": [],
         "others": [],
     }
-    assert "does not list its models; name one with --model" in run("--url", url).stdout
+    assert "does not list its models; name one with --model" in run("--url", url).stderr
     found = document("--url", url, "--model", "good")
     assert [output["kind"] for output in found["models"][0]["outputs"]] == ["pooled", "unpooled"]
     unknown = run("--url", url, "--model", "goood")
     assert unknown.exit_code == 1
-    assert "no model goood_pooled that is ready" in unknown.stderr
+    assert "no model goood that is ready" in unknown.stderr
     opened = document("--url", url, "--header", "admin-key: secret")
     assert (opened["listed"], len(opened["models"])) == (True, 3)
 

@@ -123,7 +123,7 @@ def test_an_older_export_says_what_to_do(name):
     with pytest.raises(ContractMismatch) as caught:
         read_preprocess(ensemble(**{name: None}))
     assert str(caught.value) == (
-        f"model m_pooled has no parameter '{name}' in its configuration, so its pixels cannot be made here: it was "
+        f"model m has no parameter '{name}' in its configuration, so its pixels cannot be made here: it was "
         "exported by an older `vitriton export`; export it again, or use preprocess='server'"
     )
     assert caught.value.model == "m_pooled"

@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from vitriton import Unavailable
 from vitriton._call.balance import Balancer
 from vitriton._call.retry import Backoff
 from vitriton._deadline import Deadline
@@ -92,12 +93,14 @@ def test_the_log_tells_what_changes(balancer, caplog):
     caplog.set_level(logging.WARNING)
     down = balancer.servers[1]
     for now_s in (0.0, 0.01, 5.0):
-        balancer.failed(down, now_s, "refused", Deadline.starting(0.0, 60.0))
+        balancer.failed(down, now_s, Unavailable("refused"), Deadline.starting(0.0, 60.0))
     for _ in range(3):
         balancer.succeeded(down)
     where = down.transport.address
     told = f"the server at {where} is down: refused; trying again for 60 s"
     assert caplog.messages == [told, f"the server at {where} answers again"]
+    # a handler that keeps records keeps their arguments, and an error's frames hold the images of a call
+    assert not any(isinstance(argument, BaseException) for record in caplog.records for argument in record.args)
 
 
 def test_a_failure_that_is_raised_is_no_warning(balancer, caplog):

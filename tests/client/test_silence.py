@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import time
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
-from vitriton import Client, Unavailable
+from vitriton import Client, DeadlineExceeded, Unavailable
 from vitriton._console import progress
+from vitriton._console.failure import reason
 from vitriton.cli import app
 from vitriton.testing import CallError, Code, FakeTransport
 
@@ -33,8 +35,8 @@ def test_a_server_that_is_down_is_told_once(scheme: str, what: str, caplog: pyte
         with pytest.raises(Unavailable):
             calls[what]()
     (text,) = _warnings(caplog)
-    assert text.startswith(f"the server at {scheme}://{NOBODY} is down: no Triton answers at")
-    assert re.search(r"; trying again for \d s$", text)
+    refused = "Connection refused" if scheme == "grpc" else "failed to connect: 127.0.0.1 port 1: Connection refused"
+    assert re.fullmatch(rf"the server at {scheme}://{NOBODY} is down: {refused}; trying again for \d s", text)
 
 
 def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,22 +46,35 @@ def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture)
         for _ in range(3):
             client.embed([b"an image"])
     first, second = _warnings(caplog)
-    assert "is down: no Triton answers" in first
+    assert "is down: refused; trying again" in first
     assert second.endswith("answers again")
 
 
-def test_a_command_says_at_once_that_nobody_answers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line after the first attempt, and the error in its own words after the last; with --quiet this alone."""
+@pytest.mark.parametrize("model", [["--model", "m"], []])
+def test_a_command_says_at_once_that_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: list[str]
+) -> None:
+    """One line after the first attempt, and the same reason with what to do after the last; with --quiet this alone."""
+    monkeypatch.setattr(progress, "_SILENT_S", 0.3)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").touch()
-    command = ["embed", "--url", NOBODY, "--model", "m", "--timeout", "0.6", "a.png", "--output", "out.npy"]
+    command = ["embed", "--url", NOBODY, *model, "--timeout", "0.6", "a.png", "--output", "out.npy"]
     warning, error = CliRunner().invoke(app, command).stderr.splitlines()
-    assert warning.startswith(f"warning: the server at grpc://{NOBODY} is down: ")
-    assert re.search(r"; trying again for \d s$", warning)
-    assert error.startswith("error: no Triton answers at")
-    assert error.endswith("(--timeout)")
+    assert re.fullmatch(
+        rf"warning: the server at grpc://{NOBODY} is down: Connection refused; trying again for \d s", warning
+    )
+    assert error.startswith(f"error: no Triton answers at grpc://{NOBODY} (Connection refused); check that it runs, ")
+    assert re.search(r"; tried \d+ times in 0\.6 s \(--timeout\)$", error)
     (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()
     assert alone.startswith("error: ")
+
+
+def test_a_server_that_never_answered() -> None:
+    """It may not run, or need more time: a command cannot tell, and says both in its own words."""
+    error = DeadlineExceeded("the time is over; raise timeout_s", timeout_s=2.0, address="grpc://h:8001")
+    assert reason(error) == (
+        "the server at grpc://h:8001 did not answer a request within 2 s; see whether it runs, or raise --timeout"
+    )
 
 
 def test_a_step_that_takes_its_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from vitriton._images.failure import SourceError
+from vitriton._images.lossless import _for_pillow
 from vitriton._images.sources import as_images, read_image, source_name
 
 LIMIT = 1000
@@ -123,6 +124,11 @@ class File:
         return self.part
 
 
+def at_its_end(file):
+    file.seek(0, io.SEEK_END)
+    return file
+
+
 @pytest.mark.parametrize(
     ("image", "says", "code"),
     [
@@ -137,9 +143,16 @@ class File:
         (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)", "too_large"),
         ("data:," + "a" * 4000, "over the limit of", "too_large"),
         (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000", "too_large"),
+        (at_its_end(io.BytesIO(b"abc")), "no bytes left to read; is it empty, or did you forget seek(0)?", "empty"),
         (io.StringIO("text"), "open it in binary mode", "kind"),
         (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)", "shape"),
         (np.zeros((2, 2), np.uint8), "shape (2, 2)", "shape"),
+        (np.zeros((5, 6), np.uint8), "; give PIL.Image.fromarray(array), which the client converts", "shape"),
+        (np.zeros((5, 6, 4), np.uint8), "; give PIL.Image.fromarray(array), which", "shape"),
+        (np.zeros((5, 6, 1), np.uint8), "; give PIL.Image.fromarray(array[:, :, 0]), which", "shape"),
+        (np.zeros((1, 5, 6), np.uint8), "; give PIL.Image.fromarray(array[0]), which", "shape"),
+        (np.zeros((4, 5, 6), np.uint8), "; give PIL.Image.fromarray(array.transpose(1, 2, 0)), which", "shape"),
+        (np.zeros((5, 6, 7), np.uint8), "and not scaled or normalized", "shape"),
         (np.zeros((0, 2, 3), np.uint8), "at least one pixel", "shape"),
         (Image.new("RGB", (0, 5)), "no pixels", "empty"),
         (Image.new("RGB", (40, 40)), "over the limit of 1000", "too_large"),
@@ -160,6 +173,13 @@ def test_refused(image, says, code):
         read(image)
     assert says in str(caught.value)
     assert caught.value.code == code
+
+
+def test_pillow_takes_what_the_errors_advise():
+    """The expressions in the errors for gray and RGBA arrays make pictures of the right size."""
+    for shape in ((5, 6), (5, 6, 4), (5, 6, 1), (1, 5, 6), (4, 5, 6)):
+        array = np.zeros(shape, np.uint8)
+        assert read(Image.fromarray(eval(_for_pillow(array), {"array": array}))).startswith(b"P6\n6 5\n")
 
 
 def test_large_file(tmp_path):

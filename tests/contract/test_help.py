@@ -37,6 +37,18 @@ def test_all_commands_are_here():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_the_short_option_shows_the_same(name, page):
+    """Every command takes -h."""
+    assert CliRunner().invoke(app, [name, "-h"], env={"COLUMNS": str(WIDTH)}).stdout == page
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_default_has_one_pair_of_brackets(name, page):
+    """Also one in words."""
+    assert "default: (" not in " ".join(page.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_no_name_is_cut(name, page):
     """Every option stands in it with its whole name, and no line is longer than the terminal."""
     assert max(map(len, page.splitlines())) <= WIDTH

@@ -63,12 +63,25 @@ def test_every_misspelling_is_answered():
         (lambda: Client("h", model_name="m"), "'model_name'; did you mean 'model'?"),
         (lambda: Client("h", model="m", timeout=1), "'timeout'; did you mean 'timeout_s'?"),
         (lambda: Options(timeout_s=1), "'timeout_s'; did you mean 'url_timeout_s'?"),
+        (lambda: Client(url="h", model="m"), "'url'; did you mean 'address'?"),
+        (lambda: AsyncClient(url="h", model="m"), "'url'; did you mean 'address'?"),
+        (lambda: list_models(url="h"), "'url'; did you mean 'address'?"),
+        (lambda: pipeline(model="m", address="h"), "'address'; did you mean 'url'?"),
+        (lambda: pipeline(model="m", timeout_s=1), "'timeout_s'; did you mean client_options={'timeout_s': ...}?"),
+        (
+            lambda: pipeline(model="m", max_in_flight=1),
+            "'max_in_flight'; did you mean client_options={'options': Options(max_in_flight=...)}?",
+        ),
+        (
+            lambda: Client("h", model="m", max_in_flight=1),
+            "'max_in_flight'; did you mean options=Options(max_in_flight=...)?",
+        ),
         (lambda: list_models("h", api_key="k"), "'api_key'; it takes address, models, timeout_s, tls, token, headers"),
         (lambda: FakeTransport(dimension=3), "'dimension'; it takes embed, dim"),
     ],
 )
 def test_what_users_wrote(call, says):
-    """Close names are suggested; where none is close, the error lists all of them."""
+    """Close names, synonyms, and the argument to put it in; where there is none of these, the error lists all names."""
     with pytest.raises(TypeError) as caught:
         call()
     assert says in str(caught.value)

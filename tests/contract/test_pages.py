@@ -1,5 +1,7 @@
 """The documentation holds together: links on a code host and on the site, and pages that are made from code."""
 
+import ast
+import collections
 import functools
 import importlib
 import itertools
@@ -19,10 +21,12 @@ from support.promql import asked
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("bench", "client", "docker", "docs", "examples", "export", "model_repository", "server", "tests")
+DISTRIBUTIONS = ("client", "export", "server", "bench")
 TEXTS = (".example", ".json", ".md", ".py", ".sh", ".toml", ".yml")
 OF_PROMETHEUS = {"up", "ALERTS"}  # it makes them itself
 # A page that a comment, an error or a README names; Triton's repository has pages of such names too
 _NAMED = re.compile(r"(?<![\w./-])docs/(?!protocol/|user_guide/)([\w/-]+\.md)(#[\w-]+)?")
+_TITLED = re.compile(r'"([^"]+)" in the documentation')
 _ENTRY = re.compile(r"^::: (\S+)$", re.MULTILINE)
 _PARSER = MarkdownIt("commonmark").enable("table")
 
@@ -47,12 +51,23 @@ def links(path: Path) -> Iterator[str]:
             yield str(child.attrGet("href"))
 
 
+def titles(path: Path) -> list[str]:
+    """The headings of a page, without their marks."""
+    heads = [title.children or [] for head, title in itertools.pairwise(parsed(path)) if head.type == "heading_open"]
+    return ["".join(child.content for child in title) for title in heads]
+
+
+def said(path: Path) -> Iterator[str]:
+    """The texts in a file's code, descriptions included, each on one line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield " ".join(node.value.split())
+
+
 @functools.cache
 def anchors(path: Path) -> set[str]:
     """The anchors that a code host gives to the headings of a page."""
-    titles = [title.children or [] for head, title in itertools.pairwise(parsed(path)) if head.type == "heading_open"]
-    plain = ["".join(child.content for child in title) for title in titles]
-    slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in plain]
+    slugs = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles(path)]
     assert len(set(slugs)) == len(slugs), f"{path} has two headings of one name: links cannot tell them apart"
     return set(slugs)
 
@@ -77,6 +92,13 @@ def test_every_column_has_a_name(path):
     assert "" not in heads
 
 
+@pytest.mark.parametrize("path", files(".md"), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_cell_is_the_end_of_a_sentence(path):
+    """A cell says what something is or does, and does not begin with "which" or "whose"."""
+    cells = [cell.content for start, cell in itertools.pairwise(parsed(path)) if start.type == "td_open"]
+    assert [cell for cell in cells if cell.startswith(("which ", "whose ")) and cell[-1] != "?"] == []
+
+
 def test_pages_that_code_names_exist():
     """A page of docs/ that a comment, an error or a setting names is there, with its anchor."""
     found = [(path, match) for path in files(*TEXTS) for match in _NAMED.finditer(path.read_text())]
@@ -85,6 +107,18 @@ def test_pages_that_code_names_exist():
         page = ROOT / "docs" / match[1]
         assert page.is_file(), f"{path}: {match[0]}"
         assert not match[2] or match[2][1:] in anchors(page) or path.suffix == ".py", f"{path}: {match[0]}"
+
+
+def test_what_is_installed_names_pages_by_their_titles():
+    """Who installed a wheel has no docs/: a text there names a heading, which one page alone has."""
+    known = collections.Counter(title for path in (ROOT / "docs").rglob("*.md") for title in titles(path))
+    texts = [
+        (path, text) for name in DISTRIBUTIONS for path in (ROOT / name / "src").rglob("*.py") for text in said(path)
+    ]
+    assert [f"{path}: {text}" for path, text in texts if _NAMED.search(text)] == []
+    found = [(path, match[1]) for path, text in texts for match in _TITLED.finditer(text)]
+    assert len(found) > 5
+    assert [f"{path}: {title}" for path, title in found if known[title] != 1] == []
 
 
 def test_the_navigation_has_every_page_once():

@@ -82,7 +82,7 @@ def test_every_command_is_there() -> None:
 def test_no_value_may_be_empty(command: str, option: str, places: dict[str, str]) -> None:
     """As that of a variable which is not set."""
     for given in ([option, ""], [option, "  "], [f"{option}="]):
-        assert _said(command, given, places).startswith(f"Error: Invalid value: {option} is empty"), given
+        assert _said(command, given, places).startswith(f"error: {option} is empty"), given
 
 
 @pytest.mark.parametrize(("command", "option"), _options("float"))
@@ -101,7 +101,7 @@ PATHS = [each for each in _options("Path|PATH|FILE|DIR") if each[1] not in MADE]
 def test_every_path_is_looked_for_first(command: str, option: str, places: dict[str, str]) -> None:
     """Before a server is asked, and nothing is made in its place."""
     said = _said(command, [option, f"{NOWHERE}.npy"], places)
-    assert said.startswith(f"Error: Invalid value: {option} {NOWHERE}.npy "), said
+    assert said.startswith(f"error: {option} {NOWHERE}.npy "), said
     assert not Path("/nonexistent").exists()
 
 

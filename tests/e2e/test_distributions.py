@@ -73,7 +73,7 @@ def test_the_client_alone(wheels, environment, small_server):
     assert _run(environment / "vitriton", "--version").startswith("vitriton ")
     asked = subprocess.run([environment / "vitriton", "serve"], capture_output=True, text=True)
     assert asked.returncode == 1
-    assert "pip install vitriton-server" in asked.stderr
+    assert "`pip install ./server` (from the root of the repository)" in asked.stderr
 
 
 @pytest.mark.long

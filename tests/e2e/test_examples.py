@@ -40,7 +40,7 @@ def test_the_demo_ends_well_without_the_hub():
     command = [sys.executable, ROOT / "examples" / "demo.py"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "Going on without the hub" in done.stdout
+    assert "Continuing without the hub" in done.stdout
     assert "8 of 8 mirrored photos have their original as nearest neighbor" in done.stdout
     with Image.open(picture) as opened:
         assert opened.size == (864, 864)

@@ -180,7 +180,7 @@ def test_a_full_model_and_its_vision_tower_are_one_embedding_space(written, tmp_
             {"pooling": "projection"},
             "has no projection to compare with text; use --pooling auto, pooler, cls or mean",
         ),
-        ("swin", {"pooling": "cls"}, "has no CLS token; use --pooling mean"),
+        ("swin", {"pooling": "cls"}, "has no CLS token; use --pooling auto, pooler or mean"),
         ("siglip2_vision_model", {"image_size": 64}, "--image-size has no meaning for it"),
         ("vit", {"image_processor_kwargs": '{"sizes": 9}'}, "has no setting 'sizes'"),
         ("vit", {"image_processor_kwargs": '{"do_resize": false}'}, "gives images of different sizes"),

@@ -1,6 +1,7 @@
 """The command `vitriton export`: what it shows, how it fails, its exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,34 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
     """Steps with times on standard error; models, parity and fingerprint on standard output; exit code 0."""
     done = run(app, ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--name", "named"])
     assert done.exit_code == 0, done.output
-    for step in ("Load weights", "Run the reference on", "Export to ONNX", "Verify against the reference", "Install"):
-        assert step in done.stderr
+    titles = (
+        *("Import torch and transformers", "Find the checkpoint", "Check the weights", "Load weights"),
+        *("Run the reference on", "Export to ONNX", "Verify against the reference", "Install"),
+    )
+    *steps, exported, _ = done.stderr.splitlines()
+    for number, (line, title) in enumerate(zip(steps, titles, strict=True), 1):
+        assert line.startswith(f"{number}/{len(titles)} {title}"), line
+        assert line.endswith(" s")
+    assert re.fullmatch(r"Exported tiny-vit as named in \d+\.\d s", exported)
     manifest = json.loads((tmp_path / "r/named_pooled/1/manifest.json").read_text())
     for text in ("named_unpooled_encoder", "UINT8 [-1, 32, 32, 3]", "identical", "pooler", manifest["fingerprint"]):
         assert text in done.stdout
     assert done.stderr.splitlines()[-1] == f"Next: vitriton serve --repository {tmp_path / 'r'}"
+
+
+def test_it_says_what_it_replaces(tiny_vit_checkpoint, tmp_path):
+    """Before the work and at the end: the version, its model and its time; and what it leaves to the clients."""
+    command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r")]
+    first, second = run(app, command), run(app, [*command, "--outputs", "pooled"])
+    assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
+    assert not [line for line in first.stderr.splitlines() if line.startswith("Replaces ") or "; it replaces" in line]
+    earlier = r"version 1, exported from tiny-vit on \d{4}-\d\d-\d\d \d\d:\d\d UTC"
+    replaces, note, *_, exported, _ = second.stderr.splitlines()
+    assert re.fullmatch(f"Replaces {earlier}", replaces)
+    assert re.match(f"note: tiny-vit_unpooled is not replaced: clients still get {earlier}, with weights", note)
+    assert note.endswith(f"run `vitriton remove tiny-vit --repository {tmp_path / 'r'}` before the export")
+    assert re.fullmatch(rf"Exported tiny-vit as tiny-vit in \S+ s; it replaces {earlier}", exported)
+    assert (tmp_path / "r/tiny-vit_unpooled_encoder/1/model.onnx").is_file()
 
 
 def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):
@@ -142,12 +165,13 @@ def test_weights_over_two_gigabytes(tmp_path):
 
 
 def test_it_warns_of_a_precision_for_another_device(tiny_vit_checkpoint, tmp_path, monkeypatch):
-    """fp16 where there is no GPU is exported, with the reason against it on standard error."""
+    """fp16 where there is no GPU is exported; the reason against it is the first line, and is not repeated."""
     monkeypatch.setattr("vitriton_export._graph.precision.has_gpu", lambda: False)
     options = ["--repository", str(tmp_path / "r"), "--outputs", "pooled", "--precision", "fp16"]
     done = run(app, ["export", str(tiny_vit_checkpoint), *options])
     assert done.exit_code == 0, done.output
-    assert "warning: fp16 is for GPUs" in done.stderr
+    assert done.stderr.startswith("warning: fp16 is for GPUs")
+    assert done.stderr.count("warning: ") == 1
 
 
 def test_optimize_none_is_the_plain_graph(tiny_vit_checkpoint, tmp_path):

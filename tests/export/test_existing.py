@@ -47,13 +47,20 @@ def test_the_same_export_is_there(options):
         ({"precision": "int8"}, "--precision was fp32 and is int8"),
         ({"pooling": "cls"}, "--pooling was auto and is cls"),
         ({"outputs": "pooled"}, "--outputs was both and is pooled"),
-        ({"warmup": (1,)}, "--warmup was [1, 2] and is [1]"),
+        ({"warmup": (1,)}, "--warmup was 1,2 and is 1"),
+        ({"warmup": None}, "--warmup was 1,2 and is not given"),
+        ({"l2_normalize": True}, "--l2-normalize was not given and is given"),
+        (
+            {"precision": "int8", "image_size": 48, "max_image_frames": 1},
+            "--image-size was not given and is 48; --max-image-frames was not given and is 1; --precision was fp32 and "
+            "is int8",
+        ),
         ({"max_batch_size": 64}, "--max-batch-size was 32 and is 64"),
         ({"model": "somebody/tiny"}, "the model was tiny and is somebody/tiny"),
     ],
 )
 def test_other_options_are_another_export(options, change, reason):
-    """The reason names the option and both values."""
+    """The reason names each option, and both values as they are typed."""
     said = difference(dataclasses.replace(options, **change))
     assert said is not None
     assert said.endswith(reason)
@@ -69,7 +76,12 @@ def _edit_manifest(options: ExportOptions, **source: object) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "reason"),
-    [("v1", None), ("0123abc", None), (None, "--revision was v1 and is None"), ("v2", "--revision was v1 and is v2")],
+    [
+        ("v1", None),
+        ("0123abc", None),
+        (None, "--revision was v1 and is not given"),
+        ("v2", "--revision was v1 and is v2"),
+    ],
 )
 def test_a_model_of_the_hub(options, revision, reason):
     """Nobody asks the hub: its revision is compared as it was given, or as the commit that it was."""

@@ -165,7 +165,7 @@ def test_the_command_says_it_and_the_manifest_has_it(classifier_checkpoint, tmp_
     (line,) = [line for line in done.stderr.splitlines() if "head" in line]
     assert line == (
         "note: tiny-classifier is a ViTForImageClassification: its head (classifier, 2 labels) is not exported; the "
-        "embeddings are the features before it (docs/guides/export.md, Heads)"
+        'embeddings are the features before it ("Heads" in the documentation)'
     )
     manifest = json.loads((tmp_path / "r/tiny-classifier_pooled/1/manifest.json").read_text())
     assert manifest["head"] == {

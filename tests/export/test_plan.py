@@ -28,6 +28,13 @@ from vitriton_export.placeholder import default_deployment
         ({"name": ""}, "name is '', which Triton cannot take"),
         ({"name": ".hidden"}, "give another with --name"),
         ({"name": "x" * 129}, "at most 128"),
+        ({"name": "m_pooled"}, "name is 'm_pooled', which ends as the models inside an export do (pooled)"),
+        ({"name": "m_preprocess"}, "would be taken for one of them; use --name m"),
+        ({"name": "a_b_unpooled_encoder"}, "would be taken for one of them; use --name a_b"),
+        (
+            {"model": "me/vision_encoder"},
+            "model is me/vision_encoder, which gives the name 'vision_encoder', which ends",
+        ),
         ({"model": "/some/wörld"}, "model is /some/wörld, which gives the name 'wörld', which Triton cannot take"),
         ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean, projection"),
         ({"image_size": 0}, "image_size is 0; it must be from 1 to 4096"),

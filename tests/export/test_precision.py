@@ -208,7 +208,7 @@ def test_a_cpu_whose_products_saturate(exact, monkeypatch):
     assert _precision.adds_products_exactly() in (True, False)
     monkeypatch.setattr(_precision, "adds_products_exactly", lambda: exact)
     warning = _precision.device_warning("int8", "cpu", has_gpu=False)
-    assert warning is None if exact else warning is not None and "without VNNI" in warning
+    assert warning is None if exact else warning is not None and "run `vitriton verify` there" in warning
 
 
 @pytest.mark.parametrize("precision", ["int8", "int8-fast"])

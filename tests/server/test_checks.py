@@ -53,7 +53,10 @@ def host(tmp_path: Path) -> Host:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"wheel": None}, "the package nvidia-pytriton, which carries one, is not installed"),
+        (
+            {"wheel": None},
+            "nvidia-pytriton, which carries one, is not installed; .*`pip install --force-reinstall ./server`",
+        ),
         ({"platform": "Linux aarch64"}, "this is Linux aarch64; serve the repository with NVIDIA's Triton image"),
         ({"glibc": (2, 31)}, "needs glibc 2.35 or later (Ubuntu 22.04, Debian 12), and this system has glibc 2.31"),
         ({"glibc": None}, "this system has another C library"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from server.tiny_models import add_encoder, add_ensemble, copy_repository, make_
 
 pytestmark = pytest.mark.usefixtures("subprocesses")
 
+LOGGED = re.compile(r"^\s*([IWEF]\d{4} |[+|])", re.MULTILINE)  # a line of Triton's log
 PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
 
@@ -212,11 +214,26 @@ def test_the_others_are_served(half_deleted: Path, own_environment: dict[str, st
 
 
 @pytest.mark.long
-def test_a_broken_model_is_named_first(tmp_path: Path, own_environment: dict[str, str]) -> None:
-    """The reason of a model that fails to load stands before the lines of log."""
+def test_broken_models_are_named(tmp_path: Path, own_environment: dict[str, str]) -> None:
+    """The reason of each is in one line, and no line of Triton's log."""
     reasons = make_broken_repository(tmp_path)
     with Launcher(["--repository", str(tmp_path), *PORTS], own_environment) as launcher:
         assert launcher.wait() == 1
-        message, _, log = launcher.output.partition("The last lines of Triton's log:")
-        assert all(reason in message for reason in reasons.values())
-        assert log
+        (line,) = (line for line in launcher.output.splitlines() if line.startswith("error: "))
+        assert all(reason in line for reason in reasons.values())
+        assert LOGGED.search(launcher.output) is None
+
+
+@pytest.mark.parametrize("more", [[], ["--verbose"]])
+def test_a_failing_start_is_told_in_our_words(
+    more: list[str], python_repository: Path, tmp_path: Path, own_environment: dict[str, str]
+) -> None:
+    """One line says which model cannot be loaded and why; Triton's own lines are for --verbose."""
+    repository = copy_repository(python_repository, tmp_path / "broken")
+    add_encoder(repository, "broken")
+    (repository / "broken" / "1" / "model.onnx").write_text("this is no graph")
+    with Launcher(["--repository", str(repository), *PORTS, *more], own_environment) as launcher:
+        assert launcher.wait() == 1
+        assert "\nerror: Triton cannot load `broken`: onnxruntime " in launcher.output
+        assert (LOGGED.search(launcher.output) is not None) == bool(more)
+        assert ("`vitriton serve --verbose` shows Triton's log" in launcher.output) == (not more)

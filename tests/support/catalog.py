@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -202,19 +203,19 @@ def page(rows: list[Row]) -> str:
     lines = [
         "# Models",
         "",
-        f"What `vitriton export` takes, and what it refuses, of the architectures of transformers {VERSION} that are",
-        "listed for image features or whose base model takes pixel values. Made by `make models`, which exports a",
-        "small configuration of each one with random weights and its image processor, compares pixels and float32",
-        "outputs with transformers on every image of the parity gate, and asks for both outputs through a real Triton.",
-        "*Exported* and *served* are the largest error as a part of the tolerance, 1e-4 · max(1, max|reference|).",
-        "`vitriton export --list` shows the choices of `--pooling`.",
+        f"This page has every architecture of transformers {VERSION} that is listed for image features, or whose base",
+        "model takes pixel values: those that `vitriton export` takes, and those that it refuses. `make models` makes",
+        "this page. It exports a small configuration of each architecture with random weights and its image processor,",
+        "compares pixels and float32 outputs with transformers on every image of the parity gate, and asks a real",
+        "Triton for both outputs. *Exported* and *served* are the largest error as a part of the tolerance,",
+        "1e-4 · max(1, max|reference|). `vitriton export --list` shows the choices of `--pooling`.",
         "",
-        "An image processor in brackets is one that the small checkpoint was given: transformers names none for the",
-        "architecture, or one that is refused, and each real checkpoint brings its own.",
+        "An image processor in brackets was given to the small checkpoint, because transformers names none for the",
+        "architecture, or one that is refused. Each real checkpoint brings its own.",
         "",
-        "timm's models (`timm_wrapper`, and checkpoints as timm itself writes them) need timm and torchvision, which",
-        "the project itself does not ([how to install them](../guides/export.md#timms-models)); `make models` has a",
-        "row for them where these are installed. Their own transforms are taken from config.json.",
+        "timm's models (`timm_wrapper`, and checkpoints as timm itself writes them) need",
+        "[timm and torchvision](../guides/export.md#timms-models). `make models` has a row for them if these packages",
+        "are installed. The transforms of these models come from config.json.",
         "",
         f"## Passed: {len(passed)}",
         "",
@@ -236,8 +237,13 @@ def page(rows: list[Row]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"## Refused: {len(refused)}", "", "| model_type | reason |", "|---|---|"]
-    lines += [f"| `{row.model_type}` | {row.refused} |" for row in refused]
+    lines += [f"| `{row.model_type}` | {_reason(row.refused)} |" for row in refused]
     return "\n".join([*lines, ""])
+
+
+def _reason(refused: str) -> str:
+    """The end of a sentence, as a cell of a table."""
+    return re.sub("^whose ", "its ", refused.removeprefix("which "))
 
 
 def _finished(file: Path | None) -> list[Row]:

@@ -46,9 +46,9 @@ class Record:
         """Notes an interruption and ends the block; passes KeyboardInterrupt on if nothing was measured."""
         try:
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as exc:
             if not self.has_measured:
-                say("interrupted before anything was measured")
+                exc.args = (" before anything was measured",)
                 raise
             self.document["interrupted"] = True
             say("interrupted: what was measured so far is kept")

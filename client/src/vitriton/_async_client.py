@@ -31,7 +31,7 @@ from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.sources import ImageLike
 from vitriton._keywords import suggests_keywords
-from vitriton._options import UNSET, Options, Unset
+from vitriton._options import UNSET, Options, Unset, in_options
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
@@ -39,7 +39,7 @@ from vitriton._wire.transport import Transport
 T = TypeVar("T")
 
 
-@suggests_keywords
+@partial(suggests_keywords, elsewhere=in_options)
 class AsyncClient:
     """Embeds images with a model on a Triton server, for asyncio.
 

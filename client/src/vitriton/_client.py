@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -19,7 +20,7 @@ from vitriton._errors import ClientClosed, ClientError
 from vitriton._images.source_thread import SourceThread
 from vitriton._images.sources import ImageLike
 from vitriton._keywords import suggests_keywords
-from vitriton._options import UNSET, Options, Unset
+from vitriton._options import UNSET, Options, Unset, in_options
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
@@ -29,7 +30,7 @@ from vitriton._wire.transport import Transport
 _LONGEST_WAIT_S = 0.5
 
 
-@suggests_keywords
+@partial(suggests_keywords, elsewhere=in_options)
 class Client:
     """Embeds images with a model on a Triton server.
 

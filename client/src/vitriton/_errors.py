@@ -120,8 +120,9 @@ class InvalidImage(ClientError):
     """One or more of the caller's images cannot be used. A retry does not help.
 
     Attributes:
-        errors: the invalid images, by index; never empty. The server reports all invalid images of a request together,
-            and the first request that has any ends the call (unless on_error="return").
+        errors: the invalid images, sorted by index; never empty. The server reports all invalid images of a request
+            together; an image that the client cannot read is reported alone. The first report ends the call (unless
+            on_error="return"), so other images of the call may be invalid as well.
         total: the number of images in the call; None if it is unknown (an iterator).
     """
 
@@ -137,7 +138,7 @@ class InvalidImage(ClientError):
     ) -> None:
         if not errors:
             raise ValueError("InvalidImage needs at least one image")
-        self.errors = tuple(ImageProblem(*error) for error in errors)
+        self.errors = tuple(sorted((ImageProblem(*error) for error in errors), key=lambda error: error.index))
         self.total = total
         super().__init__(_describe(self.errors, total), address=address, model=model, status=status, attempts=attempts)
 

@@ -102,6 +102,11 @@ class Options:
         return min(64 * MIB, self.max_image_bytes) if self.url_max_bytes is None else self.url_max_bytes
 
 
+def in_options(name: str) -> str | None:
+    """What to write for a field of `Options` that was given to a client itself; None for any other name."""
+    return f"options=Options({name}=...)" if name in Options.__dataclass_fields__ else None
+
+
 def check_count(name: str, value: int, low: int, high: int) -> None:
     """Raises ValueError unless `value` is a whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:

@@ -7,6 +7,7 @@ called command is loaded.
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint
@@ -15,14 +16,18 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vitriton._console.failure import CommandFailed
+from vitriton._console.diagnosis import how_to_install
+from vitriton._console.failure import CommandFailed, shown_misuse
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
+from vitriton._console.signals import interruptible, interruption
 from vitriton._errors import VitritonError
 from vitriton.commands import models
 from vitriton.commands.doctor import command as doctor
 from vitriton.commands.embed import command as embed
 from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
+
+_BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells count
 
 # What to do first: the commands, and what each does.
 _FIRST_STEPS = {
@@ -63,7 +68,7 @@ class _Commands(TyperGroup):
     def _refuse(self, ctx: Any, name: str) -> None:
         """Ends the call of a command that is not there; returns for an option, which typer refuses."""
         if name in KNOWN:
-            fail(f"`vitriton {name}` is not installed; install it with: pip install {KNOWN[name][0]}")
+            fail(f"`vitriton {name}` is not installed; install it with {how_to_install(KNOWN[name][0])}")
         near = " or ".join(f"`vitriton {found}`" for found in get_close_matches(name, self.list_commands(ctx)))
         if near:
             ctx.fail(f"No such command '{name}'. Did you mean {near}?")
@@ -74,19 +79,40 @@ class _Commands(TyperGroup):
         rows = [(name, (command.help or "").partition("\n\n")[0]) for name, command in commands.items()]
         write_section("Commands", rows, formatter)
 
-    def invoke(self, ctx: Any) -> Any:
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Runs a command. If nobody reads its output any more (`| head`), it ends quietly, as by the signal SIGPIPE."""
         try:
-            return super().invoke(ctx)
-        except VitritonError as exc:
-            fail(str(exc))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None  # 128 + SIGINT, as shells count
+            try:
+                return super().main(*args, **settings)
+            finally:
+                sys.stdout.flush()
+        except (BrokenPipeError, SystemExit) as exc:
+            # typer and rich make SystemExit of a broken pipe
+            if isinstance(exc, SystemExit) and not isinstance(exc.__context__, BrokenPipeError):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the rest of the buffer
+            raise SystemExit(_BROKEN_PIPE) from exc
+
+    def make_context(self, *args: Any, **settings: Any) -> Any:
+        with interruptible(), shown_misuse():
+            return super().make_context(*args, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        with interruptible():
+            try:
+                with shown_misuse():
+                    return super().invoke(ctx)
+            except VitritonError as exc:
+                if interruption(exc) is not None:
+                    raise
+                fail(str(exc))
 
 
 app = typer.Typer(
     name="vitriton",
     cls=_Commands,
     help="Image embeddings on NVIDIA Triton Inference Server.",
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode=None,  # plain text, in which no option's name is cut (`_console.help`)
     pretty_exceptions_enable=False,
 )
@@ -99,11 +125,8 @@ models.register(app)
 
 
 def main() -> None:
-    """Runs the console script."""
-    try:
-        app()
-    except KeyboardInterrupt:  # before or after a command
-        sys.exit(130)
+    """Runs the command `vitriton`."""
+    app()
 
 
 def _print_version(wanted: bool) -> None:
@@ -127,9 +150,11 @@ def _options(
 
 def _show_first_steps() -> None:
     typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
+    missing = [name for name in _FIRST_STEPS if name in KNOWN and name not in plugged_in()]
     for name, (line, does) in _FIRST_STEPS.items():
-        is_missing = name in KNOWN and name not in plugged_in()
-        typer.echo(f"  {line:<35}{f'not installed: pip install {KNOWN[name][0]}' if is_missing else does}")
+        typer.echo(f"  {line:<35}{'not installed' if name in missing else does}")
+    if missing:
+        typer.echo(f"\nTo install what is missing:\n  {how_to_install(*(KNOWN[name][0] for name in missing))}")
     typer.echo("\n`vitriton --help` lists all commands; `vitriton doctor` checks this machine.")
 
 
@@ -137,7 +162,7 @@ def _help(name: str) -> str:
     if name not in KNOWN:
         return f"From {distribution_of(plugged_in()[name])}."
     distribution, text = KNOWN[name]
-    return text if name in plugged_in() else f"{text}\nNot installed: pip install {distribution}"
+    return text if name in plugged_in() else f"{text}\nNot installed: {how_to_install(distribution)}"
 
 
 def _load(entry: EntryPoint, ctx: Any) -> Any:

@@ -14,6 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from vitriton._console.signals import interruption
 from vitriton._errors import InvalidOption, VitritonError
 
 
@@ -70,7 +71,7 @@ def explained(what: str, advice: str = "") -> Iterator[None]:
     except ExportError:
         raise
     except Exception as exc:
-        if _interrupted(exc):
+        if interruption(exc) is not None:
             raise
         raise ExportError(f"{what}: {one_line(exc)}{advice}") from exc
 
@@ -85,7 +86,7 @@ def importing() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError, ImportError) as exc:
-        if _interrupted(exc):
+        if interruption(exc) is not None:
             raise
         cause: BaseException = exc
         while cause.__cause__ is not None:
@@ -95,18 +96,11 @@ def importing() -> Iterator[None]:
         raise ExportError(f"the libraries do not start: {one_line(cause)}{_suspects(cause)}") from exc
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C or a signal caused an error: extension modules turn it into another error during import."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
 def _suspects(cause: BaseException) -> str:
     if "torchvision" in str(cause):
         return (
             "; install the torchvision that was built for this torch, as vitriton-export[timm] needs it "
-            "(docs/guides/export.md, timm's models), or `pip uninstall torchvision`"
+            '("timm\'s models" in the documentation), or `pip uninstall torchvision`'
         )
     given = sorted(name for name in os.environ if name.startswith(("HF_", "TRANSFORMERS_", "TORCH_")))
     return f"; check {', '.join(given)}" if given else ""

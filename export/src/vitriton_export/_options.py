@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from vitriton._keywords import suggests_keywords
-from vitriton._repository.names import Kind, Tower, kind_of, kinds_of
+from vitriton._repository.names import Kind, Tower, kind_of, kinds_of, model_names
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
     DEFAULT_MAX_BYTES,
@@ -58,6 +58,9 @@ _FOR_TEXTS = ("max_length", "dimensions", "max_text_bytes")
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# The ends of the names of an export's models: _pooled, _preprocess and so on
+_ENDINGS = sorted({part for model in model_names("") for part in model.split("_") if part})
+_ENDING = re.compile(rf"(_({'|'.join(_ENDINGS)}))+$")
 
 
 def _formats(text: str) -> tuple[str, ...]:
@@ -84,7 +87,7 @@ class ExportOptions(Serving):
         outputs: the outputs to serve: one vector for each image (pooled), all tokens of each image (unpooled), or both.
         precision: the precision of weights and arithmetic; fp16 is for GPUs, int8 for CPUs. int8 scales each token
             separately; int8-fast shares one scale within a batch, so the images of a batch affect each other's
-            embeddings (docs/concepts/precision.md).
+            embeddings ("Alone and in a batch" in the documentation).
         output_dtype: the data type of the outputs, independent of the precision.
         optimize: the optimization of the ONNX graph; none keeps the graph that torch exports, with eager attention.
         min_cosine: the lowest accepted cosine similarity between an output and transformers' output, for the worst test
@@ -184,15 +187,7 @@ class ExportOptions(Serving):
     def _check_target(self) -> None:
         if not self.model.strip():
             raise OptionError("model", "is empty; give a Hugging Face hub id or a checkpoint's folder")
-        if not _NAME.fullmatch(self.deployed_name):
-            option, begins = (
-                ("name", "is") if self.name is not None else ("model", f"is {self.model}, which gives the name")
-            )
-            raise OptionError(
-                option,
-                f"{begins} {self.deployed_name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at "
-                "most 128, starting with a letter or digit, and give another with --name",
-            )
+        self._check_name()
         if not os.fspath(self.repository):
             raise OptionError("repository", "is empty; name a folder")
         try:
@@ -201,6 +196,24 @@ class ExportOptions(Serving):
             raise OptionError("repository", f"{self.repository} cannot be read: {exc.strerror}; name another") from exc
         if is_file:
             raise OptionError("repository", f"{self.repository} is a file; name a folder")
+
+    def _check_name(self) -> None:
+        name = self.deployed_name
+        option, begins = (
+            ("name", "is") if self.name is not None else ("model", f"is {self.model}, which gives the name")
+        )
+        if not _NAME.fullmatch(name):
+            raise OptionError(
+                option,
+                f"{begins} {name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at most 128, "
+                "starting with a letter or digit, and give another with --name",
+            )
+        if (ending := _ENDING.search(name)) is not None:
+            raise OptionError(
+                option,
+                f"{begins} {name!r}, which ends as the models inside an export do ({ending[2]}) and would be taken for "
+                f"one of them; use --name {name[: ending.start()]}",
+            )
 
     @property
     def limits(self) -> Limits:

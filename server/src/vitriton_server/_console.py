@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from vitriton._console.signals import ENDING
 
-from vitriton_server._errors import LauncherError
-from vitriton_server._process.log import is_problem, loaded_model, machine_has_gpu
+from vitriton_server._errors import LauncherError, ModelLoadError
+from vitriton_server._process.log import is_error, is_problem, loaded_model, machine_has_gpu
 from vitriton_server._rollout.repository import builds_engines, describe
 from vitriton_server._server import TritonServer
 
@@ -44,13 +44,17 @@ class Reporter:
         self._messages = _Lines(stderr=True, highlight=False, soft_wrap=True)
         self._started_s = time.monotonic()
         self._announced = False
+        self._errors: list[str] = []  # of Triton's log, until it is known whether the start fails
         self._loading: set[str] = set()
         self._builds_engines = False
 
     def line(self, line: str) -> None:
         """Handles a line of Triton's log."""
         if self._verbose or is_problem(line, has_gpu=self._has_gpu):
-            self._messages.print(line, style="dim", markup=False)
+            if self._verbose or self._announced or not is_error(line):
+                self._messages.print(line, style="dim", markup=False)
+            else:
+                self._errors.append(line)
             return
         model = None if self._announced else loaded_model(line)
         if model is not None:
@@ -131,13 +135,17 @@ class Reporter:
 
     def _show(self, error: LauncherError) -> None:
         self._messages.print(f"[bold red]error:[/] {escape(error.message)}")
-        if error.log and not self._verbose:
+        if isinstance(error, ModelLoadError) and not self._verbose:
+            self._messages.print("`vitriton serve --verbose` shows Triton's log", style="dim")
+        elif error.log and not self._verbose:
             self._messages.print("The last lines of Triton's log:", style="dim")
             for line in error.log:
                 self._messages.print(f"  {line}", style="dim", markup=False)
 
     def _announce(self, server: TritonServer, repository: Path) -> None:
         self._announced = True
+        for line in self._errors:
+            self._messages.print(line, style="dim", markup=False)
         seconds = time.monotonic() - self._started_s
         self._messages.print(
             f"Triton {server.version} is ready after {seconds:.1f} s, bound to {server.ip}; Ctrl-C stops it"

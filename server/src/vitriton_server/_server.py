@@ -17,10 +17,10 @@ from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._drain.drain import drain
 from vitriton_server._errors import AddressError, LauncherError, ServerDied, ServerStopped
 from vitriton_server._process.cores import usable_cores
-from vitriton_server._process.failure import ERROR_LINES, StartCrashed, death, with_memory
+from vitriton_server._process.failure import StartCrashed, death, last_lines, with_memory
 from vitriton_server._process.guard import clean_up
 from vitriton_server._process.locate import Host, locate
-from vitriton_server._process.log import MAX_LINES, machine_has_gpu, relevant
+from vitriton_server._process.log import MAX_LINES
 from vitriton_server._process.memory import MemoryWatch, limit_bytes, memory_warning, prefer_for_oom_kill
 from vitriton_server._process.ports import Endpoints, keep_ports, reserve
 from vitriton_server._process.ready import wait_until_ready
@@ -316,7 +316,9 @@ class TritonServer:
                 wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
             served = probe.served()
             if served is None:
-                raise LauncherError("Triton was ready and then stopped answering", process.log.last(ERROR_LINES))
+                raise LauncherError(
+                    "Triton was ready and then stopped answering", last_lines(process.log.last(MAX_LINES))
+                )
             (self._models, self._watched), self._version = served, probe.version()
             process.serves = True
         except BaseException:
@@ -345,7 +347,7 @@ class TritonServer:
                 probe = restarted
         except BaseException as exc:  # the watch itself is broken, and would not notice a dead server
             _LOG.exception("the watch of the server failed")
-            self._failure = ServerDied(f"the watch of the server failed: {exc!r}", self.log_tail(ERROR_LINES))
+            self._failure = ServerDied(f"the watch of the server failed: {exc!r}", last_lines(self.log_tail(MAX_LINES)))
         finally:
             probe.close()
             process = self._process
@@ -387,7 +389,7 @@ class TritonServer:
 
     def _restart(self, budget: RestartBudget, reason: str) -> Probe | None:
         """Starts Triton again on the same ports; None if restarts are off or used up, or the start fails."""
-        log = relevant(self.log_tail(MAX_LINES), has_gpu=machine_has_gpu())[-ERROR_LINES:]
+        log = last_lines(self.log_tail(MAX_LINES))
         config = keep_ports(self._config, self._known_endpoints())
         while (backoff_s := budget.take()) is not None:
             _LOG.warning("%s; restarting in %.1f s", reason, backoff_s)

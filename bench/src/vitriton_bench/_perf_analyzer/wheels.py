@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vitriton._console.diagnosis import how_to_install
+
 from vitriton_bench._errors import BenchError
 
 _NEWER_GLIBC = (2, 38)
@@ -131,7 +133,7 @@ def _link_libraries(libraries: Mapping[str, str], folder: Path) -> None:
     if spec is None or spec.origin is None:
         raise BenchError(
             "perf_analyzer needs libraries of nvidia-pytriton, which is not installed; "
-            "`pip install vitriton-server`, or put another perf_analyzer on PATH"
+            f"{how_to_install('vitriton-server')}, or put another perf_analyzer on PATH"
         )
     source = Path(spec.origin).parent.parent / "nvidia_pytriton.libs"
     folder.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
+from vitriton._console.completion import exported_names
 from vitriton._console.options import faults
 from vitriton._repository.names import Kind
 
@@ -66,7 +67,7 @@ class Sweep:
         perf_analyzer: the perf_analyzer program to run. None: the one on PATH, or a download.
     """
 
-    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)] = ""
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, autocompletion=exported_names)] = ""
     url: Annotated[Sequence[str], typer.Option(metavar="ADDRESS", rich_help_panel=_SERVER)] = ()
     repository: Annotated[Path, typer.Option(metavar="PATH", rich_help_panel=_SERVER)] = Path("model_repository")
     images: Annotated[Path, typer.Option(metavar="DIR", rich_help_panel=_LOAD)] = Path("examples/photos")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from vitriton._call.retry import Backoff
 from vitriton._deadline import Deadline
 from vitriton._served.contract import Contract
+from vitriton._served.failures import is_down
 from vitriton._wire.transport import Transport
 
 _LOG = logging.getLogger("vitriton")
@@ -99,7 +100,7 @@ class Balancer:
         Args:
             server: the server.
             now_s: the current time, in seconds.
-            reason: the failure, in words.
+            reason: the failure.
             deadline: the end of further attempts; None if there are none, and the caller raises the failure.
         """
         with self._lock:
@@ -110,12 +111,4 @@ class Balancer:
                 server.down_until_s = now_s + self.backoff.longest_s(server.failures)
         if was_up:
             level = logging.INFO if deadline is None else logging.WARNING
-            _LOG.log(level, "the server at %s is down: %s%s", server.address, reason, _going_on(deadline, now_s))
-
-
-def _going_on(deadline: Deadline | None, now_s: float) -> str:
-    """How long a request is tried again."""
-    if deadline is None:
-        return ""
-    left_s = deadline.left_s(now_s)
-    return "; trying again without a time limit" if left_s is None else f"; trying again for {left_s:.0f} s"
+            _LOG.log(level, "%s", is_down(server.address, reason, deadline, now_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -115,7 +116,7 @@ class Services:
         service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
-                f"model {contract.model} on the server at {server.address} is not the model that the call began "
+                f"model {self._settings.model} on the server at {server.address} is not the model that the call began "
                 f"with: fingerprint {service.contract.fingerprint} in place of {contract.fingerprint}, output "
                 f"{service.contract.dtype} {list(service.contract.shape)} in place of {contract.dtype} "
                 f"{list(contract.shape)}, max_batch_size {service.contract.max_batch_size} in place of "
@@ -135,17 +136,19 @@ class Services:
     def describe(self) -> ModelInfo:
         """See `Client.describe`."""
         self._lifetime.check_usable()
-        self.forget()
-        deadline = Deadline.after(self._settings.timeout_s)
-        self.any_service(deadline)  # waits for a server that answers, and checks its fingerprint
         servers = self._balancer.servers
-        server = next((server for server in servers if server.contracts), servers[0])
-        try:
-            info = read_model(server.transport, self._settings.model, deadline)
-        except CallError as exc:
-            raise to_error(exc, self._call(server, True, deadline, 1)) from exc
-        if not info.outputs:  # it was unloaded just now
-            raise self._not_served(server, True, self._index(server, deadline), known=True)
+        deadline = Deadline.after(self._settings.timeout_s)
+        for attempts in itertools.count(1):
+            self.forget()
+            self.any_service(deadline)  # waits for a server that answers, and checks its fingerprint
+            server = next((server for server in servers if server.contracts), servers[0])
+            try:
+                info = read_model(server.transport, self._settings.model, deadline)
+            except CallError as exc:
+                self._wait_for_retry(server, True, exc, attempts, set(servers), deadline)
+                continue
+            if info.outputs:  # else it was unloaded just now
+                break
         return replace(info, addresses=tuple(server.address for server in servers))
 
     def wait_ready(self, timeout_s: float | None, servers: WaitFor) -> None:
@@ -188,7 +191,7 @@ class Services:
         expected = self._settings.expect_fingerprint
         if expected is not None and contract.fingerprint != expected:
             raise ContractMismatch(
-                f"model {contract.model} on the server at {transport.address} has the fingerprint "
+                f"model {self._settings.model} on the server at {transport.address} has the fingerprint "
                 f"{contract.fingerprint}, and {expected} was expected (expect_fingerprint): vectors of the two must "
                 "not be mixed",
                 address=transport.address,
@@ -210,16 +213,18 @@ class Services:
         """Waits until the next attempt is due, then returns this one's error; raises it if there must be no other."""
         self._lifetime.check_usable()
         failure = classify(failed.code, failed.message)
+        error: ClientError | None = None
         if failure in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):
-            error: ClientError = self._not_served(
-                server,
-                pool,
-                self._index(server, deadline),
-                known=failure is Failure.NOT_READY,
-                status=failed.code.value,
-            )
-        else:
+            known, status = failure is Failure.NOT_READY, failed.code.value
+            try:
+                index = read_index(server.transport, deadline)
+            except CallError as exc:  # a Triton that stops unloads its models first
+                failed, failure = exc, classify(exc.code, exc.message)
+            else:
+                error = self._not_served(server, pool, index, known=known, status=status)
+        if error is None:
             error = to_error(failed, self._call(server, pool, deadline, attempts))
+        error.__cause__ = failed
         untried = len(failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, attempts, 1.0)
         if untried and (failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL):
@@ -227,11 +232,11 @@ class Services:
         if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
             self._balancer.failed(server, self._clock(), error, None if wait_s is None else deadline)
         if wait_s is None:
-            raise error from failed
+            raise error
         _LOG.debug("configuration of %s: %s; again in %.2f s", error.model, error, wait_s)
         self._lifetime.wait(deadline.bounded_s(wait_s))
         if deadline.expired:
-            raise after_attempts(error, attempts, deadline) from failed
+            raise after_attempts(error, attempts, deadline)
         return error
 
     def _look(self, servers: WaitFor, deadline: Deadline, look_s: float) -> ClientError | None:
@@ -271,7 +276,7 @@ class Services:
         wanted = {pool: ensemble_name(self._settings.model, pool) for pool in (True, False)}
         try:
             ready = [transport.is_model_ready(wanted[pool], deadline.remaining_s()) for pool in (True, False)]
-            index = None if all(ready) else self._index(server, deadline)
+            index = None if all(ready) else read_index(server.transport, deadline)
         except CallError as exc:
             self._lifetime.check_usable()
             call = self._call(server, True, deadline, 1)
@@ -288,13 +293,6 @@ class Services:
         if isinstance(problem, ModelNotFound):
             raise problem
         return problem
-
-    def _index(self, server: Server, deadline: Deadline) -> Sequence[ModelStatus] | None:
-        """The server's index of models; None if it does not list them (a restricted server)."""
-        try:
-            return read_index(server.transport, deadline)
-        except CallError as exc:
-            raise to_error(exc, self._call(server, True, deadline, 1)) from exc
 
     def _not_served(
         self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None

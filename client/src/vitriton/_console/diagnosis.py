@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 CHECKS = "vitriton.checks"
 
+# The folders of the project's distributions in a checkout, from which they are installed: they are on no index.
+_FOLDERS = {"vitriton": "client", "vitriton-export": "export", "vitriton-server": "server", "vitriton-bench": "bench"}
+
 
 class Finding(NamedTuple):
     """A fact about this machine or about what is installed.
@@ -26,6 +29,14 @@ class Finding(NamedTuple):
     name: str
     value: str
     problem: str | None = None
+
+
+def how_to_install(*distributions: str, again: bool = False) -> str:
+    """The command that installs distributions of the project, or any other one."""
+    options = ["--force-reinstall"] if again else []
+    named = [f"./{_FOLDERS[name]}" if name in _FOLDERS else name for name in distributions]
+    where = " (from the root of the repository)" if _FOLDERS.keys() & set(distributions) else ""
+    return f"`{' '.join(['pip install', *options, *named])}`{where}"
 
 
 def without_secrets(url: str) -> str:

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from vitriton._console.help import write_examples, write_options
 from vitriton._errors import DeadlineExceeded, InvalidOption, VitritonError
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer exports no name of it
 _GIVEN = "vitriton.given"  # the arguments in a context's `meta`
 _BOUND = re.compile(r"Input should be (.*?)(?:, unable to .*)?|Value error, .* is not one of (.*)\.")  # pydantic's
 _EMPTY = re.compile(r"(--[\w-]+)=\s*")
@@ -78,14 +79,37 @@ class _Lines(logging.Handler):
 def reason(error: VitritonError) -> str:
     """The text of an error, which names the command's options instead of the client's arguments."""
     if isinstance(error, DeadlineExceeded) and error.timeout_s is not None:
-        return f"the server at {error.address} did not answer a request within {error.timeout_s:g} s; raise --timeout"
+        within = f"within {error.timeout_s:g} s"
+        return (
+            f"the server at {error.address} did not answer a request {within}; see whether it runs, or raise --timeout"
+        )
     return str(error).replace("(timeout_s)", "(--timeout)")
+
+
+@contextmanager
+def shown_misuse() -> Iterator[None]:
+    """Shows a misuse of a command as every other error: a line that begins with `error:`, here after the usage."""
+    try:
+        yield
+    except _USAGE_ERROR as exc:
+        if exc.ctx is not None:
+            typer.echo(f"{exc.ctx.get_usage()}\nTry '{exc.ctx.command_path} --help' for help.\n", err=True)
+        typer.echo(f"error: {_message(exc)}", err=True)
+        raise typer.Exit(exc.exit_code) from exc
 
 
 def fail(message: str) -> NoReturn:
     """Ends a command of any distribution with one line on stderr and exit code 1."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)
+
+
+def _message(error: Any) -> str:
+    """The text of a usage error; typer's own begin like sentences."""
+    if isinstance(error, typer.BadParameter) and error.param is None and error.param_hint is None:
+        return error.message
+    text: str = error.format_message()
+    return text[:1].lower() + text[1:]
 
 
 def _empty(args: Sequence[str]) -> Iterator[str]:

@@ -6,11 +6,13 @@ own tables cut names that are long.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 _ARGUMENTS, _OPTIONS, _OTHERS = "Arguments", "Options", "Other options"
+_IN_WORDS = re.compile(r"\[default: \((.+?)\)(?=[];])")  # typer puts a default in words in brackets of its own
 _NAMES = 30  # columns: the text of an option with longer names begins on the next line
 _GAP = 2  # columns between names and text
 
@@ -23,6 +25,7 @@ def write_options(command: Any, ctx: Any, formatter: Any) -> None:
         record = parameter.get_help_record(ctx)
         if record is None:
             continue
+        record = record[0], _IN_WORDS.sub(r"[default: \1", record[1])
         if parameter.param_type_name == "argument":
             groups[_ARGUMENTS].append((parameter.metavar or record[0], record[1]))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,14 +72,28 @@ def step(title: str, *, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _later(say: Callable[[], None]) -> Iterator[None]:
-    """Says something if the block takes longer than a person waits without a sign."""
+    """Says something if the block takes longer than a person waits without a sign, as a warning is one."""
     timer = threading.Timer(_SILENT_S, say)
     timer.daemon = True
     timer.start()
+    logger, sign = logging.getLogger("vitriton"), _Ends(timer)
+    logger.addHandler(sign)
     try:
         yield
     finally:
+        logger.removeHandler(sign)
         timer.cancel()
+
+
+class _Ends(logging.Handler):
+    """Ends a timer at the first warning."""
+
+    def __init__(self, timer: threading.Timer) -> None:
+        super().__init__(logging.WARNING)
+        self._timer = timer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._timer.cancel()
 
 
 class Lines:

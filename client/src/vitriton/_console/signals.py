@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -29,11 +30,27 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.number
 
 
-def stopped_by(error: BaseException | None) -> Stopped | None:
-    """The signal behind an error: if one arrives while an extension module is imported, that raises ImportError."""
-    while error is not None and not isinstance(error, Stopped):
+def interruption(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The Ctrl-C or the signal behind an error: an extension module that is being imported raises another one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ends the program after Ctrl-C or a signal: with one line, which the interruption's text completes."""
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as exc:
+        stopped = interruption(exc)
+        if stopped is None:
+            raise
+        with suppress(OSError):  # the terminal may be gone
+            print(f"interrupted{stopped}", file=sys.stderr, flush=True)
+        sys.exit(stopped.exit_code if isinstance(stopped, Stopped) else 128 + signal.SIGINT)
 
 
 class Signals:

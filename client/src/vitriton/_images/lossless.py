@@ -74,8 +74,21 @@ def _colors_last(array: NDArray[Any]) -> NDArray[Any]:
             return array
         if array.shape[0] == 3:
             return array.transpose(1, 2, 0)
+    picture = _for_pillow(array)
+    advice = f"; give PIL.Image.fromarray({picture}), which the client converts" if picture else ""
     raise SourceError(
         f"the array has shape {array.shape} and dtype {array.dtype}; it must be uint8, (H, W, 3) or (3, H, W), RGB, "
-        "with at least one pixel, and not scaled or normalized",
+        f"with at least one pixel, and not scaled or normalized{advice}",
         "shape",
     )
+
+
+def _for_pillow(array: NDArray[Any]) -> str | None:
+    """The expression that Pillow takes for an array of gray or RGBA pixels; None for any other array."""
+    if array.dtype != np.uint8 or 0 in array.shape or array.ndim not in (2, 3):
+        return None
+    if array.ndim == 2 or array.shape[2] == 4:
+        return "array"
+    if array.shape[2] == 1:
+        return "array[:, :, 0]"
+    return {1: "array[0]", 4: "array.transpose(1, 2, 0)"}.get(array.shape[0])

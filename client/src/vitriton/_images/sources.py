@@ -342,4 +342,6 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
             raise SourceError(f"the file object returns {type(part).__name__} instead of bytes", "kind")
         parts.append(bytes(part))
         size += len(parts[-1])
+    if not parts:
+        raise SourceError("the file object has no bytes left to read; is it empty, or did you forget seek(0)?", "empty")
     return b"".join(parts)

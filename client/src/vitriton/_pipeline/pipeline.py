@@ -8,10 +8,12 @@ Its reference is transformers 5: `pipeline` (pipelines/__init__.py), `Pipeline` 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._keywords import suggests_keywords
-from vitriton._options import check_seconds
+from vitriton._options import check_seconds, in_options
 from vitriton._pipeline import checks
 from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
 from vitriton._pipeline.served import ClientFactory, ServedModel, find
@@ -35,7 +37,16 @@ _LOG = logging.getLogger("vitriton")
 _END: Any = object()
 
 
-@suggests_keywords
+def _in_client_options(name: str) -> str | None:
+    """What to write for an argument of `Client` that was given to `pipeline` itself; None for any other name."""
+    from vitriton._client import Client  # it is imported when a pipeline is made
+
+    if in_options(name):
+        return f"client_options={{'options': Options({name}=...)}}"
+    return f"client_options={{{name!r}: ...}}" if name in inspect.signature(Client).parameters else None
+
+
+@partial(suggests_keywords, elsewhere=_in_client_options)
 def pipeline(
     task: str | None = None,
     model: Any = None,
@@ -76,7 +87,7 @@ def pipeline(
 
     All parameters except `url`, `client_options` and `allow_served_pooling` are those of transformers. An argument that
     cannot affect a loaded model (its device, its loading, tokenizers) is ignored; one that contradicts the model is an
-    error. docs/guides/pipeline.md describes each parameter.
+    error. "Coming from transformers' pipeline" in the documentation describes each parameter.
 
     Args:
         task: the task: "image-feature-extraction", or None.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitriton._deadline import Deadline
-from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch, Unavailable
+from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch
 from vitriton._options import Options
-from vitriton._served.catalog import first_catalog
+from vitriton._served.catalog import first_catalog, wait_for_catalog
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connect import connect
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from vitriton._wire.transport import Transport
 
 _MAX_LISTED = 20
-_POLL_S = 0.1  # time between two requests to a server that is starting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,14 +107,7 @@ class ClientFactory:
         """
         deadline = Deadline.after(self._options.get("timeout_s", 60.0))
         with self._lent() as transports:
-            while True:
-                try:
-                    catalog = first_catalog(transports, deadline.remaining_s())
-                    break
-                except Unavailable:
-                    if deadline.expired:
-                        raise
-                time.sleep(deadline.bounded_s(_POLL_S))
+            catalog = wait_for_catalog(transports, deadline)
             if not catalog.listed:
                 with contextlib.suppress(ModelNotFound, ModelNotReady, ContractMismatch):
                     catalog = first_catalog(transports, deadline.remaining_s(), [default])

@@ -125,3 +125,9 @@ def read_ensemble_name(model: str) -> tuple[str, Kind] | None:
         if name and name != model:
             return name, kind
     return None
+
+
+def given_name(model: str) -> str:
+    """The export's name, which users give, for the name of an ensemble; any other name stays as it is."""
+    ensemble = read_ensemble_name(model)
+    return model if ensemble is None else ensemble[0]

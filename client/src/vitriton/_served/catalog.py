@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from vitriton._deadline import Deadline
-from vitriton._errors import AccessDenied, ContractMismatch, Unavailable
+from vitriton._errors import AccessDenied, ContractMismatch, DeadlineExceeded, Unavailable
 from vitriton._keywords import suggests_keywords
 from vitriton._options import check_seconds
 from vitriton._repository import names
 from vitriton._served.contract import read_contract
-from vitriton._served.failures import Call, not_served, to_error
+from vitriton._served.failures import Call, after_attempts, is_down, not_served, to_error
 from vitriton._served.index import served_models
 from vitriton._served.model import ModelInfo, ModelOutput, model_info
 from vitriton._wire.connect import connect
@@ -20,6 +22,10 @@ from vitriton._wire.connection import TLS, Token
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, ModelConfig, ModelStatus, ServerMetadata, Transport
 
+_LOG = logging.getLogger("vitriton")
+
+# Time before a server is asked again: longer with each attempt.
+_POLL_S, _LONGEST_POLL_S = 0.1, 2.0
 # Triton's reasons for a model that was never loaded, or was unloaded: they are no failures.
 _NOT_FAILED = ("", "unloaded")
 
@@ -131,6 +137,35 @@ def first_catalog(transports: Sequence[Transport], timeout_s: float | None, aske
         with contextlib.suppress(Unavailable):
             return read_catalog(transport, timeout_s, asked)
     return read_catalog(transports[-1], timeout_s, asked)
+
+
+def wait_for_catalog(transports: Sequence[Transport], deadline: Deadline) -> Catalog:
+    """The catalog of the first server that answers. If none does, this warns once, and waits for one.
+
+    Raises:
+        Unavailable: no server answered in that time.
+        ClientError: see `read_catalog`.
+    """
+    error: Unavailable | None = None
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            catalog = first_catalog(transports, deadline.remaining_s())
+            break
+        except DeadlineExceeded:
+            if error is None:
+                raise
+        except Unavailable as exc:
+            if error is None:
+                _LOG.warning("%s", is_down(transports[-1].address, exc, deadline, deadline.clock()))
+            error = exc
+        if deadline.expired:
+            raise after_attempts(error, attempts, deadline)
+        time.sleep(deadline.bounded_s(min(_POLL_S * attempts, _LONGEST_POLL_S)))
+    if error is not None:
+        _LOG.warning("the server at %s answers again", catalog.address)
+    return catalog
 
 
 def read_model(transport: Transport, name: str, deadline: Deadline) -> ModelInfo:

@@ -73,7 +73,7 @@ class Contract:
 
     def mismatch(self, problem: str) -> ContractMismatch:
         """The error for a server that breaks the contract."""
-        return ContractMismatch(f"model {self.model} {problem}", model=self.model)
+        return ContractMismatch(f"model {names.given_name(self.model)} {problem}", model=self.model)
 
 
 def read_contract(config: ModelConfig, pool: bool) -> Contract:
@@ -94,7 +94,8 @@ def read_contract(config: ModelConfig, pool: bool) -> Contract:
     elif config.max_batch_size < 1:
         problem = f"its max_batch_size is {config.max_batch_size}; it must be at least 1"
     if problem or output is None:
-        raise ContractMismatch(f"model {config.name} was not made by `vitriton export`: {problem}", model=config.name)
+        name = names.given_name(config.name)
+        raise ContractMismatch(f"model {name} was not made by `vitriton export`: {problem}", model=config.name)
     return Contract(
         model=config.name,
         output=name,

@@ -20,6 +20,7 @@ from vitriton._errors import (
     ServerBusy,
     Unavailable,
 )
+from vitriton._repository.names import given_name
 from vitriton._served.contract import ensemble_name
 from vitriton._served.index import explain_not_ready, served_models
 from vitriton._wire.status import Failure, classify
@@ -55,7 +56,7 @@ class Call:
 
 def to_error(failed: CallError, call: Call) -> ClientError:
     """The most specific error for a failed call; raise it `from failed`."""
-    failure = classify(failed.code, failed.message)
+    failure, name = classify(failed.code, failed.message), given_name(call.model)
     context: dict[str, Any] = {
         "address": call.address,
         "model": call.model,
@@ -64,7 +65,7 @@ def to_error(failed: CallError, call: Call) -> ClientError:
     }
     if failure is Failure.BAD_REQUEST:
         return _invalid_image(failed, call) or ContractMismatch(
-            f"model {call.model} on the server at {call.address} refuses the request: {failed.message}",
+            f"model {name} on the server at {call.address} refuses the request: {failed.message}",
             **context,
         )
     if failure is Failure.DEADLINE or (failure is Failure.QUEUE_TIMEOUT and call.expired):
@@ -80,25 +81,23 @@ def to_error(failed: CallError, call: Call) -> ClientError:
         )
     if failure is Failure.MODEL_DIED:
         return Unavailable(
-            f"the process of model {call.model} on the server at {call.address} has died ({failed.message}); "
+            f"the process of model {name} on the server at {call.address} has died ({failed.message}); "
             "restart the server",
             **context,
         )
     if failure in (Failure.QUEUE_FULL, Failure.QUEUE_TIMEOUT, Failure.RATE_LIMITED):
         return ServerBusy(
-            f"the server at {call.address} is busy with model {call.model} ({failed.message}); try again later, "
+            f"the server at {call.address} is busy with model {name} ({failed.message}); try again later, "
             "or send less at a time",
             **context,
         )
     if failure is Failure.UNKNOWN_MODEL:
-        return ModelNotFound(f"the server at {call.address} has no model {call.model}: {failed.message}", **context)
+        return ModelNotFound(f"the server at {call.address} has no model {name}: {failed.message}", **context)
     if failure is Failure.NOT_READY:
-        return ModelNotReady(
-            f"the server at {call.address} is not ready for model {call.model}: {failed.message}", **context
-        )
+        return ModelNotReady(f"the server at {call.address} is not ready for model {name}: {failed.message}", **context)
     local = failed.message.startswith(("the token function failed", "the header "))
     hints = _HINTS if call.model else _SERVER_HINTS
-    hint = (_NOT_SENT if local else hints.get(failure, hints[None])).format(**context)
+    hint = (_NOT_SENT if local else hints.get(failure, hints[None])).format(**context | {"model": name})
     kind = AccessDenied if failure is Failure.RESTRICTED else InferenceFailed
     return kind(f"{hint}: {failed.message}", **context)
 
@@ -120,10 +119,27 @@ def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> Cli
     return error
 
 
+def is_down(address: str, reason: object, deadline: Deadline | None, now_s: float) -> str:
+    """The warning for a server that fails; the error that is raised at the end has the advice.
+
+    Args:
+        address: the server's address.
+        reason: the failure. Of an `Unavailable`, the transport's own text is shown.
+        deadline: the end of further attempts; None if there are none.
+        now_s: the current time, in seconds.
+    """
+    cause = reason.__cause__ if isinstance(reason, Unavailable) else None
+    text = f"the server at {address} is down: {cause.message if isinstance(cause, CallError) else reason}"
+    if deadline is None:
+        return text
+    left_s = deadline.left_s(now_s)
+    return f"{text}; trying again " + ("without a time limit" if left_s is None else f"for {left_s:.0f} s")
+
+
 def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
     """The error for a call whose time is over; `during` says what it was waiting for on the client's side."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
-    where = f"model {call.model} at {call.address}"
+    where = f"model {given_name(call.model)} at {call.address}"
     if during is not None:
         text = f"the time limit{given} for the call to {where} is over {during}; raise timeout_s (None means no limit)"
     elif call.renewed:

@@ -26,15 +26,18 @@ def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | Non
         index: the state of the server's models; None if the server does not list them.
         address: the server's address.
     """
-    wanted = ensemble_name(model, pool)
+    wanted, kind = ensemble_name(model, pool), names.kind_of(pool)
     if index is None:
-        return f"the server at {address} has no model {wanted} that is ready, and does not list its models"
+        return f"the server at {address} has no model {model} that is ready, and does not list its models"
     states = {status.name: status for status in index}
     if wanted in states:
         reason = f" ({states[wanted].reason})" if states[wanted].reason else ""
-        return f"model {wanted} is on the server at {address} and not ready: {states[wanted].state}{reason}"
+        return (
+            f"model {model} is on the server at {address}, and its {kind} output is not ready: "
+            f"{states[wanted].state}{reason}"
+        )
     if ensemble_name(model, not pool) in states:
-        kind, other = names.kind_of(pool), names.kind_of(not pool)
+        other = names.kind_of(not pool)
         return (
             f"model {model} was exported without its {kind} output: the server at {address} has only the {other} one. "
             f"Call embed(pool={not pool}), or export it again with --outputs both"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import ssl
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,10 @@ T = TypeVar("T")
 
 _CLOSE_S = 5.0
 _RAISED = (grpc.FutureCancelledError, grpc.RpcError, ValueError)
+# gRPC tries the addresses of a host in another order each time; the reason is the same for all.
+_CONNECTING = re.compile(
+    r"failed to connect to all addresses; last error: \w+: (?:ipv[46]:\S+: )?(?:Failed to connect to remote host: )?"
+)
 _BROKEN = ("Stream removed", "Received RST_STREAM", "RST_STREAM", "Failed parsing HTTP/2")
 
 # The tag before the content: the number of the field, and the wire type of a length-prefixed value.
@@ -313,6 +318,7 @@ def _status(name: str, message: str) -> CallError:
     When a connection breaks, or a gateway resets a stream, gRPC makes up a status (UNKNOWN, INTERNAL, CANCELLED,
     PERMISSION_DENIED, ...), and only the text shows that no server sent it.
     """
+    message = _CONNECTING.sub("", message)
     if name != Code.DEADLINE_EXCEEDED.value and message.startswith(_BROKEN):
         return CallError(Code.UNAVAILABLE, f"{message} ({name})")
     return CallError(Code(name), message)

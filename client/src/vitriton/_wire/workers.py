@@ -1,7 +1,7 @@
 """A thread pool whose queued tasks expire at their deadlines.
 
 A ThreadPoolExecutor will not do: the interpreter's exit waits for its threads, and nothing expires in its queue.
-docs/decisions.md has the figures.
+"Decisions" in the documentation has the figures.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vitriton._console.completion import served_names
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
 from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
@@ -39,6 +40,7 @@ def models(
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=served_names,
             help="The model to show; repeat the option for more. Required if the server does not list its models.",
             rich_help_panel=_SHOWN,
         ),
@@ -74,9 +76,10 @@ def models(
 
 
 def _show(catalog: Catalog, *, show_all: bool) -> None:
+    """Shows the table on standard output, and what is said about it on standard error."""
     from rich.console import Console
 
-    typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}")
+    typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}", err=True)
     if catalog.models:
         console = Console()
         length = _SHORT_FINGERPRINT if console.is_terminal else None  # whole for programs, and for --expect-fingerprint
@@ -84,18 +87,18 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         rows = [[served.name, *_cells(served, output, length)] for served, output in outputs]
         show(console, [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
-        typer.echo("The server has no model that `vitriton export` made.")
+        typer.echo("The server has no model that `vitriton export` made.", err=True)
     if not catalog.listed:
-        typer.echo("The server does not list its models; name one with --model.")
+        typer.echo("The server does not list its models; name one with --model.", err=True)
     for output in (output for served in catalog.models for output in served.outputs if output.reason):
-        typer.echo(f"{output.model}: {output.reason}")
+        typer.echo(f"{output.model}: {output.reason}", err=True)
     if show_all:
         for status in catalog.others:
             typer.echo(f"other: {status.name} {status.state} {' '.join(status.reason.split())}".rstrip())
     elif catalog.others:
         number = len(catalog.others)
         others = "1 model of another kind is" if number == 1 else f"{number} models of other kinds are"
-        typer.echo(f"{others} not listed (--all lists them).")
+        typer.echo(f"{others} not listed (--all lists them).", err=True)
 
 
 def _cells(served: ModelInfo, output: ModelOutput, length: int | None) -> list[str]:

@@ -49,7 +49,7 @@ class Limits:
         return cls(**{name: frozen(value) for name, value in known.items()})
 
     def named(self, name: str) -> str:
-        """A limit's value and name, for a refusal; docs/operations/limits.md tells operators what to do."""
+        """A limit's value and name, for a refusal."""
         return f"the model's limit of {getattr(self, name)} ({name})"
 
 

@@ -9,14 +9,13 @@ from typing import Any
 from transformers import AutoImageProcessor, PreTrainedModel
 from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export import _documents
 from vitriton_export._checkpoint.config import load_config
-from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.families import Family, check_pooling
 from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import load_model, quiet
 from vitriton_export._checkpoint.network import PixelNetwork
-from vitriton_export._checkpoint.source import PROCESSORS, CheckpointSource, check_image_processor
-from vitriton_export._errors import ExportError, explained
+from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor
+from vitriton_export._errors import ExportError, OptionError, explained
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._processors import float_processor, processor, sizes, timm_processor
 from vitriton_export._processors.normalization import Normalization
@@ -88,7 +87,9 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
     chosen = options or ExportOptions()
     with quiet():
         config, known = load_config(source)
-    _check_pooling(chosen.pooling, known, source.model_id)
+    check_pooling(chosen.pooling, known, source.model_id)
+    for name in chosen.for_texts():
+        raise OptionError(name, f"is for models that take texts, and {source.model_id} takes images; leave it out")
     check_image_processor(source)
     with quiet(), explained(f"the image processor of {source.model_id} has invalid settings"):
         image_processor = _load_image_processor(source, config, chosen.image_processor_settings)
@@ -134,7 +135,7 @@ def resolve_pooling(asked: Pooling, checkpoint: Checkpoint, *, has_pooler: bool,
         ExportError: the pooler is untrained, or the model has no pooler or no CLS token.
     """
     model_id, known = checkpoint.source.model_id, checkpoint.family
-    _check_pooling(asked, known, model_id)
+    check_pooling(asked, known, model_id)
     if asked == "auto":
         if has_pooler and not checkpoint.untrained_pooler:
             return "pooler"
@@ -165,23 +166,8 @@ def _interpolation(
     )
 
 
-def _check_pooling(asked: Pooling, known: Family, model_id: str) -> None:
-    if asked == "projection" and known.projection is None:
-        raise ExportError(f"{model_id} has no projection to compare with text; use --pooling {_other_poolings(known)}")
-    if asked == "cls" and not known.has_cls:
-        raise ExportError(f"{model_id} has no CLS token; use --pooling mean")
-
-
-def _other_poolings(known: Family) -> str:
-    *first, last = (pooling for pooling in known.poolings if pooling != "projection")
-    return f"{', '.join(first)} or {last}"
-
-
 def _load_image_processor(source: CheckpointSource, config: Any, settings: Mapping[str, Any]) -> Any:
     """Loads the PIL backend by name: with torchvision installed, the default is another, off by a few gray levels."""
-    for path in (source.folder / name for name in PROCESSORS):
-        if path.is_file():
-            _documents.read(path, source.model_id)  # transformers says less about a file that is not JSON
     with explained(f"transformers cannot load the image processor of {source.model_id}"):
         for load_own in (float_processor.load, timm_processor.load):
             own = load_own(source.folder, dict(settings))

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-from transformers import __version__ as transformers_version
-
 from vitriton_export import _documents
-from vitriton_export._checkpoint.architectures import check_installed, family
-from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.source import CheckpointSource
+from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
+from vitriton_export._checkpoint.families import Architecture, Family, check_pooling
+from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor, fetch_weights
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
 
@@ -33,6 +31,23 @@ MEND = "; correct that entry, or use the file that save_pretrained writes"
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
 
+def check_files(source: CheckpointSource, pooling: str) -> None:
+    """Checks the files of a folder without torch and transformers: the small ones, and the beginnings of the others.
+
+    What only transformers can tell of an architecture that is not in the list is left to `load_config`.
+
+    Raises:
+        ExportError: the checkpoint cannot be exported, or not with this pooling.
+    """
+    _, model_type = _read(source)
+    known: Architecture | None = FAMILIES.get(model_type) or TEXT_FAMILIES.get(model_type)
+    if known is not None:
+        check_pooling(pooling, known, source.model_id)
+        if model_type in FAMILIES:
+            check_image_processor(source)
+        fetch_weights(source)
+
+
 def load_config(source: CheckpointSource) -> tuple[Any, Family]:
     """Reads config.json and finds the family of a model that takes images, before any weights are touched.
 
@@ -50,15 +65,10 @@ def read_config(source: CheckpointSource) -> Any:
         ExportError: the file is not readable, needs code from its repository, has an unknown type, or names weights
             that an export would not read.
     """
-    document, name = _documents.read(source.folder / "config.json", source.model_id), source.model_id
-    model_type = _model_type(document, name)
-    check_installed(model_type, name)
-    _check(document, name)
-    if model_type == TIMM and ":" in str(document.get("architecture")):  # hf-hub:… and local-dir:…
-        raise ExportError(
-            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would "
-            "download from elsewhere; use an architecture that is part of timm"
-        )
+    from transformers import CONFIG_MAPPING
+    from transformers import __version__ as transformers_version
+
+    (document, model_type), name = _read(source), source.model_id
     if model_type not in CONFIG_MAPPING and "auto_map" in document:
         raise ExportError(
             f"{name} needs code of its own ({model_type}), which is not run; export a model whose code is "
@@ -71,6 +81,20 @@ def read_config(source: CheckpointSource) -> Any:
         )
     with explained(f"transformers cannot read config.json of {name}", MEND):
         return CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
+
+
+def _read(source: CheckpointSource) -> tuple[dict[str, Any], str]:
+    """Returns the content of config.json and the model type, after checking the entries that need no library."""
+    document, name = _documents.read(source.folder / "config.json", source.model_id), source.model_id
+    model_type = _model_type(document, name)
+    check_installed(model_type, name)
+    _check(document, name)
+    if model_type == TIMM and ":" in str(document.get("architecture")):  # hf-hub:… and local-dir:…
+        raise ExportError(
+            f"config.json of {name} has the architecture {_shown(document['architecture'])}, which timm would "
+            "download from elsewhere; use an architecture that is part of timm"
+        )
+    return document, model_type
 
 
 def _model_type(document: dict[str, Any], name: str) -> str:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vitriton_export._errors import ExportError
+
 POOLER = "pooler."  # the prefix of the names of a pooler's parameters
 
+_OF_TOKENS = ("mean", "cls", "last", "max", "weighted-mean")
 TRANSFORMER = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size", "image_size")
 
 # Entries of a configuration that change no feature: names, notes, training, initial values, heads not exported.
@@ -82,6 +85,11 @@ class Architecture:
     extra: str = ""
     note: str = ""
 
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """The values of --pooling that the architecture allows."""
+        raise NotImplementedError
+
     def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
         """Returns the entries of a configuration that change what is computed and do not show in the weights.
 
@@ -128,7 +136,7 @@ class Family(Architecture):
 
     @property
     def poolings(self) -> tuple[str, ...]:
-        """The values of --pooling that the architecture allows."""
+        """See `Architecture`."""
         choices = {"pooler": self.pooler, "cls": self.has_cls, "mean": True, "projection": self.projection}
         return ("auto", *(name for name, there in choices.items() if there))
 
@@ -157,6 +165,11 @@ class TextFamily(Architecture):
     pooling: Literal["mean", "last"] = "mean"
     skipped_positions: str | None = None
 
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """See `Architecture`."""
+        return ("auto", *(("pooler",) if self.pooler else ()), *_OF_TOKENS)
+
 
 def lacking(known: Architecture) -> str | None:
     """Names the packages that an architecture needs and that are missing, with the command that installs them."""
@@ -166,8 +179,25 @@ def lacking(known: Architecture) -> str | None:
     return (
         f"needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: `pip install "
         f"'vitriton-export[{known.extra}]' --extra-index-url ADDRESS`, with the index that torch came from "
-        "(docs/guides/export.md)"
+        '("timm\'s models" in the documentation)'
     )
+
+
+def check_pooling(asked: str, known: Architecture, model_id: str) -> None:
+    """Checks that an architecture has what a pooling takes its vector from.
+
+    Raises:
+        ExportError: it does not; the text says which poolings it has.
+    """
+    if asked not in known.poolings:
+        wanted = {"pooler": "pooler", "cls": "CLS token", "projection": "projection to compare with text"}
+        wrong = f"has no {wanted[asked]}" if asked in wanted else f"takes images, and {asked} pools the tokens of texts"
+        raise ExportError(f"{model_id} {wrong}; use --pooling {_other_poolings(known)}")
+
+
+def _other_poolings(known: Architecture) -> str:
+    *first, last = (pooling for pooling in known.poolings if pooling != "projection")
+    return f"{', '.join(first)} or {last}"
 
 
 def _counts(key: str) -> bool:

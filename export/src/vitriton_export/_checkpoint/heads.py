@@ -36,7 +36,7 @@ class Head:
         kind = "has a head" if self.model is None else f"is a {self.model}: its head"
         return (
             f"{model_id} {kind} ({named}{labels}){' that' if self.model is None else ''} is not exported; the "
-            "embeddings are the features before it (docs/guides/export.md, Heads)"
+            'embeddings are the features before it ("Heads" in the documentation)'
         )
 
     def to_document(self) -> dict[str, Any]:

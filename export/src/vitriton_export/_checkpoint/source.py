@@ -114,13 +114,15 @@ def fetch_weights(source: CheckpointSource) -> CheckpointSource:
 
 
 def check_image_processor(source: CheckpointSource) -> None:
-    """Checks that the image processor's settings are present.
+    """Checks that the image processor's settings are present, and JSON: transformers says less about other files.
 
     Raises:
-        ExportError: the settings are missing.
+        ExportError: the settings are missing, or cannot be read.
     """
-    for name in PROCESSORS:
-        _documents.check_regular(source.folder / name, source.where)
+    for path in (source.folder / name for name in PROCESSORS):
+        _documents.check_regular(path, source.where)
+        if path.is_file():
+            _documents.read(path, source.model_id)
     if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
         raise ExportError(
             f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "

@@ -28,7 +28,6 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
     "gpt2": _DECODER,
     "gpt_neox": _DECODER,
     "llama": _DECODER,
-    "mbart": _SEQ2SEQ,
     "megatron-bert": _PLAIN,
     "mistral": _DECODER,
     "modernbert": _ALONE,

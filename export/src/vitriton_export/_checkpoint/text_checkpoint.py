@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from vitriton_export import _documents
 from vitriton_export._checkpoint import sentence as _sentence
 from vitriton_export._checkpoint.config import read_config
-from vitriton_export._checkpoint.families import TextFamily
+from vitriton_export._checkpoint.families import TextFamily, check_pooling
 from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import load_model, quiet
 from vitriton_export._checkpoint.sentence import Sentence
@@ -81,7 +81,9 @@ def outline(source: CheckpointSource, options: ExportOptions) -> TextOutline:
     with quiet():
         config = read_config(source)
     known = TEXT_FAMILIES[config.model_type]
-    _check_options(options, source.model_id)
+    check_pooling(options.pooling, known, source.model_id)
+    for name in options.for_images():
+        raise OptionError(name, f"is for models that take images, and {source.model_id} takes texts; leave it out")
     sentence = _sentence.read(source)
     with quiet(), explained(f"transformers cannot load the tokenizer of {source.model_id}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
@@ -134,22 +136,12 @@ def poolings(options: ExportOptions, checkpoint: TextCheckpoint) -> tuple[tuple[
                 else "sentence-transformers does the same"
             )
         )
-    if asked == "projection":
-        raise ExportError(f"{model_id} has no projection; use --pooling mean, cls, last, max, weighted-mean or pooler")
-    if asked == "pooler" and not small.family.pooler:
-        raise ExportError(f"{model_id} has no pooler; use --pooling mean or cls")
     if asked == "pooler" and checkpoint.untrained_pooler and not options.allow_untrained_pooler:
         raise ExportError(
             f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
             "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler exports it nevertheless)"
         )
     return (asked,), ""
-
-
-def _check_options(options: ExportOptions, model_id: str) -> None:
-    """Refuses options that only make sense for images."""
-    for name in options.for_images():
-        raise OptionError(name, f"is for models that take images, and {model_id} takes texts; leave it out")
 
 
 def _max_length(

@@ -63,7 +63,7 @@ def check_adapter(folder: Path, where: str) -> None:
     raise ExportError(
         f"{where} holds an adapter ({ADAPTER}), such as LoRA's, and an export takes whole weights; merge it into "
         f"{repr(base)[:80] if isinstance(base, str) and base else 'its base model'} with merge_and_unload() of peft, "
-        "as docs/guides/export.md#merging-an-adapter shows, and export what that saves"
+        'as "Merging an adapter" in the documentation shows, and export what that saves'
     )
 
 

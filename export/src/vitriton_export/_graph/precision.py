@@ -24,8 +24,8 @@ _INT8_ON_GPU = (
 
 
 _SATURATES = (
-    "{precision} loses accuracy on this CPU: without VNNI it adds pairs of products in 16 bits, which saturate. Export "
-    "on the machine that serves, so that the gate runs there"
+    "{precision} loses accuracy on this CPU: without VNNI it adds pairs of products in 16 bits, which saturate. If "
+    "another machine serves, run `vitriton verify` there, which measures it again; otherwise, use --precision fp32"
 )
 
 

@@ -1,16 +1,18 @@
-"""Decides whether a repository already holds an export. Makes no request to the hub, and does not import torch."""
+"""Finds what a repository already holds under a name. Makes no request to the hub, and does not import torch."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vitriton._repository import disk
-from vitriton._repository.names import ENSEMBLES, KINDS, ensemble_name
+from vitriton._repository.names import ENSEMBLES, KINDS, Kind, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
+from vitriton_export._errors import printable
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
 
@@ -46,22 +48,58 @@ def difference(options: ExportOptions) -> str | None:
     return None
 
 
+def earlier(repository: Path, name: str) -> dict[Kind, str]:
+    """Describes the outputs that are there under a name: kind → "version 1, exported from … on …"."""
+    found: dict[Kind, str] = {}
+    for kind in KINDS:
+        folder = repository / ensemble_name(name, kind)
+        config = disk.read_config(folder)
+        if config is not None and disk.fingerprint(config) not in (None, disk.NOT_EXPORTED):
+            version = max(disk.served_versions(config, folder), default=0)
+            found[kind] = f"version {version}{_origin(folder / str(version) / 'manifest.json')}"
+    return found
+
+
+def _origin(path: Path) -> str:
+    try:
+        manifest = json.loads(path.read_text())
+        when = datetime.fromisoformat(manifest["created"])
+        return printable(f", exported from {manifest['source']['model']} on {when:%Y-%m-%d %H:%M} UTC")
+    except (OSError, ValueError, KeyError, TypeError):  # it can be replaced nevertheless
+        return ""
+
+
 def _other(manifest: Mapping[str, Any], options: ExportOptions) -> str | None:
-    """Says which settings or which model the existing export differs in; None where it does not."""
+    """Says which settings the existing export differs in, and whether its model is another; None if nothing is."""
     source, then = manifest["source"], manifest["options"]
     now = _manifest.plain(options)
-    for name in sorted(now.keys() - _COMPARED_OTHERWISE):
-        if name not in then or then[name] != now[name]:
-            return f"--{name.replace('_', '-')} was {then.get(name)} and is {now[name]}"
+    compared = sorted(now.keys() - _COMPARED_OTHERWISE)
+    reasons = [_change(name, then, now) for name in compared if name not in then or then[name] != now[name]]
     folder = Path(options.model).expanduser()
     if folder.is_dir():
         if source.get("files_sha256") != sources.files_sha256(folder):
-            return f"the files in {folder} are not those that were exported"
+            reasons.append(f"the files in {folder} are not those that were exported")
     elif source["model"] != options.model:
-        return f"the model was {source['model']} and is {options.model}"
+        reasons.append(f"the model was {source['model']} and is {options.model}")
     elif options.revision not in (then["revision"], source["revision"]):
-        return f"--revision was {then['revision']} and is {options.revision}"
-    return None
+        reasons.append(_change("revision", then, now))
+    return "; ".join(reasons) or None
+
+
+def _change(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if name not in then:
+        return f"{flag} is {_typed(now[name])}, and that export did not have it"
+    return f"{flag} was {_typed(then[name])} and is {_typed(now[name])}"
+
+
+def _typed(value: Any) -> str:
+    """Returns the value of an option in the manifest, as one gives it on the command line."""
+    if value is None or isinstance(value, bool):
+        return "given" if value else "not given"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _damaged(manifest: Mapping[str, Any], steps: frozenset[tuple[str, int]], repository: Path) -> str | None:

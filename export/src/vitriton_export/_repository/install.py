@@ -28,6 +28,34 @@ from vitriton_export._repository.deployment import VERSION, Deployment, read_fin
 _SERVABLE = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
 
+def check_name(repository: Path, name: str, *, max_batch_size: int, precision: str) -> dict[str, Any]:
+    """Checks that an export may have this name, as far as the repository tells without the model.
+
+    Returns:
+        The configurations of the models that the export would replace, by name.
+
+    Raises:
+        ExportError: vitriton did not write them, their precision is another, or clients would break.
+    """
+    there = [model for model in names.model_names(name) if (repository / model).exists()]
+    if there and disk.removed(repository, there):
+        raise ExportError(
+            f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
+            "it has unloaded them, or use another --name"
+        )
+    exported = {}
+    for model in there:
+        config = disk.read_config(repository / model)
+        fingerprint = None if config is None else disk.fingerprint(config)
+        if config is None or fingerprint is None:
+            raise ExportError(f"{repository / model} exists and was not written by vitriton export; use another --name")
+        if fingerprint != NOT_EXPORTED:
+            exported[model] = config
+    for config in exported.values():
+        _check_known(config, repository, name, max_batch_size, precision)
+    return exported
+
+
 def check_target(repository: Path, deployment: Deployment) -> None:
     """Checks that the deployment's models may be written: the names are free, or their models are compatible with it.
 
@@ -35,28 +63,17 @@ def check_target(repository: Path, deployment: Deployment) -> None:
         ExportError: vitriton did not write them, they have another embedding space, or clients would break.
     """
     name = deployment.name
-    advice = f"use another --name, or `vitriton remove {name} --repository {repository}` first"
     planned = _deployment.configs(deployment, int(VERSION))
-    there = [model for model in names.model_names(name) if (repository / model).exists()]
-    if there and disk.removed(repository, there):
-        raise ExportError(
-            f"{name} was removed from {repository}, and a running server still uses {', '.join(there)}; try again when "
-            "it has unloaded them, or use another --name"
-        )
-    for model in there:
-        folder = repository / model
-        config = disk.read_config(folder)
-        fingerprint = None if config is None else disk.fingerprint(config)
-        if fingerprint is None:
-            raise ExportError(f"{folder} exists and was not written by vitriton export; use another --name")
-        if fingerprint == NOT_EXPORTED:
-            continue
-        if fingerprint != deployment.fingerprint:
+    exported = check_name(repository, name, max_batch_size=deployment.max_batch_size, precision=deployment.precision)
+    for model, config in exported.items():
+        if (fingerprint := disk.fingerprint(config)) != deployment.fingerprint:
             raise ExportError(
                 f"{repository} already serves another embedding space as {name} (fingerprint {fingerprint}, this "
-                f"export has {deployment.fingerprint}), and their vectors must not be mixed; {advice}"
+                f"export has {deployment.fingerprint}), and their vectors must not be mixed; "
+                f"{_otherwise(repository, name)}"
             )
-        _check_replaceable(config, planned.get(model), deployment, f"{repository} already serves {name} with", advice)
+        if model in planned:
+            _check_tensors(config, planned[model], repository, name)
 
 
 def without_weights(repository: Path) -> list[str]:
@@ -181,20 +198,35 @@ def install(staging: Path, repository: Path, deployment: Deployment) -> int:
         raise ExportError(str(exc)) from exc
 
 
-def _check_replaceable(config: Any, planned: Any | None, deployment: Deployment, what: str, advice: str) -> None:
+def _otherwise(repository: Path, name: str) -> str:
+    return f"use another --name, or `vitriton remove {name} --repository {repository}` first"
+
+
+def _check_known(config: Any, repository: Path, name: str, max_batch_size: int, precision: str) -> None:
     """Checks a replacement: both versions are loaded for a while, and clients still rely on the old configuration."""
-    if config.max_batch_size > deployment.max_batch_size:
+    what, advice = f"{repository} already serves {name} with", _otherwise(repository, name)
+    if config.max_batch_size > max_batch_size:
         raise ExportError(
-            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {deployment.max_batch_size} "
-            f"is less; {advice}"
+            f"{what} --max-batch-size {config.max_batch_size}, which clients rely on, and {max_batch_size} is less; "
+            f"{advice}"
         )
-    if planned is None:
-        return
+    there = config.parameters["precision"].string_value if "precision" in config.parameters else precision
+    if there != precision:
+        raise ExportError(
+            f"{what} --precision {there}, and {precision} is another embedding space, whose vectors must not be mixed "
+            f"with those; {advice}"
+        )
+
+
+def _check_tensors(config: Any, planned: Any, repository: Path, name: str) -> None:
     for role in ("input", "output"):
         old, new = (list(getattr(each, role)) for each in (config, planned))
         if old != new:
             text = "; ".join(" ".join(str(tensor).split()) for tensor in old)
-            raise ExportError(f"{what} another {role} of {config.name} ({text}); {advice}")
+            raise ExportError(
+                f"{repository} already serves {name} with another {role} of {config.name} ({text}); "
+                f"{_otherwise(repository, name)}"
+            )
 
 
 def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:

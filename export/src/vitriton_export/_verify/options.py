@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from vitriton._console.completion import exported_names
 from vitriton._console.options import faults
 from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
@@ -38,7 +39,7 @@ class VerifyOptions:
         timeout_s: the longest time for each request to the server, in seconds.
     """
 
-    name: Annotated[str | None, typer.Argument(metavar="NAME")] = None
+    name: Annotated[str | None, typer.Argument(metavar="NAME", autocompletion=exported_names)] = None
     repository: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="PATH", rich_help_panel=_MODEL)] = None
     server: Annotated[str | ServerOptions | None, URL] = None
     reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH", rich_help_panel=_REFERENCE)] = None

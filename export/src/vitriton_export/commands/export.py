@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import itertools
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from vitriton._console.completion import exported_names
 from vitriton._console.failure import Command
 from vitriton._console.options import flatten
+from vitriton._console.tables import print_line
+from vitriton._repository.names import ensemble_name
 
 from vitriton_export._errors import OptionError, importing
 from vitriton_export._options import ExportOptions
 from vitriton_export.commands import results
+
+if TYPE_CHECKING:
+    from vitriton_export._export import ExportResult
 
 _EXAMPLES = """
 vitriton export
@@ -25,6 +30,7 @@ vitriton export ./my-checkpoint --name products-v3 --outputs pooled
 vitriton export --list
 """
 _REMOVE_EXAMPLES = "vitriton remove products-v3 --repository models"
+_STEPS = 8  # of an export
 
 
 def register(app: typer.Typer) -> None:
@@ -59,28 +65,33 @@ def export(
         bool, typer.Option("--list", is_eager=True, callback=_list, help="List the supported architectures and exit.")
     ] = False,
 ) -> None:
-    """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
+    """Export a model of images or texts to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton._console.signals import Signals
 
     progress = Console(stderr=True)
     started = time.perf_counter()
     if skip_existing and _is_there(options, progress):
         return
-    _check(options, progress)
-    with _stoppable(progress), Signals():  # SIGTERM, too, ends it with a clean-up
-        with results.step(progress, "Import torch and transformers"), importing():
-            from vitriton_export._export import export_model
-        result = export_model(options, lambda title: results.step(progress, title))
-    progress.print(
-        f"Exported {result.deployment.model_id} as {result.deployment.name} in {time.perf_counter() - started:.1f} s"
-    )
+    _check(options)
+    results.warn_of_path(options.folder, progress)
+    replaced, warned = _tell_of_earlier(options, progress), _warn_of_precision(options, progress)
+    with Signals():  # SIGTERM, too, ends it with a clean-up
+        result = _export(options, progress)
+    took = f"{time.perf_counter() - started:.1f} s"
+    told = f"; it replaces {replaced}" if replaced else ""
+    print_line(progress, f"Exported {result.deployment.model_id} as {result.deployment.name} in {took}{told}")
     results.show(result, results.console())
-    results.warn(result, progress)
+    results.warn(result, progress, warned)
     results.show_next_step(result, progress)
 
 
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name under which the export is served.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=exported_names, help="The name under which the export is served."
+        ),
+    ],
     repository: Annotated[
         str, typer.Option(metavar="PATH", help="The Triton model repository that holds the export.")
     ] = "model_repository",
@@ -97,30 +108,62 @@ def remove(
         typer.echo(f"removed {model}")
 
 
-def _check(options: ExportOptions, progress: Console) -> None:
-    """Checks what is on this machine, and notes what will matter later, before torch is imported."""
+def _check(options: ExportOptions) -> None:
+    """Checks what is on this machine, before torch is imported."""
+    from vitriton_export._checkpoint.config import check_files
     from vitriton_export._checkpoint.source import find_folder
-    from vitriton_export._repository.install import check_writable
+    from vitriton_export._repository import install
 
-    find_folder(options.model, options.revision)
-    check_writable(options.folder)
-    results.warn_of_path(options.folder, progress)
+    source = find_folder(options.model, options.revision)
+    install.check_writable(options.folder)
+    install.tidy(options.folder)
+    install.check_name(
+        options.folder, options.deployed_name, max_batch_size=options.max_batch_size, precision=options.precision
+    )
+    if source is not None:
+        check_files(source, options.pooling)
 
 
-@contextlib.contextmanager
-def _stoppable(progress: Console) -> Iterator[None]:
-    """Ends the command cleanly after a signal."""
-    from vitriton._console.signals import Stopped, stopped_by
+def _tell_of_earlier(options: ExportOptions, progress: Console) -> str:
+    """Shows what the export replaces, and what it leaves; returns the former."""
+    from vitriton_export._repository.existing import earlier
 
-    try:
-        yield
-    except (Stopped, ImportError) as exc:
-        stopped = stopped_by(exc)
-        if stopped is None:
-            raise
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            progress.print(f"stopped by {signal.Signals(stopped.number).name}")
-        raise typer.Exit(stopped.exit_code) from None
+    there = earlier(options.folder, options.deployed_name)
+    kinds = {*options.kinds("image"), *options.kinds("text")}  # an export of the other tower is refused
+    replaced = " and ".join(dict.fromkeys(there[kind] for kind in kinds if kind in there))
+    if replaced:
+        print_line(progress, f"Replaces {replaced}")
+    for kind in sorted(there.keys() - kinds):
+        print_line(
+            progress,
+            f"note: {ensemble_name(options.deployed_name, kind)} is not replaced: clients still get {there[kind]}, "
+            f"with weights of its own; to drop it, run `vitriton remove {options.deployed_name} --repository "
+            f"{options.folder}` before the export",
+        )
+    return replaced
+
+
+def _warn_of_precision(options: ExportOptions, progress: Console) -> str | None:
+    """Shows, before the work begins, what is wrong with a precision on this machine; returns that."""
+    if options.precision == "fp32":
+        return None
+    with importing():
+        from vitriton_export._graph import precision
+    warning = precision.device_warning(options.precision, options.device, has_gpu=precision.has_gpu())
+    if warning is not None:
+        print_line(progress, f"warning: {warning}")
+    return warning
+
+
+def _export(options: ExportOptions, progress: Console) -> ExportResult:
+    numbers = itertools.count(1)
+
+    def step(title: str) -> AbstractContextManager[None]:
+        return results.step(progress, f"{next(numbers)}/{_STEPS} {title}")
+
+    with step("Import torch and transformers"), importing():
+        from vitriton_export._export import export_model
+    return export_model(options, step)
 
 
 def _is_there(options: ExportOptions, progress: Console) -> bool:

@@ -73,9 +73,16 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
     tables.show(console, columns, rows, title)
 
 
-def warn(result: ExportResult, console: Console) -> None:
-    """Shows the warnings and notes of an export, and the contents of its repository that no server can load."""
-    lines = [*(f"warning: {each}" for each in result.warnings), *(f"note: {each}" for each in result.notes)]
+def warn(result: ExportResult, console: Console, shown: str | None = None) -> None:
+    """Shows the warnings and notes of an export, and the contents of its repository that no server can load.
+
+    Args:
+        result: the result of the export.
+        console: the console.
+        shown: the warning that was shown before the work began.
+    """
+    warnings = [each for each in result.warnings if each != shown]
+    lines = [*(f"warning: {each}" for each in warnings), *(f"note: {each}" for each in result.notes)]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     _warn_of_others(result.repository, console)

@@ -132,7 +132,7 @@ class Drain:
     def _warn(self, count: str, exc: OSError) -> None:
         _LOG.warning(
             "%sidle connections cannot be closed from here (%s): Triton waits for its clients to do so "
-            "(docs/operations/stopping.md)",
+            '("Stopping" in the documentation)',
             count,
             exc,
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 
 from vitriton_server._errors import AddressError, LauncherError, ModelLoadError
-from vitriton_server._process.log import failed_models, port_was_taken, refused_options
+from vitriton_server._process.log import failed_models, machine_has_gpu, port_was_taken, refused_options, relevant
 
-ERROR_LINES = 20  # lines of the log in an error
+_LINES = 20  # of the log, in an error
 # Signals of crashes; the others are sent on purpose.
 _CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS, signal.SIGTRAP}
 
@@ -24,7 +24,7 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
         exit_status: the exit status of tritonserver, 128 + N for a signal N.
         memory: the part that memory had in it, from `MemoryWatch.verdict`.
     """
-    last = lines[-ERROR_LINES:]
+    last = last_lines(lines)
     if port_was_taken(lines):
         return AddressError("another process took one of the ports before Triton could; try again")
     refused = refused_options(lines)
@@ -41,6 +41,11 @@ def start_failure(lines: list[str], exit_status: int | None, memory: str | None)
     if memory is None and _signal(exit_status) in _CRASHES:
         return StartCrashed(text, last)
     return LauncherError(with_memory(text, memory), last)
+
+
+def last_lines(log: list[str]) -> list[str]:
+    """Returns the last lines of a log that may explain a failure, for an error."""
+    return relevant(log, has_gpu=machine_has_gpu())[-_LINES:]
 
 
 def death(exit_status: int | None, memory: str | None) -> str:

@@ -17,12 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitriton._console.diagnosis import how_to_install
+
 from vitriton_server._errors import InstallationError
 
 WHEEL = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
 _MIN_GLIBC = (2, 35)  # the wheel's platform tag is manylinux_2_35_x86_64
-_INSTALL = "install this distribution again: `pip install --force-reinstall vitriton-server`"
+_INSTALL = f"install this distribution again: {how_to_install('vitriton-server', again=True)}"
 
 # onnxruntime's version is not read: its GPU build is a package with another name.
 _LIST_PACKAGES = """

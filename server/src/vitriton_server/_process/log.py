@@ -63,6 +63,12 @@ def is_problem(line: str, *, has_gpu: bool) -> bool:
     return has_gpu or not any(noise in line for noise in _GPU_NOISE)
 
 
+def is_error(line: str) -> bool:
+    """Whether Triton logged a line as an error."""
+    match = _SEVERITY.match(line)
+    return match is not None and match[1] in "EF"
+
+
 def relevant(lines: Iterable[str], *, has_gpu: bool) -> list[str]:
     """Returns the lines that may explain a server's end: problems and the output of models, not its start-up."""
     own = [line for line in lines if line.strip() and not line.startswith(_TABLE)]
@@ -120,4 +126,4 @@ def readable(reason: str) -> str:
     text = reason.rstrip().removesuffix('"').replace("\\n", "\n").replace('\\"', '"').replace("\\'", "'")
     text = text.partition("\n\nAt:\n")[0]  # the traceback of a python model
     text = re.sub(r"^(Internal|Invalid argument|Unavailable): ", "", text.strip())
-    return " ".join(re.sub(r"^(LoadError|TritonModelException): ", "", text).split())
+    return " ".join(re.sub(r"^(LoadError|TritonModelException): ", "", text).split()).rstrip(".")

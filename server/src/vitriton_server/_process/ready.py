@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from vitriton_server._config import ServerConfig
 from vitriton_server._errors import NotReadyInTime, ServerStopped
-from vitriton_server._process.failure import ERROR_LINES, start_failure
+from vitriton_server._process.failure import last_lines, start_failure
+from vitriton_server._process.log import MAX_LINES
 from vitriton_server._process.memory import MemoryWatch
 from vitriton_server._process.ports import Endpoints
 from vitriton_server._process.tritonserver import TritonProcess
@@ -43,12 +44,12 @@ def wait_until_ready(
             raise ServerStopped("the server was stopped before it was ready")
         if ended:
             status = process.exit_status
-            raise start_failure(process.log.last(10**6), status, memory.verdict(status))
+            raise start_failure(process.log.last(MAX_LINES), status, memory.verdict(status))
         if time.monotonic() > deadline:
             raise NotReadyInTime(
                 f"the models in {config.repository} were not ready within {config.ready_timeout_s:g} s; allow more "
                 "with --ready-timeout (ready_timeout_s)",
-                process.log.last(ERROR_LINES),
+                last_lines(process.log.last(MAX_LINES)),
             )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitriton._console.failure import Command
+from vitriton._console.help import write_section
 
 if TYPE_CHECKING:
     from vitriton._console.diagnosis import Finding
@@ -23,6 +25,8 @@ _EXAMPLES = """
 vitriton doctor
 vitriton doctor --json
 """
+
+_UNBROKEN = 1_000_000  # columns
 
 Report = Mapping[str, Sequence["Finding"]]
 
@@ -53,12 +57,12 @@ def doctor(
 
 
 def _show(report: Report, problems: Sequence[str]) -> None:
-    width = max(len(finding.name) for findings in report.values() for finding in findings)
+    """Shows the report, in the width of the terminal; lines in a pipe or a file are not broken."""
+    formatter = typer.Context.formatter_class(width=shutil.get_terminal_size((_UNBROKEN, 0)).columns)
     for title, findings in report.items():
-        typer.echo(f"{title}:")
-        for name, value, _ in findings:
-            typer.echo(f"  {name:{width}}  {value}".rstrip())
-        typer.echo("")
-    typer.echo("Problems:" if problems else "No problem was found.")
-    for problem in problems:
-        typer.echo(f"  {problem}")
+        write_section(title, [(name, value) for name, value, _ in findings], formatter)
+    if problems:
+        write_section("Problems", [("-", problem) for problem in problems], formatter)
+    else:
+        formatter.write("\nNo problem was found.\n")
+    typer.echo(formatter.getvalue().lstrip("\n"), nl=False)

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from packaging.requirements import Requirement
 
-from vitriton._console.diagnosis import Finding
+from vitriton._console.diagnosis import Finding, how_to_install
 from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
 
 _OURS = ("vitriton", "vitriton-export", "vitriton-server", "vitriton-bench")
@@ -39,14 +39,14 @@ def commands() -> Iterator[Finding]:
     plugged = plugged_in()
     for name in sorted({*KNOWN, *plugged}):
         if name not in plugged:
-            yield Finding(f"vitriton {name}", f"not installed: pip install {KNOWN[name][0]}")
+            yield Finding(f"vitriton {name}", f"not installed: {how_to_install(KNOWN[name][0])}")
             continue
         entry = plugged[name]
         try:
             entry.load()
         # A plug-in is foreign code and can fail in any way.
         except Exception as exc:
-            remedy = f"install it again: `pip install --force-reinstall {distribution_of(entry)}`"
+            remedy = f"install it again: {how_to_install(distribution_of(entry), again=True)}"
             yield Finding(f"vitriton {name}", "cannot be loaded", f"{failure_of(entry, exc)}; {remedy}")
         else:
             yield Finding(f"vitriton {name}", "installed")

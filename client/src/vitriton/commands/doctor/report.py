@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
-from vitriton._console.diagnosis import CHECKS, Finding
+from vitriton._console.diagnosis import CHECKS, Finding, how_to_install
 from vitriton.commands.doctor import installed, machine, network
 
 
@@ -30,6 +30,6 @@ def _plugged(entry: EntryPoint) -> list[Finding]:
         reason = " ".join(str(exc).split()) or "no reason given"
         problem = (
             f"the checks of {entry.name} failed: {type(exc).__name__}: {reason}; install it again: "
-            f"`pip install --force-reinstall {entry.name}`"
+            f"{how_to_install(entry.name, again=True)}"
         )
         return [Finding("checks", "failed", problem)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from vitriton._console.progress import duration
 from vitriton._console.signals import Signals, Stopped
-from vitriton._errors import ClientError, ContractMismatch
+from vitriton._errors import ClientError, ContractMismatch, TransportError, Unavailable
 from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 # since the last commit: about a second's work, or one request if that takes longer.
 _COMMIT_EVERY_S = 1.0
 _COMMIT_BYTES = 32 * 1024 * 1024
-_RESCUE_TIMEOUT_S = 1.0
 
 
 class Embedding:
@@ -31,7 +32,7 @@ class Embedding:
         work: the work folder, in which the job has begun.
         job: the job of the run.
         sources: the paths and URLs of all images of the run.
-        make_client: the function that makes a client with a timeout in seconds.
+        make_rescuer: the function that makes a client with little time, for the commit of a run that fails.
         signals: the signals that may end the run.
         advance: the function that counts each image.
     """
@@ -41,25 +42,26 @@ class Embedding:
         work: WorkFolder,
         job: Job,
         sources: Sequence[str],
-        make_client: Callable[[float], Client],
+        make_rescuer: Callable[[], Client],
         signals: Signals,
         advance: Advance,
     ) -> None:
         self._work = work
         self._job = job
         self._sources = sources
-        self._make_client = make_client
+        self._make_rescuer = make_rescuer
         self._signals = signals
         self._advance = advance
         self._waiting: list[Outcome] = []  # for the next commit
         self._waiting_bytes = 0
         self._committed_s = time.monotonic()
+        self._answered_s: float | None = None  # the time of the last result
 
     def run(self, client: Client) -> None:
         """Embeds all remaining images.
 
         Raises:
-            ClientError: the server failed.
+            ClientError: the server failed; if it had answered before, the text says when it stopped.
             Stopped: a signal arrived.
             OSError: the work folder cannot be written.
             CommandFailed: the server's embeddings do not match the job.
@@ -76,13 +78,16 @@ class Embedding:
                     if self._is_due():
                         self._commit(client)
             self._commit(client)
-        except (ClientError, Stopped):
+        except (ClientError, Stopped) as exc:
             # Results that are not saved here are embedded again when the run resumes, so report the first error.
-            with suppress(ClientError, Stopped), self._make_client(_RESCUE_TIMEOUT_S) as other:
+            with suppress(ClientError, Stopped), self._make_rescuer() as other:
                 self._commit(other)
+            if isinstance(exc, TransportError) and self._answered_s is not None:
+                raise _stopped(exc, time.monotonic() - self._answered_s) from exc
             raise
 
     def _take(self, result: Result, index: int) -> None:
+        self._answered_s = time.monotonic()
         problem = None if result.error is None else result.error.errors[0]
         reason, code = (None, None) if problem is None else (problem.reason, problem.code)
         self._waiting.append(Outcome(index, result.embedding, reason, code))
@@ -107,3 +112,14 @@ class Embedding:
             self._work.commit(self._waiting)
             self._waiting, self._waiting_bytes = [], 0
             self._committed_s = time.monotonic()
+
+
+def _stopped(error: TransportError, silent_s: float) -> Unavailable:
+    """The error for a server that answered before: when it stopped."""
+    since = datetime.now().astimezone() - timedelta(seconds=silent_s)
+    return Unavailable(
+        f"the server at {error.address} stopped answering at {since:%H:%M:%S}, {duration(silent_s)} ago; see whether "
+        "it still runs",
+        address=error.address,
+        model=error.model,
+    )

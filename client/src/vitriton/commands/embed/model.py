@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from vitriton._console.failure import CommandFailed
 from vitriton._console.server import ServerOptions
-from vitriton._served.catalog import first_catalog
+from vitriton._deadline import Deadline
+from vitriton._served.catalog import wait_for_catalog
 
 
 def only_model(server: ServerOptions, timeout_s: float) -> str:
-    """Finds the only model of a server; returns the name that it was exported under.
+    """Finds the only model of a server, and waits for it to answer; returns the name that the model was exported under.
 
     Raises:
         CommandFailed: the server has no model or several, or does not list its models.
-        ClientError: the server does not answer.
+        ClientError: no server answers in that time.
     """
     transports = server.transports()
     try:
-        catalog = first_catalog(transports, timeout_s)
+        catalog = wait_for_catalog(transports, Deadline.after(timeout_s))
     finally:
         for transport in transports:
             transport.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from vitriton._console.completion import served_names
 from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ class EmbedOptions:
     images: Annotated[Sequence[str], typer.Argument(metavar="DIR|FILE|URL", show_default=False)] = ()
     list_file: Annotated[str | None, typer.Option("--from", metavar="FILE", rich_help_panel=_IMAGES)] = None
     url: Annotated[str, URL] = DEFAULT_ADDRESS
-    model: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_MODEL)] = None
+    model: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_MODEL, autocompletion=served_names)] = (
+        None
+    )
     pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled", rich_help_panel=_MODEL)] = True
     recursive: Annotated[bool, typer.Option(rich_help_panel=_IMAGES)] = True
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -14,6 +15,7 @@ from vitriton._console.inputs import Inputs, find_inputs
 from vitriton._console.progress import count, duration, progress, step
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError
+from vitriton._options import Options
 from vitriton.commands.embed.embedding import Embedding
 from vitriton.commands.embed.journal import Job, WorkFolder
 from vitriton.commands.embed.model import only_model
@@ -23,6 +25,7 @@ from vitriton.commands.embed.outputs import Paths, draft, publish
 if TYPE_CHECKING:
     from vitriton._client import Client
 
+_RESCUE_TIMEOUT_S = 1.0
 EXIT_SOME_FAILED = 3  # all is done, and some images could not be embedded
 
 
@@ -90,9 +93,6 @@ def run(options: EmbedOptions) -> int:
     try:
         with Signals() as signals:
             summary = _run(options, signals)
-    except Stopped as exc:
-        typer.echo(f"interrupted{exc}", err=True)
-        return exc.exit_code
     except OSError as exc:
         raise CommandFailed(_describe(exc)) from exc
     if options.as_json:
@@ -137,10 +137,11 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
     with step(f"Asking {options.server.address}", quiet=options.quiet):
         model = options.model or only_model(options.server, options.timeout_s)
 
-    def make_client(timeout_s: float) -> Client:
+    def make_client(timeout_s: float, max_attempts: int | None = None) -> Client:
         return options.server.client(
             model=model,
             timeout_s=timeout_s,
+            options=Options(max_attempts=max_attempts),
             preprocess=options.preprocess,
             expect_fingerprint=options.expect_fingerprint,
         )
@@ -151,7 +152,8 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
         work.begin(job)
         if work.done < job.images:
             with progress(job.images, work.done, work.failed, quiet=options.quiet) as advance:
-                Embedding(work, job, inputs.sources, make_client, signals, advance).run(client)
+                rescuer = partial(make_client, _RESCUE_TIMEOUT_S, max_attempts=1)
+                Embedding(work, job, inputs.sources, rescuer, signals, advance).run(client)
     return job
 
 
