@@ -65,7 +65,7 @@ def export(
         bool, typer.Option("--list", is_eager=True, callback=_list, help="List the supported architectures and exit.")
     ] = False,
 ) -> None:
-    """Export a model of images or texts to a Triton model repository, and prove that it computes what transformers computes."""
+    """Export a model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton._console.signals import Signals
 
     progress = Console(stderr=True)
