@@ -28,7 +28,7 @@ class FakeTransport(PublicFakeTransport):
         fingerprint: str | None = None,
         after_send: Callable[[list[FakePending]], None] = lambda sent: sent[-1].finish(),
     ) -> None:
-        super().__init__(dim=2, max_batch_size=max_batch_size, answers_at_once=False)
+        super().__init__(dim=2, max_batch_size=max_batch_size, towers=["image"], answers_at_once=False)
         self._answer_with = answer
         self._index = index
         self._after_send = after_send

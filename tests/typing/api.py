@@ -24,10 +24,10 @@ from vitriton import (
     ContractMismatch,
     DeadlineExceeded,
     DType,
-    ImageCode,
     ImageLike,
-    ImageProblem,
     InferenceFailed,
+    InputCode,
+    InputProblem,
     InvalidImage,
     ModelInfo,
     ModelNotFound,
@@ -185,12 +185,12 @@ def what_is_served() -> tuple[int, ...]:
     return ()
 
 
-def errors(client: Client) -> list[ImageProblem]:
+def errors(client: Client) -> list[InputProblem]:
     """What a caller does about an error."""
     try:
         client.embed("cat.jpg")
     except InvalidImage as exc:
-        code: ImageCode = exc.code
+        code: InputCode = exc.code
         return [problem for problem in exc.errors if problem.code == code]
     except ModelNotFound as exc:
         print(exc.available)
