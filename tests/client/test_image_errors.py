@@ -1,10 +1,10 @@
-"""How the server names bad images to the client."""
+"""How the server names bad images and texts to the client."""
 
 import json
 import re
 
 import pytest
-from vitriton.preprocessing import ImageError, Refusal, format_image_errors, parse_errors
+from vitriton.preprocessing import ImageError, Refusal, format_errors, format_image_errors, parse_errors
 
 # as a client reads it that is older than the codes
 OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
@@ -26,6 +26,15 @@ OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
 def test_round_trip(errors):
     """What is written is read again."""
     assert parse_errors(format_image_errors(errors, 32)) == errors
+
+
+def test_texts():
+    """They are named in the same way, and have a code of their own."""
+    errors = {1: Refusal("is not UTF-8 (byte 0xff at position 4)", "encoding")}
+    text = format_errors(errors, 3, "texts")
+    assert text == 'cannot use 1 of 3 texts: [[1, "is not UTF-8 (byte 0xff at position 4)"]] (encoding)'
+    assert parse_errors(text) == errors
+    assert parse_errors(text.replace("texts", "words")) is None
 
 
 def test_text_around_it():

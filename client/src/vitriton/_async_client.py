@@ -127,7 +127,9 @@ class AsyncClient:
         """See `Client.embed`. `images` may also be an async iterable. Cancelling the task cancels its requests."""
         default_s = self._core.begin_call()
         given = take(images, IMAGES, asynchronous=True)
-        return await self._embed(given, plan_embed(given, pool, timeout_s, on_error, dtype, default_s))
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
+        result: Floats | list[Result] = await self._embed(given, plan)
+        return result
 
     def stream(
         self,
@@ -200,7 +202,9 @@ class AsyncClient:
         """See `Client.embed_texts`. `texts` may also be an async iterable."""
         default_s = self._core.begin_call()
         given = take(texts, TEXTS, asynchronous=True)
-        return await self._embed(given, plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt))
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
+        result: Floats | list[Floats] | list[Result] = await self._embed(given, plan)
+        return result
 
     def stream_texts(
         self,

@@ -158,7 +158,9 @@ class Client:
         """
         default_s = self._core.begin_call()
         given = take(images, IMAGES)
-        return self._embed(given, plan_embed(given, pool, timeout_s, on_error, dtype, default_s))
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
+        result: Floats | list[Result] = self._embed(given, plan)
+        return result
 
     def stream(
         self,
@@ -268,7 +270,9 @@ class Client:
         """
         default_s = self._core.begin_call()
         given = take(texts, TEXTS)
-        return self._embed(given, plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt))
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
+        result: Floats | list[Floats] | list[Result] = self._embed(given, plan)
+        return result
 
     def stream_texts(
         self,
@@ -281,7 +285,7 @@ class Client:
         ordered: bool = True,
         dtype: DType = "float32",
     ) -> Generator[Result, None, None]:
-        """Embeds an iterable of texts that may be endless, in bounded memory, as `stream` does with images.
+        """Embeds an iterable of texts that may be endless, as `stream` does with images.
 
         Args:
             texts: the texts.
@@ -293,10 +297,7 @@ class Client:
             dtype: the dtype of the embeddings; see `embed`.
 
         Yields:
-            A Result for each text.
-
-        Raises:
-            ClientError, ValueError: as from `embed_texts`.
+            A Result for each text. The errors are those of `embed_texts`.
         """
         default_s = self._core.begin_call()
         given = take(texts, TEXTS)
@@ -308,8 +309,7 @@ class Client:
     def describe(self) -> ModelInfo:
         """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
 
-        Each call asks a server, as another export may have the same name by now. The result omits outputs that are not
-        loaded.
+        Each call asks a server, as another export may have the same name by now. Unloaded outputs are missing.
 
         Raises:
             ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.

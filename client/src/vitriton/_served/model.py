@@ -98,6 +98,10 @@ class ModelInfo:
         """The towers of the model, which say what it embeds: "image", "text", or both."""
         return tuple(dict.fromkeys(output.tower for output in self.outputs))
 
+    def is_ready_for(self, tower: Tower) -> bool:
+        """Whether an output of a tower is ready."""
+        return any(output.ready for output in self.outputs if output.tower == tower)
+
     @property
     def pooled(self) -> ModelOutput | None:
         """The pooled output for images; None if the model was exported without it."""

@@ -1,4 +1,4 @@
-"""The default model of a run: the only one on the server."""
+"""The default model of a run: the only one on the server that embeds images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vitriton._served.catalog import first_catalog
 
 
 def only_model(server: ServerOptions, timeout_s: float) -> str:
-    """Finds the only model of a server; returns the name that it was exported under.
+    """Finds the only model of a server for images; returns the name that it was exported under.
 
     Raises:
         CommandFailed: the server has no model or several, or does not list its models.
@@ -20,7 +20,7 @@ def only_model(server: ServerOptions, timeout_s: float) -> str:
     finally:
         for transport in transports:
             transport.close()
-    names = [model.name for model in catalog.models if any(output.ready for output in model.outputs)]
+    names = [model.name for model in catalog.models if model.is_ready_for("image")]
     if not catalog.listed:
         raise CommandFailed(f"the server at {catalog.address} does not list its models; name one with --model")
     if not names:
