@@ -22,10 +22,11 @@ from vitriton import (
     Options,
     Stats,
     TextRules,
+    Unavailable,
 )
 from vitriton._wire.transport import ModelStatus
 from vitriton.preprocessing import Refusal
-from vitriton.testing import FakeTransport, InferReply, InferRequest, busy, invalid_texts, unavailable
+from vitriton.testing import CallError, Code, FakeTransport, InferReply, InferRequest, busy, invalid_texts, unavailable
 
 from client import fakes
 
@@ -456,6 +457,17 @@ def test_wait_ready_waits_for_both_towers(client_on):
         client_on(transport).wait_ready(timeout_s=0.2)
     index[1] = ready("m_text_pooled")[0]
     client_on(transport).wait_ready(timeout_s=1)
+
+
+def test_an_index_that_comes_too_late(client_on):
+    """A server that answers half of what it is asked in time is one that does not answer, and is asked again."""
+
+    class Transport(fakes.FakeTransport):
+        def repository_index(self, timeout_s):
+            raise CallError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    with pytest.raises(Unavailable, match="did not answer"):
+        client_on(Transport(index=ready("m_pooled", "m_unpooled"))).wait_ready(timeout_s=0.3)
 
 
 def test_parameters_of_the_fake_server():

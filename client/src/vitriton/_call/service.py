@@ -272,7 +272,7 @@ class Services:
         wanted = {kind: ensemble_name(self._settings.model, kind) for kind in KINDS}
         try:
             ready = [kind for kind in KINDS if transport.is_model_ready(wanted[kind], deadline.remaining_s())]
-            index = None if len(ready) == len(KINDS) else self._index(server, deadline)
+            index = None if len(ready) == len(KINDS) else read_index(transport, deadline)
         except CallError as exc:
             self._lifetime.check_usable()
             call = self._call(server, "pooled", deadline, 1)
