@@ -15,23 +15,22 @@ from vitriton._images.reading import is_slow
 from vitriton._options import Options
 
 
-class Reading:
-    """The inputs that are being read.
+class Reading(dict[int, str]):
+    """The names of the inputs that are being read, by index.
 
     Attributes:
         exclusive: the index of the caller's object that is being read, which may change afterwards; None if there is
             none.
     """
 
-    __slots__ = ("_sources", "exclusive")
+    __slots__ = ("exclusive",)
 
     def __init__(self) -> None:
-        self._sources: dict[int, str] = {}
         self.exclusive: int | None = None
 
     def begin(self, index: int, source: str, given: Any) -> None:
         """Adds an input."""
-        self._sources[index] = source
+        self[index] = source
         if not is_slow(given) and not isinstance(given, bytes):
             self.exclusive = index
 
@@ -43,10 +42,7 @@ class Reading:
     def end(self, index: int) -> str:
         """Removes an input; returns its name."""
         self.taken(index)
-        return self._sources.pop(index)
-
-    def __len__(self) -> int:
-        return len(self._sources)
+        return self.pop(index)
 
 
 class Ready:
