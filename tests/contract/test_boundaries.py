@@ -201,9 +201,10 @@ def test_what_stands_alone_agrees_on_the_names_of_tensors():
 def test_the_names_of_an_export():
     """What is needed comes before what needs it; a name is read as it was written."""
     assert names.model_names("m", ["pooled"]) == ["m_preprocess", "m_pooled_encoder", "m_pooled"]
-    assert sorted(names.model_names("m")) == sorted(
+    assert sorted(names.model_names("m", names.kinds_of("image"))) == sorted(
         ["m_preprocess", "m_pooled_encoder", "m_unpooled_encoder", "m_pooled", "m_unpooled"]
     )
+    assert names.model_names("m", ["text_pooled"]) == ["m_tokenize", "m_text_pooled_encoder", "m_text_pooled"]
     for kind in names.KINDS:
         assert names.read_ensemble_name(names.ensemble_name("a_pooled", kind)) == ("a_pooled", kind)
     for other in ("m", "_pooled", "m_pooled_encoder", "m_preprocess"):

@@ -82,6 +82,11 @@ class Core:
         closed = ", closed" if self.lifetime.is_over else ""
         return f"{self.lifetime.kind}({self.balancer.address!r}, model={self.settings.model!r}{closed})"
 
+    def begin_call(self) -> float | None:
+        """The time limit of calls that give none, in seconds; raises ClientClosed if the client cannot be used."""
+        self.check_usable()
+        return self.settings.timeout_s
+
     def close(self) -> None:
         """Ends running calls and closes the connections. May be called again."""
         if not self.lifetime.end() or self.lifetime.is_forked:
@@ -101,7 +106,7 @@ class Core:
             raise self.lifetime.closed(_ENDING) from exc
 
     def submit_reading(self, work: Callable[[], object]) -> None:
-        """Runs `work` on a thread; it reads an image and must not raise."""
+        """Runs `work` on a thread; it reads an input and must not raise."""
         try:
             self.reader.submit(work)
         except RuntimeError as exc:
