@@ -15,7 +15,7 @@ from vitriton._call.actions import Cancel, Read, Send, Verify
 from vitriton._call.balance import Balancer
 from vitriton._call.flow import Flow
 from vitriton._call.modality import IMAGES, Service
-from vitriton._call.plan import plan_embed, plan_stream, take
+from vitriton._call.plan import plan_embed, plan_stream, take_inputs
 from vitriton._call.retry import Backoff
 from vitriton._call.settings import Settings
 from vitriton._call.stats import Counters
@@ -56,7 +56,7 @@ class Play:
         self, images=None, *, servers=1, timeout_s=UNSET, default_s=60.0, on_error="raise", jitter=lambda: 1.0,
         stream=False, ordered=True, **options
     ):  # fmt: skip
-        given = take(images, IMAGES)
+        given = take_inputs(images, IMAGES)
         if stream:
             plan = plan_stream(given, True, timeout_s, on_error, "float32", default_s, ordered=ordered, threaded=False)
         else:

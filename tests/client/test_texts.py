@@ -478,3 +478,16 @@ def test_parameters_of_the_fake_server():
         "max_text_bytes": 2**20,
         "truncation_side": "right",
     }
+
+
+def test_errors_of_arguments_come_at_the_call():
+    """Also from a stream of `AsyncClient`, before anybody asks for a result."""
+
+    async def main():
+        async with AsyncClient("", model="m", transport=FakeTransport()) as client:
+            with pytest.raises(TypeError, match="texts has the type int"):
+                client.stream_texts(3)
+            with pytest.raises(ValueError, match="on_error is 'ignore'"):
+                client.stream([b"image"], on_error="ignore")
+
+    asyncio.run(main())

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from vitriton._call.asynchronous import AsyncMailbox, AsyncSource
 from vitriton._call.modality import IMAGES, TEXTS
-from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take
+from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
@@ -126,7 +126,7 @@ class AsyncClient:
     ) -> Floats | list[Result]:
         """See `Client.embed`. `images` may also be an async iterable. Cancelling the task cancels its requests."""
         default_s = self._core.begin_call()
-        given = take(images, IMAGES, asynchronous=True)
+        given = take_inputs(images, IMAGES, asynchronous=True)
         plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
         result: Floats | list[Result] = await self._embed(given, plan)
         return result
@@ -149,7 +149,7 @@ class AsyncClient:
             A Result for each image.
         """
         default_s = self._core.begin_call()
-        given = take(images, IMAGES, asynchronous=True)
+        given = take_inputs(images, IMAGES, asynchronous=True)
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False)
         return self._stream(given, plan)
 
@@ -201,7 +201,7 @@ class AsyncClient:
     ) -> Floats | list[Floats] | list[Result]:
         """See `Client.embed_texts`. `texts` may also be an async iterable."""
         default_s = self._core.begin_call()
-        given = take(texts, TEXTS, asynchronous=True)
+        given = take_inputs(texts, TEXTS, asynchronous=True)
         plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
         result: Floats | list[Floats] | list[Result] = await self._embed(given, plan)
         return result
@@ -223,7 +223,7 @@ class AsyncClient:
             A Result for each text.
         """
         default_s = self._core.begin_call()
-        given = take(texts, TEXTS, asynchronous=True)
+        given = take_inputs(texts, TEXTS, asynchronous=True)
         plan = plan_stream(
             given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False, prompt=prompt
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 from vitriton._call.blocking import Mailbox, Source, SourceThread
 from vitriton._call.modality import IMAGES, TEXTS
-from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take
+from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
@@ -158,7 +158,7 @@ class Client:
             ClientClosed: the client is closed, or was made before a fork.
         """
         default_s = self._core.begin_call()
-        given = take(images, IMAGES)
+        given = take_inputs(images, IMAGES)
         plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
         result: Floats | list[Result] = self._embed(given, plan)
         return result
@@ -196,7 +196,7 @@ class Client:
             ClientError: as from `embed`. An error of the iterable comes after the results of the inputs before it.
         """
         default_s = self._core.begin_call()
-        given = take(images, IMAGES)
+        given = take_inputs(images, IMAGES)
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True)
         return self._stream(given, plan)
 
@@ -270,7 +270,7 @@ class Client:
             ClientError: as from `embed`.
         """
         default_s = self._core.begin_call()
-        given = take(texts, TEXTS)
+        given = take_inputs(texts, TEXTS)
         plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
         result: Floats | list[Floats] | list[Result] = self._embed(given, plan)
         return result
@@ -301,7 +301,7 @@ class Client:
             A Result for each text. The errors are those of `embed_texts`.
         """
         default_s = self._core.begin_call()
-        given = take(texts, TEXTS)
+        given = take_inputs(texts, TEXTS)
         plan = plan_stream(
             given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True, prompt=prompt
         )

@@ -101,7 +101,7 @@ class Flow:
 
     @property
     def finished(self) -> bool:
-        """Whether the input has ended and every input is answered or rejected."""
+        """Whether there are no more inputs, and each is answered or rejected."""
         return self._ended and self._settled == self.count
 
     @property

@@ -161,7 +161,7 @@ def checked_timeout(timeout_s: float | None) -> float | None:
     return timeout_s
 
 
-def take(inputs: Any, modality: Modality, *, asynchronous: bool = False) -> Given:
+def take_inputs(inputs: Any, modality: Modality, *, asynchronous: bool = False) -> Given:
     """The inputs of a call; with `asynchronous` they may be an async iterable.
 
     Raises:

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the input has ended and every input is answered or rejected."""
+        """Whether there are no more inputs, and each is answered or rejected."""
         return self._flow.finished
 
     def result(self) -> Any:
