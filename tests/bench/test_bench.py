@@ -152,7 +152,7 @@ def test_a_sweep_that_measures_nothing_keeps_the_file_of_before(server, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("what", ["sweep", "report"])
 def test_a_signal_before_anything_is_measured(what, number, server, tmp_path):
-    """Exit code 130; what was there before is still there, and no temporary folder is left."""
+    """Exit code 128 and the signal; what was there before is still there, and no temporary folder is left."""
     target, page, temporary = tmp_path / "bench.json", tmp_path / "page.md", tmp_path / "temporary"
     temporary.mkdir()
     target.write_text("before")
@@ -171,7 +171,7 @@ def test_a_signal_before_anything_is_measured(what, number, server, tmp_path):
             time.sleep(0.05)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     assert "interrupted before anything was measured" in errors
     assert (target.read_text(), page.read_text()) == ("before", "before")
     assert not list(temporary.glob("vitriton-bench-*"))
@@ -199,7 +199,7 @@ def test_a_broken_image_is_named_before_anything_is_sent(tmp_path):
         (["tiny-vit", "--url", "127.0.0.1:9", "--protocol", "http"], 2, "no --url has the scheme http"),
         (["tiny-vit", "--concurrency", "1,x"], 2, "not a list of numbers"),
         (["tiny-vit", "--output", "tokens"], 2, "'tokens', which is not one of pooled, unpooled"),
-        (["tiny-vit", "--minutes", "5"], 2, "No such option: --minutes"),
+        (["tiny-vit", "--minutes", "5"], 2, "no such option: --minutes"),
         (
             ["tiny-vit", "--json", "/proc/none/bench.json"],
             2,

@@ -19,8 +19,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,31 +164,63 @@ def hub_models(torch, tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, hub_models):
-    """A folder of photos, a checkpoint of one's own, and the checkout's folders that a command may read."""
-    for name in ("examples", "bench", "docker"):
+    """A folder of photos and a list of them, a checkpoint of one's own, and the checkout's folders that are read."""
+    for name in ("examples", "bench", "docker", ".cache"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "photos").symlink_to(ROOT / "examples" / "photos")
+    (tmp_path / "list.txt").write_text("photos/cat.jpg\n")
     shutil.copytree(hub_models["google/vit-base-patch16-224"], tmp_path / "my-checkpoint")
     return tmp_path
 
 
-@pytest.fixture
-def environment(subprocesses, tmp_path_factory):
-    """The commands of this environment first on the path, and a hub's cache of its own."""
+@pytest.fixture(scope="module")
+def trained_models(hub_models, trained_checkpoint):
+    """The same models, one of them with trained weights."""
+    return hub_models | {"facebook/dinov2-small": trained_checkpoint}
+
+
+@pytest.fixture(scope="module")
+def exported(trained_models, environment, tmp_path_factory):
+    """A folder with exports from the hub: the default model, and facebook/dinov2-small in `models`."""
+    folder = tmp_path_factory.mktemp("exported")
+    code = "vitriton export\nvitriton export facebook/dinov2-small --repository models\n"
+    with beside_a_hub(folder, environment, trained_models) as shell:
+        shell.run(Block(code, "before the documents", ""))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(subprocesses):
+    """The commands of this environment first on the path, and no settings of a hub."""
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HF_HOME": str(tmp_path_factory.mktemp("hf-home")),
         "XDG_CACHE_HOME": str(checkpoints.CACHE),
     }
 
 
+@contextmanager
+def beside_a_hub(folder: Path, environment: dict[str, str], models: dict[str, Path]) -> Iterator[Shell]:
+    """A shell whose Hugging Face hub has models; the hub's cache is empty at first."""
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        hub.serve(hub.Hub(models)) as server,
+        Shell(folder, environment | {"HF_ENDPOINT": server.url, "HF_HOME": cache}) as shell,
+    ):
+        yield shell
+
+
+def repository(found: list[Block]) -> str:
+    """The repository with the model that the blocks ask a server for."""
+    return "model_repository" if any("--model vit-base-patch16-224" in block.code for block in found) else "models"
+
+
 def run_document(document: Path, folder: Path, environment: dict[str, str], models: dict[str, Path]) -> None:
     """Runs the blocks of a document, beside a hub that has models."""
-    with hub.serve(hub.Hub(models)) as server, Shell(folder, environment | {"HF_ENDPOINT": server.url}) as shell:
+    with beside_a_hub(folder, environment, models) as shell:
         found = [block for block in blocks(document) if not block.reason]
         if document not in SHORT and not any(_SERVE.search(block.code) for block in found):
-            shell.serve("vitriton serve --repository models")
+            shell.serve(f"vitriton serve --repository {repository(found)}")
         for block in found:
             shell.run(block)
 
@@ -200,11 +234,10 @@ def test_the_commands_of_the_readme(folder, environment, hub_models):
 
 @pytest.mark.long
 @pytest.mark.parametrize("document", LONG, ids=str)
-def test_the_commands_of(document, folder, environment, hub_models, trained_checkpoint):
-    """They run in a folder where `models` has facebook/dinov2-small, with trained weights, beside a server of it."""
-    exports.export(trained_checkpoint, folder / "models", name="dinov2-small")
-    exports.export(hub_models["google/vit-base-patch16-224"], folder / "model_repository", name="vit-base-patch16-224")
-    run_document(document, folder, environment, hub_models | {"facebook/dinov2-small": trained_checkpoint})
+def test_the_commands_of(document, folder, environment, trained_models, exported):
+    """They run in a folder that has exports, beside a server of those that the document names."""
+    exports.copy(exported, folder)
+    run_document(document, folder, environment, trained_models)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)

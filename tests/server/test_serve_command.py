@@ -150,7 +150,7 @@ def test_options_after_the_dashes_reach_triton(python_repository: Path, own_envi
         (["--canary-interval", "-1"], 2, "--canary-interval is -1"),
         (["--", "stray"], 2, "'stray' is not an option of tritonserver"),
         (["--", "--http-port=1"], 2, "--http-port cannot be passed on"),
-        (["--no-such-option"], 2, "No such option"),
+        (["--no-such-option"], 2, "no such option"),
         (["--repository", "/no/such/folder"], 2, "does not exist; make a repository with `vitriton export MODEL"),
         (["--host", "no.such.host.invalid"], 2, "unknown name"),
     ],
@@ -195,7 +195,7 @@ def test_a_half_deleted_export_is_named(half_deleted: Path, own_environment: dic
     """In one line, with what is missing and what to do, before Triton is started."""
     with Launcher(["--repository", str(half_deleted), *PORTS], own_environment) as launcher:
         assert launcher.wait() == 2
-        (line,) = (line for line in launcher.output.splitlines() if line.startswith("Error: "))
+        (line,) = (line for line in launcher.output.splitlines() if line.startswith("error: "))
         assert "has incomplete exports: half_pooled: half_pooled_encoder/1/model.onnx is missing; run `vitriton" in line
         assert line.endswith("or serve the other models with --skip-broken")
 

@@ -54,8 +54,13 @@ def export(checkpoint: Path, repository: Path, *, patience_s: float = _FOREVER, 
         if not made.is_dir():
             _make(checkpoint, made, options)
         os.utime(made)
-    shutil.copytree(made, repository, copy_function=_link_or_copy, dirs_exist_ok=True)
+    copy(made, repository)
     return repository
+
+
+def copy(made: Path, folder: Path) -> None:
+    """Copies exports to a folder, which may have others."""
+    shutil.copytree(made, folder, copy_function=_link_or_copy, dirs_exist_ok=True)
 
 
 def _make(checkpoint: Path, made: Path, options: dict[str, Any]) -> None:
