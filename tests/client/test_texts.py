@@ -294,7 +294,7 @@ def test_retries_and_counts(client_on):
 def test_the_fingerprint_is_checked(client_on):
     """Texts of another space are not embedded."""
     transport = FakeTransport()
-    with pytest.raises(ContractMismatch, match=r"m_text_pooled .* other was expected"):
+    with pytest.raises(ContractMismatch, match=r"model m .* other was expected"):
         client_on(transport, expect_fingerprint="other").embed_texts("cat")
     assert transport.requests == []
 
@@ -453,7 +453,7 @@ def test_wait_ready_waits_for_both_towers(client_on):
     """Texts that are loading are waited for, although images are ready."""
     index = [*ready("m_pooled"), ModelStatus(name="m_text_pooled", ready=False, state="LOADING")]
     transport = fakes.FakeTransport(index=index)
-    with pytest.raises(ModelNotReady, match=r"m_text_pooled is on the server at .* not ready: LOADING"):
+    with pytest.raises(ModelNotReady, match=r"model m is on the server at .* text_pooled output is not ready: LOADING"):
         client_on(transport).wait_ready(timeout_s=0.2)
     index[1] = ready("m_text_pooled")[0]
     client_on(transport).wait_ready(timeout_s=1)

@@ -24,7 +24,7 @@ from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import install
 from vitriton_export._repository import manifest as _manifest
 from vitriton_export._repository.deployment import VERSION, Deployment
-from vitriton_export._towers.plan import Plan
+from vitriton_export._towers.plan import ExportPlan
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
@@ -107,7 +107,7 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     )
 
 
-def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _Staged:
+def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
     corpus = plan.corpus()
     with step(f"Run the reference on {len(corpus)} {plan.deployment.step.tower}s"):
@@ -129,7 +129,7 @@ def _stage(options: ExportOptions, plan: Plan, staging: Path, step: Step) -> _St
     return _Staged(stages, manifest, warnings)
 
 
-def _write_graphs(options: ExportOptions, plan: Plan, staging: Path) -> list[str]:
+def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> list[str]:
     """Writes a graph for each output; returns the warnings about them."""
     deployment = plan.deployment
     module, inputs = plan.encoder()

@@ -87,8 +87,9 @@ def _faults_of_step(repository: Path, step: str, version: int, graphs: list[str]
 def _files(config: Any) -> list[str]:
     """The files that the version folder of a step holds."""
     if config.backend == "python":
-        is_ours = disk.fingerprint(config) is not None and config.input
-        return ["model.py", *(_SPECS.get(config.input[0].name, ()) if is_ours else ())]
+        is_ours = disk.fingerprint(config) is not None
+        takes = config.input[0].name if config.input else names.IMAGE
+        return ["model.py", *(_SPECS.get(takes, ()) if is_ours else ())]
     return [config.default_model_filename or GRAPH]
 
 

@@ -42,8 +42,8 @@ class BatchResult:
 
     Attributes:
         refused: the reasons why images cannot be used, by position in the batch.
-        values: for each stage, an array for each of the N inputs that were not refused, in their order: (N, ...), or a
-            list where their shapes differ.
+        values: the arrays of each stage, one for each of the N inputs that were not refused, in their order: (N, ...),
+            or a list where their shapes differ.
     """
 
     refused: dict[int, str]

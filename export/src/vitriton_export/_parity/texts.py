@@ -20,7 +20,7 @@ from vitriton_export._errors import ExportError, ParityError, one_line
 from vitriton_export._graph.text_encoder import embed
 from vitriton_export._parity.compare import Array, BatchResult
 from vitriton_export._parity.runner import session, step_folder
-from vitriton_export._repository.first_step import TOKENIZER
+from vitriton_export.triton.tokenize.vitriton_tokenizing import TOKENIZER
 
 _EMBEDDING, _TOKENS = OUTPUT["text_pooled"], OUTPUT["text_unpooled"]
 

@@ -15,10 +15,9 @@ from vitriton._repository import disk, names
 from vitriton.preprocessing import PreprocessSpec
 
 from vitriton_export._processors.normalization import Normalization
-from vitriton_export.triton.tokenize.vitriton_tokenizing import TokenizeSpec
+from vitriton_export.triton.tokenize.vitriton_tokenizing import TOKENIZER, TokenizeSpec
 
 PILLOW_VERSION = "pillow_version"  # a parameter of the ensembles, for clients, and of the preprocess step, for itself
-TOKENIZER = "tokenizer.json"
 
 _PIXELS = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32}
 

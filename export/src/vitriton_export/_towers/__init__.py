@@ -12,7 +12,7 @@ from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._options import ExportOptions
 from vitriton_export._towers import images, texts
-from vitriton_export._towers.plan import Plan
+from vitriton_export._towers.plan import ExportPlan
 
 
 def tower_of(source: CheckpointSource) -> Tower:
@@ -37,7 +37,7 @@ def outline(source: CheckpointSource, options: ExportOptions) -> None:
         _images.outline(source, options)
 
 
-def plan(source: CheckpointSource, options: ExportOptions) -> Plan:
+def plan(source: CheckpointSource, options: ExportOptions) -> ExportPlan:
     """Loads a checkpoint, and plans its export with these options.
 
     Raises:

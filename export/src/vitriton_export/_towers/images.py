@@ -37,7 +37,7 @@ _DTYPES: Mapping[OutputDtype, torch.dtype] = {"fp32": torch.float32, "fp16": tor
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """The plan of an image tower; see `Plan`.
+    """The plan of an image tower; see `ExportPlan`.
 
     Attributes:
         checkpoint: the loaded checkpoint.
@@ -56,35 +56,35 @@ class ImagePlan:
 
     @property
     def source(self) -> CheckpointSource:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.source
 
     @property
     def model(self) -> nn.Module:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.model
 
     @property
     def head(self) -> Head | None:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.head
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.warnings
 
     def corpus(self) -> Mapping[str, bytes]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         spec = self.step.spec
         return compare.usable(corpus.corpus(large=spec.scales_jpegs), self.checkpoint.spec)
 
     def reference(self) -> compare.Reference:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return compare.Reference(self.checkpoint, self.pooling, l2_normalize=self.deployment.l2_normalize)
 
     def gates(self, min_cosine: float | None) -> dict[str, Gate]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return _gates.gates(
             self.deployment.precision,
             min_cosine,
@@ -94,16 +94,16 @@ class ImagePlan:
         )
 
     def runner(self, repository: Path, *, within_limits: bool) -> RepositoryRunner:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         deployment = self.deployment
         return RepositoryRunner(repository, deployment.name, deployment.shapes, within_limits=within_limits)
 
     def is_apart(self, data: bytes) -> bool:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.step.spec.scales_jpegs and is_scaled(data, self.step.spec)
 
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
-        """See `Plan`. It changes the model."""
+        """See `ExportPlan`. It changes the model."""
         if self.deployment.precision == "fp16":
             self.checkpoint.model.half()
         module = Encoder(

@@ -16,7 +16,7 @@ from vitriton_export._parity.gates import Gate
 from vitriton_export._repository.deployment import Deployment
 
 
-class Plan(Protocol):
+class ExportPlan(Protocol):
     """The decisions that follow from options and checkpoint, before any work is done."""
 
     @property

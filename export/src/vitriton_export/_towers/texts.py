@@ -30,7 +30,7 @@ _EXAMPLE_LENGTH = 9
 
 @dataclass(frozen=True)
 class TextPlan:
-    """The plan of a text tower; see `Plan`.
+    """The plan of a text tower; see `ExportPlan`.
 
     Attributes:
         checkpoint: the loaded checkpoint.
@@ -51,50 +51,50 @@ class TextPlan:
 
     @property
     def source(self) -> CheckpointSource:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.source
 
     @property
     def model(self) -> nn.Module:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.model
 
     @property
     def head(self) -> Head | None:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.head
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return self.checkpoint.warnings
 
     def corpus(self) -> Mapping[str, bytes]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return _texts.corpus()
 
     def reference(self) -> _texts.TextReference:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return _texts.TextReference(
             self.checkpoint, self.poolings, dimensions=self.dimensions, l2_normalize=self.deployment.l2_normalize
         )
 
     def gates(self, min_cosine: float | None) -> dict[str, Gate]:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         deployment = self.deployment
         return _gates.gates(deployment.precision, min_cosine, output_dtype=deployment.output_dtype, first=INPUT_IDS)
 
     def runner(self, repository: Path, *, within_limits: bool) -> _texts.TextRunner:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         deployment = self.deployment
         return _texts.TextRunner(repository, deployment.name, deployment.shapes, within_limits=within_limits)
 
     def is_apart(self, data: bytes) -> bool:
-        """See `Plan`."""
+        """See `ExportPlan`."""
         return False
 
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
-        """See `Plan`. It changes the model."""
+        """See `ExportPlan`. It changes the model."""
         if self.deployment.precision == "fp16":
             self.checkpoint.model.half()
             self.checkpoint.dense.half()

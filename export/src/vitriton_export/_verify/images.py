@@ -90,7 +90,7 @@ class Folder:
                 refuse(name, f"cannot be read: {exc.strerror or exc}")
 
 
-class Lines:
+class TextLines:
     """The texts in a file, one on each line; empty lines are left out.
 
     Args:

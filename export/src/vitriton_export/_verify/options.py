@@ -14,7 +14,7 @@ from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
-from vitriton_export._verify.images import Folder, Lines, NamedInputs
+from vitriton_export._verify.images import Folder, NamedInputs, TextLines
 
 _MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images and texts"
 
@@ -67,7 +67,7 @@ class VerifyOptions:
             ExportError: they cannot be read.
         """
         if self.texts is not None:
-            return Lines(Path(self.texts), self.limit)
+            return TextLines(Path(self.texts), self.limit)
         return None if self.images is None else Folder(Path(self.images), self.limit)
 
     @property

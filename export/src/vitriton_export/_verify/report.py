@@ -24,7 +24,7 @@ from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
 from vitriton_export._parity.texts import TextRunner
-from vitriton_export._towers.plan import Plan
+from vitriton_export._towers.plan import ExportPlan
 from vitriton_export._verify.check import read, reference_model
 from vitriton_export._verify.exported import Exported
 from vitriton_export._verify.images import Corpus, NamedInputs
@@ -211,7 +211,7 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
     return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
 
 
-def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
+def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
     """Plans an export of the reference with the settings of the deployed one."""
     revision = options.revision
     if revision is None and model == exported.model_id and not Path(model).is_dir():
@@ -235,7 +235,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> Plan:
     return towers.plan(sources.fetch_weights(source), planned)
 
 
-def _check_reference(exported: Exported, plan: Plan, model: str) -> None:
+def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     """Refuses a reference that is not the model that was exported.
 
     Raises:
@@ -269,7 +269,7 @@ def _check_inputs(options: VerifyOptions, exported: Exported) -> None:
             raise OptionError(option, f"are given, and {exported.name} takes {exported.tower}s; leave them out")
 
 
-def _named(plan: Plan) -> str:
+def _named(plan: ExportPlan) -> str:
     source = plan.source
     return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
 

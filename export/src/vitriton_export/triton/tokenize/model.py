@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parent))
 
 from vitriton_refusals import Refusal, format_errors
-from vitriton_tokenizing import TextError, TextTokenizer, TokenizeSpec, Tokens, pad
+from vitriton_tokenizing import TOKENIZER, TextError, TextTokenizer, TokenizeSpec, Tokens, pad
 
 Array = NDArray[Any]
 Tokenized = Sequence["Tokens | TextError"]
@@ -39,7 +39,7 @@ class TritonPythonModel:
         """
         folder = Path(__file__).parent
         spec = TokenizeSpec.from_json((folder / "tokenize.json").read_text())
-        self._tokenizer = TextTokenizer(spec, (folder / "tokenizer.json").read_text(encoding="utf-8"))
+        self._tokenizer = TextTokenizer(spec, (folder / TOKENIZER).read_text(encoding="utf-8"))
         self._tokenizer.tokenize([b"ready"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

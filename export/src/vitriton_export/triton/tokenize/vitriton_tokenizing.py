@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 FORMAT = 1
+TOKENIZER = "tokenizer.json"
 DEFAULT_MAX_TEXT_BYTES = 256 * 1024
 _LENGTHS_IN_AN_OCTAVE = 4
 
