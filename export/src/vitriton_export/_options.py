@@ -285,7 +285,9 @@ class ExportOptions(Serving):
 
     def _given(self, names: tuple[str, ...]) -> tuple[str, ...]:
         defaults = {field.name: field.default for field in fields(self)}
-        return tuple(name for name in names if getattr(self, name) != defaults[name])
+        given = {name: getattr(self, name) for name in names}
+        as_default = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return tuple(name for name, value in as_default.items() if value != defaults[name])
 
     def kinds(self, tower: Tower) -> tuple[Kind, ...]:
         """Returns the kinds of the ensembles to write for a tower."""

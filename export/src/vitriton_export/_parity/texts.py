@@ -107,9 +107,10 @@ class TextReference:
                 refused[position] = "the tokenizer gives no tokens"
                 continue
             outputs = forward(self._checkpoint, inputs)
-            embedding = embed(
-                outputs, inputs["attention_mask"], self._poolings, self._checkpoint.dense, **self._settings
-            )
+            with torch.no_grad():
+                embedding = embed(
+                    outputs, inputs["attention_mask"], self._poolings, self._checkpoint.dense, **self._settings
+                )
             found.append((inputs["input_ids"][0].numpy(), embedding[0].numpy(), outputs.last_hidden_state[0].numpy()))
         ids, embeddings, tokens = ([each[place] for each in found] for place in range(3))
         return BatchResult(refused, {INPUT_IDS: ids, _EMBEDDING: embeddings, _TOKENS: tokens})

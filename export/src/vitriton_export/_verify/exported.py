@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vitriton_export._parity.gates import Gate
 from vitriton_export._parity.versions import ensemble_version
 from vitriton_export._repository.deployment import read_fingerprint
 from vitriton_export._repository.remove import exports
+from vitriton_export.triton.tokenize.vitriton_tokenizing import TextError, TokenizeSpec, decode
 
 # The entries of manifest.json that say how inputs are prepared, and the parameters of a served model that say the same
 _PREPARED: Mapping[Tower, tuple[str, ...]] = {"image": ("preprocessing", "normalization"), "text": ("tokenization",)}
@@ -75,8 +76,8 @@ class Exported:
     def refusal(self, data: bytes) -> str | None:
         """Says why an input is over the limits of the model; None where it is not."""
         if self.tower == "text":
-            most = int(self.prepared["tokenization"]["max_text_bytes"])
-            return f"{len(data)} bytes are over the limit of {most}" if len(data) > most else None
+            text = decode(data, _text_spec(self.prepared))
+            return str(text) if isinstance(text, TextError) else None
         try:
             preprocess(data, _image_spec(self.prepared))
         except ImageError as exc:
@@ -212,11 +213,18 @@ def _text_step(parameters: Mapping[str, str]) -> dict[str, Any]:
         "prompts": json.loads(parameters.get("prompts", "{}")),
         "default_prompt": parameters.get("default_prompt"),
     }
-    return {"tokenization": json.loads(parameters["tokenize"]) | prompts}
+    found = {"tokenization": json.loads(parameters["tokenize"]) | prompts}
+    _text_spec(found)
+    return found
 
 
 def _image_spec(prepared: Mapping[str, Any]) -> PreprocessSpec:
     return PreprocessSpec.from_json(json.dumps(prepared["preprocessing"]))
+
+
+def _text_spec(prepared: Mapping[str, Any]) -> TokenizeSpec:
+    known = {field.name for field in fields(TokenizeSpec)}
+    return TokenizeSpec(**{key: value for key, value in prepared["tokenization"].items() if key in known})
 
 
 def _served_gates(tower: Tower, prepared: Mapping[str, Any], precision: str, output_dtype: str) -> dict[str, Gate]:

@@ -222,7 +222,9 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
         "revision": revision,
         "name": exported.name,
         "repository": options.folder,
-        "pooling": exported.pooling,
+        "pooling": "auto"
+        if "+" in exported.pooling
+        else exported.pooling,  # joined poolings are of the checkpoint's files
         "l2_normalize": exported.l2_normalize,
         "outputs": exported.outputs,
         "max_batch_size": exported.max_batch_size,

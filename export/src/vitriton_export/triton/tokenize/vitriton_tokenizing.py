@@ -100,24 +100,26 @@ class TextTokenizer:
 
     def tokenize(self, texts: Sequence[bytes]) -> list[Tokens | TextError]:
         """Tokenizes texts in UTF-8, on all cores; each gives tokens or the reason why there are none."""
-        decoded = [self._decode(text) for text in texts]
+        decoded = [decode(text, self.spec) for text in texts]
         usable = [text for text in decoded if isinstance(text, str)]
         encodings = iter(self._tokenizer.encode_batch_fast(usable) if usable else ())
         return [text if isinstance(text, TextError) else self._tokens(next(encodings)) for text in decoded]
-
-    def _decode(self, text: bytes) -> str | TextError:
-        if len(text) > self.spec.max_text_bytes:
-            return TextError(f"{len(text)} bytes are over the limit of {self.spec.max_text_bytes}", "too_large")
-        try:
-            return text.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            return TextError(f"is not UTF-8 (byte {text[exc.start]:#04x} at position {exc.start})", "encoding")
 
     def _tokens(self, encoding: Encoding) -> Tokens | TextError:
         ids = np.array(encoding.ids, np.int64)
         if not len(ids):
             return TextError("has no tokens", "empty")
         return Tokens(ids, len(ids) + sum(len(rest.ids) - self._added for rest in encoding.overflowing))
+
+
+def decode(text: bytes, spec: TokenizeSpec) -> str | TextError:
+    """Returns the text in these bytes, or the reason why there is none."""
+    if len(text) > spec.max_text_bytes:
+        return TextError(f"{len(text)} bytes are over the limit of {spec.max_text_bytes}", "too_large")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        return TextError(f"is not UTF-8 (byte {text[exc.start]:#04x} at position {exc.start})", "encoding")
 
 
 def pad(tokens: Sequence[Tokens], spec: TokenizeSpec) -> tuple[Ids, Ids]:
