@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, export_model
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, outline
 from vitriton_export._checkpoint.families import lacking
 from vitriton_export._checkpoint.source import find
-from vitriton_export._export import plan_export
 from vitriton_export._graph.naflex import repeats_first_row, resize_position_embeddings
 
 # What needs a package that is not there is refused, and named.
@@ -47,7 +47,7 @@ def _export(folder, repository, **options):
 def _space(folder, repository, **options):
     """The fingerprint that an export would have."""
     chosen = ExportOptions(model=str(folder), repository=repository / "r", name="m", **options)
-    return plan_export(chosen, load(find(str(folder), None), chosen)).deployment.fingerprint
+    return towers.plan(find(str(folder), None), chosen).deployment.fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +234,7 @@ def test_position_embeddings_are_interpolated_in_the_graph(written, tmp_path, op
     """A model that was trained at 32 px, at others: the graph gives what transformers gives when it interpolates."""
     folder = written("vit")
     result = _export(folder, tmp_path / "r", **options)
-    height, width = result.deployment.spec.height, result.deployment.spec.width
+    height, width = result.deployment.step.spec.height, result.deployment.step.spec.width
     model = AutoModel.from_pretrained(folder).eval()
     checkpoint = load(find(str(folder), None), ExportOptions(**options))
     inputs = checkpoint.image_processor([transformers.image_utils.load_image(str(PHOTO))], return_tensors="pt")
