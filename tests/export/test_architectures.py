@@ -22,6 +22,7 @@ from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, outline
 from vitriton_export._checkpoint.families import lacking
 from vitriton_export._checkpoint.source import find
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._graph.naflex import repeats_first_row, resize_position_embeddings
 
 # What needs a package that is not there is refused, and named.
@@ -89,14 +90,15 @@ def test_the_page_has_a_row_for_every_architecture():
 
 
 def test_the_list_shows_what_can_be_exported():
-    """--list names each architecture, its poolings and what is peculiar, and exports nothing."""
+    """--list names each architecture, what it takes, its poolings and what is peculiar, and exports nothing."""
     done = CliRunner().invoke(app, ["export", "--list"])
     assert done.exit_code == 0, done.output
     rows = {row[0]: row for row in (line.split("\t") for line in done.stdout.splitlines())}
-    assert set(rows) >= set(FAMILIES)
+    assert set(rows) >= {*FAMILIES, *TEXT_FAMILIES}
     missing = "'vitriton-export[timm]'" in done.stdout
     assert missing == (lacking(FAMILIES["timm_wrapper"]) is not None)
-    assert rows["clip"][1] == "auto pooler cls mean projection"
+    assert rows["clip"][1:3] == ["images", "auto pooler cls mean projection"]
+    assert rows["gpt2"][1:3] == ["texts", "auto mean cls last max weighted-mean"]
 
 
 def test_a_timm_model_brings_its_own_transforms(written, tmp_path):

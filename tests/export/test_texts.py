@@ -1,13 +1,17 @@
 """Models that take texts: what is read of a checkpoint, what is exported, and what is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import text_architectures, trained_minilm
+from support import hub, text_architectures, trained_minilm
 from torch import nn
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
@@ -202,6 +206,22 @@ def test_an_export_again(bert, tmp_path):
     assert first.deployment.fingerprint == second.deployment.fingerprint
     with pytest.raises(ExportError, match="already serves another embedding space as m"):
         export(bert, tmp_path, pooling="cls")
+
+
+@pytest.mark.usefixtures("subprocesses")
+def test_a_folder_of_sentence_transformers_on_the_hub(bert, tmp_path):
+    """Its modules' folders are downloaded, too, and nothing else of it."""
+    folder = as_sentence_transformers(bert, tmp_path / "sentence", [TRANSFORMER, MEAN, NORMALIZE])
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"another form")
+    with hub.serve(hub.Hub({"we/sentences": folder})) as server:
+        command = [Path(sys.executable).with_name("vitriton"), "export", "we/sentences", "--repository", tmp_path / "r"]
+        environment = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache")}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not [path for path in server.requests if path.endswith("model.onnx")]
+    manifest = json.loads((tmp_path / "r/sentences_text_pooled/1/manifest.json").read_text())
+    assert (manifest["pooling"], manifest["l2_normalize"], manifest["source"]["revision"]) == ("mean", True, hub.COMMIT)
 
 
 def test_trained_weights(tmp_path):

@@ -7,21 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from vitriton_export import _documents
+from vitriton_export._checkpoint.sentence_files import MODULES, SETTINGS, TRANSFORMER, modules
 from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._errors import ExportError
 
-MODULES = "modules.json"
-SETTINGS = "config_sentence_transformers.json"
-# The settings of the transformer, by the architecture that the folder was made for (sentence-transformers' own list)
-TRANSFORMER = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
 # sentence-transformers' names of poolings, in the order in which it joins several, and ours
 _POOLINGS = {
     "cls_token": "cls",
@@ -72,7 +61,7 @@ def read(source: CheckpointSource) -> Sentence | None:
     poolings: tuple[str, ...] = ()
     dense: list[Path] = []
     normalizes = False
-    for kind, path in _modules(source):
+    for kind, path in modules(source.folder, source.model_id):
         if kind == "Transformer" and path:
             raise ExportError(
                 f"{MODULES} of {source.where} has the transformer in the folder {path!r}; move its files to "
@@ -106,26 +95,6 @@ def read(source: CheckpointSource) -> Sentence | None:
         prompts=prompts,
         default_prompt=default if default in prompts else None,
     )
-
-
-def module_paths(folder: Path, model_id: str) -> list[str]:
-    """The folders of the modules beside the transformer, with files that an export reads."""
-    if not (folder / MODULES).is_file():
-        return []
-    return [path for _, path in _modules(CheckpointSource(folder, model_id, None)) if path]
-
-
-def _modules(source: CheckpointSource) -> list[tuple[str, str]]:
-    """The kind and the folder of each module, in order."""
-    entries: Any = _documents.read_any(source.folder / MODULES, source.model_id)
-    try:
-        found = [(str(entry["type"]).rpartition(".")[2], str(entry.get("path") or "")) for entry in entries]
-    except (TypeError, KeyError, AttributeError) as exc:
-        raise ExportError(f"{MODULES} of {source.where} is not a list of modules with type and path") from exc
-    for _, path in found:
-        if Path(path).is_absolute() or ".." in Path(path).parts:
-            raise ExportError(f"{MODULES} of {source.where} has the path {path!r}, which leads out of the folder")
-    return found
 
 
 def _poolings(source: CheckpointSource, path: str) -> tuple[str, ...]:

@@ -10,14 +10,26 @@ from pathlib import Path
 from vitriton._console.paths import missing, similar_path
 
 from vitriton_export import _documents
-from vitriton_export._checkpoint import hub
+from vitriton_export._checkpoint import hub, sentence_files
 from vitriton_export._checkpoint import weights as _weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError, OptionError
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_CONFIGS = ("config.json", *PROCESSORS)
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+_CONFIGS = ("config.json", *PROCESSORS, *_TOKENIZERS, *sentence_files.SMALL)
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,9 @@ def find(model: str, revision: str | None, option: str = "model") -> CheckpointS
         if similar is None or not similar.is_dir():
             raise
         raise type(exc)(f"{exc}; if {model} is a folder, did you mean {similar}?") from exc
+    nested = sentence_files.nested(folder, model)
+    if nested:
+        hub.download(model, folder.name, nested, nested=True)
     source = CheckpointSource(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(folder / "config.json", source.where)
@@ -160,9 +175,8 @@ def _no_config(source: CheckpointSource) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in (*(folder / name for name in _CONFIGS), *_weights.read_files(folder)) if path.is_file()
-    )
+    named = (folder / name for name in (*_CONFIGS, *sentence_files.nested(folder, folder.name)))
+    return sorted(path for path in (*named, *_weights.read_files(folder)) if path.is_file())
 
 
 def _check_readable(folder: Path) -> None:
