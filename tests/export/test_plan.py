@@ -7,14 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from transformers import ViTConfig
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, resolve_pooling
 from vitriton_export._checkpoint.config import check_files, load_config
 from vitriton_export._checkpoint.families import Family, lacking
-from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights, find
+from vitriton_export._checkpoint.source import CONFIGS, CheckpointSource, fetch_weights, find
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository.fingerprint import architecture, fingerprint, weights_sha256
 from vitriton_export._towers import images
@@ -156,6 +160,22 @@ def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_pat
     with pytest.raises(ExportError) as caught:
         load_config(CheckpointSource(tmp_path, "m", None))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
+def test_a_model_for_texts_without_a_tokenizer_is_refused(tmp_path, model_type):
+    """Transformers would make one that knows no words, and the gate compares transformers with itself then."""
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(ExportError, match=r"has no tokenizer\.json, so nothing says how its texts are tokenized"):
+        towers.outline(CheckpointSource(tmp_path, "m", None), ExportOptions())
+
+
+def test_the_files_of_every_tokenizer_are_downloaded():
+    """Of a hub's files, those that transformers' tokenizers of the architectures for texts read."""
+    names = [TOKENIZER_MAPPING_NAMES.get(model_type) for model_type in TEXT_FAMILIES]
+    classes = [getattr(transformers, name) for name in names if name is not None]
+    assert len(classes) > 20
+    assert {file for each in classes for file in each.vocab_files_names.values()} <= set(CONFIGS)
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,11 @@ _TOKENIZERS = (
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "spm.model",
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-_CONFIGS = ("config.json", *PROCESSORS, *_TOKENIZERS, *sentence_files.SMALL)
+CONFIGS = ("config.json", *PROCESSORS, *_TOKENIZERS, *sentence_files.SMALL)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def find(model: str, revision: str | None, option: str = "model") -> CheckpointS
     if source is not None:
         return source
     try:
-        folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+        folder = hub.download(model, revision, [*CONFIGS, _weights.ADAPTER])
     except ExportError as exc:
         similar = similar_path(Path(model))
         if similar is None or not similar.is_dir():
@@ -159,7 +160,7 @@ def sha256(path: Path) -> str:
 
 def _download_weights(source: CheckpointSource) -> Path:
     """Downloads the weights that transformers would read, and no other copy of them."""
-    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    folder, small = source.folder, [*CONFIGS, _weights.ADAPTER]
     for name in _weights.ENTRIES:
         folder = hub.download(source.model_id, source.revision, [*small, name])
         if (folder / name).is_file():
@@ -175,7 +176,7 @@ def _no_config(source: CheckpointSource) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    named = (folder / name for name in (*_CONFIGS, *sentence_files.nested(folder, folder.name)))
+    named = (folder / name for name in (*CONFIGS, *sentence_files.nested(folder, folder.name)))
     return sorted(path for path in (*named, *_weights.read_files(folder)) if path.is_file())
 
 

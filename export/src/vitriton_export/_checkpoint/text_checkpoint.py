@@ -23,7 +23,7 @@ from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._errors import ExportError, OptionError, explained
 from vitriton_export._options import ExportOptions
-from vitriton_export.triton.tokenize.vitriton_tokenizing import TokenizeSpec
+from vitriton_export.triton.tokenize.vitriton_tokenizing import TOKENIZER, TokenizeSpec
 
 _MAX_LENGTH = 8192  # where neither the checkpoint nor an option says less
 _NO_LIMIT = 1_000_000  # transformers writes 10**30 for a tokenizer without a limit
@@ -85,13 +85,7 @@ def outline(source: CheckpointSource, options: ExportOptions) -> TextOutline:
     for name in options.for_images():
         raise OptionError(name, f"is for models that take images, and {source.model_id} takes texts; leave it out")
     sentence = _sentence.read(source)
-    with quiet(), explained(f"transformers cannot load the tokenizer of {source.model_id}"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
-    if not getattr(tokenizer, "is_fast", False):
-        raise ExportError(
-            f"the tokenizer of {source.model_id} ({type(tokenizer).__name__}) has no fast form (tokenizer.json), which "
-            "is what a server runs; convert it where it was made, and save it with save_pretrained"
-        )
+    tokenizer = _load_tokenizer(source)
     if sentence is not None and sentence.lower_case:
         _lower_case(tokenizer.backend_tokenizer)
     spec = TokenizeSpec(
@@ -101,6 +95,23 @@ def outline(source: CheckpointSource, options: ExportOptions) -> TextOutline:
         max_text_bytes=options.max_text_bytes,
     )
     return TextOutline(config, known, tokenizer, spec, sentence)
+
+
+def _load_tokenizer(source: CheckpointSource) -> Any:
+    with quiet(), explained(f"transformers cannot load the tokenizer of {source.model_id}"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    # without any of these files, transformers makes a tokenizer that knows no words
+    if not any((source.folder / name).is_file() for name in (TOKENIZER, *tokenizer.vocab_files_names.values())):
+        raise ExportError(
+            f"{source.where} has no {TOKENIZER}, so nothing says how its texts are tokenized; write one with the "
+            "tokenizer's save_pretrained"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise ExportError(
+            f"the tokenizer of {source.model_id} ({type(tokenizer).__name__}) has no fast form (tokenizer.json), which "
+            "is what a server runs; convert it where it was made, and save it with save_pretrained"
+        )
+    return tokenizer
 
 
 def load(source: CheckpointSource, options: ExportOptions) -> TextCheckpoint:
