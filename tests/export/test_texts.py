@@ -19,7 +19,7 @@ from vitriton_export._errors import OptionError
 from vitriton_export._graph.text_encoder import pool
 from vitriton_export._parity.texts import TextRunner, corpus
 
-QUICK = ("bert", "gpt2")  # the others are long
+QUICK = ("bert",)  # the others are long
 TEXTS = [b"a man rides a bicycle", b"the quick brown fox jumps over the lazy dog, and the dog sleeps", b""]
 
 
@@ -66,7 +66,10 @@ def test_a_small_model_of_each_architecture(model_type, tmp_path):
     assert result.deployment.pooling == TEXT_FAMILIES[model_type].pooling
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-fast", "fp16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["int8", pytest.param("int8-fast", marks=pytest.mark.long), pytest.param("fp16", marks=pytest.mark.long)],
+)
 def test_precisions(bert, tmp_path, precision):
     """The same gates as for images; int8 does not depend on the other texts of a batch."""
     result = export(bert, tmp_path, precision=precision)
