@@ -79,7 +79,7 @@ def test_it_prints_whole_names_where_nobody_has_a_terminal(tiny_vit_checkpoint, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{text}"], "is of type roformer, which takes no images; `vitriton export --list` shows"),
+        (["{text}"], "is of type esm, which reads proteins and not texts; `vitriton export --list` shows"),
         (["{classifier}", "--pooling", "pooler"], "is untrained: the checkpoint has no pooler.dense.bias"),
     ],
 )
@@ -88,7 +88,7 @@ def test_failures_are_one_line_and_exit_code_1(
 ):
     """The last line on standard error says what is wrong; there is no traceback, and nothing was written."""
     text = tmp_path_factory.mktemp("text")
-    (text / "config.json").write_text('{"model_type": "roformer"}')
+    (text / "config.json").write_text('{"model_type": "esm"}')
     names = {"text": text, "tmp": tmp_path, "vit": tiny_vit_checkpoint, "classifier": classifier_checkpoint}
     done = run(app, ["export", "--repository", str(tmp_path / "r"), *(text.format(**names) for text in arguments)])
     assert done.exit_code == 1

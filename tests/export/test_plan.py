@@ -134,7 +134,12 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("not json", "is not JSON"),
         ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
-        ('{"model_type": "roformer"}', "m is of type roformer, which takes no images; `vitriton export --list` shows"),
+        ('{"model_type": "whisper"}', "m is of type whisper, which takes neither images nor texts"),
+        ('{"model_type": "roformer"}', "m is of type roformer, which is not among the text models that are proven"),
+        (
+            '{"model_type": "esm"}',
+            "m is of type esm, which reads proteins and not texts; `vitriton export --list` shows",
+        ),
         ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames instead of a single image"),
         ('{"model_type": "detr"}', "m is of type detr, a detector: its outputs describe single objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
