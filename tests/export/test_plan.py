@@ -135,7 +135,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
         ('{"model_type": "whisper"}', "m is of type whisper, which takes neither images nor texts"),
-        ('{"model_type": "roformer"}', "m is of type roformer, which is not among the text models that are proven"),
+        ('{"model_type": "funnel"}', "m is of type funnel, which is not among the text models that are proven"),
         (
             '{"model_type": "esm"}',
             "m is of type esm, which reads proteins and not texts; `vitriton export --list` shows",
