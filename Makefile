@@ -103,6 +103,7 @@ soak: $(INSTALLED)
 # Every architecture of transformers: exported from a small configuration, and served (minutes)
 models: $(INSTALLED)
 	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.catalog docs/reference/models.md
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.text_catalog docs/reference/text-models.md
 
 # The pages of the reference that are read off commands and .env.example
 reference: $(INSTALLED)

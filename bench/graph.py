@@ -33,10 +33,11 @@ def graphs(layers: int) -> dict[str, ir.Model]:
     half = (0.5, 0.5, 0.5)
     model = ViTModel(ViTConfig(num_hidden_layers=layers)).eval()
     encoder = Encoder(model, Normalization(1 / 255, half, half), "cls", prefix_tokens=1, l2_normalize=False).eval()
+    inputs = {"pixels": (torch.zeros((2, 224, 224, 3), dtype=torch.uint8), {0: "batch"})}
     exported = {}
     for name, fused in (("plain", False), ("fused attention", True)):
         with attention(model, fused=fused):
-            exported[name] = onnx_export.with_output(onnx_export.to_onnx(encoder, 224, 224), "embedding")
+            exported[name] = onnx_export.with_output(onnx_export.to_onnx(encoder, inputs), "embedding")
     for name, base in (("slim last block", "plain"), ("both", "fused attention")):
         exported[name] = exported[base].clone()
         rewrites.optimize(exported[name])

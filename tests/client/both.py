@@ -23,8 +23,16 @@ class BlockingAsyncClient:
     def embed(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(self.client.embed(*args, **kwargs))
 
+    def embed_texts(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(self.client.embed_texts(*args, **kwargs))
+
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        results = self.client.stream(*args, **kwargs)
+        return self._each(self.client.stream(*args, **kwargs))
+
+    def stream_texts(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        return self._each(self.client.stream_texts(*args, **kwargs))
+
+    def _each(self, results: Any) -> Iterator[Any]:
         try:
             while True:
                 try:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from vitriton._wire.transport import ModelConfig, ModelStatus
-from vitriton.testing import FakePending, InferReply, InferRequest
+from vitriton.testing import CallError, Code, FakePending, InferReply, InferRequest
 from vitriton.testing import FakeTransport as PublicFakeTransport
 
 FAKE_ADDRESS = "grpc://fake:8001"
@@ -28,7 +28,7 @@ class FakeTransport(PublicFakeTransport):
         fingerprint: str | None = None,
         after_send: Callable[[list[FakePending]], None] = lambda sent: sent[-1].finish(),
     ) -> None:
-        super().__init__(dim=2, max_batch_size=max_batch_size, answers_at_once=False)
+        super().__init__(dim=2, max_batch_size=max_batch_size, towers=["image"], answers_at_once=False)
         self._answer_with = answer
         self._index = index
         self._after_send = after_send
@@ -62,3 +62,8 @@ class FakeTransport(PublicFakeTransport):
         pending = super().send(request, timeout_s)
         self._after_send(self.sent)
         return pending
+
+
+def unknown(model: str) -> CallError:
+    """Triton's error for a model that it does not have."""
+    return CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")

@@ -34,14 +34,20 @@ def infer(transport, *images, timeout_s=LONG_S, **more):
 
 def reply(shape=(1, 2), data=bytes(8), **changes):
     """A response as Triton sends it."""
-    output = {
-        "name": "embedding",
-        "datatype": "FP32",
-        "shape": list(shape),
-        "parameters": {"binary_data_size": len(data)},
-        **changes,
-    }
-    head = json.dumps({"model_name": "m", "model_version": "1", "outputs": [output]}).encode()
+    return replies((tensor("embedding", shape, len(data), **changes), data))
+
+
+def tensor(name, shape, size, **changes):
+    """The description of an FP32 tensor in a response."""
+    described = {"name": name, "datatype": "FP32", "shape": list(shape), "parameters": {"binary_data_size": size}}
+    return {**described, **changes}
+
+
+def replies(*tensors):
+    """A response with several tensors: their descriptions and their data."""
+    outputs = [described for described, _ in tensors]
+    head = json.dumps({"model_name": "m", "model_version": "1", "outputs": outputs}).encode()
+    data = b"".join(data for _, data in tensors)
     return http("200 OK", head + data, f"Inference-Header-Content-Length: {len(head)}")
 
 

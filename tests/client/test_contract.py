@@ -28,26 +28,26 @@ def status(name, state="READY", reason=""):
 
 def test_contract():
     """Shape, batch size and fingerprint come from the configuration."""
-    contract = read_contract(config(parameters={"fingerprint": "f"}), True)
+    contract = read_contract(config(parameters={"fingerprint": "f"}), "pooled")
     assert (contract.shape, contract.max_batch_size, contract.fingerprint) == ((2,), 8, "f")
     assert contract.dtype == np.float32
     assert contract.empty(np.dtype(np.float16)).shape == (0, 2)
 
 
 @pytest.mark.parametrize(
-    ("changes", "pool", "says"),
+    ("changes", "kind", "says"),
     [
-        ({"inputs": {}}, True, "no input 'image'"),
-        ({"inputs": {"image": TensorSpec(datatype="FP32", shape=(1,))}}, True, "no input 'image'"),
-        ({}, False, "no output 'last_hidden_state', only embedding"),
-        ({"outputs": {"embedding": TensorSpec(datatype="INT8", shape=(2,))}}, True, "INT8"),
-        ({"max_batch_size": 0}, True, "max_batch_size is 0"),
+        ({"inputs": {}}, "pooled", "no input 'image'"),
+        ({"inputs": {"image": TensorSpec(datatype="FP32", shape=(1,))}}, "pooled", "no input 'image'"),
+        ({}, "unpooled", "no output 'last_hidden_state', only embedding"),
+        ({"outputs": {"embedding": TensorSpec(datatype="INT8", shape=(2,))}}, "pooled", "INT8"),
+        ({"max_batch_size": 0}, "pooled", "max_batch_size is 0"),
     ],
 )
-def test_other_models(changes, pool, says):
+def test_other_models(changes, kind, says):
     """A model that is not ours is refused by what is missing."""
     with pytest.raises(ContractMismatch, match="not made by `vitriton export`") as caught:
-        read_contract(config(**changes), pool)
+        read_contract(config(**changes), kind)
     assert says in str(caught.value)
 
 
@@ -64,7 +64,7 @@ def test_other_models(changes, pool, says):
 )
 def test_other_replies(changes, says):
     """A reply of another name, type, shape or length is never taken for the answer."""
-    contract = read_contract(config(), True)
+    contract = read_contract(config(), "pooled")
     with pytest.raises(ContractMismatch) as caught:
         read_reply(reply(**changes), contract, 3)
     assert says in str(caught.value)
@@ -73,7 +73,7 @@ def test_other_replies(changes, says):
 def test_open_dimensions():
     """A dimension that the configuration leaves open takes any size."""
     outputs = {"last_hidden_state": TensorSpec(datatype="FP16", shape=(-1, 2))}
-    contract = read_contract(config(outputs=outputs), False)
+    contract = read_contract(config(outputs=outputs), "unpooled")
     halves = np.arange(12, dtype=np.float16)
     result = read_reply(
         InferReply(name="last_hidden_state", datatype="FP16", shape=(2, 3, 2), data=halves.tobytes()), contract, 2
@@ -96,8 +96,8 @@ def test_open_dimensions():
 )
 def test_servers_that_stand_in(changes, accepted):
     """A server may answer for another if its vectors lie in the same space and it takes the same requests."""
-    first = read_contract(config(parameters={"fingerprint": "f"}), True)
-    other = read_contract(config(**({"parameters": {"fingerprint": "f"}} | changes)), True)
+    first = read_contract(config(parameters={"fingerprint": "f"}), "pooled")
+    other = read_contract(config(**({"parameters": {"fingerprint": "f"}} | changes)), "pooled")
     assert first.accepts(other) is accepted
 
 
@@ -123,19 +123,19 @@ def test_served_models():
 )
 def test_explanations(index, says):
     """Why a model cannot be used, and what can be."""
-    text = explain_not_ready("m", True, index, "grpc://h:8001")
+    text = explain_not_ready("m", "pooled", index, "grpc://h:8001")
     assert re.search(says, text), text
 
 
 @pytest.mark.parametrize(
     ("ready", "index", "expected"),
     [
-        ([True, True], None, True),
-        ([False, False], [], False),
-        ([True, False], None, True),
-        ([True, False], [status("m_pooled")], True),
-        ([True, False], [status("m_unpooled", "LOADING")], False),
-        ([False, True], [status("m_pooled", "UNAVAILABLE")], True),
+        (["pooled", "unpooled"], None, True),
+        ([], [], False),
+        (["pooled"], None, True),
+        (["pooled"], [status("m_pooled")], True),
+        (["pooled"], [status("m_unpooled", "LOADING")], False),
+        (["unpooled"], [status("m_pooled", "UNAVAILABLE")], True),
     ],
 )
 def test_readiness(ready, index, expected):

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 import vitriton
-from vitriton import DeadlineExceeded, ImageCode, ImageProblem, InvalidImage, ModelNotFound, Unavailable, preprocessing
+from vitriton import DeadlineExceeded, InputCode, InputProblem, InvalidImage, ModelNotFound, Unavailable, preprocessing
 from vitriton._errors import without_frames
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "guides" / "client.md"
@@ -18,7 +18,9 @@ def test_tree():
     assert {error.__name__: error.__bases__[0].__name__ for error in errors} == {
         "VitritonError": "Exception",
         "ClientError": "VitritonError",
-        "InvalidImage": "ClientError",
+        "InvalidInput": "ClientError",
+        "InvalidImage": "InvalidInput",
+        "InvalidText": "InvalidInput",
         "TransportError": "ClientError",
         "Unavailable": "TransportError",
         "DeadlineExceeded": "TransportError",
@@ -44,20 +46,20 @@ def test_tree():
 )
 def test_text(count, total, text):
     """One bad image is named in a sentence, several in a list."""
-    problems = [ImageProblem(3 + number, "cat.heic", "no decoder") for number in range(count)]
+    problems = [InputProblem(3 + number, "cat.heic", "no decoder") for number in range(count)]
     assert str(InvalidImage(problems, total)) == text
 
 
 def test_text_is_bounded():
     """A thousand bad images make a short text and a full list."""
-    error = InvalidImage([ImageProblem(number, "x", "y") for number in range(1000)], 1000)
+    error = InvalidImage([InputProblem(number, "x", "y") for number in range(1000)], 1000)
     assert str(error).endswith("; and 995 more")
     assert len(error.errors) == 1000
 
 
 def test_a_problem_without_a_code():
     """It is made of three things as before, and its code is "other"; an error has the code of its first image."""
-    problem = ImageProblem(3, "cat.heic", "no decoder")
+    problem = InputProblem(3, "cat.heic", "no decoder")
     assert problem.code == "other"
     assert InvalidImage([(1, "a", "b", "too_large"), problem], 8).code == "too_large"
     assert InvalidImage([(3, "cat.heic", "no decoder")]).errors == (problem,)
@@ -68,15 +70,15 @@ def test_a_problem_without_a_code():
 def test_the_codes_of_preprocessing_are_codes_of_the_client():
     """What is found inside Triton has a code that a caller knows, and docs/guides/client.md has a row for each."""
     rows = re.findall(r"^\| `([a-z_]+)` \|.*\| \d{3}", DOCUMENTATION.read_text(), re.MULTILINE)
-    assert set(get_args(preprocessing.Code)) < set(get_args(ImageCode))
-    assert tuple(rows) == get_args(ImageCode)
+    assert set(get_args(preprocessing.Code)) < set(get_args(InputCode))
+    assert tuple(rows) == get_args(InputCode)
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        InvalidImage([ImageProblem(1, "a", "b", "too_large"), ImageProblem(2, "a", "b", "not_fetched")]),
-        InvalidImage([ImageProblem(1, "a", "b")], 3, address="h", model="m", status="INVALID_ARGUMENT"),
+        InvalidImage([InputProblem(1, "a", "b", "too_large"), InputProblem(2, "a", "b", "not_fetched")]),
+        InvalidImage([InputProblem(1, "a", "b")], 3, address="h", model="m", status="INVALID_ARGUMENT"),
         DeadlineExceeded("late", timeout_s=2.0, address="h", model="m"),
         ModelNotFound("no", available=["a"], address="h", model="m"),
         Unavailable("down", address="h"),
@@ -107,7 +109,7 @@ def test_without_frames():
 
 def test_attempts_and_text_of_the_last_one_survive_pickling():
     """What was changed after an error was made is in its copy, whatever its constructor takes."""
-    error = InvalidImage([ImageProblem(1, "a", "b")], 3)
+    error = InvalidImage([InputProblem(1, "a", "b")], 3)
     error.args, error.attempts = ("said later",), 7
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.attempts, copy.index) == ("said later", 7, 1)

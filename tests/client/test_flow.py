@@ -14,18 +14,20 @@ from vitriton._call import flow as flow_module
 from vitriton._call.actions import Cancel, Read, Send, Verify
 from vitriton._call.balance import Balancer
 from vitriton._call.flow import Flow
-from vitriton._call.plan import Service, plan_embed, plan_stream, take_images
+from vitriton._call.modality import IMAGES, Service
+from vitriton._call.plan import plan_embed, plan_stream, take_inputs
 from vitriton._call.retry import Backoff
+from vitriton._call.settings import Settings
 from vitriton._call.stats import Counters
 from vitriton._deadline import Deadline
-from vitriton._images.reading import Unreadable
+from vitriton._errors import Unreadable
 from vitriton._options import UNSET
 from vitriton._served.contract import Contract
 from vitriton.testing import CallError, Code, InferReply, busy, invalid_images, model_died, unavailable
 
 CONTRACT = Contract(
     model="m_pooled",
-    output="embedding",
+    kind="pooled",
     shape=(2,),
     max_batch_size=4,
     dtype=np.dtype("<f4"),
@@ -54,7 +56,7 @@ class Play:
         self, images=None, *, servers=1, timeout_s=UNSET, default_s=60.0, on_error="raise", jitter=lambda: 1.0,
         stream=False, ordered=True, **options
     ):  # fmt: skip
-        given = take_images(images)
+        given = take_inputs(images, IMAGES)
         if stream:
             plan = plan_stream(given, True, timeout_s, on_error, "float32", default_s, ordered=ordered, threaded=False)
         else:
@@ -67,8 +69,13 @@ class Play:
         self.now_s = 0.0
         self.source = iter(given.items)
         deadline = Deadline.starting(0.0, plan.timeout_s, no_clock) if plan.ends else None
+        settings = Settings(
+            model="m", timeout_s=None, options=self.options, tls=None, headers={}, preprocess="server",
+            token=None, expect_fingerprint=None, tracing=False,
+        )  # fmt: skip
+        prepare = IMAGES.preparing(Service(CONTRACT), settings, None)
         self.flow = Flow(
-            plan, given.total, Service(CONTRACT), deadline, self.options, self.balancer, self.counters, jitter
+            plan, given.total, CONTRACT, prepare, deadline, self.options, self.balancer, self.counters, jitter
         )
 
     def note_all_contracts(self):
@@ -82,7 +89,7 @@ class Play:
 
     def fill(self):
         """Gives images as long as they are wanted."""
-        while self.flow.wants_image:
+        while self.flow.wants_input:
             try:
                 image = next(self.source)
             except StopIteration:
@@ -315,12 +322,12 @@ def test_objects_of_the_caller_are_read_one_by_one():
     play.note_all_contracts()
     (own,) = play.turn()
     assert isinstance(own, Read)
-    assert not play.flow.wants_image
+    assert not play.flow.wants_input
     play.flow.taken(own.index)
     reads = play.turn()
-    assert [read.image for read in reads] == ["a.jpg", "b.jpg"]
+    assert [read.given for read in reads] == ["a.jpg", "b.jpg"]
     for read in (own, *reads):
-        play.flow.image_read(read.index, b"%d" % read.index, 0.0)
+        play.flow.input_read(read.index, b"%d" % read.index, 0.0)
     (send,) = play.turn()
     play.answer(send)
     assert play.flow.sink.result(3).tolist() == [row(b"0"), row(b"1"), row(b"2")]
@@ -332,11 +339,11 @@ def test_images_that_are_read_count_as_the_largest_so_far():
     play.note_all_contracts()
     first = play.turn()
     assert len(first) == 4
-    play.flow.image_read(first[0].index, b"x" * 100, 0.0)
+    play.flow.input_read(first[0].index, b"x" * 100, 0.0)
     more = play.turn()
     assert len(more) == 6  # 9 are read, and one is there
     for read in (*first[1:], *more):
-        play.flow.image_read(read.index, b"x" * 100, 0.0)
+        play.flow.input_read(read.index, b"x" * 100, 0.0)
     assert not [action for action in play.turn() if isinstance(action, Read)]
 
 
@@ -411,7 +418,7 @@ class World:
         images = deque(self.shown)
         try:
             for _ in range(20_000):
-                while self.flow.wants_image:
+                while self.flow.wants_input:
                     if not images:
                         self.flow.end()
                         break
@@ -476,7 +483,7 @@ class World:
         data = self.data(index)
         if data is not None:
             self.held[index] = len(data)
-        self.flow.image_read(index, Unreadable("no such file", "not_found") if data is None else data, self.play.now_s)
+        self.flow.input_read(index, Unreadable("no such file", "not_found") if data is None else data, self.play.now_s)
 
     # Servers
 

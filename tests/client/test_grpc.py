@@ -133,6 +133,58 @@ def test_response_without_contents():
         read_response(service_pb2.ModelInferResponse())
 
 
+def response(*names):
+    """A response with tensors of one byte, which is their place."""
+    message = service_pb2.ModelInferResponse()
+    for place, name in enumerate(names):
+        message.outputs.add(name=name, datatype="UINT8", shape=[1, place + 1])
+        message.raw_output_contents.append(bytes([place]) * (place + 1))
+    return message
+
+
+def test_a_request_for_several_outputs():
+    """It names them all; what was written before for one is not taken for several."""
+    assert [output.name for output in written(infer_request()).outputs] == ["embedding"]
+    message = written(infer_request(beside=("counts", "more")))
+    assert [output.name for output in message.outputs] == ["embedding", "counts", "more"]
+
+
+def test_a_response_with_several_tensors():
+    """Each comes with its own content, in the order of the request."""
+    reply = read_response(response("more", "embedding", "counts"), ("counts", "more"))
+    assert (reply.name, reply.shape, reply.data) == ("embedding", (1, 2), b"\1\1")
+    assert [(other.name, other.shape, other.data) for other in reply.beside] == [
+        ("counts", (1, 3), b"\2\2\2"),
+        ("more", (1, 1), b"\0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "beside", "says"),
+    [
+        (["embedding", "counts"], (), "holds embedding, counts; one was asked for"),
+        (["embedding"], ("counts",), "holds embedding; counts and one more were asked for"),
+        (["embedding", "other"], ("counts",), "holds embedding, other; counts and one more were asked for"),
+        (["counts", "counts"], ("counts",), "holds counts, counts; counts and one more were asked for"),
+        (["counts", "counts", "embedding"], ("counts",), "holds counts, counts, embedding"),
+        ([], ("counts",), "holds no tensor; counts and one more were asked for"),
+    ],
+)
+def test_responses_with_other_tensors(names, beside, says):
+    """Other tensors than were requested are a failure, and none of them is taken for another."""
+    with pytest.raises(CallError) as caught:
+        read_response(response(*names), beside)
+    assert (caught.value.code, says in caught.value.message) == (Code.DATA_LOSS, True)
+
+
+def test_a_response_with_too_few_contents():
+    """A tensor without its content is a failure."""
+    message = response("embedding", "counts")
+    del message.raw_output_contents[1]
+    with pytest.raises(CallError, match="holds 2 tensors and 1 contents"):
+        read_response(message, ("counts",))
+
+
 def test_config():
     """Triton's types are read by the names that requests use."""
     message = model_config_pb2.ModelConfig(name="m", max_batch_size=8)

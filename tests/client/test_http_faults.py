@@ -11,8 +11,10 @@ from client.http_tools import (
     described,
     fail,
     infer,
+    replies,
     reply,
     serve,
+    tensor,
 )
 from client.scripted import ScriptedServer, http
 from vitriton._options import MAX_MESSAGE_BYTES
@@ -42,14 +44,14 @@ from vitriton.testing import CallError, Code
         (http("200 OK", b""), Code.UNIMPLEMENTED, "not JSON"),
         (http("200 OK", b"[" * 100_000), Code.UNIMPLEMENTED, "not JSON"),
         (http("200 OK", b"\xff\xfe\0"), Code.UNIMPLEMENTED, "not JSON"),
-        (http("200 OK", b"{}"), Code.DATA_LOSS, "does not describe one tensor: '{}'"),
-        (http("200 OK", b'{"outputs": []}'), Code.DATA_LOSS, "does not describe one tensor"),
-        (http("200 OK", b'{"outputs": [{"name": 1}]}'), Code.DATA_LOSS, "does not describe one tensor"),
+        (http("200 OK", b"{}"), Code.DATA_LOSS, "does not describe a tensor: '{}'"),
+        (http("200 OK", b'{"outputs": []}'), Code.DATA_LOSS, "does not describe a tensor"),
+        (http("200 OK", b'{"outputs": [{"name": 1}]}'), Code.DATA_LOSS, "does not describe a tensor"),
         (reply(shape=[1, -2]), Code.DATA_LOSS, "the shape of embedding is [1, -2]"),
         (reply(shape=[True, 2.5, "a"]), Code.DATA_LOSS, "the shape of embedding is [True, 2.5, 'a']"),
         (reply(parameters={"binary_data_size": 9}), Code.DATA_LOSS, "9 bytes of embedding, and has 8"),
-        (reply(parameters={}), Code.DATA_LOSS, "None bytes of embedding, and has 8"),
-        (reply(parameters=[]), Code.DATA_LOSS, "None bytes of embedding, and has 8"),
+        (reply(parameters={}), Code.DATA_LOSS, "says None for the number of bytes of embedding"),
+        (reply(parameters=[]), Code.DATA_LOSS, "says None for the number of bytes of embedding"),
         (
             http("200 OK", BODY, "Inference-Header-Content-Length: 9999"),
             Code.DATA_LOSS,
@@ -91,6 +93,40 @@ def test_strange_answers(answer, code, says):
     assert error.code is code
     assert error.message.isprintable()
     assert len(error.message) < 500
+
+
+COUNTS = tensor("counts", [1, 1], 4), b"abcd"
+EMBEDDING = tensor("embedding", [1, 2], 8), bytes(8)
+
+
+def test_several_tensors():
+    """Each of a response's tensors gets its own bytes, in the order of the request."""
+    with serve(replies(COUNTS, EMBEDDING)) as server:
+        transport = connect(server.port)
+        answer = infer(transport, beside=("counts",))
+        transport.close()
+    assert (answer.name, answer.data) == ("embedding", bytes(8))
+    assert [(other.name, other.shape, other.data) for other in answer.beside] == [("counts", (1, 1), b"abcd")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (replies(EMBEDDING), "holds embedding; counts and one more were asked for"),
+        (replies(EMBEDDING, EMBEDDING), "holds embedding, embedding; counts and one more"),
+        (replies(COUNTS, COUNTS), "holds counts, counts; counts and one more"),
+        (replies(EMBEDDING, (tensor("counts", [1, 1], 5), b"abcd")), "13 bytes of embedding, counts, and has 12"),
+        (replies(EMBEDDING, (tensor("counts", [1, 1], -4), b"")), "says -4 for the number of bytes of counts"),
+        (replies(EMBEDDING, ({"name": "counts"}, b"")), "does not describe a tensor"),
+    ],
+)
+def test_several_strange_tensors(answer, says):
+    """Tensors that were not requested, or not of the size that they say, are a failure."""
+    with serve(answer) as server:
+        transport = connect(server.port)
+        error = fail(transport, beside=("counts",))
+        transport.close()
+    assert (error.code, says in error.message) == (Code.DATA_LOSS, True), error.message
 
 
 def test_an_answer_without_length():

@@ -1,10 +1,10 @@
-"""How the server names bad images to the client."""
+"""How the server names bad images and texts to the client."""
 
 import json
 import re
 
 import pytest
-from vitriton.preprocessing import ImageError, Refusal, format_image_errors, parse_image_errors
+from vitriton.preprocessing import ImageError, Refusal, format_errors, format_image_errors, parse_errors
 
 # as a client reads it that is older than the codes
 OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
@@ -25,14 +25,23 @@ OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
 )
 def test_round_trip(errors):
     """What is written is read again."""
-    assert parse_image_errors(format_image_errors(errors, 32)) == errors
+    assert parse_errors(format_image_errors(errors, 32)) == errors
+
+
+def test_texts():
+    """They are named in the same way, and have a code of their own."""
+    errors = {1: Refusal("is not UTF-8 (byte 0xff at position 4)", "encoding")}
+    text = format_errors(errors, 3, "texts")
+    assert text == 'cannot use 1 of 3 texts: [[1, "is not UTF-8 (byte 0xff at position 4)"]] (encoding)'
+    assert parse_errors(text) == errors
+    assert parse_errors(text.replace("texts", "words")) is None
 
 
 def test_text_around_it():
     """Triton may put text before and after."""
     text = format_image_errors({2: Refusal("empty", "empty")}, 8)
     around = f"in ensemble 'x_pooled', [request id: 1] {text}; at model.py:12 (main)"
-    assert parse_image_errors(around) == {2: ("empty", "empty")}
+    assert parse_errors(around) == {2: ("empty", "empty")}
 
 
 def test_many_errors_keep_all_indices():
@@ -41,7 +50,7 @@ def test_many_errors_keep_all_indices():
         errors = dict.fromkeys(range(count), Refusal("a reason of some length, as decoders give them " * 10, "corrupt"))
         text = format_image_errors(errors, count)
         assert len(text) <= most
-        parsed = parse_image_errors(text)
+        parsed = parse_errors(text)
         assert set(parsed) == set(range(count))
         assert {refusal.code for refusal in parsed.values()} == {"corrupt"}
 
@@ -51,7 +60,7 @@ def test_many_codes_give_way_to_the_indices():
     errors = {index: Refusal("bad" * 99, "corrupt" if index % 2 else "too_large") for index in range(1024)}
     text = format_image_errors(errors, 1024)
     assert len(text) <= 6000
-    assert parse_image_errors(text) == dict.fromkeys(range(1024), ("", "other"))
+    assert parse_errors(text) == dict.fromkeys(range(1024), ("", "other"))
 
 
 def test_an_older_client_reads_a_newer_server():
@@ -74,7 +83,7 @@ def test_an_older_client_reads_a_newer_server():
 )
 def test_other_versions(text, codes):
     """What has no code, or one that is not known, is "other"; the images are read all the same."""
-    assert [refusal.code for refusal in parse_image_errors(text).values()] == codes
+    assert [refusal.code for refusal in parse_errors(text).values()] == codes
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,7 @@ def test_other_versions(text, codes):
 )
 def test_other_texts(text):
     """A text of another kind is not taken for one."""
-    assert parse_image_errors(text) is None
+    assert parse_errors(text) is None
 
 
 def test_an_error_without_a_code():

@@ -24,7 +24,7 @@ from vitriton.preprocessing import (
     PreprocessSpec,
     Resize,
     format_image_errors,
-    parse_image_errors,
+    parse_errors,
     preprocess,
 )
 
@@ -43,7 +43,7 @@ def ensemble(**parameters):
     given = {name: value for name, value in (PARAMETERS | parameters).items() if value is not None}
     image = {"image": TensorSpec(datatype="BYTES", shape=(1,))}
     config = ModelConfig(name="m_pooled", max_batch_size=8, inputs=image, outputs=EMBEDDING, parameters=given)
-    return read_contract(config, True)
+    return read_contract(config, "pooled")
 
 
 def encoder(**changes):
@@ -96,7 +96,7 @@ def test_a_bad_image_has_the_server_s_reason(data, says):
     assert says in refused.reason
     with pytest.raises(ImageError) as caught:
         preprocess(data, SPEC)
-    assert parse_image_errors(format_image_errors({0: caught.value.refusal}, 1)) == {0: (refused.reason, refused.code)}
+    assert parse_errors(format_image_errors({0: caught.value.refusal}, 1)) == {0: (refused.reason, refused.code)}
 
 
 def pictures():

@@ -6,6 +6,7 @@ import contextvars
 import inspect
 import json
 import queue
+import re
 import threading
 import time
 from collections import deque
@@ -25,8 +26,8 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
-from vitriton._async_client import _Mailbox
-from vitriton._images.source_thread import SourceThread
+from vitriton._call.asynchronous import AsyncMailbox
+from vitriton._call.blocking import SourceThread
 from vitriton.preprocessing import Limits
 from vitriton.testing import CallError, Code, FakeTransport, busy, invalid_images, model_died, unavailable
 
@@ -79,7 +80,7 @@ def test_signatures():
 
     blocking, asynchronous = surface(Client), surface(AsyncClient)
     plain = {
-        name: [text.replace("AsyncIterable[ImageLike] | ", "") for text in parameters]
+        name: [re.sub(r"AsyncIterable\[\w+\] \| ", "", text) for text in parameters]
         for name, parameters in asynchronous.items()
     }
     assert plain == blocking
@@ -366,7 +367,7 @@ def test_describe(client_on):
         "l2_normalize": "true",
         "preprocess": json.dumps({"limits": asdict(limits)}),
     }
-    model = client_on(FakeTransport(parameters=parameters, dim=8, tokens=4)).describe()
+    model = client_on(FakeTransport(parameters=parameters, dim=8, tokens=4, towers=["image"])).describe()
     assert (model.name, model.addresses, model.ready) == ("m", ("grpc://fake:8001",), True)
     assert (model.fingerprint, model.source, model.revision, model.precision) == ("fake", "org/photo", None, None)
     assert (model.pooling, model.l2_normalize, model.max_batch_size) == ("cls", True, 8)
@@ -585,7 +586,7 @@ def test_a_blocked_source_does_not_hold_up_the_end():
 
 
 async def _wake_before_a_wait():
-    mailbox = _Mailbox()
+    mailbox = AsyncMailbox()
     mailbox.wake()
     await asyncio.wait_for(mailbox.wait(None), 5)
 

@@ -205,7 +205,7 @@ def test_a_transport_of_the_application(spans):
 def test_http_is_the_same_protocol(spans):
     """Over HTTP the names of the attributes are those of gRPC, so that one query finds both."""
     tracer = OpenTelemetryTracer()
-    tracer.end(tracer.start("m", "https://[::1]:8000", 1, 1)[0], None)
+    tracer.end(tracer.start("m", "image", "https://[::1]:8000", 1, 1)[0], None)
     (span,) = spans()
     assert span.name == span.attributes["rpc.method"] == "ModelInfer"
     assert span.attributes["rpc.system.name"] == "kserve"

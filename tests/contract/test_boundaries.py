@@ -19,6 +19,7 @@ DISTRIBUTIONS = ("client", "export", "server", "bench")
 OURS = {"vitriton", "vitriton_export", "vitriton_server", "vitriton_bench"}
 STEPS = (
     "export/src/vitriton_export/triton/preprocess/model.py",
+    "export/src/vitriton_export/triton/tokenize/model.py",
     "server/src/vitriton_server/backends/onnxruntime/model.py",
 )
 INSIDE_TRITON = (
@@ -27,6 +28,7 @@ INSIDE_TRITON = (
         for path in (ROOT / "client/src/vitriton/preprocessing").glob("*.py")
     ),
     *STEPS,
+    "export/src/vitriton_export/triton/tokenize/vitriton_tokenizing.py",
     "server/src/vitriton_server/backends/onnxruntime/vitriton_onnxruntime_runs.py",
 )
 
@@ -133,6 +135,17 @@ def test_what_runs_inside_triton_stands_alone(file):
     assert all(node.level <= 1 for node in imports)  # from its own folder
 
 
+def test_the_tokenize_step_needs_only_what_lies_beside_it():
+    """Of our modules, it imports the two that are copied into its folder alone, and these import none of ours."""
+    folder = ROOT / "export/src/vitriton_export/triton/tokenize"
+    refusals = ROOT / "client/src/vitriton/preprocessing/refusals.py"
+    ours = {name for name in _imported(folder / "model.py") if name.startswith("vitriton")}
+    assert ours == {"vitriton_refusals", "vitriton_tokenizing"}
+    for path in (folder / "vitriton_tokenizing.py", refusals):
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert not any(node.level or (node.module or "").startswith("vitriton") for node in imports), path
+
+
 def test_every_grpc_channel_has_the_same_options():
     """A channel without them goes through the proxies of the environment, and takes messages of 4 MB."""
     makers = {"InferenceServerClient", "insecure_channel", "secure_channel"}
@@ -186,31 +199,41 @@ def test_every_package_has_that_version():
     assert {module.__version__ for module in modules} == {metadata.version("vitriton")}
 
 
-def test_what_stands_alone_agrees_on_the_names_of_tensors():
-    """The preprocess step in Triton and the writer of perf_analyzer's input repeat the names of the ground floor."""
-    calls = [node for node in ast.walk(ast.parse((ROOT / STEPS[0]).read_text())) if isinstance(node, ast.Call)]
-    given = {
+def _constants_of_calls(file: str) -> dict[str, list[Any]]:
+    """The constants that a file gives to each function that it calls."""
+    calls = [node for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.Call)]
+    return {
         ast.unparse(call.func): [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
         for call in calls
     }
-    assert given["pb_utils.get_input_tensor_by_name"] == [names.IMAGE]
-    assert given["pb_utils.Tensor"] == [names.PIXELS]
+
+
+def test_what_stands_alone_agrees_on_the_names_of_tensors():
+    """The first steps in Triton and the writer of perf_analyzer's input repeat the names of the ground floor."""
+    preprocess, tokenize = _constants_of_calls(STEPS[0]), _constants_of_calls(STEPS[1])
+    assert preprocess["pb_utils.get_input_tensor_by_name"] == [names.IMAGE]
+    assert preprocess["pb_utils.Tensor"] == [names.PIXELS]
+    assert tokenize["pb_utils.get_input_tensor_by_name"] == [names.TEXT]
+    dicts = [node for node in ast.walk(ast.parse((ROOT / STEPS[1]).read_text())) if isinstance(node, ast.Dict)]
+    returned = [ast.literal_eval(key) for node in dicts for key in node.keys if key is not None]
+    assert returned == [names.INPUT_IDS, names.ATTENTION_MASK, names.TOKEN_COUNTS]
     assert payload.INPUT == names.IMAGE
 
 
 def test_the_names_of_an_export():
     """What is needed comes before what needs it; a name is read as it was written."""
     assert names.model_names("m", ["pooled"]) == ["m_preprocess", "m_pooled_encoder", "m_pooled"]
-    assert sorted(names.model_names("m")) == sorted(
+    assert sorted(names.model_names("m", names.kinds_of("image"))) == sorted(
         ["m_preprocess", "m_pooled_encoder", "m_unpooled_encoder", "m_pooled", "m_unpooled"]
     )
+    assert names.model_names("m", ["text_pooled"]) == ["m_tokenize", "m_text_pooled_encoder", "m_text_pooled"]
     for kind in names.KINDS:
         assert names.read_ensemble_name(names.ensemble_name("a_pooled", kind)) == ("a_pooled", kind)
     for other in ("m", "_pooled", "m_pooled_encoder", "m_preprocess"):
         assert names.read_ensemble_name(other) is None
 
 
-def test_the_launcher_tells_both_python_steps_their_cores():
-    """The variable that one sets, the preprocess model and the onnxruntime backend read."""
+def test_the_launcher_tells_the_python_steps_their_cores():
+    """The variable that one sets, both first steps and the onnxruntime backend read."""
     for file in STEPS:
         assert runtime.CORES_VARIABLE in (ROOT / file).read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from contract import house
-from vitriton import ImageProblem, InvalidImage, VitritonError
+from vitriton import InputProblem, InvalidImage, InvalidInput, InvalidText, VitritonError
 from vitriton.testing import CallError, Code
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,9 @@ STANDS_ALONE = ("vitriton.preprocessing", "vitriton_server.backends", "vitriton_
 COMMANDS = ("_console/failure.py", "cli.py", "commands/")
 # Where strings do not do as arguments.
 EXAMPLES = {
-    "InvalidImage": lambda: InvalidImage([ImageProblem(1, "a", "b")], 3),
+    "InvalidImage": lambda: InvalidImage([InputProblem(1, "a", "b")], 3),
+    "InvalidInput": lambda: InvalidInput([InputProblem(1, "a", "b")], 3),
+    "InvalidText": lambda: InvalidText([InputProblem(1, "", "b")], 3),
     "CallError": lambda: CallError(Code.INTERNAL, "broken"),
 }
 

@@ -17,9 +17,9 @@ PUBLIC = {
         "vitriton._call.stats": "Stats",
         "vitriton._client": "Client",
         "vitriton._errors": """
-            AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded ImageCode ImageProblem
-            InferenceFailed InvalidImage ModelNotFound ModelNotReady PipelineMismatch ServerBusy ServerError
-            TransportError Unavailable VitritonError
+            AccessDenied ClientClosed ClientError ContractMismatch DeadlineExceeded InputCode InputProblem
+            InferenceFailed InvalidImage InvalidInput InvalidText ModelNotFound ModelNotReady PipelineMismatch
+            ServerBusy ServerError TransportError Unavailable VitritonError
         """,
         "vitriton._images.pixels": "PillowVersionWarning",
         "vitriton._images.sources": "ImageLike",
@@ -27,12 +27,13 @@ PUBLIC = {
         "vitriton._pipeline.pipeline": "pipeline",
         "vitriton._served.catalog": "list_models",
         "vitriton._served.model": "ModelInfo ModelOutput",
+        "vitriton._served.texts": "TextRules",
         "vitriton._version": "__version__",
         "vitriton._wire.connection": "TLS Token",
         "vitriton._wire.transport": "Transport",
     },
     "vitriton.testing": {
-        "vitriton.testing": "FakePending FakeTransport busy invalid_images model_died unavailable",
+        "vitriton.testing": "FakePending FakeTransport busy invalid_images invalid_texts model_died unavailable",
         "vitriton._wire.transport": "CallError Code InferReply InferRequest",
     },
     "vitriton_export": {

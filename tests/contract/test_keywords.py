@@ -14,7 +14,17 @@ from vitriton._pipeline.pipeline import ImageFeatureExtractionPipeline
 from vitriton.testing import FakeTransport, InferReply, InferRequest
 
 # What the libraries give, and callers do not make. A transport is given requests, and gives replies.
-GIVEN = ["Result", "Stats", "ModelInfo", "ModelOutput", "ImageProblem", "ExportResult", "VerifyReport", "FakePending"]
+GIVEN = [
+    "Result",
+    "Stats",
+    "ModelInfo",
+    "ModelOutput",
+    "TextRules",
+    "InputProblem",
+    "ExportResult",
+    "VerifyReport",
+    "FakePending",
+]
 DATA = (InferReply, InferRequest)
 
 
@@ -107,7 +117,7 @@ def test_other_errors_stay_as_they_are():
 
 def test_functions_stay_what_they_are():
     """Names, documentation and signatures; a client's methods are not wrapped."""
-    assert inspect.isasyncgenfunction(AsyncClient.stream)
+    assert inspect.iscoroutinefunction(AsyncClient.embed)
     assert not hasattr(Client.embed, "__wrapped__")
     assert list(inspect.signature(Client).parameters)[:2] == ["address", "model"]
     assert str(inspect.signature(Options)).startswith("(*, max_in_flight: ")

@@ -171,7 +171,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             ["--reference", "{tmp}/checkpint"],
             "--reference {tmp}/checkpint does not exist; did you mean {tmp}/checkpoint?",
         ),
-        ("verify", ["--limit", "3"], "--limit applies only to --images, which is not given"),
+        ("verify", ["--limit", "3"], "--limit applies only to --images and --texts, which are not given"),
         ("verify", ["--timeout", "0"], "--timeout is 0; it must be"),
         ("verify", ["--repository", "r"], "either --url or --repository, not both"),
         (

@@ -14,12 +14,12 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2
 from vitriton import Client, ContractMismatch, InvalidImage, PillowVersionWarning
 from vitriton._images.pixels import encode, encoder_contract, read_preprocess
-from vitriton._repository.names import encoder_name
-from vitriton._served.contract import ensemble_name, read_contract
+from vitriton._repository.names import encoder_name, ensemble_name, kind_of
+from vitriton._served.contract import read_contract
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import ConnectionSettings
 from vitriton._wire.grpc import GrpcTransport
-from vitriton.preprocessing import parse_image_errors
+from vitriton.preprocessing import parse_errors
 from vitriton.testing import CallError, InferRequest
 from vitriton_export._parity.corpus import corpus
 from vitriton_server import TritonServer
@@ -65,7 +65,7 @@ def both(request, server):
 
 def contracts(transport, model, pool=True):
     """Of an ensemble and of its encoder, as the server has them."""
-    ensemble = read_contract(transport.model_config(ensemble_name(model, pool), TIMEOUT_S), pool)
+    ensemble = read_contract(transport.model_config(ensemble_name(model, kind_of(pool)), TIMEOUT_S), kind_of(pool))
     encoder = transport.model_config(encoder_name(ensemble.model), TIMEOUT_S)
     return ensemble, encoder_contract(ensemble, encoder, read_preprocess(ensemble))
 
@@ -111,7 +111,7 @@ def test_a_bad_file_has_one_reason(transport, bad, model):
         with pytest.raises(CallError) as caught:
             infer(transport, ensemble, data)
         here = encode(read_preprocess(ensemble), data)
-        assert parse_image_errors(caught.value.message) == {0: (here.reason, here.code)}
+        assert parse_errors(caught.value.message) == {0: (here.reason, here.code)}
 
 
 def test_the_parameter_changes_no_number(both, files):

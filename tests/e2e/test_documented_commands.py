@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support import architectures, checkpoints, exports, hub
+from support import architectures, checkpoints, exports, hub, trained_minilm
 from typer.core import TyperGroup
 from vitriton.cli import app
 
@@ -175,8 +175,11 @@ def folder(tmp_path, hub_models):
 
 @pytest.fixture(scope="module")
 def trained_models(hub_models, trained_checkpoint):
-    """The same models, one of them with trained weights."""
-    return hub_models | {"facebook/dinov2-small": trained_checkpoint}
+    """The same models, one of them with trained weights, and one that takes texts."""
+    return hub_models | {
+        "facebook/dinov2-small": trained_checkpoint,
+        "sentence-transformers/all-MiniLM-L6-v2": trained_minilm.checkpoint(),
+    }
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 from vitriton import Client, DeadlineExceeded, InvalidImage
-from vitriton.preprocessing import parse_image_errors
+from vitriton.preprocessing import parse_errors
 from vitriton_server import TritonServer
 
 MODEL = "dinov2-small-trained"
@@ -37,7 +37,7 @@ def test_the_server_names_every_bad_image_of_a_request(server, bad):
         with pytest.raises(InferenceServerException) as caught:
             client.infer(f"{MODEL}_pooled", _request(images))
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-        errors = parse_image_errors(caught.value.message())
+        errors = parse_errors(caught.value.message())
         assert sorted(errors) == [1, 3, 4]
         assert "truncated" in errors[1].reason
         assert errors[3].reason == "empty (0 bytes)"
@@ -51,7 +51,7 @@ def test_a_request_full_of_bad_images_still_says_so(server, bad):
         with pytest.raises(InferenceServerException) as caught:
             client.infer(f"{MODEL}_pooled", _request([bad.text] * 32))
         assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
-        errors = parse_image_errors(caught.value.message())
+        errors = parse_errors(caught.value.message())
         assert sorted(errors) == list(range(32))
         assert {refusal.code for refusal in errors.values()} == {"format"}
 

@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton.preprocessing import PreprocessSpec, preprocess
 from vitriton_export import ExportError, ExportOptions, export_model
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, outline
 from vitriton_export._checkpoint.families import lacking
 from vitriton_export._checkpoint.source import find
-from vitriton_export._export import plan_export
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._graph.naflex import repeats_first_row, resize_position_embeddings
 
 # What needs a package that is not there is refused, and named.
@@ -47,7 +48,7 @@ def _export(folder, repository, **options):
 def _space(folder, repository, **options):
     """The fingerprint that an export would have."""
     chosen = ExportOptions(model=str(folder), repository=repository / "r", name="m", **options)
-    return plan_export(chosen, load(find(str(folder), None), chosen)).deployment.fingerprint
+    return towers.plan(find(str(folder), None), chosen).deployment.fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +90,15 @@ def test_the_page_has_a_row_for_every_architecture():
 
 
 def test_the_list_shows_what_can_be_exported():
-    """--list names each architecture, its poolings and what is peculiar, and exports nothing."""
+    """--list names each architecture, what it takes, its poolings and what is peculiar, and exports nothing."""
     done = CliRunner().invoke(app, ["export", "--list"])
     assert done.exit_code == 0, done.output
     rows = {row[0]: row for row in (line.split("\t") for line in done.stdout.splitlines())}
-    assert set(rows) >= set(FAMILIES)
+    assert set(rows) >= {*FAMILIES, *TEXT_FAMILIES}
     missing = "'vitriton-export[timm]'" in done.stdout
     assert missing == (lacking(FAMILIES["timm_wrapper"]) is not None)
-    assert rows["clip"][1] == "auto pooler cls mean projection"
+    assert rows["clip"][1:3] == ["images", "auto pooler cls mean projection"]
+    assert rows["gpt2"][1:3] == ["texts", "auto mean cls last max weighted-mean"]
 
 
 def test_a_timm_model_brings_its_own_transforms(written, tmp_path):
@@ -234,7 +236,7 @@ def test_position_embeddings_are_interpolated_in_the_graph(written, tmp_path, op
     """A model that was trained at 32 px, at others: the graph gives what transformers gives when it interpolates."""
     folder = written("vit")
     result = _export(folder, tmp_path / "r", **options)
-    height, width = result.deployment.spec.height, result.deployment.spec.width
+    height, width = result.deployment.step.spec.height, result.deployment.step.spec.width
     model = AutoModel.from_pretrained(folder).eval()
     checkpoint = load(find(str(folder), None), ExportOptions(**options))
     inputs = checkpoint.image_processor([transformers.image_utils.load_image(str(PHOTO))], return_tensors="pt")

@@ -23,7 +23,7 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
     done = run(app, ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--name", "named"])
     assert done.exit_code == 0, done.output
     titles = (
-        *("Import torch and transformers", "Find the checkpoint", "Check the weights", "Load weights"),
+        *("Import torch and transformers", "Find the checkpoint", "Check the weights", "Load the weights"),
         *("Run the reference on", "Export to ONNX", "Verify against the reference", "Install"),
     )
     *steps, exported, _ = done.stderr.splitlines()
@@ -79,7 +79,7 @@ def test_it_prints_whole_names_where_nobody_has_a_terminal(tiny_vit_checkpoint, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{text}"], "is of type bert, which takes no images; `vitriton export --list` shows"),
+        (["{text}"], "is of type esm, which reads proteins and not texts; `vitriton export --list` shows"),
         (["{classifier}", "--pooling", "pooler"], "is untrained: the checkpoint has no pooler.dense.bias"),
     ],
 )
@@ -88,7 +88,7 @@ def test_failures_are_one_line_and_exit_code_1(
 ):
     """The last line on standard error says what is wrong; there is no traceback, and nothing was written."""
     text = tmp_path_factory.mktemp("text")
-    (text / "config.json").write_text('{"model_type": "bert"}')
+    (text / "config.json").write_text('{"model_type": "esm"}')
     names = {"text": text, "tmp": tmp_path, "vit": tiny_vit_checkpoint, "classifier": classifier_checkpoint}
     done = run(app, ["export", "--repository", str(tmp_path / "r"), *(text.format(**names) for text in arguments)])
     assert done.exit_code == 1
@@ -102,7 +102,7 @@ def test_failures_are_one_line_and_exit_code_1(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--pooling", "max"],
+        ["--pooling", "sum"],
         ["--precision", "int4"],
         ["--optimize", "all"],
         ["--output-dtype", "int8"],

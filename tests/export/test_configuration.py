@@ -13,9 +13,9 @@ from transformers import AutoModel
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export import ExportError, ExportOptions
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import load, outline
-from vitriton_export._export import plan_export
 
 run = CliRunner().invoke
 FAMILIES = ("vit", "dinov2", "siglip", "clip", "convnext", "swin")
@@ -31,7 +31,7 @@ def plan(folder: Path):
     options = ExportOptions(model=str(folder), repository=folder.parent / "none")
     source = sources.find(str(folder), None)
     outline(source, options)
-    return plan_export(options, load(sources.fetch_weights(source), options))
+    return towers.plan(sources.fetch_weights(source), options)
 
 
 def edit(folder: Path, file: str, **entries: object) -> None:

@@ -28,7 +28,7 @@ def _exported(name, *, fused=True):
     """A graph that no test changes: `with_output` copies what it takes of it."""
     encoder = _encoder(name)
     with attention(encoder.model, fused=fused):
-        return onnx_export.to_onnx(encoder, 32, 32)
+        return onnx_export.to_onnx(encoder, small_models.INPUTS)
 
 
 def _run(model, pixels=PIXELS):

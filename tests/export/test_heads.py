@@ -19,8 +19,8 @@ from vitriton_export import ExportOptions
 from vitriton_export._checkpoint import heads
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import Checkpoint, load
-from vitriton_export._export import plan_export
 from vitriton_export._parity.compare import Reference
+from vitriton_export._towers import images as _images
 
 LABELS = 5
 
@@ -79,7 +79,7 @@ def run_the_documented_code(folder: Path, checkpoint: Checkpoint) -> np.ndarray:
 
         def embed(self, images):
             options = ExportOptions(model=str(folder), repository=folder.parent / "none")
-            return embedded(checkpoint, plan_export(options, checkpoint).deployment.pooling)
+            return embedded(checkpoint, _images.plan(options, checkpoint).deployment.pooling)
 
     names = {}
     code = block.replace("from vitriton import Client\n", "").replace("my-checkpoint/", f"{folder}/")

@@ -129,14 +129,14 @@ def test_the_weights_come_after_the_configuration(tiny_vit_checkpoint, tmp_path)
     """A model that cannot be exported is refused before its weights are downloaded."""
     model = tmp_path / "model"
     model.mkdir()
-    (model / "config.json").write_text('{"model_type": "bert"}')
+    (model / "config.json").write_text('{"model_type": "esm"}')
     (model / "model.safetensors").write_bytes(b"weights")
     with hub.serve(hub.Hub({"org/model": model})) as server:
         variables = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1"}
         command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
         done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
         assert done.returncode == 1
-        assert "org/model is of type bert, which takes no images" in done.stderr
+        assert "org/model is of type esm, which reads proteins and not texts" in done.stderr
         assert not any("safetensors" in path for path in server.requests)
 
 

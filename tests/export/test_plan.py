@@ -7,17 +7,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from transformers import ViTConfig
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from vitriton.preprocessing import Limits
 from vitriton_export import ExportError, ExportOptions
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.checkpoint import load, resolve_pooling
-from vitriton_export._checkpoint.config import load_config
+from vitriton_export._checkpoint.config import check_files, load_config
 from vitriton_export._checkpoint.families import Family, lacking
-from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights, find
-from vitriton_export._export import plan_export
+from vitriton_export._checkpoint.source import CONFIGS, CheckpointSource, fetch_weights, find
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository.fingerprint import architecture, fingerprint, weights_sha256
+from vitriton_export._towers import images
 from vitriton_export.placeholder import default_deployment
 
 
@@ -36,7 +40,10 @@ from vitriton_export.placeholder import default_deployment
             "model is me/vision_encoder, which gives the name 'vision_encoder', which ends",
         ),
         ({"model": "/some/wörld"}, "model is /some/wörld, which gives the name 'wörld', which Triton cannot take"),
-        ({"pooling": "max"}, "pooling is 'max'; choose one of auto, pooler, cls, mean, projection"),
+        (
+            {"pooling": "sum"},
+            "pooling is 'sum'; choose one of auto, pooler, cls, mean, projection, max, last, weighted-mean",
+        ),
         ({"image_size": 0}, "image_size is 0; it must be from 1 to 4096"),
         ({"image_processor_kwargs": "{"}, "image_processor_kwargs is not JSON"),
         ({"image_processor_kwargs": "[1]"}, "it must be a JSON object"),
@@ -89,14 +96,15 @@ def test_a_repository_that_is_a_file_is_refused(tmp_path):
 
 
 WITHOUT_TIMM = pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+VIT = '{"model_type": "vit"}'
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "not a checkpoint: it has no config.json"),
-        ({"config.json": "{}"}, "has no preprocessor_config.json"),
-        ({"config.json": "{}", "preprocessor_config.json": "{}"}, "has no weights"),
+        ({"config.json": VIT}, "has no preprocessor_config.json"),
+        ({"config.json": VIT, "preprocessor_config.json": "{}"}, "has no weights"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint(tmp_path, files, message):
@@ -104,7 +112,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path, files, message):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(ExportError, match=message):
-        fetch_weights(find(str(tmp_path), None))
+        check_files(find(str(tmp_path), None), "auto")
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/no/where", "a/b/c"])
@@ -126,7 +134,12 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("not json", "is not JSON"),
         ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
-        ('{"model_type": "bert"}', "m is of type bert, which takes no images; `vitriton export --list` shows"),
+        ('{"model_type": "whisper"}', "m is of type whisper, which takes neither images nor texts"),
+        ('{"model_type": "funnel"}', "m is of type funnel, which is not among the text models that are proven"),
+        (
+            '{"model_type": "esm"}',
+            "m is of type esm, which reads proteins and not texts; `vitriton export --list` shows",
+        ),
         ('{"model_type": "videomae"}', "m is of type videomae, which takes a clip of frames instead of a single image"),
         ('{"model_type": "detr"}', "m is of type detr, a detector: its outputs describe single objects"),
         ('{"model_type": "blip-2"}', "m is of type blip-2, which needs input_ids beside the pixel values"),
@@ -152,6 +165,22 @@ def test_a_model_that_cannot_be_exported_is_refused_by_its_configuration(tmp_pat
     with pytest.raises(ExportError) as caught:
         load_config(CheckpointSource(tmp_path, "m", None))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
+def test_a_model_for_texts_without_a_tokenizer_is_refused(tmp_path, model_type):
+    """Transformers would make one that knows no words, and the gate compares transformers with itself then."""
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(ExportError, match=r"has no tokenizer\.json, so nothing says how its texts are tokenized"):
+        towers.outline(CheckpointSource(tmp_path, "m", None), ExportOptions())
+
+
+def test_the_files_of_every_tokenizer_are_downloaded():
+    """Of a hub's files, those that transformers' tokenizers of the architectures for texts read."""
+    names = [TOKENIZER_MAPPING_NAMES.get(model_type) for model_type in TEXT_FAMILIES]
+    classes = [getattr(transformers, name) for name in names if name is not None]
+    assert len(classes) > 20
+    assert {file for each in classes for file in each.vocab_files_names.values()} <= set(CONFIGS)
 
 
 @pytest.mark.parametrize(
@@ -209,15 +238,25 @@ def test_an_untrained_pooler_is_shipped_only_on_demand():
     assert resolve_pooling("pooler", checkpoint, has_pooler=True, allow_untrained=True) == "pooler"
 
 
+STEP = dataclasses.replace(
+    default_deployment().step, normalization=Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+)
 SPACE = {
     "weights": "0" * 64,
     "config": architecture(ViTConfig(), FAMILIES["vit"], pooler=False),
-    "spec": default_deployment().spec,
-    "normalization": Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "prepared": STEP.space,
     "pooling": "cls",
     "l2_normalize": False,
     "precision": "fp32",
 }
+
+
+def _step(**changes):
+    return {"prepared": dataclasses.replace(STEP, **changes).space}
+
+
+def _spec(**changes):
+    return _step(spec=dataclasses.replace(STEP.spec, **changes))
 
 
 @pytest.mark.parametrize(
@@ -226,9 +265,9 @@ SPACE = {
         {"weights": "1" * 64},
         {"config": architecture(ViTConfig(layer_norm_eps=1e-6), FAMILIES["vit"], pooler=False)},
         {"config": architecture(ViTConfig(num_attention_heads=6), FAMILIES["vit"], pooler=False)},
-        {"spec": dataclasses.replace(SPACE["spec"], height=225)},
-        {"spec": dataclasses.replace(SPACE["spec"], steps=())},
-        {"normalization": Normalization(1 / 255, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))},
+        _spec(height=225),
+        _spec(steps=()),
+        _step(normalization=Normalization(1 / 255, (0.4, 0.5, 0.5), (0.5, 0.5, 0.5))),
         {"pooling": "mean"},
         {"l2_normalize": True},
         {"precision": "fp16"},
@@ -253,14 +292,14 @@ def test_pooling_counts_only_where_there_is_an_embedding(tiny_vit_checkpoint, tm
         for pooling in ("pooler", "cls", "mean")
         for l2_normalize in (False, True)
     ]
-    spaces = {plan_export(each, checkpoint).deployment.fingerprint for each in options}
+    spaces = {images.plan(each, checkpoint).deployment.fingerprint for each in options}
     assert len(spaces) == (1 if outputs == "unpooled" else 6)
 
 
 def test_limits_do_not_change_the_fingerprint():
     """A limit refuses images, it does not move them."""
-    limited = dataclasses.replace(SPACE["spec"], limits=Limits(max_pixels=9, formats=("PNG",)))
-    assert fingerprint(**SPACE | {"spec": limited}) == fingerprint(**SPACE)
+    limited = _spec(limits=Limits(max_pixels=9, formats=("PNG",)))
+    assert fingerprint(**SPACE | limited) == fingerprint(**SPACE)
 
 
 def test_names_and_training_do_not_change_the_fingerprint():

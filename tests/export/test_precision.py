@@ -43,7 +43,7 @@ def graphs(tmp_path_factory):
             model, architecture = small_models.make(name)
             encoder = Encoder(model, NORMALIZATION, architecture.pooling, prefix_tokens=1, l2_normalize=False).eval()
             with attention(model, fused=optimize == "default"):
-                exported[name, optimize] = onnx_export.to_onnx(encoder, 32, 32)
+                exported[name, optimize] = onnx_export.to_onnx(encoder, small_models.INPUTS)
         graph = onnx_export.with_output(exported[name, optimize], "embedding")
         _precision.finish(graph, precision, optimize)
         onnx_export.save(graph, folder, max_single_file_bytes=10**9)

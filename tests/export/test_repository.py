@@ -74,11 +74,12 @@ def _parameters(repository, model):
 
 def test_an_ensemble_says_how_its_pixels_are_made(tmp_path):
     """A client that makes them itself needs the specification, whole and on one line, and the verified Pillow."""
-    deployment = _as("v1-a", pillow_version="11.2.3", revision="0123abc")
+    step = dataclasses.replace(default_deployment().step, pillow_version="11.2.3")
+    deployment = _as("v1-a", step=step, revision="0123abc")
     _deployment.write(deployment, tmp_path)
     for kind in ("pooled", "unpooled"):
         parameters = _parameters(tmp_path, f"{NAME}_{kind}")
-        assert PreprocessSpec.from_json(parameters["preprocess"]) == deployment.spec
+        assert PreprocessSpec.from_json(parameters["preprocess"]) == step.spec
         assert "\n" not in parameters["preprocess"]
         assert parameters["pillow_version"] == "11.2.3"
         assert parameters["revision"] == "0123abc"

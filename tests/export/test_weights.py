@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export import ExportOptions
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._checkpoint.checkpoint import load
-from vitriton_export._export import plan_export
 
 run = CliRunner().invoke
 FILE = "model.safetensors"
@@ -43,7 +42,7 @@ def refusal(folder: Path | str) -> str:
 
 def plan(folder: Path):
     options = ExportOptions(model=str(folder), repository=folder.parent / "none")
-    return plan_export(options, load(sources.fetch_weights(sources.find(str(folder), None)), options))
+    return towers.plan(sources.fetch_weights(sources.find(str(folder), None)), options)
 
 
 def rewrite(folder: Path, change) -> None:

@@ -27,7 +27,7 @@ from transformers import AutoConfig
 from transformers import __version__ as VERSION  # noqa: N812 - it is a constant
 from transformers.models.auto import modeling_auto
 from vitriton import Client
-from vitriton._repository.names import OUTPUT
+from vitriton._repository.names import OUTPUT, kinds_of
 from vitriton_export import ExportError, ExportOptions, ExportResult, export_model
 from vitriton_export._checkpoint import checkpoint as checkpoints
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
@@ -169,15 +169,15 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
     images = {name: data for name, data in corpus().items() if name in _SERVED}
     files = list(images.values())
     reference = Reference(checkpoint, result.deployment.pooling, l2_normalize=False).run(files)
-    expected = {kind: reference.values[tensor] for kind, tensor in OUTPUT.items()}
+    expected = {kind: reference.values[OUTPUT[kind]] for kind in kinds_of("image")}
     with Client(address, model=model_type) as client:
         answers = {"pooled": client.embed(files), "unpooled": client.embed(files, pool=False)}
-    served = max(_part(answers[kind] - expected[kind], expected[kind]) for kind in ("pooled", "unpooled"))
+    served = max(_part(answers[kind] - expected[kind], expected[kind]) for kind in expected)
     assert served <= 1, f"{model_type}: {served:.2f} of the allowed error through Triton"
     spread = float(np.ptp(expected["pooled"], axis=0).max())
     assert spread > 0.01, f"{model_type} gives the same for all images ({spread}), and proves nothing"
     stages = {stage.stage: stage for stage in result.parity}
-    pixels, outputs = stages["pixels"], [stages[tensor] for tensor in OUTPUT.values()]
+    pixels, outputs = stages["pixels"], [stages[OUTPUT[kind]] for kind in kinds_of("image")]
     return Row(
         model_type=model_type,
         image_processor=type(checkpoint.image_processor).__name__,

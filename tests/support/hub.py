@@ -15,7 +15,7 @@ from pathlib import Path
 COMMIT = "5dca96d358b3fcb9d53b3d3881eb1ae20b6752d1"
 _PATH = re.compile(
     r"(/api/models/(?P<id>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+)|(?P<tree>/tree/.*))?)"
-    r"|(/(?P<named>[^/]+/[^/]+)/resolve/[^/]+/(?P<file>[^/]+))"
+    r"|(/(?P<named>[^/]+/[^/]+)/resolve/[^/]+/(?P<file>.+))"
 )
 
 
@@ -115,8 +115,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
 
 
 def _files(folder: Path) -> list[dict[str, object]]:
-    files = sorted(folder.iterdir())
-    return [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": _etag(path)} for path in files]
+    return [
+        {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": _etag(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def _siblings(folder: Path) -> list[dict[str, object]]:

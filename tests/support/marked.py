@@ -18,6 +18,7 @@ from vitriton_export._processors.processor import Normalization
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import install
 from vitriton_export._repository.deployment import VERSION, Deployment
+from vitriton_export._repository.first_step import PreprocessStep
 
 SIDE = 4
 # A PNG of one gray pixel; what is in it does not matter.
@@ -41,13 +42,15 @@ def deployment(name: str, **changes: Any) -> Deployment:
     """An export of both outputs; all with the same fingerprint, unless it is changed."""
     settings: dict[str, Any] = {
         "name": name,
-        "spec": PreprocessSpec((Resize("bilinear", height=SIDE, width=SIDE),), SIDE, SIDE),
-        "normalization": Normalization(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "step": PreprocessStep(
+            spec=PreprocessSpec((Resize("bilinear", height=SIDE, width=SIDE),), SIDE, SIDE),
+            normalization=Normalization(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+            pillow_version="0",
+        ),
         "shapes": {"pooled": (2,), "unpooled": (1, 2)},
         "max_batch_size": 8,
         "model_id": "marked",
         "revision": None,
-        "pillow_version": "0",
         "pooling": "cls",
         "l2_normalize": False,
         "precision": "fp32",
@@ -60,7 +63,7 @@ def deployment(name: str, **changes: Any) -> Deployment:
 def stage(staging: Path, made: Deployment, mark: int) -> None:
     """Writes an export as `vitriton export` stages it."""
     _deployment.write(made, staging)
-    (staging / made.preprocess_name / VERSION / "model.py").write_text(_PREPROCESS.format(side=SIDE, mark=mark))
+    (staging / made.first_step_name / VERSION / "model.py").write_text(_PREPROCESS.format(side=SIDE, mark=mark))
     for kind, shape in made.shapes.items():
         onnx.save(_graph(OUTPUT[kind], shape, mark), staging / made.encoder_name(kind) / VERSION / "model.onnx")
         (staging / made.ensemble_name(kind) / VERSION / "manifest.json").write_text("{}")

@@ -12,6 +12,8 @@ import transformers as hf
 from support.checkpoints import SEED, TINY
 
 _SIZE = 32
+# the example inputs of an encoder, as `onnx_export.to_onnx` takes them
+INPUTS = {"pixels": (torch.zeros((2, _SIZE, _SIZE, 3), dtype=torch.uint8), {0: "batch"})}
 _TINY_DINOV2 = {key: value for key, value in TINY.items() if key != "intermediate_size"}
 _PYRAMID = {"image_size": _SIZE, "patch_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 4]}
 

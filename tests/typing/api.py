@@ -24,11 +24,13 @@ from vitriton import (
     ContractMismatch,
     DeadlineExceeded,
     DType,
-    ImageCode,
     ImageLike,
-    ImageProblem,
     InferenceFailed,
+    InputCode,
+    InputProblem,
     InvalidImage,
+    InvalidInput,
+    InvalidText,
     ModelInfo,
     ModelNotFound,
     ModelNotReady,
@@ -42,6 +44,7 @@ from vitriton import (
     ServerBusy,
     ServerError,
     Stats,
+    TextRules,
     Token,
     Transport,
     TransportError,
@@ -60,6 +63,7 @@ from vitriton.testing import (
     InferRequest,
     busy,
     invalid_images,
+    invalid_texts,
     model_died,
     unavailable,
 )
@@ -96,7 +100,13 @@ versions: list[str] = [
     vitriton_server.__version__,
     vitriton_bench.__version__,
 ]
-mistakes_of_the_caller: tuple[type[ClientError], ...] = (InvalidImage, ContractMismatch, PipelineMismatch, ClientClosed)
+mistakes_of_the_caller: tuple[type[ClientError], ...] = (
+    InvalidInput,
+    InvalidText,
+    ContractMismatch,
+    PipelineMismatch,
+    ClientClosed,
+)
 worth_another_try: tuple[type[ClientError], ...] = (TransportError, Unavailable, DeadlineExceeded, ServerBusy)
 of_the_server: tuple[type[ServerError], ...] = (
     ServerBusy,
@@ -153,6 +163,11 @@ def blocking(
         results: list[Result] = client.embed([one, many], on_error="return")
         yield from results
         yield from client.stream(iter(["cat.jpg"]), ordered=False, on_error=on_error)
+        vectors: NDArray[np.floating[Any]] = client.embed_texts(["a cat", "a dog"], prompt="query")
+        tokens: list[NDArray[np.floating[Any]]] = client.embed_texts("a cat", pool=False, dtype=dtype)
+        cut: list[bool] = [result.truncated for result in client.embed_texts([], pool=False, on_error="return")]
+        print(vectors, tokens, cut)
+        yield from client.stream_texts(iter(["a cat"]), prompt=None, on_error=on_error)
         stats: Stats = client.stats()
         print(stats)
 
@@ -169,8 +184,12 @@ async def asynchronous() -> None:
         vectors: NDArray[np.floating[Any]] = await client.embed(paths())
         results: list[Result] = await client.embed("cat.jpg", on_error="return")
         async for result in client.stream(paths()):
-            problem: InvalidImage | None = result.error
+            problem: InvalidInput | None = result.error
             print(model, vectors, results, problem)
+        texts: NDArray[np.floating[Any]] = await client.embed_texts(paths())
+        tokens: list[NDArray[np.floating[Any]]] = await client.embed_texts(paths(), pool=False)
+        async for result in client.stream_texts(paths(), pool=False):
+            print(texts, tokens, result.truncated)
     models: list[ModelInfo] = await asyncio.to_thread(list_models, "a:8001")
     print(models)
 
@@ -182,15 +201,18 @@ def what_is_served() -> tuple[int, ...]:
         if output is not None and output.shape is not None and model.limits is not None:
             print(model.fingerprint, output.kind, output.dtype, model.limits.max_pixels, model.addresses)
             return output.shape
+        rules: TextRules | None = model.texts
+        if rules is not None and "text" in model.towers:
+            print(rules.max_length, rules.prompts, rules.default_prompt, model.text_pooled, model.text_unpooled)
     return ()
 
 
-def errors(client: Client) -> list[ImageProblem]:
+def errors(client: Client) -> list[InputProblem]:
     """What a caller does about an error."""
     try:
         client.embed("cat.jpg")
     except InvalidImage as exc:
-        code: ImageCode = exc.code
+        code: InputCode = exc.code
         return [problem for problem in exc.errors if problem.code == code]
     except ModelNotFound as exc:
         print(exc.available)
@@ -215,6 +237,7 @@ def a_test_of_an_application() -> FakePending:
             raise CallError(Code.INTERNAL, f"{request.model} is odd")
 
     faults: list[CallError | None] = [busy(), None, unavailable(), model_died(), invalid_images({0: "no image"}, 1)]
+    faults.append(invalid_texts({0: "no text"}, 1))
     transport: Transport = Odd(faults=faults)
     Client("fake", model="any", transport=transport)
     return Odd(answers_at_once=False).sent[0]

@@ -1,4 +1,4 @@
-"""Client for image-embedding models on NVIDIA Triton Inference Server.
+"""Client for models of images and texts on NVIDIA Triton Inference Server.
 
 Importing this package opens no connection, reads no file, and imports neither gRPC nor numpy; `Client` imports them.
 """
@@ -13,10 +13,12 @@ from vitriton._errors import (
     ClientError,
     ContractMismatch,
     DeadlineExceeded,
-    ImageCode,
-    ImageProblem,
     InferenceFailed,
+    InputCode,
+    InputProblem,
     InvalidImage,
+    InvalidInput,
+    InvalidText,
     ModelNotFound,
     ModelNotReady,
     PipelineMismatch,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from vitriton._pipeline.pipeline import pipeline
     from vitriton._served.catalog import list_models
     from vitriton._served.model import ModelInfo, ModelOutput
+    from vitriton._served.texts import TextRules
     from vitriton._version import __version__
     from vitriton._wire.connection import Token
     from vitriton._wire.transport import Transport
@@ -56,11 +59,13 @@ __all__ = [
     "ContractMismatch",
     "DType",
     "DeadlineExceeded",
-    "ImageCode",
     "ImageLike",
-    "ImageProblem",
     "InferenceFailed",
+    "InputCode",
+    "InputProblem",
     "InvalidImage",
+    "InvalidInput",
+    "InvalidText",
     "ModelInfo",
     "ModelNotFound",
     "ModelNotReady",
@@ -74,6 +79,7 @@ __all__ = [
     "ServerBusy",
     "ServerError",
     "Stats",
+    "TextRules",
     "Token",
     "Transport",
     "TransportError",
@@ -97,6 +103,7 @@ _LAZY = {
     "Preprocess": "vitriton._call.settings",
     "Result": "vitriton._call.results",
     "Stats": "vitriton._call.stats",
+    "TextRules": "vitriton._served.texts",
     "Token": "vitriton._wire.connection",
     "Transport": "vitriton._wire.transport",
     "WaitFor": "vitriton._call.service",

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.asynchronous import AsyncMailbox, AsyncSource
+from vitriton._call.modality import IMAGES, TEXTS
+from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
 from vitriton._call.results import Floats, Result
-from vitriton._call.run import Event, Run, no_event
+from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
@@ -41,7 +31,7 @@ T = TypeVar("T")
 
 @partial(suggests_keywords, elsewhere=in_options)
 class AsyncClient:
-    """Embeds images with a model on a Triton server, for asyncio.
+    """Embeds images and texts with a model on a Triton server, for asyncio.
 
     It has the methods of `Client`, as coroutines; `Client` describes their arguments, results and errors. Requests wait
     in gRPC's own thread, or for HTTP in a pool of threads; other threads read files and fetch URLs. The event loop
@@ -135,23 +125,13 @@ class AsyncClient:
         dtype: DType = "float32",
     ) -> Floats | list[Result]:
         """See `Client.embed`. `images` may also be an async iterable. Cancelling the task cancels its requests."""
-        core = self._core
-        core.check_usable()
-        given = take_images(images, asynchronous=True)
-        plan = plan_embed(given, pool, timeout_s, on_error, dtype, core.settings.timeout_s)
-        mailbox = _Mailbox()
-        run = await self._run(given, plan, mailbox)
-        puller = _Puller(given, run, mailbox)
-        try:
-            has_more = True
-            while not run.finished:
-                has_more = await self._turn(run, mailbox, puller, wait=not has_more)
-        finally:
-            run.close()
-            await puller.close()
-        return run.result()
+        default_s = self._core.begin_call()
+        given = take_inputs(images, IMAGES, asynchronous=True)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
+        result: Floats | list[Result] = await self._embed(given, plan)
+        return result
 
-    async def stream(
+    def stream(
         self,
         images: AsyncIterable[ImageLike] | Iterable[ImageLike],
         *,
@@ -168,25 +148,86 @@ class AsyncClient:
         Yields:
             A Result for each image.
         """
-        core = self._core
-        core.check_usable()
-        default_s = core.settings.timeout_s
-        given = take_images(images, asynchronous=True)
+        default_s = self._core.begin_call()
+        given = take_inputs(images, IMAGES, asynchronous=True)
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False)
-        mailbox = _Mailbox()
-        run = await self._run(given, plan, mailbox)
-        puller = _Puller(given, run, mailbox, keep_error=True)
-        try:
-            has_more = True
-            while not run.finished:
-                has_more = await self._turn(run, mailbox, puller, wait=not has_more)
-                for result in run.ready():
-                    yield result
-        finally:
-            run.close()
-            await puller.close()
-        if puller.error is not None:  # raised after the results of the images before it
-            raise puller.error
+        return self._stream(given, plan)
+
+    @overload
+    async def embed_texts(
+        self,
+        texts: AsyncIterable[str] | Iterable[str] | str,
+        *,
+        pool: Literal[True] = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> Floats: ...
+
+    @overload
+    async def embed_texts(
+        self,
+        texts: AsyncIterable[str] | Iterable[str] | str,
+        *,
+        pool: Literal[False],
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> list[Floats]: ...
+
+    @overload
+    async def embed_texts(
+        self,
+        texts: AsyncIterable[str] | Iterable[str] | str,
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["return"],
+        dtype: DType = "float32",
+    ) -> list[Result]: ...
+
+    async def embed_texts(
+        self,
+        texts: AsyncIterable[str] | Iterable[str] | str,
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "raise",
+        dtype: DType = "float32",
+    ) -> Floats | list[Floats] | list[Result]:
+        """See `Client.embed_texts`. `texts` may also be an async iterable."""
+        default_s = self._core.begin_call()
+        given = take_inputs(texts, TEXTS, asynchronous=True)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
+        result: Floats | list[Floats] | list[Result] = await self._embed(given, plan)
+        return result
+
+    def stream_texts(
+        self,
+        texts: AsyncIterable[str] | Iterable[str],
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "return",
+        ordered: bool = True,
+        dtype: DType = "float32",
+    ) -> AsyncGenerator[Result, None]:
+        """See `Client.stream_texts` and `stream`.
+
+        Yields:
+            A Result for each text.
+        """
+        default_s = self._core.begin_call()
+        given = take_inputs(texts, TEXTS, asynchronous=True)
+        plan = plan_stream(
+            given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=False, prompt=prompt
+        )
+        return self._stream(given, plan)
 
     async def describe(self) -> ModelInfo:
         """See `Client.describe`."""
@@ -213,15 +254,44 @@ class AsyncClient:
     def __repr__(self) -> str:
         return repr(self._core)
 
-    async def _run(self, given: GivenImages, plan: Plan, mailbox: _Mailbox) -> Run:
+    async def _embed(self, given: Given, plan: Plan) -> Any:
+        mailbox = AsyncMailbox()
+        run = await self._run(given, plan, mailbox)
+        source = AsyncSource(given, run, mailbox)
+        try:
+            has_more = True
+            while not run.finished:
+                has_more = await self._turn(run, mailbox, source, wait=not has_more)
+        finally:
+            run.close()
+            await source.close()
+        return run.result()
+
+    async def _stream(self, given: Given, plan: Plan) -> AsyncGenerator[Result, None]:
+        mailbox = AsyncMailbox()
+        run = await self._run(given, plan, mailbox)
+        source = AsyncSource(given, run, mailbox, keep_error=True)
+        try:
+            has_more = True
+            while not run.finished:
+                has_more = await self._turn(run, mailbox, source, wait=not has_more)
+                for result in run.ready():
+                    yield result
+        finally:
+            run.close()
+            await source.close()
+        if source.error is not None:  # raised after the results of the inputs before it
+            raise source.error
+
+    async def _run(self, given: Given, plan: Plan, mailbox: AsyncMailbox) -> Run:
         core, deadline = self._core, Deadline.after(plan.timeout_s)
-        service = core.services.known(plan.pool)
+        service = core.services.known(plan.kind)
         if service is None:
-            service = await self._blocking(partial(core.services.get, plan.pool, deadline))
+            service = await self._blocking(partial(core.services.get, plan.kind, deadline))
         return Run(core, given, plan, service, deadline, mailbox.put, reads_own=False)
 
-    async def _turn(self, run: Run, mailbox: _Mailbox, puller: _Puller, *, wait: bool) -> bool:
-        """Processes events, images and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
+    async def _turn(self, run: Run, mailbox: AsyncMailbox, source: AsyncSource, *, wait: bool) -> bool:
+        """Processes events, inputs and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
 
         The caller closes the run, so that no request is left running, whatever ends the call.
         """
@@ -234,7 +304,7 @@ class AsyncClient:
                 core.check_usable()
             for event in mailbox.waiting():
                 event()
-            has_more = run.fill(puller.take)
+            has_more = run.fill(source.take)
             last = run.step()
             if last is not None:
                 await run.infer_async(last)
@@ -247,111 +317,3 @@ class AsyncClient:
     async def _blocking(self, work: Callable[[], T]) -> T:
         """Runs `work`, which waits for a server, on a thread of the client."""
         return await asyncio.wrap_future(self._core.run_control(work))
-
-
-class _Mailbox:
-    """A queue of events from other threads for the task of a call."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._events: deque[Event] = deque()
-        self._thread = threading.get_ident()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def put(self, event: Event) -> None:
-        """Adds an event; any thread may call it."""
-        self._events.append(event)
-        if self._waiter is None:
-            return
-        if threading.get_ident() == self._thread:
-            self._wake()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
-                self._loop.call_soon_threadsafe(self._wake)
-
-    def wake(self) -> None:
-        """Ends a wait, also one that is about to begin; any thread may call it."""
-        self.put(no_event)
-
-    def waiting(self) -> Iterable[Event]:
-        """Takes all queued events."""
-        while self._events:
-            yield self._events.popleft()
-
-    async def wait(self, timeout_s: float | None) -> None:
-        """Returns when there is an event or the time is over; perhaps earlier."""
-        waiter = self._waiter = self._loop.create_future()
-        timer = None if timeout_s is None else self._loop.call_later(timeout_s, self._wake)
-        try:
-            if not self._events:  # checked after the waiter is set, so that no event is missed
-                await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class _Puller:
-    """Takes the next image from an iterable or an async iterable, and gives it to the run."""
-
-    def __init__(self, given: GivenImages, run: Run, mailbox: _Mailbox, *, keep_error: bool = False) -> None:
-        self.error: Exception | None = None
-        self._keep_error = keep_error
-        self._run = run
-        self._mailbox = mailbox
-        self._task: asyncio.Future[Any] | None = None
-        self._async: AsyncIterator[Any] | None = None
-        self._sync: Iterator[Any] | None = None
-        if given.awaited:
-            self._async = aiter(given.items)
-        else:
-            self._sync = iter(given.items)
-
-    def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give`; False if it will come as an event. Raises StopIteration at the end."""
-        if self._sync is not None:
-            try:
-                image = next(self._sync)
-            except StopIteration:
-                raise
-            except Exception as exc:
-                self._keep(exc)
-                raise StopIteration from exc
-            give(image)
-            return True
-        if self._task is None and self._async is not None:
-            self._task = asyncio.ensure_future(self._async.__anext__())
-            self._task.add_done_callback(lambda task: self._mailbox.put(partial(self._pulled, task)))
-        return False
-
-    async def close(self) -> None:
-        """Ends a wait for the next image."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            # The outcome no longer matters.
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-
-    def _keep(self, error: Exception) -> None:
-        """Raises an error of the iterable, or with `keep_error` stores it as `error`."""
-        if not self._keep_error:
-            raise error
-        self.error = error
-
-    def _pulled(self, task: asyncio.Future[Any]) -> None:
-        self._task = None
-        try:
-            image = task.result()
-        except StopAsyncIteration:
-            self._run.end()
-            return
-        except Exception as exc:
-            self._keep(exc)
-            self._run.end()
-            return
-        self._run.give(image)

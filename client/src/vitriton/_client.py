@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from vitriton._call.plan import DType, GivenImages, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_images
+from vitriton._call.blocking import Mailbox, Source, SourceThread
+from vitriton._call.modality import IMAGES, TEXTS
+from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
 from vitriton._call.results import Floats, Result
-from vitriton._call.run import Event, Run, no_event
+from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
 from vitriton._call.session import Core
 from vitriton._call.settings import Preprocess, Settings
 from vitriton._call.stats import Stats
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError
-from vitriton._images.source_thread import SourceThread
 from vitriton._images.sources import ImageLike
 from vitriton._keywords import suggests_keywords
 from vitriton._options import UNSET, Options, Unset, in_options
@@ -25,14 +25,10 @@ from vitriton._served.model import ModelInfo
 from vitriton._wire.connection import TLS, Token
 from vitriton._wire.transport import Transport
 
-# Longer waits are split into pieces of this length, so that Ctrl-C takes effect after one, where a signal does not
-# interrupt a wait (Windows, or a signal that another thread receives).
-_LONGEST_WAIT_S = 0.5
-
 
 @partial(suggests_keywords, elsewhere=in_options)
 class Client:
-    """Embeds images with a model on a Triton server.
+    """Embeds images and texts with a model on a Triton server.
 
     Safe to share between threads. A client does not survive a fork: in the child process it raises ClientClosed.
 
@@ -161,23 +157,11 @@ class Client:
             TypeError: images is neither an image nor an iterable, or another argument has the wrong type.
             ClientClosed: the client is closed, or was made before a fork.
         """
-        core = self._core
-        core.check_usable()
-        given = take_images(images)
-        plan = plan_embed(given, pool, timeout_s, on_error, dtype, core.settings.timeout_s)
-        deadline = Deadline.after(plan.timeout_s)
-        mailbox = _Mailbox()
-        service = core.services.get(pool, deadline)
-        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
-        source = _Source(given.items)
-        try:
-            has_more = True
-            while not run.finished:
-                has_more = self._turn(run, mailbox, source, wait=not has_more)
-        finally:
-            run.close()
-            source.close()
-        return run.result()
+        default_s = self._core.begin_call()
+        given = take_inputs(images, IMAGES)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s)
+        result: Floats | list[Result] = self._embed(given, plan)
+        return result
 
     def stream(
         self,
@@ -209,20 +193,124 @@ class Client:
             A Result for each image.
 
         Raises:
-            ClientError: as from `embed`. An error of the iterable comes after the results of the images before it.
+            ClientError: as from `embed`. An error of the iterable comes after the results of the inputs before it.
         """
-        core = self._core
-        core.check_usable()
-        default_s = core.settings.timeout_s
-        given = take_images(images)
+        default_s = self._core.begin_call()
+        given = take_inputs(images, IMAGES)
         plan = plan_stream(given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True)
+        return self._stream(given, plan)
+
+    @overload
+    def embed_texts(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        pool: Literal[True] = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> Floats: ...
+
+    @overload
+    def embed_texts(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        pool: Literal[False],
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["raise"] = "raise",
+        dtype: DType = "float32",
+    ) -> list[Floats]: ...
+
+    @overload
+    def embed_texts(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: Literal["return"],
+        dtype: DType = "float32",
+    ) -> list[Result]: ...
+
+    def embed_texts(
+        self,
+        texts: Iterable[str] | str,
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "raise",
+        dtype: DType = "float32",
+    ) -> Floats | list[Floats] | list[Result]:
+        """Embeds texts.
+
+        The server cuts a text that has more tokens than the model takes. A warning in the log "vitriton" says how many
+        texts were cut, or with on_error="return" each `Result`.
+
+        Args:
+            texts: the texts, an iterable of str. A single str counts as a list of one.
+            pool: whether to return one vector for each text instead of all its tokens.
+            prompt: the name of the model's prompt to put before each text; None means the model's default prompt, if it
+                has one, and "" none.
+            timeout_s: the total time of the call, in seconds; see `embed`.
+            on_error: the effect of an invalid text: "raise" ends the call, "return" gives a result with an error.
+            dtype: the dtype of the result; see `embed`.
+
+        Returns:
+            The embeddings in input order, (N, D); N is 0 without texts. With pool=False, a list of arrays (T, D), T
+            being the number of tokens of the text. With on_error="return", a list with a Result for each text.
+
+        Raises:
+            InvalidText: a text cannot be used; the error has its index, from 0, and never its content.
+            ValueError: the model has no prompt of that name, or the client has preprocess="client".
+            ClientError: as from `embed`.
+        """
+        default_s = self._core.begin_call()
+        given = take_inputs(texts, TEXTS)
+        plan = plan_embed(given, pool, timeout_s, on_error, dtype, default_s, prompt)
+        result: Floats | list[Floats] | list[Result] = self._embed(given, plan)
+        return result
+
+    def stream_texts(
+        self,
+        texts: Iterable[str],
+        *,
+        pool: bool = True,
+        prompt: str | None = None,
+        timeout_s: float | Unset | None = UNSET,
+        on_error: OnError = "return",
+        ordered: bool = True,
+        dtype: DType = "float32",
+    ) -> Generator[Result, None, None]:
+        """Embeds an iterable of texts that may be endless, as `stream` does with images.
+
+        Args:
+            texts: the texts.
+            pool: whether to return one vector for each text instead of all its tokens.
+            prompt: the name of the model's prompt; see `embed_texts`.
+            timeout_s: the time limit of each request with its retries, in seconds; see `stream`.
+            on_error: the effect of an invalid text; see `stream`.
+            ordered: whether results come in input order instead of as soon as they are ready.
+            dtype: the dtype of the embeddings; see `embed`.
+
+        Yields:
+            A Result for each text. The errors are those of `embed_texts`.
+        """
+        default_s = self._core.begin_call()
+        given = take_inputs(texts, TEXTS)
+        plan = plan_stream(
+            given, pool, timeout_s, on_error, dtype, default_s, ordered=ordered, threaded=True, prompt=prompt
+        )
         return self._stream(given, plan)
 
     def describe(self) -> ModelInfo:
         """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
 
-        Each call asks a server, as another export may have the same name by now. The result omits outputs that are not
-        loaded.
+        Each call asks a server, as another export may have the same name by now. Unloaded outputs are missing.
 
         Raises:
             ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
@@ -250,16 +338,26 @@ class Client:
     def __repr__(self) -> str:
         return repr(self._core)
 
-    def _stream(self, given: GivenImages, plan: Plan) -> Generator[Result, None, None]:
-        core = self._core
-        deadline = Deadline.after(plan.timeout_s)
-        mailbox = _Mailbox()
-        service = core.services.get(plan.pool, deadline)
-        run = Run(core, given, plan, service, deadline, mailbox.put, reads_own=True)
+    def _embed(self, given: Given, plan: Plan) -> Any:
+        mailbox = Mailbox()
+        run = self._run(given, plan, mailbox)
+        source = Source(given.items)
+        try:
+            has_more = True
+            while not run.finished:
+                has_more = self._turn(run, mailbox, source, wait=not has_more)
+        finally:
+            run.close()
+            source.close()
+        return run.result()
+
+    def _stream(self, given: Given, plan: Plan) -> Generator[Result, None, None]:
+        core, mailbox = self._core, Mailbox()
+        run = self._run(given, plan, mailbox)
         source = (
             SourceThread(given.items, mailbox.wake, core.options.read_ahead)
             if plan.awaited
-            else _Source(given.items, keep_error=True)
+            else Source(given.items, keep_error=True)
         )
         try:
             has_more = True
@@ -270,11 +368,16 @@ class Client:
         finally:
             run.close()
             source.close()
-        if source.error is not None:  # raised after the results of the images before it
+        if source.error is not None:  # raised after the results of the inputs before it
             raise source.error
 
-    def _turn(self, run: Run, mailbox: _Mailbox, source: _Source | SourceThread, *, wait: bool) -> bool:
-        """Processes events, images and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
+    def _run(self, given: Given, plan: Plan, mailbox: Mailbox) -> Run:
+        deadline = Deadline.after(plan.timeout_s)
+        service = self._core.services.get(plan.kind, deadline)
+        return Run(self._core, given, plan, service, deadline, mailbox.put, reads_own=True)
+
+    def _turn(self, run: Run, mailbox: Mailbox, source: Source | SourceThread, *, wait: bool) -> bool:
+        """Processes events, inputs and actions, after a wait if `wait` is set; returns what `Run.fill` returns.
 
         The caller closes the run, so that no request is left running, whatever ends the call.
         """
@@ -296,62 +399,3 @@ class Client:
             raise
         except ClientError as exc:
             raise run.error_to_raise(exc) from exc.__cause__
-
-
-class _Source:
-    """Takes images from an iterable in the caller's thread, as `SourceThread` does in a thread of its own."""
-
-    def __init__(self, images: Iterable[Any], *, keep_error: bool = False) -> None:
-        self._iterator = iter(images)
-        self._keep_error = keep_error
-        self.error: Exception | None = None
-
-    def take(self, give: Callable[[Any], None]) -> bool:
-        """Passes the next image to `give`; raises StopIteration at the end.
-
-        An error of the iterable is raised, or with `keep_error` stored as `error`.
-        """
-        try:
-            image = next(self._iterator)
-        except StopIteration:
-            raise
-        except Exception as exc:
-            if not self._keep_error:
-                raise
-            self.error = exc
-            raise StopIteration from exc
-        give(image)
-        return True
-
-    def close(self) -> None:
-        """Does nothing, as there is nothing to release."""
-
-
-class _Mailbox:
-    """A queue of events from other threads for the thread of a call."""
-
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._next: Event | None = None
-        self.put = self._events.put
-
-    def wake(self) -> None:
-        """Ends a wait."""
-        self.put(no_event)
-
-    def waiting(self) -> Iterator[Event]:
-        """Takes all queued events."""
-        if self._next is not None:
-            event, self._next = self._next, None
-            yield event
-        while not self._events.empty():  # only one thread takes events
-            yield self._events.get_nowait()
-
-    def wait(self, timeout_s: float | None) -> None:
-        """Returns when there is an event or the time is over; perhaps earlier."""
-        try:
-            self._next = self._events.get(
-                timeout=_LONGEST_WAIT_S if timeout_s is None else min(timeout_s, _LONGEST_WAIT_S)
-            )
-        except queue.Empty:
-            return

@@ -2,7 +2,9 @@
 
 VitritonError
 ├─ ClientError             a client's call failed: address, model, status and attempts
-│  ├─ InvalidImage         the caller's: which image, why, and a code for programs; a retry does not help
+│  ├─ InvalidInput         the caller's: which input, why, and a code for programs; a retry does not help
+│  │  ├─ InvalidImage      an image
+│  │  └─ InvalidText       a text
 │  ├─ TransportError       the connection to the server failed
 │  │  ├─ Unavailable       no server answers at the address, or it cannot serve now; a later retry may help
 │  │  └─ DeadlineExceeded  the call's total time is over
@@ -34,9 +36,10 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-_MAX_NAMED = 5  # the largest number of images in a message; `InvalidImage.errors` has all
+_MAX_NAMED = 5  # the largest number of inputs in a message; `InvalidInput.errors` has all
 
 Error = TypeVar("Error", bound=BaseException)
 
@@ -78,17 +81,18 @@ class ClientError(VitritonError):
         self.attempts = attempts
 
 
-# The kinds of image problems. docs/guides/client.md says which HTTP status a service may answer for each.
-ImageCode = Literal[
-    # problems of the image itself, found by the client or the server
-    "empty",  # no bytes, or no pixels
+# The kinds of problems of inputs. docs/guides/client.md says which HTTP status a service may answer for each.
+InputCode = Literal[
+    # problems of the image or the text itself, found by the client or the server
+    "empty",  # no bytes, no pixels, or no tokens
     "format",  # not an image, or in a format that the model does not take
     "truncated",  # cut short
     "corrupt",  # the decoder fails
     "too_large",  # over a limit on bytes, pixels, frames or memory
+    "encoding",  # a text that is not UTF-8, or has half of a surrogate pair
     "shape",  # an array that is not an image, or an image so thin that resizing leaves nothing of it
     # problems of the caller's object
-    "kind",  # an object that is not an image
+    "kind",  # an object that is not an image, or not a text
     "not_found",  # no such file
     "not_readable",  # a file, a file object or a tensor that cannot be read
     # problems of a URL
@@ -100,12 +104,12 @@ ImageCode = Literal[
 ]
 
 
-class ImageProblem(NamedTuple):
-    """The problem of one image.
+class InputProblem(NamedTuple):
+    """The problem of one image or text.
 
     Attributes:
-        index: the image's index in the caller's input, from 0.
-        source: the path, the URL (without its query), or the kind of object.
+        index: the index in the caller's input, from 0.
+        source: the path, the URL (without its query), or the kind of object; empty for a text, which may be secret.
         reason: the reason, as one line of text.
         code: the kind of problem, for programs.
     """
@@ -113,22 +117,39 @@ class ImageProblem(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     source: str
     reason: str
-    code: ImageCode = "other"
+    code: InputCode = "other"
 
 
-class InvalidImage(ClientError):
-    """One or more of the caller's images cannot be used. A retry does not help.
+@dataclass(frozen=True)
+class Unreadable:
+    """An input that cannot be used, as a value: the frames of an exception would keep the input in memory.
 
     Attributes:
-        errors: the invalid images, sorted by index; never empty. The server reports all invalid images of a request
-            together; an image that the client cannot read is reported alone. The first report ends the call (unless
-            on_error="return"), so other images of the call may be invalid as well.
-        total: the number of images in the call; None if it is unknown (an iterator).
+        reason: the reason, as one line of text without the input's name.
+        code: the kind of reason, for programs.
+        cause: the underlying error, without a traceback.
     """
+
+    reason: str
+    code: InputCode
+    cause: BaseException | None = None
+
+
+class InvalidInput(ClientError):
+    """One or more of the caller's images or texts cannot be used. A retry does not help.
+
+    Attributes:
+        errors: the invalid inputs, sorted by index; never empty. The server reports all invalid inputs of a request
+            together; an input that the client cannot read is reported alone. The first report ends the call (unless
+            on_error="return"), so other inputs of the call may be invalid as well.
+        total: the number of inputs in the call; None if it is unknown (an iterator).
+    """
+
+    _noun: ClassVar[str] = "input"
 
     def __init__(
         self,
-        errors: Sequence[ImageProblem],
+        errors: Sequence[InputProblem],
         total: int | None = None,
         *,
         address: str | None = None,
@@ -137,30 +158,46 @@ class InvalidImage(ClientError):
         attempts: int = 0,
     ) -> None:
         if not errors:
-            raise ValueError("InvalidImage needs at least one image")
-        self.errors = tuple(sorted((ImageProblem(*error) for error in errors), key=lambda error: error.index))
+            raise ValueError(f"{type(self).__name__} needs at least one {self._noun}")
+        self.errors = tuple(sorted((InputProblem(*error) for error in errors), key=lambda error: error.index))
         self.total = total
-        super().__init__(_describe(self.errors, total), address=address, model=model, status=status, attempts=attempts)
+        text = _describe(self._noun, self.errors, total)
+        super().__init__(text, address=address, model=model, status=status, attempts=attempts)
 
     @property
     def index(self) -> int:
-        """The index of the first invalid image in the caller's input, from 0."""
+        """The index of the first invalid input in the caller's input, from 0."""
         return self.errors[0].index
 
     @property
     def source(self) -> str:
-        """The source of the first invalid image."""
+        """The source of the first invalid input; empty for a text."""
         return self.errors[0].source
 
     @property
     def reason(self) -> str:
-        """The reason why the first invalid image cannot be used."""
+        """The reason why the first invalid input cannot be used."""
         return self.errors[0].reason
 
     @property
-    def code(self) -> ImageCode:
-        """The kind of problem of the first invalid image."""
+    def code(self) -> InputCode:
+        """The kind of problem of the first invalid input."""
         return self.errors[0].code
+
+
+class InvalidImage(InvalidInput):
+    """One or more of the caller's images cannot be used. A retry does not help."""
+
+    _noun = "image"
+
+
+class InvalidText(InvalidInput):
+    """One or more of the caller's texts cannot be used. A retry does not help.
+
+    The error names a text by its index, and never has its content.
+    """
+
+    _noun = "text"
 
 
 class TransportError(ClientError):
@@ -248,7 +285,7 @@ class InvalidOption(VitritonError, ValueError):
 def without_frames(error: Error) -> Error:
     """Removes the tracebacks of `error` and of the errors behind it; returns `error`.
 
-    Their frames hold the images of the call, and often the error itself, which would keep all of that in memory until
+    Their frames hold the inputs of the call, and often the error itself, which would keep all of that in memory until
     the garbage collector runs.
     """
     todo: list[BaseException | None] = [error]
@@ -262,11 +299,14 @@ def without_frames(error: Error) -> Error:
     return error
 
 
-def _describe(errors: Sequence[ImageProblem], total: int | None) -> str:
+def _describe(noun: str, errors: Sequence[InputProblem], total: int | None) -> str:
     of_total = "" if total is None else f" of {total}"
     if len(errors) == 1:
-        index, source, reason, _ = errors[0]
-        return f"image {index}{of_total} ({source}): {reason}"
-    named = "; ".join(f"image {index} ({source}): {reason}" for index, source, reason, _ in errors[:_MAX_NAMED])
+        return _named(f"{noun} {errors[0].index}{of_total}", errors[0])
+    named = "; ".join(_named(f"{noun} {error.index}", error) for error in errors[:_MAX_NAMED])
     more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
-    return f"{len(errors)}{of_total} images cannot be used: {named}{more}"
+    return f"{len(errors)}{of_total} {noun}s cannot be used: {named}{more}"
+
+
+def _named(name: str, error: InputProblem) -> str:
+    return f"{name} ({error.source}): {error.reason}" if error.source else f"{name}: {error.reason}"

@@ -32,14 +32,14 @@ class Options:
 
     Attributes:
         max_in_flight: the largest number of requests of one call that are sent and unanswered.
-        max_request_bytes: the largest size of the images in one request, in bytes; a larger image is sent alone. The
-            default stays below the 64 MiB that Triton's HTTP endpoint takes.
+        max_request_bytes: the largest size of the images or texts in one request, in bytes; a larger one is sent alone.
+            The default stays below the 64 MiB that Triton's HTTP endpoint takes.
         max_image_bytes: the largest size of one image, in bytes. PIL images and arrays need width × height × 3.
-        max_held_bytes: the largest size of one call's images in memory, in bytes; reading pauses above it.
+        max_held_bytes: the largest size of one call's inputs in memory, in bytes; reading pauses above it.
         read_threads: the number of threads that read files, fetch URLs and (with preprocess="client") decode, for all
             calls of the client.
-        read_ahead: the number of images of one call that are read ahead, beyond those in requests.
-        max_linger_s: the longest time that an image waits for others to fill its request, in seconds.
+        read_ahead: the number of inputs of one call that are read ahead, beyond those in requests.
+        max_linger_s: the longest time that an input waits for others to fill its request, in seconds.
         initial_backoff_s: the upper limit of the first wait before a retry, in seconds; it doubles with each attempt.
         max_backoff_s: the largest upper limit of a wait before a retry, in seconds.
         max_attempts: the largest number of attempts of one request; None leaves the limit to the deadline.

@@ -16,11 +16,13 @@ Everything above the transport is the real client: batches, retries, deadlines, 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitriton._keywords import suggests_keywords
 from vitriton._repository import names
@@ -48,6 +50,7 @@ __all__ = [
     "InferRequest",
     "busy",
     "invalid_images",
+    "invalid_texts",
     "model_died",
     "unavailable",
 ]
@@ -108,15 +111,19 @@ class FakePending:
 class FakeTransport:
     """Serves a model of any name, from memory. Safe to share between threads.
 
-    It computes an embedding of length 1 from the hash of the image's bytes: equal images have equal embeddings, and
-    different images have different ones.
+    It computes an embedding of length 1 from the hash of the input's bytes: equal inputs have equal embeddings, and
+    different inputs have different ones.
 
     Args:
-        embed: the function that computes an embedding, (dim,), from the bytes that were sent: an encoded file, or raw
-            pixels; None means the hash.
+        embed: the function that computes an embedding, (dim,), from the bytes that were sent: an encoded file, raw
+            pixels, or a text in UTF-8; None means the hash.
         dim: the length D of an embedding.
-        tokens: the number T of tokens for pool=False; each token is the embedding.
-        max_batch_size: the largest number of images in a request.
+        tokens: the number T of tokens of an image for pool=False; each token is the embedding. The tokens of a text are
+            its words.
+        max_length: the largest number of tokens of a text; a longer one is cut.
+        prompts: the model's prompts for texts, by name.
+        towers: the towers of the models: "image", "text", or both.
+        max_batch_size: the largest number of inputs in a request.
         parameters: the parameters in the models' configuration; the default of `fingerprint` is "fake".
         faults: the outcomes of the requests, one after another: None answers the request, a CallError fails it. All
             later requests are answered.
@@ -137,6 +144,9 @@ class FakeTransport:
         embed: Callable[[bytes], Any] | None = None,
         dim: int = 8,
         tokens: int = 4,
+        max_length: int = 256,
+        prompts: Mapping[str, str] | None = None,
+        towers: Collection[names.Tower] = ("image", "text"),
         max_batch_size: int = 8,
         parameters: Mapping[str, str] | None = None,
         faults: Iterable[CallError | None] = (),
@@ -150,6 +160,9 @@ class FakeTransport:
         self._embed = embed or self._hashed
         self._dim = dim
         self._tokens = tokens
+        self._max_length = max_length
+        self._prompts = dict(prompts or {})
+        self._towers = towers
         self._max_batch_size = max_batch_size
         self.parameters = {"fingerprint": "fake", **(parameters or {})}
         self._faults: Iterator[CallError | None] = iter(faults)
@@ -158,29 +171,40 @@ class FakeTransport:
 
     def respond(self, request: InferRequest) -> InferReply:
         """Answers a request; a subclass may override it. May raise CallError."""
-        rows = np.array([self._embed(bytes(image)) for image in request.images], np.float32)
+        rows = np.array([self._embed(bytes(given)) for given in request.images], np.float32)
+        counts = self._token_counts(request)
         if request.output_name == names.OUTPUT["unpooled"]:
-            rows = np.repeat(rows[:, None], self._tokens, axis=1)
-        return InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
+            rows = np.repeat(rows[:, None], self._tokens if counts is None else counts[:, 0].max(), axis=1)
+        reply = InferReply(name=request.output_name, datatype="FP32", shape=rows.shape, data=rows.tobytes())
+        if counts is not None:
+            reply.beside = (
+                InferReply(name=names.TOKEN_COUNTS, datatype="INT32", shape=counts.shape, data=counts.tobytes()),
+            )
+        return reply
 
     def server_metadata(self, timeout_s: float | None) -> ServerMetadata:
         """The metadata of the fake server."""
         return ServerMetadata(name="triton", version="0.0.0")
 
     def is_model_ready(self, model: str, timeout_s: float | None) -> bool:
-        """Always true."""
-        return True
+        """Whether the model has the tower."""
+        return self._ensemble(model).tower in self._towers
 
     def model_config(self, model: str, timeout_s: float | None) -> ModelConfig:
         """The configuration of an ensemble of `vitriton export`, for any name."""
-        _, kind = names.read_ensemble_name(model) or (model, "pooled")
-        shape = (self._dim,) if kind == "pooled" else (self._tokens, self._dim)
+        ensemble = self._ensemble(model)
+        if ensemble.tower not in self._towers:
+            raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+        counts = TensorSpec(datatype="INT32", shape=(2,))
         return ModelConfig(
             name=model,
             max_batch_size=self._max_batch_size,
-            inputs={names.IMAGE: TensorSpec(datatype="BYTES", shape=(1,))},
-            outputs={names.OUTPUT[kind]: TensorSpec(datatype="FP32", shape=shape)},
-            parameters=dict(self.parameters),
+            inputs={ensemble.input: TensorSpec(datatype="BYTES", shape=(1,))},
+            outputs={
+                ensemble.output: TensorSpec(datatype="FP32", shape=self._shape(ensemble)),
+                **dict.fromkeys(ensemble.beside, counts),
+            },
+            parameters={**(self._text_parameters() if ensemble.tower == "text" else {}), **self.parameters},
         )
 
     def repository_index(self, timeout_s: float | None) -> Sequence[ModelStatus]:
@@ -222,8 +246,28 @@ class FakeTransport:
             raise fault
         return self.respond(request)
 
-    def _hashed(self, image: bytes) -> Any:
-        seed = int.from_bytes(hashlib.sha256(image).digest()[:8], "little")
+    def _ensemble(self, model: str) -> names.Ensemble:
+        _, kind = names.read_ensemble_name(model) or (model, names.KINDS[0])
+        return names.ENSEMBLES[kind]
+
+    def _shape(self, ensemble: names.Ensemble) -> tuple[int, ...]:
+        if ensemble.pooled:
+            return (self._dim,)
+        return (self._tokens if ensemble.tower == "image" else -1, self._dim)
+
+    def _text_parameters(self) -> dict[str, str]:
+        tokenize = {"max_length": self._max_length, "max_text_bytes": 2**20, "truncation_side": "right"}
+        return {"tokenize": json.dumps(tokenize), "prompts": json.dumps(self._prompts)}
+
+    def _token_counts(self, request: InferRequest) -> NDArray[np.int32] | None:
+        """The numbers of tokens, (B, 2); None if they were not requested."""
+        if names.TOKEN_COUNTS not in request.beside:
+            return None
+        whole = [len(bytes(text).split()) for text in request.images]
+        return np.array([[min(count, self._max_length), count] for count in whole], np.int32)
+
+    def _hashed(self, given: bytes) -> Any:
+        seed = int.from_bytes(hashlib.sha256(given).digest()[:8], "little")
         vector = np.random.default_rng(seed).standard_normal(self._dim)
         return vector / np.linalg.norm(vector)
 
@@ -255,7 +299,22 @@ def invalid_images(errors: Mapping[int, str | Refusal], batch_size: int) -> Call
             and code.
         batch_size: the number of images in the request.
     """
-    from vitriton.preprocessing import Refusal, format_image_errors
+    return _refused(errors, batch_size, "images")
+
+
+@suggests_keywords
+def invalid_texts(errors: Mapping[int, str | Refusal], batch_size: int) -> CallError:
+    """The error when the server cannot use some texts of the request: the client raises `InvalidText`.
+
+    Args:
+        errors: the reasons by position in the request; see `invalid_images`.
+        batch_size: the number of texts in the request.
+    """
+    return _refused(errors, batch_size, "texts")
+
+
+def _refused(errors: Mapping[int, str | Refusal], batch_size: int, noun: str) -> CallError:
+    from vitriton.preprocessing import Refusal, format_errors
 
     refusals = {index: Refusal(error) if isinstance(error, str) else error for index, error in errors.items()}
-    return CallError(Code.INVALID_ARGUMENT, format_image_errors(refusals, batch_size))
+    return CallError(Code.INVALID_ARGUMENT, format_errors(refusals, batch_size, noun))

@@ -24,19 +24,24 @@ def read(path: Path, model_id: str) -> dict[str, Any]:
     Raises:
         ExportError: the file cannot be read, or holds something else.
     """
+    document = read_any(path, model_id)
+    if not isinstance(document, dict):
+        raise ExportError(f"{path.name} of {model_id} is not a JSON object: it must begin with {{")
+    return document
+
+
+def read_any(path: Path, model_id: str) -> Any:
+    """Reads a JSON file that may hold something else than an object; see `read`."""
     name = f"{path.name} of {model_id}"
     check_downloaded(path, model_id)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ExportError(f"{name} has {path.stat().st_size} bytes, and the limit for such a file is {_MAX_BYTES}")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ExportError(f"{name} cannot be read: {exc.strerror}") from exc
     except (ValueError, RecursionError) as exc:
         raise ExportError(f"{name} {json_fault(exc)}") from exc
-    if not isinstance(document, dict):
-        raise ExportError(f"{name} is not a JSON object: it must begin with {{")
-    return document
 
 
 def json_fault(exc: ValueError | RecursionError) -> str:

@@ -4,42 +4,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL
-import torch
-from PIL import Image
 from vitriton._keywords import suggests_keywords
-from vitriton._repository.names import OUTPUT, Kind
+from vitriton._repository.names import OUTPUT
 
-from vitriton_export._checkpoint import checkpoint as _checkpoint
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._checkpoint.checkpoint import Checkpoint
-from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.loading import quiet
-from vitriton_export._errors import ExportError, explained, printable
+from vitriton_export._errors import printable
 from vitriton_export._graph import onnx_export, precision
 from vitriton_export._graph.attention import attention
-from vitriton_export._graph.encoder import Encoder, pool
-from vitriton_export._options import ExportOptions, Pooling
-from vitriton_export._parity import compare, corpus, gates
-from vitriton_export._parity.runner import RepositoryRunner
+from vitriton_export._options import ExportOptions
+from vitriton_export._parity import compare
 from vitriton_export._parity.tally import Stage
-from vitriton_export._processors.reference_pixels import tolerance
 from vitriton_export._repository import deployment as _deployment
-from vitriton_export._repository import fingerprint as _fingerprint
 from vitriton_export._repository import install
 from vitriton_export._repository import manifest as _manifest
 from vitriton_export._repository.deployment import VERSION, Deployment
+from vitriton_export._towers.plan import ExportPlan
 
 Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
 # Room for text files, and for what the file system rounds up
 _SLACK_BYTES = 16_000_000
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -63,21 +53,6 @@ class ExportResult:
     manifest: dict[str, Any]
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """The decisions that follow from options and checkpoint, before any work is done.
-
-    Attributes:
-        checkpoint: the loaded checkpoint.
-        weights: the hash of the weights that the outputs depend on.
-        deployment: the deployment: names, shapes, pooling, fingerprint.
-    """
-
-    checkpoint: Checkpoint
-    weights: str
-    deployment: Deployment
 
 
 @dataclass(frozen=True)
@@ -107,15 +82,15 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     """
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
-        _checkpoint.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
+        towers.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
     with step("Check the weights" if source.revision is None else f"Download the weights of {source.model_id}"):
         source = sources.fetch_weights(source)
-    with step("Load weights and image processor"):
-        plan = plan_export(options, _checkpoint.load(source, options))
+    with step("Load the weights"):
+        plan = towers.plan(source, options)
         install.tidy(options.folder)
         install.check_target(options.folder, plan.deployment)
-    weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
-    factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
+    weights_bytes = sum(tensor.nbytes for tensor in plan.model.state_dict().values())
+    factor = len(plan.deployment.shapes) * (0.5 if options.precision == "fp16" else 1)
     needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
     with install.staging_folder(options.folder, needed_bytes, options.deployed_name) as staging:
         try:
@@ -125,115 +100,41 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
                 install.install(staging, options.folder, plan.deployment)
         except OSError as exc:
             raise install.not_writable(options.folder, exc) from exc
-    head, model_id = plan.checkpoint.head, plan.checkpoint.source.model_id
-    notes = () if head is None else (printable(head.note(model_id)),)
+    heads = () if plan.head is None else (plan.head.note(plan.source.model_id),)
+    notes = tuple(printable(note) for note in (*plan.notes, *heads))
     return ExportResult(
         plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), notes
     )
 
 
-def plan_export(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
-    """Plans an export with these options.
-
-    Raises:
-        ExportError: the checkpoint cannot be exported, or the pooling makes no sense for the model.
-    """
-    with explained(f"{checkpoint.source.model_id} cannot be exported as its config.json describes it"):
-        return _plan(options, checkpoint)
-
-
-def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
-    spec, normalization = checkpoint.spec, checkpoint.normalization
-    blank = [Image.new("RGB", (spec.width, spec.height))]
-    outputs = compare.forward(checkpoint, checkpoint.image_processor(blank, return_tensors="pt"))
-    pooling = _checkpoint.resolve_pooling(
-        options.pooling,
-        checkpoint,
-        has_pooler=outputs.get("pooler_output") is not None,
-        allow_untrained=options.allow_untrained_pooler,
-    )
-    embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
-    if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
-        raise ExportError(
-            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; its weights or its config.json "
-            "are damaged"
-        )
-    shapes: dict[Kind, tuple[int, ...]] = {
-        "pooled": tuple(embedding.shape[1:]),
-        "unpooled": tuple(outputs.last_hidden_state.shape[1:]),
-    }
-    _check_tokens(checkpoint, outputs, spec.height, spec.width)
-    space: Pooling | None = _space(pooling, checkpoint.family)
-    if "pooled" not in options.kinds:  # tokens alone: the graph makes no embedding
-        space = None
-    weights = _fingerprint.weights_sha256(_used(checkpoint, space))
-    fingerprint = _fingerprint.fingerprint(
-        weights=weights,
-        config=_fingerprint.architecture(
-            checkpoint.model.config, checkpoint.family, pooler=space in ("pooler", "projection")
-        ),
-        spec=spec,
-        normalization=normalization,
-        pooling=space,
-        l2_normalize=options.l2_normalize,
-        precision=options.precision,
-    )
-    deployment = Deployment(
-        name=options.deployed_name,
-        spec=replace(spec, limits=options.limits),
-        normalization=normalization,
-        shapes={kind: shapes[kind] for kind in options.kinds},
-        max_batch_size=options.max_batch_size,
-        model_id=checkpoint.source.model_id,
-        revision=checkpoint.source.revision,
-        pillow_version=PIL.__version__,
-        pooling=pooling,
-        l2_normalize=options.l2_normalize,
-        precision=options.precision,
-        output_dtype=options.output_dtype,
-        fingerprint=fingerprint,
-        serving=options.serving,
-        verification=options.verification,
-    )
-    return ExportPlan(checkpoint, weights, deployment)
-
-
 def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) -> _Staged:
     """Writes and verifies everything in the staging folder."""
-    deployment, checkpoint = plan.deployment, plan.checkpoint
-    images = compare.usable(corpus.corpus(large=deployment.spec.scales_jpegs), checkpoint.spec)
-    with step(f"Run the reference on {len(images)} images"):
+    corpus = plan.corpus()
+    with step(f"Run the reference on {len(corpus)} {plan.deployment.step.tower}s"):
         # before the export changes the model
-        reference = compare.Reference(checkpoint, deployment.pooling, l2_normalize=deployment.l2_normalize)
-        expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
+        reference = plan.reference()
+        expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(corpus.items())]
     with step("Export to ONNX"):
-        _deployment.write(deployment, staging)
-        warnings = [printable(each) for each in (*checkpoint.warnings, *_write_graphs(options, plan, staging))]
+        _deployment.write(plan.deployment, staging)
+        warnings = [printable(each) for each in (*plan.warnings, *_write_graphs(options, plan, staging))]
     with step("Verify against the reference"):
-        demanded = gates.gates(
-            deployment.precision,
-            options.min_cosine,
-            output_dtype=deployment.output_dtype,
-            pixel_tolerance=tolerance(checkpoint.image_processor),
-            scaled_decoding=deployment.spec.scales_jpegs,
-        )
-        # Limits change no pixel, and formats that are not allowed must not shrink the gate.
-        runner = RepositoryRunner(staging, deployment.name, deployment.shapes, within_limits=False)
-        stages = compare.check(compare.compare(expected, runner, demanded, checkpoint.spec))
+        demanded = plan.gates(options.min_cosine)
+        # Limits change no vector, and formats that are not allowed must not shrink the gate.
+        runner = plan.runner(staging, within_limits=False)
+        stages = compare.check(compare.compare(expected, runner, demanded, plan.is_apart))
         manifest = _manifest.build(
-            deployment, checkpoint.source, plan.weights, stages, demanded, staging, options, warnings, checkpoint.head
+            plan.deployment, plan.source, plan.weights, stages, demanded, staging, options, warnings, plan.head
         )
-        _manifest.write(manifest, deployment, staging)
+        _manifest.write(manifest, plan.deployment, staging)
     return _Staged(stages, manifest, warnings)
 
 
 def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> list[str]:
     """Writes a graph for each output; returns the warnings about them."""
     deployment = plan.deployment
-    spec = deployment.spec
-    dtype = torch.float32 if spec.dtype == np.float32 else torch.uint8
-    with quiet(), attention(plan.checkpoint.model, fused=options.optimize == "default"):
-        exported = onnx_export.to_onnx(_encoder(plan), spec.height, spec.width, dtype)
+    module, inputs = plan.encoder()
+    with quiet(), attention(plan.model, fused=options.optimize == "default"):
+        exported = onnx_export.to_onnx(module, inputs)
     warnings = [precision.device_warning(options.precision, options.device, has_gpu=precision.has_gpu())]
     for kind in deployment.shapes:
         graph = onnx_export.with_output(exported, OUTPUT[kind])
@@ -241,54 +142,6 @@ def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> li
         folder = staging / deployment.encoder_name(kind) / VERSION
         onnx_export.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
-
-
-def _encoder(plan: ExportPlan) -> Encoder:
-    """Returns the module to export. It changes the model: the reference must have been run by now."""
-    model = plan.checkpoint.model
-    if plan.deployment.precision == "fp16":
-        model.half()
-    return Encoder(
-        plan.checkpoint.network,
-        plan.deployment.normalization,
-        plan.deployment.pooling,
-        **plan.checkpoint.tokens,
-        packed=plan.checkpoint.family.inputs == "patches",
-        l2_normalize=plan.deployment.l2_normalize,
-        output_dtype=_DTYPES[plan.deployment.output_dtype],
-    ).eval()
-
-
-def _space(pooling: Pooling, known: Family) -> Pooling:
-    """Returns one name for poolings that make the same vectors."""
-    if pooling == "projection" and known.projection == "pooler":
-        pooling = "pooler"
-    return "cls" if pooling == "pooler" and known.pooler_is_cls else pooling
-
-
-def _check_tokens(checkpoint: Checkpoint, outputs: Any, height: int, width: int) -> None:
-    """Checks the number of tokens before and after the patches: reference and graph pool alike, so the gate cannot."""
-    if not checkpoint.family.grid:
-        return
-    patch: Any = checkpoint.model.config.patch_size
-    down, across = (patch, patch) if isinstance(patch, int) else patch
-    tokens, patches = outputs.last_hidden_state.shape[1], (height // down) * (width // across)
-    others = sum(checkpoint.tokens.values())
-    if tokens - patches != others:
-        raise ExportError(
-            f"{checkpoint.source.model_id} gives {tokens} tokens for {patches} patches, and "
-            f"{checkpoint.model.config.model_type} should have {others} more tokens than patches"
-        )
-
-
-def _used(checkpoint: Checkpoint, pooling: Pooling | None) -> dict[str, torch.Tensor]:
-    """Returns the weights that the outputs depend on: without an unused pooler, which may be random."""
-    unused, pooler = checkpoint.family.unused, checkpoint.family.pooler
-    return {
-        name: tensor
-        for name, tensor in checkpoint.model.state_dict().items()
-        if name not in unused and (pooling in ("pooler", "projection") or not name.startswith(pooler))
-    }
 
 
 def _size(folder: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from vitriton._keywords import suggests_keywords
-from vitriton._repository.names import KINDS, Kind, model_names
+from vitriton._repository.names import Kind, Tower, kind_of, kinds_of, model_names
 from vitriton.preprocessing import (
     DEFAULT_FORMATS,
     DEFAULT_MAX_BYTES,
@@ -24,10 +24,11 @@ from vitriton.preprocessing import (
 from vitriton_export._documents import json_fault
 from vitriton_export._errors import OptionError
 from vitriton_export._serving import PANEL, Serving
+from vitriton_export.triton.tokenize.vitriton_tokenizing import DEFAULT_MAX_TEXT_BYTES
 
 DEFAULT_MODEL = "google/vit-base-patch16-224"
 
-Pooling = Literal["auto", "pooler", "cls", "mean", "projection"]
+Pooling = Literal["auto", "pooler", "cls", "mean", "projection", "max", "last", "weighted-mean"]
 Outputs = Literal["both", "pooled", "unpooled"]
 Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
 OutputDtype = Literal["fp32", "fp16"]
@@ -41,7 +42,19 @@ _MAX_IMAGE_PIXELS = DEFAULT_MAX_PIXELS
 
 # the groups of the options in the help
 _MODEL, _REPOSITORY, _EMBEDDING, _PRECISION = "Model", "Repository", "Embedding", "Precision"
-_LIMITS = "Limits on images"
+_LIMITS, _TEXTS = "Limits on images", "Texts"
+# Options that a model for texts does not have, and that a model for images does not have
+_FOR_IMAGES = (
+    "image_size",
+    "image_processor_kwargs",
+    "jpeg_decoding",
+    "max_image_bytes",
+    "max_image_pixels",
+    "max_image_frames",
+    "image_formats",
+    "max_decode_bytes",
+)
+_FOR_TEXTS = ("max_length", "dimensions", "max_text_bytes")
 
 # Triton takes a model's name from its folder and puts it into URLs and metric labels.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -89,6 +102,10 @@ class ExportOptions(Serving):
         max_batch_size: the largest number of images that the server puts into one batch.
         jpeg_decoding: the way JPEGs are decoded; exact makes the same pixels as transformers, scaled decodes large
             JPEGs at a reduced size, which is faster and changes the pixels slightly.
+        max_length: the largest number of tokens of a text; longer texts are cut. None: the checkpoint's own.
+        dimensions: the number of leading dimensions of an embedding to keep, for models that were trained for it
+            (Matryoshka). None: all.
+        max_text_bytes: the largest accepted size of a text, in bytes of UTF-8.
         max_image_bytes: the largest accepted size of an encoded image, in bytes.
         max_image_pixels: the largest accepted number of pixels of an image: width × height, according to its header.
         max_image_frames: the largest accepted number of frames of an animation or pages of a TIFF; only the first one
@@ -123,6 +140,11 @@ class ExportOptions(Serving):
     )
     max_batch_size: Annotated[int, typer.Option(min=1, max=1024, metavar="N", rich_help_panel=PANEL)] = 32
     jpeg_decoding: Annotated[JpegDecoding, typer.Option(rich_help_panel=_MODEL)] = "exact"
+    max_length: Annotated[int | None, typer.Option(metavar="TOKENS", min=1, rich_help_panel=_TEXTS)] = None
+    dimensions: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_EMBEDDING)] = None
+    max_text_bytes: Annotated[
+        int, typer.Option(metavar="BYTES", min=1, max=_MAX_IMAGE_BYTES, rich_help_panel=_TEXTS)
+    ] = DEFAULT_MAX_TEXT_BYTES
     max_image_bytes: Annotated[
         int, typer.Option(metavar="BYTES", min=1, max=_MAX_IMAGE_BYTES, rich_help_panel=_LIMITS)
     ] = DEFAULT_MAX_BYTES
@@ -233,6 +255,8 @@ class ExportOptions(Serving):
             "image_processor_kwargs": self.image_processor_settings or None,
             "jpeg_decoding": self.jpeg_decoding if self.jpeg_decoding != "exact" else None,
             "min_cosine": self.min_cosine,
+            "max_length": self.max_length,
+            "dimensions": self.dimensions,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -251,7 +275,20 @@ class ExportOptions(Serving):
         """The settings with which Triton runs the export."""
         return Serving(**{field.name: getattr(self, field.name) for field in fields(Serving)})
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds of the ensembles to write."""
-        return KINDS if self.outputs == "both" else (self.outputs,)
+    def for_images(self) -> tuple[str, ...]:
+        """Returns the names of the given options that only a model for images has."""
+        return self._given(_FOR_IMAGES)
+
+    def for_texts(self) -> tuple[str, ...]:
+        """Returns the names of the given options that only a model for texts has."""
+        return self._given(_FOR_TEXTS)
+
+    def _given(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        defaults = {field.name: field.default for field in fields(self)}
+        given = {name: getattr(self, name) for name in names}
+        as_default = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return tuple(name for name, value in as_default.items() if value != defaults[name])
+
+    def kinds(self, tower: Tower) -> tuple[Kind, ...]:
+        """Returns the kinds of the ensembles to write for a tower."""
+        return kinds_of(tower) if self.outputs == "both" else (kind_of(self.outputs == "pooled", tower),)

@@ -20,6 +20,7 @@ _KINDS = {
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
 CPU_BATCH_SIZE = 8
+_WARMUP_LENGTH = 16  # of an open axis
 # The device of each accelerator; it replaces "auto".
 _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
 _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
@@ -162,13 +163,13 @@ def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, prefe
 
 
 def add_warmup(config: pb.ModelConfig, serving: Serving) -> None:
-    """Adds batches of zeros for the one input of a step; Triton reports it ready when it has run them."""
-    tensor = config.input[0]
+    """Adds batches of zeros for the inputs of a step; Triton reports it ready when it has run them."""
     for size in serving.warmup_sizes(config.max_batch_size):
         sample = config.model_warmup.add(name=f"batch of {size}", batch_size=size, count=1)
-        sample.inputs[tensor.name].data_type = tensor.data_type
-        sample.inputs[tensor.name].dims.extend(tensor.dims)
-        sample.inputs[tensor.name].zero_data = True
+        for tensor in config.input:
+            sample.inputs[tensor.name].data_type = tensor.data_type
+            sample.inputs[tensor.name].dims.extend(_WARMUP_LENGTH if size < 0 else size for size in tensor.dims)
+            sample.inputs[tensor.name].zero_data = True
 
 
 def add_accelerator(config: pb.ModelConfig, serving: Serving, *, precision: str, cache_prefix: str) -> None:

@@ -13,6 +13,7 @@ from vitriton_export._options import ExportOptions
 from vitriton_export._processors import processor
 from vitriton_export._repository import deployment
 from vitriton_export._repository.deployment import Deployment
+from vitriton_export._repository.first_step import PreprocessStep
 
 
 def default_deployment() -> Deployment:
@@ -23,13 +24,15 @@ def default_deployment() -> Deployment:
     patches = (spec.height // patch) * (spec.width // patch)
     return Deployment(
         name=options.deployed_name,
-        spec=spec,
-        normalization=normalization,
+        step=PreprocessStep(
+            spec=spec,
+            normalization=normalization,
+            pillow_version=NOT_EXPORTED,  # the installed version would make the committed files depend on the machine
+        ),
         shapes={"pooled": (config.hidden_size,), "unpooled": (1 + patches, config.hidden_size)},
         max_batch_size=options.max_batch_size,
         model_id=options.model,
         revision=NOT_EXPORTED,
-        pillow_version=NOT_EXPORTED,  # the installed version would make the committed files depend on the machine
         pooling="cls",  # its checkpoint holds no pooler
         l2_normalize=options.l2_normalize,
         precision=options.precision,

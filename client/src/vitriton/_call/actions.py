@@ -13,11 +13,11 @@ from vitriton._errors import ClientError
 
 @dataclass(eq=False, repr=False, slots=True)
 class Batch:
-    """The images of one request, which may take several attempts.
+    """The inputs of one request, which may take several attempts.
 
     Attributes:
-        items: the images without an answer so far.
-        byte_size: the size of these images, in bytes.
+        items: the inputs without an answer so far.
+        byte_size: the size of these inputs, in bytes.
         deadline: the end of the request with all its attempts.
         turn: the batch's place in the line; an answer from a busy server moves it to the end.
         attempts: the number of attempts so far.
@@ -44,15 +44,15 @@ class Batch:
 
 @dataclass(eq=False, slots=True)
 class Read:
-    """Read an image. Call `Flow.taken` when the caller may change it, and `Flow.image_read` when its data is ready.
+    """Read an input. Call `Flow.taken` when the caller may change it, and `Flow.input_read` when its data is ready.
 
     Attributes:
-        index: the image's index in the caller's input, from 0.
-        image: the image, in the form that the caller gave.
+        index: the input's index in the caller's input, from 0.
+        given: the input, in the form that the caller gave.
     """
 
     index: int
-    image: Any
+    given: Any
 
 
 @dataclass(eq=False, slots=True)
@@ -77,7 +77,7 @@ class Send:
     """Send a batch, then call `Flow.answered` or `Flow.failed`.
 
     Attributes:
-        batch: the images to send.
+        batch: the inputs to send.
         server: the server to send them to.
         timeout_s: the time limit, in seconds; None means no limit.
         number: the number of the batch's attempt, from 1.

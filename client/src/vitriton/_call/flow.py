@@ -1,6 +1,6 @@
 """One call as a state machine. It has no thread, no socket, no clock and no random numbers.
 
-Events are methods: `give` and `end` for the caller's images; `taken`, `image_read`, `verified`, `answered` and `failed`
+Events are methods: `give` and `end` for the caller's inputs; `taken`, `input_read`, `verified`, `answered` and `failed`
 for the outcomes of actions; `step` for the time. The flow appends actions to `actions`; `_call.run` takes and performs
 them. One thread at a time may call the methods, and none of them waits.
 """
@@ -15,8 +15,9 @@ from typing import Any
 
 from vitriton._call.actions import Action, Batch, Cancel, Read, Send, Verify
 from vitriton._call.balance import Balancer, Server
-from vitriton._call.line import Line, Ready, first_failed
-from vitriton._call.plan import Plan, Service
+from vitriton._call.line import Line, Reading, Ready, first_failed
+from vitriton._call.modality import Prepare
+from vitriton._call.plan import Plan
 from vitriton._call.results import Item
 from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
 from vitriton._call.stats import Counters
@@ -25,17 +26,15 @@ from vitriton._errors import (
     ClientError,
     ContractMismatch,
     DeadlineExceeded,
-    ImageProblem,
-    InvalidImage,
+    InputProblem,
+    InvalidInput,
     ServerBusy,
+    Unreadable,
     without_frames,
 )
-from vitriton._images.failure import Unreadable
-from vitriton._images.reading import is_slow
-from vitriton._images.sources import source_name
 from vitriton._options import Options
-from vitriton._served.contract import read_reply
-from vitriton._served.failures import Call, after_attempts, deadline_exceeded, to_error
+from vitriton._served.contract import Contract
+from vitriton._served.failures import INVALID, Call, after_attempts, deadline_exceeded, to_error
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, Code, InferReply
 
@@ -47,8 +46,9 @@ class Flow:
 
     Args:
         plan: the plan of the call.
-        total: the number of images; None if it is unknown.
-        service: the model to call.
+        total: the number of inputs; None if it is unknown.
+        contract: the contract of the model to call.
+        prepare: the function that turns an input into the bytes to send; see `Modality.preparing`.
         deadline: the end of the whole call, renewed by each answer with `plan.renews`; None if only its requests have
             deadlines.
         options: the client's limits.
@@ -59,13 +59,16 @@ class Flow:
     Attributes:
         actions: the actions to perform, in order.
         sink: the results so far.
+        count: the number of inputs taken so far.
+        truncated: the number of texts so far that were cut.
     """
 
     def __init__(
         self,
         plan: Plan,
         total: int | None,
-        service: Service,
+        contract: Contract,
+        prepare: Prepare,
         deadline: Deadline | None,
         options: Options,
         balancer: Balancer,
@@ -73,46 +76,41 @@ class Flow:
         jitter: Callable[[], float],
     ) -> None:
         self.actions: deque[Action] = deque()
-        self.sink = plan.make_sink(service.contract, total)
+        self.sink = plan.make_sink(contract, total)
+        self.count = self.truncated = 0
         self._plan = plan
         self._total = total
-        self._contract = service.contract
-        self._sends_bytes = service.encode is None  # unchanged
+        self._contract = contract
+        self._modality = plan.modality
+        self._prepare = prepare
         self._deadline = deadline
         self._request_s = plan.timeout_s if plan.renews else None
         self._options = options
         self._balancer = balancer
         self._counters = counters
         self._jitter = jitter
-        self._count = 0  # images taken from the caller
-        self._settled = 0  # images answered or rejected
-        self._reading: dict[int, str] = {}  # index → source
-        self._exclusive: int | None = None  # the caller's object that is being read, which may change afterwards
+        self._settled = 0  # inputs answered or rejected
+        self._reading = Reading()
         self._ready = Ready()
-        self._sent_bytes = 0  # size of the images in requests
+        self._sent_bytes = 0  # size of the inputs in requests
         self._line = Line()
         self._ended = False
-        self._window = options.max_in_flight * service.contract.max_batch_size + options.read_ahead
+        self._window = options.max_in_flight * contract.max_batch_size + options.read_ahead
 
     # State
 
     @property
-    def count(self) -> int:
-        """The number of images taken so far."""
-        return self._count
-
-    @property
     def finished(self) -> bool:
-        """Whether the input has ended and every image is answered or rejected."""
-        return self._ended and self._settled == self._count
+        """Whether there are no more inputs, and each is answered or rejected."""
+        return self._ended and self._settled == self.count
 
     @property
-    def wants_image(self) -> bool:
-        """Whether the flow can take the next image now."""
+    def wants_input(self) -> bool:
+        """Whether the flow can take the next input now."""
         return (
             not self._ended
-            and self._exclusive is None
-            and self._count - self._settled + self.sink.held < self._window
+            and self._reading.exclusive is None
+            and self.count - self._settled + self.sink.held < self._window
             and self._ready.has_memory(len(self._reading), self._sent_bytes, self._options)
         )
 
@@ -140,36 +138,27 @@ class Flow:
 
     # Events
 
-    def give(self, image: Any, now_s: float) -> None:
-        """Takes the next image."""
-        index = self._count
-        self._count += 1
-        if type(image) is bytes and self._sends_bytes and len(image) <= self._options.max_image_bytes:
-            self._ready.add(Item(index, "bytes", image), now_s)
-            return
-        self._reading[index] = source_name(image)
-        if not is_slow(image) and not isinstance(image, bytes):
-            self._exclusive = index
-        self.actions.append(Read(index, image))
+    def give(self, given: Any, now_s: float) -> None:
+        """Takes the next input; raises InvalidInput if it ends the call."""
+        index, source, data = self.count, self._modality.source(given), self._prepare(given)
+        self.count += 1
+        if data is None:
+            self._reading.begin(index, source, given)
+            self.actions.append(Read(index, given))
+        else:
+            self._add(index, source, data, now_s)
 
     def end(self) -> None:
-        """Ends the input: there are no more images."""
+        """Ends the input: there are no more inputs."""
         self._ended = True
 
     def taken(self, index: int) -> None:
         """The caller's object is no longer needed: the caller may change it."""
-        if self._exclusive == index:
-            self._exclusive = None
+        self._reading.taken(index)
 
-    def image_read(self, index: int, data: bytes | Unreadable, now_s: float) -> None:
-        """An image was read, or could not be read."""
-        self.taken(index)
-        source = self._reading.pop(index)
-        if isinstance(data, Unreadable):
-            self._check_deadlines(now_s)  # a missed deadline may be the reason
-            self._reject(ImageProblem(index, source, data.reason, data.code), data.cause)
-            return
-        self._ready.add(Item(index, source, data), now_s)
+    def input_read(self, index: int, data: bytes | Unreadable, now_s: float) -> None:
+        """An input was read, or could not be read; raises InvalidInput if it ends the call."""
+        self._add(index, self._reading.end(index), data, now_s)
 
     def step(self, now_s: float) -> None:
         """Sends the requests that are due.
@@ -205,16 +194,17 @@ class Flow:
             return
         batch.attempt = None
         try:
-            rows = read_reply(reply, self._contract, len(batch.items))
+            answer = self._modality.answer(reply, self._contract, len(batch.items))
         except ContractMismatch as exc:
             exc.address, exc.attempts = server.address, batch.attempts
             raise
         count = len(batch.items)
-        self.sink.add(batch.items, rows)
+        self.sink.add(batch.items, answer)
+        self.truncated += sum(answer.truncated)
         server.last_seen_s = now_s
         if server.failures:
             self._balancer.succeeded(server)
-        self._counters.answered(count)
+        self._counters.answered(self._modality.tower, count)
         self._settled += count
         self._sent_bytes -= batch.byte_size
         self._line.running.discard(batch)
@@ -237,7 +227,7 @@ class Flow:
         batch.attempt = None
         shown = to_error(error, self._context(batch, server, now_s))
         shown.__cause__ = without_frames(error)
-        if isinstance(shown, InvalidImage) and self._plan.returns_errors:
+        if isinstance(shown, InvalidInput) and self._plan.returns_errors:
             self._drop_bad(batch, shown, now_s)
         else:
             self._retry_or_raise(batch, server, failure, shown, now_s)
@@ -257,10 +247,17 @@ class Flow:
             self.actions.extend(map(Cancel, sent))
             self._line.clear()
 
-    def _reject(self, problem: ImageProblem, cause: BaseException | None, **context: Any) -> None:
+    def _add(self, index: int, source: str, data: bytes | Unreadable, now_s: float) -> None:
+        if not isinstance(data, Unreadable):
+            self._ready.add(Item(index, source, data), now_s)
+            return
+        self._check_deadlines(now_s)  # a missed deadline may be the reason
+        self._reject(InputProblem(index, source, data.reason, data.code), data.cause)
+
+    def _reject(self, problem: InputProblem, cause: BaseException | None, **context: Any) -> None:
         self._settled += 1
-        self._counters.rejected()
-        error = InvalidImage([problem], self._total, **context)
+        self._counters.rejected(self._modality.tower)
+        error = INVALID[self._modality.tower]([problem], self._total, **context)
         error.__cause__ = cause
         self.sink.reject(problem.index, problem.source, error)
 
@@ -270,7 +267,7 @@ class Flow:
         return len(self._line.running) + len(self._line.waiting) < self._options.max_in_flight
 
     def _is_due(self, now_s: float) -> bool:
-        """Whether to send the images that are ready: they fill a request, no more will come, or they waited enough."""
+        """Whether to send the inputs that are ready: they fill a request, no more will come, or they waited enough."""
         ready, plan = self._ready, self._plan
         if len(ready.items) >= self._contract.max_batch_size or ready.byte_size >= self._options.max_request_bytes:
             return True
@@ -278,9 +275,9 @@ class Flow:
             return True
         if plan.eager and self._line.is_empty:
             return True
-        if self.wants_image and not plan.awaited:  # the next image is given at once
+        if self.wants_input and not plan.awaited:  # the next input is given at once
             return False
-        if not self.wants_image and not self._reading:
+        if not self.wants_input and not self._reading:
             return True
         return now_s >= ready.since_s + self._options.max_linger_s
 
@@ -316,8 +313,8 @@ class Flow:
 
     # Failures
 
-    def _drop_bad(self, batch: Batch, error: InvalidImage, now_s: float) -> None:
-        """Rejects the invalid images and sends the others again."""
+    def _drop_bad(self, batch: Batch, error: InvalidInput, now_s: float) -> None:
+        """Rejects the invalid inputs and sends the others again."""
         problems = {problem.index: problem for problem in error.errors}
         bad = [item for item in batch.items if item.index in problems]
         batch.items = [item for item in batch.items if item.index not in problems]
@@ -356,7 +353,7 @@ class Flow:
         self._line.running.discard(batch)
         self._line.waiting.append(batch)
         self._counters.retried()
-        _LOG.debug("request of %d images to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
+        _LOG.debug("request of %d inputs to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
 
     # The time
 
@@ -375,8 +372,8 @@ class Flow:
         if not self._line.is_empty:
             return None
         if self._reading:
-            return "while images were read"
-        return None if self._ended else "before the iterable of images gave the next one"
+            return f"while {self._modality.tower}s were read"
+        return None if self._ended else f"before the iterable of {self._modality.tower}s gave the next one"
 
     def _too_late(self, batch: Batch, now_s: float) -> ClientError:
         if batch.error is not None:
@@ -393,6 +390,7 @@ class Flow:
             expired=deadline is not None and deadline.is_over(now_s),
             renewed=deadline is not None and deadline.renewed,
             attempts=batch.attempts if batch is not None else 0,
+            tower=self._modality.tower,
             indices=[item.index for item in items],
             sources=[item.source for item in items],
             total=self._total,

@@ -1,4 +1,4 @@
-"""The images and the requests of one call, in the order in which they are sent."""
+"""The inputs and the requests of one call, in the order in which they are sent."""
 
 from __future__ import annotations
 
@@ -6,21 +6,53 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
+from typing import Any
 
 from vitriton._call.actions import Batch
 from vitriton._call.results import Item
 from vitriton._deadline import Deadline
+from vitriton._images.reading import is_slow
 from vitriton._options import Options
 
 
-class Ready:
-    """The images that are read and not yet in a request.
+class Reading(dict[int, str]):
+    """The names of the inputs that are being read, by index.
 
     Attributes:
-        items: the images.
-        byte_size: the size of these images, in bytes.
-        largest_bytes: the size of the largest image so far, in bytes; 0 before the first.
-        since_s: the time since which the first image waits, on the client's clock, in seconds.
+        exclusive: the index of the caller's object that is being read, which may change afterwards; None if there is
+            none.
+    """
+
+    __slots__ = ("exclusive",)
+
+    def __init__(self) -> None:
+        self.exclusive: int | None = None
+
+    def begin(self, index: int, source: str, given: Any) -> None:
+        """Adds an input."""
+        self[index] = source
+        if not is_slow(given) and not isinstance(given, bytes):
+            self.exclusive = index
+
+    def taken(self, index: int) -> None:
+        """Notes that the caller may change an object."""
+        if self.exclusive == index:
+            self.exclusive = None
+
+    def end(self, index: int) -> str:
+        """Removes an input; returns its name."""
+        self.taken(index)
+        return self.pop(index)
+
+
+class Ready:
+    """The inputs that are read and not yet in a request.
+
+    Attributes:
+        items: the inputs.
+        byte_size: the size of these inputs, in bytes.
+        largest_bytes: the size of the largest input so far, in bytes; 0 before the first.
+        since_s: the time since which the first input waits, on the client's clock, in seconds.
     """
 
     __slots__ = ("byte_size", "items", "largest_bytes", "since_s")
@@ -32,7 +64,7 @@ class Ready:
         self.since_s = 0.0
 
     def add(self, item: Item, now_s: float) -> None:
-        """Adds an image."""
+        """Adds an input."""
         if not self.items:
             self.since_s = now_s
         self.items.append(item)
@@ -42,11 +74,11 @@ class Ready:
             self.largest_bytes = size
 
     def has_memory(self, reading: int, sent_bytes: int, options: Options) -> bool:
-        """Whether another image fits, if each that is being read is as large as the largest so far.
+        """Whether another input fits, if each that is being read is as large as the largest so far.
 
         Args:
-            reading: the number of images that are being read.
-            sent_bytes: the size of the images that are in requests, in bytes.
+            reading: the number of inputs that are being read.
+            sent_bytes: the size of the inputs that are in requests, in bytes.
             options: the limits.
         """
         if not self.largest_bytes:
@@ -54,7 +86,7 @@ class Ready:
         return self.byte_size + sent_bytes + reading * self.largest_bytes < options.max_held_bytes
 
     def cut(self, max_count: int, max_bytes: int) -> tuple[list[Item], int]:
-        """Removes as many images as fit into one request, at least one; returns them and their size in bytes."""
+        """Removes as many inputs as fit into one request, at least one; returns them and their size in bytes."""
         ready = self.items
         items: list[Item] = []
         used = 0

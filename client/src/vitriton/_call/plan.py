@@ -9,27 +9,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from vitriton._call.results import ArraySink, ResultSink
-from vitriton._images.reading import Encode
-from vitriton._images.sources import as_images, is_one
+from vitriton._call.modality import Modality
+from vitriton._call.results import ArraySink, ListSink, ResultSink
 from vitriton._options import Unset, check_seconds
+from vitriton._repository.names import ENSEMBLES, Kind, kind_of
 from vitriton._served.contract import Contract
 
 OnError = Literal["raise", "return"]
 DType = Literal["float32", "served"]
-
-
-@dataclass(frozen=True)
-class Service:
-    """A model to call, and the client's own preprocessing.
-
-    Attributes:
-        contract: the contract of the model.
-        encode: the function that turns an encoded image into pixels; None if the server does that.
-    """
-
-    contract: Contract
-    encode: Encode | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +24,23 @@ class Plan:
     """What one call has to do.
 
     Attributes:
-        pool: whether to return one vector for each image instead of all its tokens.
+        modality: the kind of the inputs.
+        kind: the kind of the ensemble to call.
+        prompt: the name of the prompt for texts; None means the model's default one, and "" none.
         timeout_s: the time limit of the call or of each request, in seconds; None means no limit.
         renews: whether each answer renews the time limit, so that each request has its own.
         ends: whether the call as a whole has a deadline.
-        returns_errors: whether an invalid image becomes a result with an error instead of ending the call.
+        returns_errors: whether an invalid input becomes a result with an error instead of ending the call.
         served_dtype: whether embeddings keep the model's dtype instead of float32.
-        array: whether the result is one array instead of a `Result` for each image.
+        array: whether the result is one array, or a list of arrays, instead of a `Result` for each input.
         ordered: whether results come in input order instead of as soon as they are ready.
-        eager: whether images are sent at once while no request is running, for a source that may block the caller.
-        awaited: whether images arrive at their own pace: those that are ready wait for others only `max_linger_s`.
+        eager: whether inputs are sent at once while no request is running, for a source that may block the caller.
+        awaited: whether inputs arrive at their own pace: those that are ready wait for others only `max_linger_s`.
     """
 
-    pool: bool
+    modality: Modality
+    kind: Kind
+    prompt: str | None
     timeout_s: float | None
     renews: bool
     ends: bool
@@ -61,56 +52,64 @@ class Plan:
     awaited: bool
 
     def make_sink(self, contract: Contract, total: int | None) -> ArraySink | ResultSink:
-        """The sink for the results of `total` images; None if their number is unknown."""
+        """The sink for the results of `total` inputs; None if their number is unknown."""
         dtype = contract.dtype if self.served_dtype else np.dtype(np.float32)
-        if self.array:
-            return ArraySink(contract, dtype, total)
-        return ResultSink(dtype, ordered=self.ordered, raises=not self.returns_errors)
+        if not self.array:
+            return ResultSink(dtype, ordered=self.ordered, raises=not self.returns_errors)
+        if self.modality.ragged and not ENSEMBLES[self.kind].pooled:
+            return ListSink(dtype)
+        return ArraySink(contract, dtype, total)
 
 
-class GivenImages(NamedTuple):
-    """The caller's images.
+class Given(NamedTuple):
+    """The caller's inputs.
 
     Attributes:
-        items: the images: an iterable, or for `AsyncClient` perhaps an async iterable.
-        total: the number of images; None if it is unknown.
+        modality: the kind of the inputs.
+        items: the inputs: an iterable, or for `AsyncClient` perhaps an async iterable.
+        total: the number of inputs; None if it is unknown.
         awaited: whether `items` is an async iterable.
     """
 
+    modality: Modality
     items: Any
     total: int | None
     awaited: bool = False
 
 
 def plan_embed(
-    images: GivenImages,
+    given: Given,
     pool: bool,
     timeout_s: float | Unset | None,
     on_error: OnError,
     dtype: DType,
     default_s: float | None,
+    prompt: str | None = None,
 ) -> Plan:
-    """The plan of `Client.embed`.
+    """The plan of `Client.embed` and `Client.embed_texts`.
 
     Args:
-        images: the caller's images.
+        given: the caller's inputs.
         pool: the argument of `Client.embed`.
         timeout_s: the total time of the call, in seconds; if it is not given, each answer renews `default_s`.
         on_error: the argument of `Client.embed`.
         dtype: the argument of `Client.embed`.
         default_s: the client's `timeout_s`, in seconds; None means no limit.
+        prompt: the argument of `Client.embed_texts`.
 
     Raises:
         TypeError, ValueError: an argument is invalid; the text names it.
     """
-    _check_choices(pool, on_error, dtype)
+    _check_choices(pool, on_error, dtype, prompt)
     renews = isinstance(timeout_s, Unset)
     limit_s = default_s if isinstance(timeout_s, Unset) else checked_timeout(timeout_s)
-    return _plan_embed(pool, limit_s, renews, on_error, dtype, images.total is None, images.awaited)
+    return _plan_embed(
+        given.modality, pool, prompt, limit_s, renews, on_error, dtype, given.total is None, given.awaited
+    )
 
 
 def plan_stream(
-    images: GivenImages,
+    given: Given,
     pool: bool,
     timeout_s: float | Unset | None,
     on_error: OnError,
@@ -119,26 +118,30 @@ def plan_stream(
     *,
     ordered: bool,
     threaded: bool,
+    prompt: str | None = None,
 ) -> Plan:
-    """The plan of `Client.stream`.
+    """The plan of `Client.stream` and `Client.stream_texts`.
 
     Args:
-        images: the caller's images.
+        given: the caller's inputs.
         pool: the argument of `Client.stream`.
         timeout_s: the time of each request, in seconds; if it is not given, `default_s`.
         on_error: the argument of `Client.stream`.
         dtype: the argument of `Client.stream`.
         default_s: the client's `timeout_s`, in seconds; None means no limit.
         ordered: whether results come in input order.
-        threaded: whether a thread reads an iterable that may block, so that its images arrive at their own pace.
+        threaded: whether a thread reads an iterable that may block, so that its inputs arrive at their own pace.
+        prompt: the argument of `Client.stream_texts`.
 
     Raises:
         TypeError, ValueError: an argument is invalid; the text names it.
     """
-    _check_choices(pool, on_error, dtype)
-    may_block = images.total is None
+    _check_choices(pool, on_error, dtype, prompt)
+    may_block = given.total is None
     return Plan(
-        pool=pool,
+        modality=given.modality,
+        kind=kind_of(pool, given.modality.tower),
+        prompt=prompt,
         timeout_s=default_s if isinstance(timeout_s, Unset) else checked_timeout(timeout_s),
         renews=True,
         ends=False,
@@ -147,7 +150,7 @@ def plan_stream(
         array=False,
         ordered=ordered,
         eager=may_block,
-        awaited=images.awaited or (threaded and may_block),
+        awaited=given.awaited or (threaded and may_block),
     )
 
 
@@ -158,25 +161,35 @@ def checked_timeout(timeout_s: float | None) -> float | None:
     return timeout_s
 
 
-def take_images(images: Any, *, asynchronous: bool = False) -> GivenImages:
-    """The images of a call; with `asynchronous` they may be an async iterable.
+def take_inputs(inputs: Any, modality: Modality, *, asynchronous: bool = False) -> Given:
+    """The inputs of a call; with `asynchronous` they may be an async iterable.
 
     Raises:
-        TypeError: `images` is neither an image nor an iterable.
+        TypeError: `inputs` is neither an input nor an iterable.
     """
     # A list, the usual case, skips the slow check for an async iterable.
-    if not asynchronous or isinstance(images, list) or not isinstance(images, AsyncIterable) or is_one(images):
-        return GivenImages(*as_images(images))
+    if not asynchronous or isinstance(inputs, list) or not isinstance(inputs, AsyncIterable) or modality.is_one(inputs):
+        return Given(modality, *modality.listed(inputs))
     # An asynchronous file is one image, although it can be iterated over: that yields its lines.
-    return GivenImages(images, None, True)
+    return Given(modality, inputs, None, True)
 
 
 @lru_cache(maxsize=64)  # most calls of a program have the same plan, and making one takes some microseconds
 def _plan_embed(
-    pool: bool, timeout_s: float | None, renews: bool, on_error: OnError, dtype: DType, eager: bool, awaited: bool
+    modality: Modality,
+    pool: bool,
+    prompt: str | None,
+    timeout_s: float | None,
+    renews: bool,
+    on_error: OnError,
+    dtype: DType,
+    eager: bool,
+    awaited: bool,
 ) -> Plan:
     return Plan(
-        pool=pool,
+        modality=modality,
+        kind=kind_of(pool, modality.tower),
+        prompt=prompt,
         timeout_s=timeout_s,
         renews=renews,
         ends=True,
@@ -189,10 +202,12 @@ def _plan_embed(
     )
 
 
-def _check_choices(pool: object, on_error: str, dtype: str) -> None:
+def _check_choices(pool: object, on_error: str, dtype: str, prompt: object) -> None:
     if not isinstance(pool, bool):
         raise TypeError(f"pool is {pool!r}; it must be True or False (how to pool is chosen when a model is exported)")
     if on_error not in ("raise", "return"):
         raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'return'")
     if dtype not in ("float32", "served"):
         raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'served'")
+    if not (prompt is None or isinstance(prompt, str)):
+        raise TypeError(f"prompt is {prompt!r}; it must be the name of a prompt, or None")

@@ -1,15 +1,15 @@
-"""The results of a call: one array, or a result for each image."""
+"""The results of a call: one array, or a result for each input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitriton._errors import InvalidImage
+from vitriton._errors import InvalidInput
 from vitriton._served.contract import Contract
 
 Floats = NDArray[Any]
@@ -17,35 +17,49 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The result for one image: either `embedding` or `error` is None.
+    """The result for one image or text: either `embedding` or `error` is None.
 
     Attributes:
-        index: the image's index in the caller's input, from 0.
-        source: the path, the URL (without its query), or the kind of object.
+        index: the index in the caller's input, from 0.
+        source: the path, the URL (without its query), or the kind of object; empty for a text, which may be secret.
         embedding: the vector (D,), or without pooling the tokens (T, D) or (C, h, w); float32, or the model's dtype
             with dtype="served".
         error: the reason why there is no embedding.
+        truncated: whether the text was cut to the model's largest number of tokens; False for an image.
     """
 
     index: int
     source: str
     embedding: Floats | None = None
-    error: InvalidImage | None = None
+    error: InvalidInput | None = None
+    truncated: bool = False
 
 
 @dataclass(slots=True)
 class Item:
-    """An image that was read.
+    """An input that can be sent.
 
     Attributes:
-        index: the image's index in the caller's input, from 0.
-        source: the image's name, for messages.
+        index: the input's index in the caller's input, from 0.
+        source: the input's name, for messages.
         data: the bytes to send.
     """
 
     index: int
     source: str
     data: bytes
+
+
+class Answer(NamedTuple):
+    """The answer to a request.
+
+    Attributes:
+        rows: the embeddings: an array (B, ...), or without pooling of texts a list of arrays (T, D).
+        truncated: whether each text was cut; empty for images.
+    """
+
+    rows: Any
+    truncated: Sequence[bool] = ()
 
 
 class Sink(Protocol):
@@ -55,11 +69,14 @@ class Sink(Protocol):
     def held(self) -> int:
         """The number of results that cannot be passed on yet."""
 
-    def add(self, items: Sequence[Item], rows: Floats) -> None:
-        """Copies `rows` (len(items), ...): their memory is used again."""
+    def add(self, items: Sequence[Item], answer: Answer) -> None:
+        """Copies the rows of an answer, one for each item: their memory is used again."""
 
-    def reject(self, index: int, source: str, error: InvalidImage) -> None:
-        """Takes the error of an invalid image."""
+    def reject(self, index: int, source: str, error: InvalidInput) -> None:
+        """Takes the error of an invalid input."""
+
+    def result(self, count: int) -> Any:
+        """The result of a call with `count` inputs."""
 
 
 class ArraySink:
@@ -68,7 +85,7 @@ class ArraySink:
     Args:
         contract: the model's contract.
         dtype: the dtype of the array.
-        total: the number of images in the call; None if it is unknown.
+        total: the number of inputs in the call; None if it is unknown.
     """
 
     held = 0  # results are passed on only at the end
@@ -81,8 +98,9 @@ class ArraySink:
         self._parts: list[tuple[list[int], Floats]] = []
         self._shape: tuple[int, ...] | None = None
 
-    def add(self, items: Sequence[Item], rows: Floats) -> None:
+    def add(self, items: Sequence[Item], answer: Answer) -> None:
         """See `Sink`."""
+        rows: Floats = answer.rows
         self._check(rows)
         indices = [item.index for item in items]
         if self._total is None or self._total < len(rows):
@@ -96,7 +114,7 @@ class ArraySink:
             self._whole = np.empty((self._total, *rows.shape[1:]), self._dtype)
         self._whole[_selection(indices)] = rows
 
-    def reject(self, index: int, source: str, error: InvalidImage) -> None:
+    def reject(self, index: int, source: str, error: InvalidInput) -> None:
         """See `Sink`."""
         raise error
 
@@ -105,7 +123,7 @@ class ArraySink:
         if count == 0:
             return self._contract.empty(self._dtype)
         if self._whole is not None:
-            return self._whole[:count]  # the input may have had fewer images than its length
+            return self._whole[:count]  # there may have been fewer inputs than the length said
         shape = self._parts[0][1].shape[1:]
         whole = np.empty((count, *shape), self._dtype)
         for indices, rows in self._parts:
@@ -124,12 +142,12 @@ class ArraySink:
 
 
 class ResultSink:
-    """Collects a result for each image.
+    """Collects a result for each input.
 
     Args:
         dtype: the dtype of the embeddings.
         ordered: whether results come in input order instead of as soon as they are ready.
-        raises: whether an invalid image ends the call.
+        raises: whether an invalid input ends the call.
     """
 
     def __init__(self, dtype: np.dtype[Any], *, ordered: bool, raises: bool) -> None:
@@ -145,17 +163,22 @@ class ResultSink:
         """The number of results that wait for an earlier one."""
         return len(self._waiting)
 
-    def add(self, items: Sequence[Item], rows: Floats) -> None:
+    def add(self, items: Sequence[Item], answer: Answer) -> None:
         """See `Sink`."""
+        truncated = answer.truncated or (False,) * len(items)
         # Each row is copied, so that a row that the caller keeps does not keep the whole reply in memory.
-        for item, row in zip(items, rows, strict=True):
-            self._put(Result(item.index, item.source, row.astype(self._dtype)))
+        for item, row, cut in zip(items, answer.rows, truncated, strict=True):
+            self._put(Result(item.index, item.source, row.astype(self._dtype), truncated=cut))
 
-    def reject(self, index: int, source: str, error: InvalidImage) -> None:
+    def reject(self, index: int, source: str, error: InvalidInput) -> None:
         """See `Sink`."""
         if self._raises:
             raise error
         self._put(Result(index, source, error=error))
+
+    def result(self, count: int) -> Any:
+        """All results."""
+        return self.take()
 
     def take(self) -> list[Result]:
         """The results that are ready since the last call."""
@@ -170,6 +193,21 @@ class ResultSink:
         while self._next in self._waiting:
             self._ready.append(self._waiting.pop(self._next))
             self._next += 1
+
+
+class ListSink(ResultSink):
+    """Collects a list of arrays, which have different shapes.
+
+    Args:
+        dtype: the dtype of the arrays.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        super().__init__(dtype, ordered=True, raises=True)
+
+    def result(self, count: int) -> Any:
+        """The arrays, in input order."""
+        return [result.embedding for result in self.take()]
 
 
 def _selection(indices: list[int]) -> Any:

@@ -1,11 +1,12 @@
 """The execution of one call: performs the actions of its flow with threads and transports, and reports the outcomes.
 
-A client (`_client`, `_async_client`) gives it images, waits for events, and passes on results. The client's thread
+A client (`_client`, `_async_client`) gives it inputs, waits for events, and passes on results. The client's thread
 calls all methods; other threads call only `put_event`, which the client provides.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,14 +14,17 @@ from typing import Any
 
 from vitriton._call.actions import Cancel, Read, Send, Verify
 from vitriton._call.flow import Flow
-from vitriton._call.plan import GivenImages, Plan, Service
-from vitriton._call.results import ArraySink, Floats, Result, ResultSink
+from vitriton._call.modality import Service
+from vitriton._call.plan import Given, Plan
+from vitriton._call.results import ArraySink, Result
 from vitriton._call.session import Core
 from vitriton._deadline import Deadline
-from vitriton._errors import ClientError, InvalidImage, without_frames
-from vitriton._images.failure import Unreadable
+from vitriton._errors import ClientError, InvalidInput, Unreadable, without_frames
 from vitriton._images.reading import Encode, encoded, is_slow
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
+
+_LOG = logging.getLogger("vitriton")
+_CUT = "%d of %d texts were longer than %s takes, and cut to %d tokens (max_length)"
 
 Event = Callable[[], None]
 
@@ -39,7 +43,7 @@ class Run:
 
     Args:
         core: the state that the calls of a client share.
-        images: the images of the call.
+        given: the inputs of the call.
         plan: the plan of the call.
         service: the model to call.
         deadline: the end of the call, which began before this was made.
@@ -50,7 +54,7 @@ class Run:
     def __init__(
         self,
         core: Core,
-        images: GivenImages,
+        given: Given,
         plan: Plan,
         service: Service,
         deadline: Deadline,
@@ -59,11 +63,14 @@ class Run:
         reads_own: bool,
     ) -> None:
         ends = deadline if plan.ends else None
-        total = images.total if plan.ends else None  # the errors of a stream name no total
-        self._flow = Flow(plan, total, service, ends, core.options, core.balancer, core.counters, random.random)
+        total = given.total if plan.ends else None  # the errors of a stream name no total
+        self._contract = contract = service.contract
+        prepare = plan.modality.preparing(service, core.settings, plan.prompt)
+        self._flow = Flow(
+            plan, total, contract, prepare, ends, core.options, core.balancer, core.counters, random.random
+        )
         self._core = core
         self._plan = plan
-        self._contract = service.contract
         self._encode = service.encode
         self._deadline = ends or _NO_DEADLINE
         self._put_event = put_event
@@ -77,13 +84,15 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the input has ended and every image is answered or rejected."""
+        """Whether there are no more inputs, and each is answered or rejected."""
         return self._flow.finished
 
-    def result(self) -> Floats | list[Result]:
-        """The result of the call: one array, or the results that are ready since the last call."""
-        sink = self._flow.sink
-        return sink.take() if isinstance(sink, ResultSink) else sink.result(self._flow.count)
+    def result(self) -> Any:
+        """The result of the call; a warning says how many texts were cut, where the result itself does not."""
+        flow, rules = self._flow, self._contract.texts
+        if self._plan.array and flow.truncated and rules is not None:
+            _LOG.warning(_CUT, flow.truncated, flow.count, self._contract.model, rules.max_length)
+        return flow.sink.result(flow.count)
 
     def ready(self) -> list[Result]:
         """The results of a stream that are ready since the last call."""
@@ -95,37 +104,37 @@ class Run:
         """The time until the next `step` is needed if no event comes first, in seconds; None means never."""
         return self._flow.wait_s(self._clock())
 
-    # Images
+    # Inputs
 
     def fill(self, take: Callable[[Callable[[Any], None]], bool]) -> bool:
-        """Takes images as long as there are some and the flow wants them.
+        """Takes inputs as long as there are some and the flow wants them.
 
         Args:
-            take: a function that passes the next image to its argument and returns whether there was one; raises
+            take: a function that passes the next input to its argument and returns whether there was one; raises
                 StopIteration at the end of the input.
 
         Returns:
             Whether to call this again after `step`, as a source that may block can have more.
         """
         flow = self._flow
-        while flow.wants_image:
+        while flow.wants_input:
             try:
                 if not take(self.give):
                     return False
             except StopIteration:
                 self.end()
             if self._plan.eager:
-                return flow.wants_image
+                return flow.wants_input
         return False
 
-    def give(self, image: Any) -> None:
-        """Takes the next image; if this thread reads it, it is read when this returns."""
-        self._flow.give(image, self._clock())
+    def give(self, given: Any) -> None:
+        """Takes the next input; if this thread reads it, it is read when this returns."""
+        self._flow.give(given, self._clock())
         if self._flow.actions:
             self._do()
 
     def end(self) -> None:
-        """Ends the input: there are no more images."""
+        """Ends the input: there are no more inputs."""
         self._flow.end()
 
     # Actions
@@ -179,7 +188,7 @@ class Run:
             ClientClosed: another thread or task closed the client, which caused the error.
         """
         self._core.check_usable()
-        if not isinstance(error, InvalidImage):
+        if not isinstance(error, InvalidInput):
             self._core.services.forget()
         return without_frames(error)
 
@@ -199,12 +208,12 @@ class Run:
     # Reading
 
     def _read(self, read: Read) -> None:
-        if not self._reads_own or is_slow(read.image):
-            self._core.submit_reading(partial(self._read_later, read.index, read.image))
+        if not self._reads_own or is_slow(read.given):
+            self._core.submit_reading(partial(self._read_later, read.index, read.given))
             return
-        data = self._core.reader.read(read.image, None, self._deadline)
+        data = self._core.reader.read(read.given, None, self._deadline)
         if self._encode is None or isinstance(data, Unreadable):
-            self._image_read(read.index, data)
+            self._input_read(read.index, data)
         else:
             self._flow.taken(read.index)
             self._core.submit_reading(partial(self._encode_later, read.index, data, self._encode))
@@ -213,15 +222,15 @@ class Run:
         """Runs on a thread."""
         if not self._closed:
             data = self._core.reader.read(image, self._encode, self._deadline)
-            self._put_event(partial(self._image_read, index, data))
+            self._put_event(partial(self._input_read, index, data))
 
     def _encode_later(self, index: int, data: bytes, encode: Encode) -> None:
         """Runs on a thread."""
         if not self._closed:
-            self._put_event(partial(self._image_read, index, encoded(data, encode)))
+            self._put_event(partial(self._input_read, index, encoded(data, encode)))
 
-    def _image_read(self, index: int, data: bytes | Unreadable) -> None:
-        self._flow.image_read(index, data, self._clock())
+    def _input_read(self, index: int, data: bytes | Unreadable) -> None:
+        self._flow.input_read(index, data, self._clock())
 
     # Verifying
 
@@ -247,7 +256,7 @@ class Run:
         headers = _NO_HEADERS
         if self._tracer is not None:
             self._spans[send], headers = self._tracer.start(
-                contract.model, send.server.address, len(batch.items), send.number, self._trace_context
+                contract.model, contract.tower, send.server.address, len(batch.items), send.number, self._trace_context
             )
         self._core.counters.sent(batch.byte_size)
         return InferRequest(
@@ -257,6 +266,7 @@ class Run:
             item_shape=contract.item_shape,
             images=[item.data for item in batch.items],
             output_name=contract.output,
+            beside=contract.beside,
             timeout_s=send.timeout_s,
             headers=headers,
         )

@@ -11,14 +11,14 @@ from typing import Literal, get_args
 
 from vitriton._call.balance import Balancer, Server
 from vitriton._call.lifetime import Lifetime
-from vitriton._call.plan import Service
+from vitriton._call.modality import Service
 from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
 from vitriton._call.settings import Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
-from vitriton._repository.names import OUTPUT, encoder_name
+from vitriton._repository.names import ENSEMBLES, KINDS, Kind, encoder_name, ensemble_name
 from vitriton._served.catalog import read_index, read_model
-from vitriton._served.contract import Contract, ensemble_name, read_contract
+from vitriton._served.contract import Contract, read_contract
 from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
 from vitriton._served.index import is_ready
 from vitriton._served.model import ModelInfo
@@ -50,11 +50,11 @@ class Services:
         self._balancer = balancer
         self._lifetime = lifetime
         self._clock = clock
-        self._services: dict[bool, Service] = {}  # by pool; an item is set or read in one step, so no lock is needed
+        self._services: dict[Kind, Service] = {}  # an item is set or read in one step, so no lock is needed
 
-    def known(self, pool: bool) -> Service | None:
+    def known(self, kind: Kind) -> Service | None:
         """The service that `get` found before, if it may still be valid."""
-        known = self._services.get(pool)
+        known = self._services.get(kind)
         if known is None:
             return None
         now_s, model = self._clock(), known.contract.model
@@ -63,13 +63,13 @@ class Services:
                 return known
         return None
 
-    def get(self, pool: bool, deadline: Deadline) -> Service:
+    def get(self, kind: Kind, deadline: Deadline) -> Service:
         """The service under the client's model name; waits for a server that answers.
 
         Raises:
             ClientError: see `Client.embed`.
         """
-        known = self.known(pool)
+        known = self.known(kind)
         if known is not None:
             return known
         failed_on: set[Server] = set()
@@ -82,29 +82,30 @@ class Services:
             limit_s = self._settings.options.attempt_timeout_s
             timeout_s, cut_short = attempt_s(deadline.remaining_s(), limit_s)
             try:
-                service = self._read_service(server, pool, Deadline.after(timeout_s), attempts)
+                service = self._read_service(server, kind, Deadline.after(timeout_s), attempts)
             except CallError as exc:
                 if cut_short and exc.code is Code.DEADLINE_EXCEEDED and not deadline.expired:
                     exc = no_answer(exc, limit_s)
                 if error is not None and exc.code is Code.DEADLINE_EXCEEDED:
                     raise after_attempts(error, attempts, deadline) from exc
                 failed_on.add(server)
-                error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
+                error = self._wait_for_retry(server, kind, exc, attempts, failed_on, deadline)
                 continue
             self._note_contract(server, service.contract)
             self._balancer.succeeded(server)
-            self._services[pool] = service
+            self._services[kind] = service
             return service
 
     def any_service(self, deadline: Deadline) -> Service:
-        """The service of the pooled ensemble, or of the unpooled one if there is no other."""
-        try:
-            return self.get(True, deadline)
-        except (ModelNotFound, ModelNotReady) as pooled:
+        """The service of the first kind that the model has."""
+        first: ClientError | None = None
+        for kind in KINDS:
             try:
-                return self.get(False, deadline)
-            except (ModelNotFound, ModelNotReady):
-                raise pooled from pooled.__cause__
+                return self.get(kind, deadline)
+            except (ModelNotFound, ModelNotReady) as exc:
+                first = first or exc
+        assert first is not None  # there are kinds
+        raise first
 
     def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
         """Checks that a server has the contract of the call, before it gets its first request.
@@ -113,7 +114,7 @@ class Services:
             CallError: the server does not answer.
             ContractMismatch: the server has another contract.
         """
-        service = self._read_service(server, contract.output == OUTPUT["pooled"], deadline, attempts)
+        service = self._read_service(server, contract.kind, deadline, attempts)
         if not contract.accepts(service.contract):
             raise ContractMismatch(
                 f"model {self._settings.model} on the server at {server.address} is not the model that the call began "
@@ -145,7 +146,7 @@ class Services:
             try:
                 info = read_model(server.transport, self._settings.model, deadline)
             except CallError as exc:
-                self._wait_for_retry(server, True, exc, attempts, set(servers), deadline)
+                self._wait_for_retry(server, "pooled", exc, attempts, set(servers), deadline)
                 continue
             if info.outputs:  # else it was unloaded just now
                 break
@@ -176,18 +177,18 @@ class Services:
         server.contracts[contract.model] = contract
         server.last_seen_s = self._clock()
 
-    def _read_service(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Service:
+    def _read_service(self, server: Server, kind: Kind, deadline: Deadline, attempts: int) -> Service:
         try:
-            return self._read_configuration(server, pool, deadline)
+            return self._read_configuration(server, kind, deadline)
         except ContractMismatch as exc:
-            exc.address, exc.model = server.address, ensemble_name(self._settings.model, pool)
+            exc.address, exc.model = server.address, ensemble_name(self._settings.model, kind)
             exc.attempts = attempts
             raise
 
-    def _read_configuration(self, server: Server, pool: bool, deadline: Deadline) -> Service:
+    def _read_configuration(self, server: Server, kind: Kind, deadline: Deadline) -> Service:
         transport = server.transport
-        config = transport.model_config(ensemble_name(self._settings.model, pool), deadline.remaining_s())
-        contract = read_contract(config, pool)
+        config = transport.model_config(ensemble_name(self._settings.model, kind), deadline.remaining_s())
+        contract = read_contract(config, kind)
         expected = self._settings.expect_fingerprint
         if expected is not None and contract.fingerprint != expected:
             raise ContractMismatch(
@@ -197,7 +198,7 @@ class Services:
                 address=transport.address,
                 model=contract.model,
             )
-        if self._settings.preprocess == "server":
+        if self._settings.preprocess == "server" or contract.texts is not None:
             return Service(contract)
         from vitriton._images import pixels
         from vitriton.preprocessing import Memory
@@ -208,7 +209,7 @@ class Services:
         return Service(pixels.encoder_contract(contract, encoder, spec), partial(pixels.encode, spec, memory=memory))
 
     def _wait_for_retry(
-        self, server: Server, pool: bool, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
+        self, server: Server, kind: Kind, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
     ) -> ClientError:
         """Waits until the next attempt is due, then returns this one's error; raises it if there must be no other."""
         self._lifetime.check_usable()
@@ -221,9 +222,9 @@ class Services:
             except CallError as exc:  # a Triton that stops unloads its models first
                 failed, failure = exc, classify(exc.code, exc.message)
             else:
-                error = self._not_served(server, pool, index, known=known, status=status)
+                error = self._not_served(server, kind, index, known=known, status=status)
         if error is None:
-            error = to_error(failed, self._call(server, pool, deadline, attempts))
+            error = to_error(failed, self._call(server, kind, deadline, attempts))
         error.__cause__ = failed
         untried = len(failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, attempts, 1.0)
@@ -273,13 +274,13 @@ class Services:
 
     def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
         transport = server.transport
-        wanted = {pool: ensemble_name(self._settings.model, pool) for pool in (True, False)}
+        wanted = {kind: ensemble_name(self._settings.model, kind) for kind in KINDS}
         try:
-            ready = [transport.is_model_ready(wanted[pool], deadline.remaining_s()) for pool in (True, False)]
-            index = None if all(ready) else read_index(server.transport, deadline)
+            ready = [kind for kind in KINDS if transport.is_model_ready(wanted[kind], deadline.remaining_s())]
+            index = None if len(ready) == len(KINDS) else read_index(transport, deadline)
         except CallError as exc:
             self._lifetime.check_usable()
-            call = self._call(server, True, deadline, 1)
+            call = self._call(server, "pooled", deadline, 1)
             error = _unanswered(call) if exc.code is Code.DEADLINE_EXCEEDED else to_error(exc, call)
             if not isinstance(error, Unavailable):
                 raise error from exc
@@ -288,26 +289,27 @@ class Services:
         if is_ready(self._settings.model, ready, index):
             return None
         names = {status.name for status in index or ()}
-        only_unpooled = wanted[False] in names and wanted[True] not in names
-        problem = self._not_served(server, not only_unpooled, index, known=True)
+        first = next((kind for kind in KINDS if kind not in ready and wanted[kind] in names), KINDS[0])
+        problem = self._not_served(server, first, index, known=True)
         if isinstance(problem, ModelNotFound):
             raise problem
         return problem
 
     def _not_served(
-        self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
+        self, server: Server, kind: Kind, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
     ) -> ModelNotFound | ModelNotReady:
         return not_served(
-            self._settings.model, pool, index, known=known, address=server.address, status=status, attempts=1
+            self._settings.model, kind, index, known=known, address=server.address, status=status, attempts=1
         )
 
-    def _call(self, server: Server, pool: bool, deadline: Deadline, attempts: int) -> Call:
+    def _call(self, server: Server, kind: Kind, deadline: Deadline, attempts: int) -> Call:
         return Call(
             address=server.address,
-            model=ensemble_name(self._settings.model, pool),
+            model=ensemble_name(self._settings.model, kind),
             timeout_s=deadline.timeout_s,
             expired=deadline.expired,
             attempts=attempts,
+            tower=ENSEMBLES[kind].tower,
         )
 
 

@@ -89,6 +89,11 @@ class Core:
             "process that uses it"
         )
 
+    def begin_call(self) -> float | None:
+        """The time limit of calls that give none, in seconds; raises ClientClosed if the client cannot be used."""
+        self.check_usable()
+        return self.settings.timeout_s
+
     def close(self) -> None:
         """Ends running calls and closes the connections. May be called again."""
         if not self.lifetime.end() or self.lifetime.is_forked:
@@ -108,7 +113,7 @@ class Core:
             raise self.lifetime.closed(_ENDING) from exc
 
     def submit_reading(self, work: Callable[[], object]) -> None:
-        """Runs `work` on a thread; it reads an image and must not raise."""
+        """Runs `work` on a thread; it reads an input and must not raise."""
         try:
             self.reader.submit(work)
         except RuntimeError as exc:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, fields
 
+from vitriton._repository.names import Tower
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stats:
@@ -13,13 +15,17 @@ class Stats:
     Attributes:
         images: the number of images that were embedded.
         invalid_images: the number of images that could not be used.
+        texts: the number of texts that were embedded.
+        invalid_texts: the number of texts that could not be used.
         requests: the number of requests that were sent, counting each attempt.
         retries: the number of failed attempts that were followed by another.
-        bytes_sent: the size of the images that were sent, in bytes, counting each attempt.
+        bytes_sent: the size of the images and texts that were sent, in bytes, counting each attempt.
     """
 
     images: int = 0
     invalid_images: int = 0
+    texts: int = 0
+    invalid_texts: int = 0
     requests: int = 0
     retries: int = 0
     bytes_sent: int = 0
@@ -43,15 +49,15 @@ class Counters:
             self._counts["requests"] += 1
             self._counts["bytes_sent"] += byte_size
 
-    def answered(self, images: int) -> None:
-        """Counts the images of an answer."""
+    def answered(self, tower: Tower, inputs: int) -> None:
+        """Counts the inputs of an answer."""
         with self._lock:
-            self._counts["images"] += images
+            self._counts[f"{tower}s"] += inputs
 
-    def rejected(self) -> None:
-        """Counts an invalid image."""
+    def rejected(self, tower: Tower) -> None:
+        """Counts an invalid input."""
         with self._lock:
-            self._counts["invalid_images"] += 1
+            self._counts[f"invalid_{tower}s"] += 1
 
     def retried(self) -> None:
         """Counts a failed attempt that another follows."""

@@ -12,7 +12,7 @@ from typing import Any
 from vitriton._wire.address import parse_address
 from vitriton._wire.transport import CallError
 
-_MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of images
+_MAX_DESCRIPTION = 500  # characters; a server's error can name thousands of inputs
 
 
 class OpenTelemetryTracer:
@@ -39,14 +39,15 @@ class OpenTelemetryTracer:
         return self._context.get_current()
 
     def start(
-        self, model: str, address: str, images: int, attempt: int, context: Any = None
+        self, model: str, tower: str, address: str, inputs: int, attempt: int, context: Any = None
     ) -> tuple[Any, Mapping[str, str]]:
         """Starts the span of an attempt; returns the span, for `end`, and the headers to send.
 
         Args:
             model: the name of the model on the server.
+            tower: the noun for an input: image or text.
             address: the server's address.
-            images: the number of images in the request.
+            inputs: the number of inputs in the request.
             attempt: the number of the attempt, from 1.
             context: the parent context; None means the current one.
         """
@@ -55,7 +56,7 @@ class OpenTelemetryTracer:
             str(call["rpc.method"]),
             context,
             kind=self._trace.SpanKind.CLIENT,
-            attributes={**call, "vitriton.model": model, "vitriton.images": images, "vitriton.attempt": attempt},
+            attributes={**call, "vitriton.model": model, f"vitriton.{tower}s": inputs, "vitriton.attempt": attempt},
         )
         headers: dict[str, str] = {}
         self._propagate.inject(headers, self._trace.set_span_in_context(span, context))

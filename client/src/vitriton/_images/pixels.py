@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import PIL
 
-from vitriton._images.failure import Unreadable
+from vitriton._errors import Unreadable
 from vitriton._repository.names import PIXELS
 from vitriton._served.contract import Contract
 from vitriton._wire.transport import ModelConfig

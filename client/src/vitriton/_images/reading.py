@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from vitriton._deadline import Deadline
-from vitriton._errors import ImageCode, without_frames
-from vitriton._images.failure import SourceError, Unreadable
+from vitriton._errors import InputCode, Unreadable, without_frames
+from vitriton._images.failure import SourceError
 from vitriton._images.fetch import UrlFetcher
 from vitriton._images.sources import read_image
 from vitriton._options import Options
@@ -82,6 +82,6 @@ def is_slow(image: Any) -> bool:
     return isinstance(image, (str, os.PathLike))
 
 
-def _failed(what: str, code: ImageCode, error: Exception) -> Unreadable:
+def _failed(what: str, code: InputCode, error: Exception) -> Unreadable:
     reason = f"it cannot be {what}: {type(error).__name__}: {' '.join(str(error).split())}"
     return Unreadable(reason, code, without_frames(error))

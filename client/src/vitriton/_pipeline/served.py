@@ -103,7 +103,7 @@ class ClientFactory:
         return Client(self._url, model=model, **arguments)
 
     def models(self, default: str) -> tuple[bool, list[ModelInfo]]:
-        """Reads the loaded exports; waits for a server that answers.
+        """Reads the loaded exports that embed images; waits for a server that answers.
 
         Args:
             default: the name of the export to read if the server does not list its models.
@@ -117,7 +117,7 @@ class ClientFactory:
             if not catalog.listed:
                 with contextlib.suppress(ModelNotFound, ModelNotReady, ContractMismatch):
                     catalog = first_catalog(transports, deadline.remaining_s(), [default])
-        return catalog.listed, [model for model in catalog.models if any(each.ready for each in model.outputs)]
+        return catalog.listed, [model for model in catalog.models if model.is_ready_for("image")]
 
     def close(self) -> None:
         """Closes the transport, if one was given. May be called again."""

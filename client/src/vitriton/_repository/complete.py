@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository import disk
+from vitriton._repository import disk, names
 
 GRAPH = "model.onnx"
 MANIFEST = "manifest.json"
-# What the first step needs beside its model.py
-_SPEC = "preprocess.json"
+# What the first step needs beside its model.py, by the tensor that it takes
+_SPECS = {names.IMAGE: ("preprocess.json",), names.TEXT: ("tokenize.json", "tokenizer.json")}
 
 
 def missing(repository: Path, ensemble: str) -> str | None:
@@ -87,7 +87,9 @@ def _faults_of_step(repository: Path, step: str, version: int, graphs: list[str]
 def _files(config: Any) -> list[str]:
     """The files that the version folder of a step holds."""
     if config.backend == "python":
-        return ["model.py", *([_SPEC] if disk.fingerprint(config) is not None else [])]
+        is_ours = disk.fingerprint(config) is not None
+        takes = config.input[0].name if config.input else names.IMAGE
+        return ["model.py", *(_SPECS.get(takes, ()) if is_ours else ())]
     return [config.default_model_filename or GRAPH]
 
 

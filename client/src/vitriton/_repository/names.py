@@ -2,8 +2,10 @@
 
 An export with the name `m` has ensembles, which clients call, and their steps:
 
-    m_pooled      image → m_preprocess → pixels → m_pooled_encoder   → embedding
-    m_unpooled    image → m_preprocess → pixels → m_unpooled_encoder → last_hidden_state
+    m_pooled         image → m_preprocess → pixels → m_pooled_encoder   → embedding
+    m_unpooled       image → m_preprocess → pixels → m_unpooled_encoder → last_hidden_state
+    m_text_pooled    text → m_tokenize → input_ids, attention_mask → m_text_pooled_encoder   → embedding
+    m_text_unpooled  text → m_tokenize → input_ids, attention_mask → m_text_unpooled_encoder → last_hidden_state
 
 `ENSEMBLES` has a row for each. Code that runs inside Triton cannot import this module and repeats the tensor names; a
 test compares them.
@@ -15,10 +17,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["pooled", "unpooled"]
+Tower = Literal["image", "text"]
+Kind = Literal["pooled", "unpooled", "text_pooled", "text_unpooled"]
 
 IMAGE = "image"
 PIXELS = "pixels"
+TEXT = "text"
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+TOKEN_COUNTS = "token_counts"  # for each text: the tokens that the encoder gets, and those of the whole text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,29 +33,61 @@ class Ensemble:
     """A kind of ensemble.
 
     Attributes:
+        tower: the tower of the model that it runs.
+        pooled: whether it returns one vector for each input, and not all its tokens.
         input: the tensor that clients send.
-        first_step: the suffix of the name of the first step, which the ensembles of an export share.
-        between: the tensor between the first step and the encoder.
-        output: the tensor that clients receive.
+        first_step: the suffix of the name of the first step, which the ensembles of a tower share.
+        between: the tensors between the first step and the encoder.
+        output: the tensor of the encoder that clients receive.
+        beside: the tensors of the first step that clients receive as well.
     """
 
+    tower: Tower
+    pooled: bool
     input: str
     first_step: str
-    between: str
+    between: tuple[str, ...]
     output: str
+    beside: tuple[str, ...] = ()
+
+
+def _image(*, pooled: bool, output: str) -> Ensemble:
+    return Ensemble(
+        tower="image", pooled=pooled, input=IMAGE, first_step="preprocess", between=(PIXELS,), output=output
+    )
+
+
+def _text(*, pooled: bool, output: str) -> Ensemble:
+    return Ensemble(
+        tower="text",
+        pooled=pooled,
+        input=TEXT,
+        first_step="tokenize",
+        between=(INPUT_IDS, ATTENTION_MASK),
+        output=output,
+        beside=(TOKEN_COUNTS,),
+    )
 
 
 ENSEMBLES: Mapping[Kind, Ensemble] = {
-    "pooled": Ensemble(input=IMAGE, first_step="preprocess", between=PIXELS, output="embedding"),
-    "unpooled": Ensemble(input=IMAGE, first_step="preprocess", between=PIXELS, output="last_hidden_state"),
+    "pooled": _image(pooled=True, output="embedding"),
+    "unpooled": _image(pooled=False, output="last_hidden_state"),
+    "text_pooled": _text(pooled=True, output="embedding"),
+    "text_unpooled": _text(pooled=False, output="last_hidden_state"),
 }
 KINDS: tuple[Kind, ...] = tuple(ENSEMBLES)
 OUTPUT: Mapping[Kind, str] = {kind: ensemble.output for kind, ensemble in ENSEMBLES.items()}
 
 
-def kind_of(pool: bool) -> Kind:
-    """The kind of ensemble that returns one vector an image, or all its tokens."""
-    return "pooled" if pool else "unpooled"
+def kinds_of(tower: Tower) -> tuple[Kind, ...]:
+    """The kinds of ensembles that run a tower, the pooled one first."""
+    return tuple(kind for kind, ensemble in ENSEMBLES.items() if ensemble.tower == tower)
+
+
+def kind_of(pool: bool, tower: Tower = "image") -> Kind:
+    """The kind of ensemble that returns one vector for each input of a tower, or all its tokens."""
+    pooled, unpooled = kinds_of(tower)
+    return pooled if pool else unpooled
 
 
 def ensemble_name(name: str, kind: Kind) -> str:

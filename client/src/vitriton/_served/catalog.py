@@ -124,7 +124,7 @@ def read_catalog(transport: Transport, timeout_s: float | None, asked: Sequence[
         raise to_error(exc, call) from exc
     for model in models:
         if asked and not model.outputs:
-            raise not_served(model.name, True, index, known=True, address=transport.address)
+            raise not_served(model.name, "pooled", index, known=True, address=transport.address)
     found = tuple(model for model in models if model.outputs)
     ours = {part for model in found for part in names.model_names(model.name)}
     others = () if asked else tuple(status for name, status in sorted((states or {}).items()) if name not in ours)
@@ -198,7 +198,7 @@ def read_output(kind: names.Kind, config: ModelConfig) -> ModelOutput:
     Raises:
         ContractMismatch: the model was not made by `vitriton export`.
     """
-    contract = read_contract(config, kind == "pooled")
+    contract = read_contract(config, kind)
     return ModelOutput(
         kind=kind,
         model=config.name,
@@ -233,7 +233,7 @@ def _model(
         if config is not None:
             try:
                 outputs.append(read_output(kind, config))
-                parameters = parameters or config.parameters
+                parameters = {**config.parameters, **parameters}  # those of texts after those of images
             except ContractMismatch:
                 if asked:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,22 @@ from vitriton._errors import (
     ClientError,
     ContractMismatch,
     DeadlineExceeded,
-    ImageProblem,
     InferenceFailed,
+    InputProblem,
     InvalidImage,
+    InvalidInput,
+    InvalidText,
     ModelNotFound,
     ModelNotReady,
     ServerBusy,
     Unavailable,
 )
-from vitriton._repository.names import given_name
-from vitriton._served.contract import ensemble_name
+from vitriton._repository import names
 from vitriton._served.index import explain_not_ready, served_models
 from vitriton._wire.status import Failure, classify
 from vitriton._wire.transport import CallError, ModelStatus
+
+INVALID: Mapping[names.Tower, type[InvalidInput]] = {"image": InvalidImage, "text": InvalidText}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +41,10 @@ class Call:
         expired: whether that time is over.
         renewed: whether an answer had renewed that time.
         attempts: the number of attempts.
-        indices: the indices of the request's images in the caller's input.
-        sources: the names of the request's images.
-        total: the number of images in the call; None if it is unknown.
+        tower: the tower of the model, which is also the noun for the inputs.
+        indices: the indices of the request's inputs in the caller's input.
+        sources: the names of the request's inputs.
+        total: the number of inputs in the call; None if it is unknown.
     """
 
     address: str
@@ -49,6 +53,7 @@ class Call:
     expired: bool
     renewed: bool = False
     attempts: int = 1
+    tower: names.Tower = "image"
     indices: Sequence[int] = ()
     sources: Sequence[str] = ()
     total: int | None = None
@@ -56,7 +61,7 @@ class Call:
 
 def to_error(failed: CallError, call: Call) -> ClientError:
     """The most specific error for a failed call; raise it `from failed`."""
-    failure, name = classify(failed.code, failed.message), given_name(call.model)
+    failure, name = classify(failed.code, failed.message), names.given_name(call.model)
     context: dict[str, Any] = {
         "address": call.address,
         "model": call.model,
@@ -64,7 +69,7 @@ def to_error(failed: CallError, call: Call) -> ClientError:
         "attempts": call.attempts,
     }
     if failure is Failure.BAD_REQUEST:
-        return _invalid_image(failed, call) or ContractMismatch(
+        return _invalid_input(failed, call) or ContractMismatch(
             f"model {name} on the server at {call.address} refuses the request: {failed.message}",
             **context,
         )
@@ -139,7 +144,7 @@ def is_down(address: str, reason: object, deadline: Deadline | None, now_s: floa
 def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
     """The error for a call whose time is over; `during` says what it was waiting for on the client's side."""
     given = "" if call.timeout_s is None else f" of {call.timeout_s:g} s"
-    where = f"model {given_name(call.model)} at {call.address}"
+    where = f"model {names.given_name(call.model)} at {call.address}"
     if during is not None:
         text = f"the time limit{given} for the call to {where} is over {during}; raise timeout_s (None means no limit)"
     elif call.renewed:
@@ -147,7 +152,7 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
     else:
         text = (
             f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit), or send "
-            "fewer images"
+            f"fewer {call.tower}s"
         )
     return DeadlineExceeded(
         text,
@@ -160,21 +165,21 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
 
 
 def not_served(
-    model: str, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, address: str, **context: Any
+    model: str, kind: names.Kind, index: Sequence[ModelStatus] | None, *, known: bool, address: str, **context: Any
 ) -> ModelNotFound | ModelNotReady:
     """The error for a model that a server does not serve now.
 
     Args:
         model: the name that the user gave.
-        pool: whether the pooled ensemble was requested.
+        kind: the kind of the requested ensemble.
         index: the state of the server's models; None if the server does not list them.
         known: whether the server may have the model, where there is no index.
         address: the server's address.
         **context: the other arguments of the error.
     """
-    wanted = ensemble_name(model, pool)
+    wanted = names.ensemble_name(model, kind)
     context |= {"address": address, "model": wanted}
-    text = explain_not_ready(model, pool, index, address)
+    text = explain_not_ready(model, kind, index, address)
     if known if index is None else any(status.name == wanted for status in index):
         return ModelNotReady(text, **context)
     return ModelNotFound(text, available=served_models(index or ()), **context)
@@ -209,16 +214,16 @@ def _advice(address: str, message: str) -> str:
     return advice
 
 
-def _invalid_image(failed: CallError, call: Call) -> InvalidImage | None:
-    from vitriton.preprocessing import parse_image_errors  # imports PIL
+def _invalid_input(failed: CallError, call: Call) -> InvalidInput | None:
+    from vitriton.preprocessing import parse_errors  # imports PIL
 
-    refusals = parse_image_errors(failed.message)
+    refusals = parse_errors(failed.message)
     if not refusals or not all(0 <= position < len(call.indices) for position in refusals):
         return None
     problems = [
-        ImageProblem(call.indices[position], call.sources[position], refusal.reason or "cannot be used", refusal.code)
+        InputProblem(call.indices[position], call.sources[position], refusal.reason or "cannot be used", refusal.code)
         for position, refusal in sorted(refusals.items())
     ]
-    return InvalidImage(
+    return INVALID[call.tower](
         problems, call.total, address=call.address, model=call.model, status=failed.code.value, attempts=call.attempts
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vitriton._repository import names
-from vitriton._served.contract import ensemble_name
 from vitriton._wire.transport import ModelStatus
 
 _MAX_LISTED = 20
@@ -17,16 +16,16 @@ def served_models(index: Sequence[ModelStatus]) -> tuple[str, ...]:
     return tuple(sorted({ensemble[0] for ensemble in ensembles if ensemble is not None}))
 
 
-def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | None, address: str) -> str:
+def explain_not_ready(model: str, kind: names.Kind, index: Sequence[ModelStatus] | None, address: str) -> str:
     """Explains why `model` cannot be used, and what to do.
 
     Args:
         model: the name that the user gave.
-        pool: whether the pooled ensemble was requested.
+        kind: the kind of the requested ensemble.
         index: the state of the server's models; None if the server does not list them.
         address: the server's address.
     """
-    wanted, kind = ensemble_name(model, pool), names.kind_of(pool)
+    wanted = names.ensemble_name(model, kind)
     if index is None:
         return f"the server at {address} has no model {model} that is ready, and does not list its models"
     states = {status.name: status for status in index}
@@ -36,27 +35,37 @@ def explain_not_ready(model: str, pool: bool, index: Sequence[ModelStatus] | Non
             f"model {model} is on the server at {address}, and its {kind} output is not ready: "
             f"{states[wanted].state}{reason}"
         )
-    if ensemble_name(model, not pool) in states:
-        other = names.kind_of(not pool)
-        return (
-            f"model {model} was exported without its {kind} output: the server at {address} has only the {other} one. "
-            f"Call embed(pool={not pool}), or export it again with --outputs both"
-        )
+    others = [other for other in names.KINDS if names.ensemble_name(model, other) in states]
+    if others:
+        return _explain_other(model, kind, others, address)
     models = served_models(index)
     more = f" and {len(models) - _MAX_LISTED} more" if len(models) > _MAX_LISTED else ""
     listed = ", ".join(models[:_MAX_LISTED]) + more if models else "no model that `vitriton export` made"
     return f"the server at {address} does not have model {model}; it has: {listed}"
 
 
-def is_ready(model: str, ready: Sequence[bool], index: Sequence[ModelStatus] | None) -> bool:
-    """Whether a model can be used: one of its ensembles is ready, and the other is ready, missing or has failed.
+def is_ready(model: str, ready: Collection[names.Kind], index: Sequence[ModelStatus] | None) -> bool:
+    """Whether a model can be used: one of its ensembles is ready, and each other is ready, missing or has failed.
 
     Args:
         model: the name that the user gave.
-        ready: the readiness of the pooled and of the unpooled ensemble.
+        ready: the kinds of the ensembles that are ready.
         index: the state of the server's models; None if the server does not list them.
     """
-    if not any(ready) or all(ready):
-        return any(ready)
     loading = {status.name for status in index or () if status.state == "LOADING"}
-    return not any(ensemble_name(model, pool) in loading for pool in (True, False))
+    return bool(ready) and not any(
+        names.ensemble_name(model, kind) in loading for kind in names.KINDS if kind not in ready
+    )
+
+
+def _explain_other(model: str, kind: names.Kind, others: Sequence[names.Kind], address: str) -> str:
+    """Explains that a model has only other ensembles than the wanted one."""
+    tower, pooled = names.ENSEMBLES[kind].tower, names.ENSEMBLES[kind].pooled
+    if names.kind_of(not pooled, tower) not in others:
+        other = names.ENSEMBLES[others[0]].tower
+        return f"model {model} on the server at {address} has no {tower}s; it embeds {other}s"
+    call, other_kind = {"image": "embed", "text": "embed_texts"}[tower], names.kind_of(not pooled, tower)
+    return (
+        f"model {model} was exported without its {kind} output: the server at {address} has only the {other_kind} one. "
+        f"Call {call}(pool={not pooled}), or export it again with --outputs both"
+    )

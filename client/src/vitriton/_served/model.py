@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vitriton._repository.names import Kind
+from vitriton._repository.names import ENSEMBLES, Kind, Tower
 from vitriton._served.contract import DTYPES
+from vitriton._served.texts import TextRules, read_text_rules
 
 if TYPE_CHECKING:
     from vitriton.preprocessing import Limits
@@ -21,14 +22,15 @@ class ModelOutput:
     """One output of a model. Fields that only a loaded model has are None if it is not loaded.
 
     Attributes:
-        kind: the kind of the output: "pooled", one vector for each image, or "unpooled", all its tokens.
+        kind: the kind of the output: "pooled", one vector for each image, or "unpooled", all its tokens; for texts
+            "text_pooled" and "text_unpooled".
         model: the name of the output's ensemble on Triton.
         state: the ensemble's state, by Triton's name; READY if it answers requests.
         reason: the reason why the ensemble is not ready; empty if it is, or if the server does not say.
         tensor: the name of the tensor.
         datatype: the type of the tensor, by Triton's name: FP32 or FP16.
-        shape: the shape of one image's output, (D,), (T, D), or (C, h, w); -1 is an open dimension.
-        max_batch_size: the largest number of images in a request.
+        shape: the shape of the output for one input, (D,), (T, D), or (C, h, w); -1 is an open dimension.
+        max_batch_size: the largest number of inputs in a request.
     """
 
     kind: Kind
@@ -46,6 +48,11 @@ class ModelOutput:
         return self.state == READY
 
     @property
+    def tower(self) -> Tower:
+        """The tower of the model that returns it: "image" or "text"."""
+        return ENSEMBLES[self.kind].tower
+
+    @property
     def dtype(self) -> str | None:
         """The type of the tensor, by numpy's name: float32 or float16."""
         return None if self.datatype is None else DTYPES[self.datatype].name
@@ -58,14 +65,14 @@ class ModelInfo:
     Attributes:
         name: the name of the export, as `Client(model=...)` takes it.
         addresses: the addresses of the servers.
-        outputs: the model's outputs, the pooled one first.
+        outputs: the model's outputs, those for images first, and of these the pooled one.
         fingerprint: the name of the embedding space. Only vectors with the same fingerprint may be compared.
         source: the checkpoint that was exported: a hub id, or the name of a folder.
         revision: the checkpoint's commit on the hub; None for a folder.
         precision: the precision of the encoder: fp32, fp16, int8 or int8-fast.
         pooling: the pooling method: pooler, cls, mean or projection.
-        l2_normalize: whether the vectors of the pooled output have length 1.
-        max_batch_size: the largest number of images in a request that all outputs take.
+        l2_normalize: whether the vectors of the pooled outputs have length 1.
+        max_batch_size: the largest number of inputs in a request that all outputs take.
         parameters: the parameters that the export wrote into the configuration, as text.
     """
 
@@ -87,14 +94,41 @@ class ModelInfo:
         return all(output.ready for output in self.outputs)
 
     @property
+    def towers(self) -> tuple[Tower, ...]:
+        """The towers of the model, which say what it embeds: "image", "text", or both."""
+        return tuple(dict.fromkeys(output.tower for output in self.outputs))
+
+    def is_ready_for(self, tower: Tower) -> bool:
+        """Whether an output of a tower is ready."""
+        return any(output.ready for output in self.outputs if output.tower == tower)
+
+    @property
     def pooled(self) -> ModelOutput | None:
-        """The pooled output; None if the model was exported without it."""
+        """The pooled output for images; None if the model was exported without it."""
         return self._output("pooled")
 
     @property
     def unpooled(self) -> ModelOutput | None:
-        """The output with all tokens; None if the model was exported without it."""
+        """The output with all tokens of images; None if the model was exported without it."""
         return self._output("unpooled")
+
+    @property
+    def text_pooled(self) -> ModelOutput | None:
+        """The pooled output for texts; None if the model was exported without it."""
+        return self._output("text_pooled")
+
+    @property
+    def text_unpooled(self) -> ModelOutput | None:
+        """The output with all tokens of texts; None if the model was exported without it."""
+        return self._output("text_unpooled")
+
+    @property
+    def texts(self) -> TextRules | None:
+        """The longest text and the prompts; None if the model has no texts, or they are not loaded."""
+        try:
+            return read_text_rules(self.parameters)
+        except ValueError:
+            return None
 
     @property
     def limits(self) -> Limits | None:

@@ -27,6 +27,7 @@ from vitriton._wire.transport import (
     Pending,
     ServerMetadata,
     TensorSpec,
+    make_reply,
 )
 
 T = TypeVar("T")
@@ -110,7 +111,8 @@ class GrpcTransport:
         """See `Transport`."""
         message = write_request(request)
         metadata = self._metadata(request.headers)
-        return _GrpcPending(_translated(lambda: self._infer.future(message, timeout=timeout_s, metadata=metadata)))
+        future = _translated(lambda: self._infer.future(message, timeout=timeout_s, metadata=metadata))
+        return _GrpcPending(future, request.beside)
 
     def infer(self, request: InferRequest, timeout_s: float | None) -> InferReply:
         """See `Transport`. It avoids the two thread switches of `send`."""
@@ -120,7 +122,7 @@ class GrpcTransport:
             reply = self._infer(message, timeout=timeout_s, metadata=metadata)
         except _RAISED as exc:
             raise to_error(exc) from exc
-        return read_response(reply)
+        return read_response(reply, request.beside)
 
     def close(self) -> None:
         """See `Transport`."""
@@ -174,10 +176,11 @@ def infer_method(channel: Any) -> Any:
 def write_request(request: InferRequest) -> bytes:
     """Serializes a ModelInferRequest message.
 
-    protobuf writes all fields but the images: it would copy them three times, into the content, into the message and
-    out of it. The fields of a message may come in any order, so the images are appended to the others.
+    protobuf writes all fields but the inputs: it would copy them three times, into the content, into the message and
+    out of it. The fields of a message may come in any order, so the inputs are appended to the others.
     """
-    head = _head(request.model, request.input_name, request.datatype, request.shape, request.output_name)
+    outputs = request.output_name, *request.beside
+    head = _head(request.model, request.input_name, request.datatype, request.shape, outputs)
     timeout_us = request.timeout_us()
     timeout = b""
     if timeout_us is not None:
@@ -189,26 +192,21 @@ def write_request(request: InferRequest) -> bytes:
     return b"".join((head, timeout, _RAW_INPUT_CONTENTS, _varint(byte_size), *content))
 
 
-def read_response(message: Any) -> InferReply:
+def read_response(message: Any, beside: tuple[str, ...] = ()) -> InferReply:
     """Reads a ModelInferResponse message.
 
     Raises:
-        CallError: the message does not hold exactly one tensor.
+        CallError: the message does not hold the tensors that were requested.
     """
     message = _received(message)
-    if len(message.outputs) != 1 or len(message.raw_output_contents) != 1:
-        raise CallError(
-            Code.DATA_LOSS,
-            f"the reply holds {len(message.outputs)} tensors and {len(message.raw_output_contents)} contents; one was "
-            "asked for",
-        )
-    output = message.outputs[0]
-    return InferReply(
-        name=output.name,
-        datatype=output.datatype,
-        shape=tuple(output.shape),
-        data=message.raw_output_contents[0],
-    )
+    outputs, contents = message.outputs, message.raw_output_contents
+    if len(outputs) != len(contents):
+        raise CallError(Code.DATA_LOSS, f"the reply holds {len(outputs)} tensors and {len(contents)} contents")
+    tensors = [
+        InferReply(name=output.name, datatype=output.datatype, shape=tuple(output.shape), data=data)
+        for output, data in zip(outputs, contents, strict=True)
+    ]
+    return make_reply(tensors, beside)
 
 
 def read_config(message: Any) -> ModelConfig:
@@ -234,11 +232,12 @@ def to_error(exc: Exception) -> CallError:
 
 
 class _GrpcPending:
-    def __init__(self, future: Any) -> None:
+    def __init__(self, future: Any, beside: tuple[str, ...]) -> None:
         self._future = future
+        self._beside = beside
 
     def result(self) -> InferReply:
-        return read_response(_translated(self._future.result))
+        return read_response(_translated(self._future.result), self._beside)
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
         self._future.add_done_callback(lambda _: callback())
@@ -274,11 +273,12 @@ def _check_content(tls: TLS) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], output_name: str) -> bytes:
+def _head(model: str, input_name: str, datatype: str, shape: tuple[int, ...], outputs: tuple[str, ...]) -> bytes:
     """The fields that many requests have in common."""
     message = service_pb2.ModelInferRequest(model_name=model)
     message.inputs.add(name=input_name, datatype=datatype, shape=shape)
-    message.outputs.add(name=output_name)
+    for name in outputs:
+        message.outputs.add(name=name)
     return bytes(message.SerializeToString())
 
 

@@ -40,7 +40,7 @@ class AioGrpcTransport(GrpcTransport):
         message = write_request(request)
         metadata = self._metadata(request.headers)
         infer = self._infer_in(asyncio.get_running_loop())
-        return _AioPending(lambda: infer(message, timeout=timeout_s, metadata=metadata))
+        return _AioPending(lambda: infer(message, timeout=timeout_s, metadata=metadata), request.beside)
 
     async def infer_async(self, request: InferRequest, timeout_s: float | None) -> InferReply:
         """See `Awaitable`."""
@@ -48,7 +48,7 @@ class AioGrpcTransport(GrpcTransport):
         metadata = self._metadata(request.headers)
         infer = self._infer_in(asyncio.get_running_loop())
         try:
-            return read_response(await infer(message, timeout=timeout_s, metadata=metadata))
+            return read_response(await infer(message, timeout=timeout_s, metadata=metadata), request.beside)
         except asyncio.CancelledError:
             if self._closed:  # this cancels the call, not the task
                 raise CallError(Code.CANCELLED, "the client is closed") from None
@@ -88,14 +88,15 @@ class AioGrpcTransport(GrpcTransport):
 
 
 class _AioPending:
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any], beside: tuple[str, ...]) -> None:
+        self._beside = beside
         self._outcome: InferReply | CallError | None = None
         self._callbacks: list[Callable[[], object]] = []
         self._task = asyncio.ensure_future(self._run(call))
 
     async def _run(self, call: Callable[[], Any]) -> None:
         try:
-            self._outcome = read_response(await call())
+            self._outcome = read_response(await call(), self._beside)
         except CallError as exc:
             self._outcome = without_frames(exc)
         except asyncio.CancelledError:

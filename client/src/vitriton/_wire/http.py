@@ -144,7 +144,7 @@ class HttpTransport:
             ),
             operation,
         )
-        return kserve.read_infer(response.head_length, response.head, response.rest)
+        return kserve.read_infer(response.head_length, response.head, response.rest, request.beside)
 
     def _call(self, method: str, path: str, timeout_s: float | None) -> bytes:
         """Sends a request and waits for the response's body, in this thread."""
@@ -249,7 +249,7 @@ class _HttpPending:
             self._operation.cancel()
 
     def _settle(self, outcome: InferReply | CallError) -> None:
-        self._work = None  # it holds the images
+        self._work = None  # it holds the inputs
         with contextlib.suppress(InvalidStateError):  # settled by another thread, a moment ago
             self._future.set_result(outcome)
 

@@ -6,7 +6,8 @@ Sources: docs/protocol/ of the Triton server, and src/http_server.cc.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ from vitriton._wire.transport import (
     ModelStatus,
     ServerMetadata,
     TensorSpec,
+    make_reply,
 )
 
 # JSON describes tensors and does not hold them: no valid response has more than this.
@@ -74,38 +76,41 @@ def write_infer(request: InferRequest, content_bytes: int, timeout_us: int | Non
                 "parameters": {"binary_data_size": content_bytes},
             }
         ],
-        "outputs": [{"name": request.output_name, "parameters": {"binary_data": True}}],
+        "outputs": [
+            {"name": name, "parameters": {"binary_data": True}} for name in (request.output_name, *request.beside)
+        ],
     }
     if timeout_us is not None:
         document["parameters"] = {"timeout": timeout_us}
     return json.dumps(document).encode()
 
 
-def read_infer(head_length: str | None, head: bytes, data: bytes) -> InferReply:
+def read_infer(head_length: str | None, head: bytes, data: bytes, beside: Sequence[str] = ()) -> InferReply:
     """Reads the response to an inference request.
 
     Args:
         head_length: the value of the response's header `HEADER_LENGTH`.
         head: the first `head_length` bytes of the body, or the whole body.
         data: the remaining bytes of the body.
+        beside: the names of the tensors that were requested beside the output.
 
     Raises:
-        CallError: (DATA_LOSS) the response does not hold exactly one tensor of the stated size.
+        CallError: (DATA_LOSS) the response does not hold the requested tensors, each of the stated size.
     """
     if head_length is not None and head_length != str(len(head)):
         raise _nonsense(f"{HEADER_LENGTH} is {head_length[:_SHOWN]!r}, of {len(head) + len(data)} bytes")
     match _parse(head):
-        case {"outputs": [{"name": str(name), "datatype": str(datatype), "shape": [*shape], **more}]}:
-            pass
+        case {"outputs": [*outputs]} if outputs:
+            described = [_read_output(output, head) for output in outputs]
         case _:
-            raise _nonsense(f"the reply does not describe one tensor: {_shown(head)}")
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise _nonsense(f"the shape of {name} is {str(shape)[:_SHOWN]}")
-    parameters = more.get("parameters")
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    if size != len(data):
-        raise _nonsense(f"the reply should have {size} bytes of {name}, and has {len(data)}")
-    return InferReply(name=name, datatype=datatype, shape=tuple(shape), data=data)
+            raise _nonsense(f"the reply does not describe a tensor: {_shown(head)}")
+    names, sizes = ", ".join(tensor.name for tensor, _ in described), [size for _, size in described]
+    if sum(sizes) != len(data):
+        raise _nonsense(f"the reply should have {sum(sizes)} bytes of {names}, and has {len(data)}")
+    ends = accumulate(sizes)
+    for (tensor, size), end in zip(described, ends, strict=True):
+        tensor.data = data[end - size : end]
+    return make_reply([tensor for tensor, _ in described], beside)
 
 
 def read_metadata(body: bytes) -> ServerMetadata:
@@ -202,6 +207,22 @@ def _parse(body: bytes) -> Any:
     except (ValueError, RecursionError) as exc:
         # Another program's port, or a gateway's page: no Triton is there.
         raise CallError(Code.UNIMPLEMENTED, f"the answer is not JSON: {_shown(body)}") from exc
+
+
+def _read_output(output: Any, head: bytes) -> tuple[InferReply, int]:
+    """A tensor of a reply, without its data, and the size of that in bytes."""
+    match output:
+        case {"name": str(name), "datatype": str(datatype), "shape": [*shape], **more}:
+            pass
+        case _:
+            raise _nonsense(f"the reply does not describe a tensor: {_shown(head)}")
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise _nonsense(f"the shape of {name} is {str(shape)[:_SHOWN]}")
+    parameters = more.get("parameters")
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    if type(size) is not int or size < 0:
+        raise _nonsense(f"the reply says {str(size)[:_SHOWN]} for the number of bytes of {name}")
+    return InferReply(name=name, datatype=datatype, shape=tuple(shape), data=b""), size
 
 
 def _error_text(body: bytes) -> str | None:

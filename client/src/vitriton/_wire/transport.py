@@ -105,10 +105,11 @@ class InferRequest:
     Attributes:
         model: the model's name on the server.
         input_name: the name of the input tensor.
-        datatype: the datatype of the input tensor: BYTES or UINT8.
+        datatype: the datatype of the input tensor: BYTES, UINT8 or FP32.
         item_shape: the input tensor's shape without the batch: (1,) or (H, W, 3).
-        images: the bytes of each image: an encoded file for BYTES, raw row-major pixels for UINT8.
+        images: the bytes of each image or text: an encoded file or UTF-8 for BYTES, else raw row-major pixels.
         output_name: the name of the requested output tensor.
+        beside: the names of other output tensors to return.
         timeout_s: the time after which the server may drop the request from its queue, in seconds; None: the server's
             default.
         headers: the headers of this request alone (trace context), with names in lower case.
@@ -119,6 +120,7 @@ class InferRequest:
     images: Sequence[bytes]
     output_name: str
     timeout_s: float | None
+    beside: tuple[str, ...] = ()
     datatype: str = "BYTES"
     item_shape: tuple[int, ...] = (1,)
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -151,12 +153,36 @@ class InferReply:
         datatype: the datatype, by Triton's name.
         shape: the shape, with the batch.
         data: the values, little-endian and row-major.
+        beside: the other tensors that were requested, in the order of `InferRequest.beside`.
     """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     data: bytes
+    beside: tuple[InferReply, ...] = ()
+
+
+def make_reply(tensors: Sequence[InferReply], beside: Sequence[str]) -> InferReply:
+    """Makes a reply of the tensors of a message. The output is the one that is not beside it, by whatever name.
+
+    Args:
+        tensors: the tensors, in any order.
+        beside: the names of those that were requested beside the output.
+
+    Raises:
+        CallError: (DATA_LOSS) there are other tensors than were requested.
+    """
+    if len(tensors) == 1 and not beside:
+        return tensors[0]
+    others = {tensor.name: tensor for tensor in tensors if tensor.name in beside}
+    outputs = [tensor for tensor in tensors if tensor.name not in beside]
+    if (len(outputs), len(others), len(tensors)) != (1, len(beside), 1 + len(beside)):
+        wanted = f"{', '.join(beside)} and one more were asked for" if beside else "one was asked for"
+        held = ", ".join(tensor.name for tensor in tensors) or "no tensor"
+        raise CallError(Code.DATA_LOSS, f"the reply holds {held}; {wanted}")
+    outputs[0].beside = tuple(others[name] for name in beside)
+    return outputs[0]
 
 
 @dataclass(frozen=True, kw_only=True)

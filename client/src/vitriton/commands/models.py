@@ -14,10 +14,12 @@ from vitriton._console.options import flatten
 from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
 from vitriton._console.tables import Column, show
 from vitriton._errors import InvalidOption
+from vitriton._repository.names import ENSEMBLES
 
 if TYPE_CHECKING:
     from vitriton._served.catalog import Catalog
     from vitriton._served.model import ModelInfo, ModelOutput
+    from vitriton._served.texts import TextRules
 
 _SHORT_FINGERPRINT = 12  # characters; enough to distinguish the models of a server
 _TITLES = "MODEL OUTPUT STATE SHAPE TYPE PRECISION POOLING L2 BATCH FINGERPRINT SOURCE"
@@ -58,7 +60,7 @@ def models(
     access: Access,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=_SHOWN)] = False,
 ) -> None:
-    """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, readiness."""
+    """List the models that a server serves: outputs, shapes, precision, pooling, fingerprint, prompts, readiness."""
     # Imported here so that `vitriton --help` does not wait for it.
     import json
 
@@ -90,6 +92,9 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         typer.echo("The server has no model that `vitriton export` made.", err=True)
     if not catalog.listed:
         typer.echo("The server does not list its models; name one with --model.", err=True)
+    for served in catalog.models:
+        if served.texts is not None:
+            typer.echo(f"{served.name}: {_texts(served.texts)}", err=True)
     for output in (output for served in catalog.models for output in served.outputs if output.reason):
         typer.echo(f"{output.model}: {output.reason}", err=True)
     if show_all:
@@ -99,6 +104,13 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
         number = len(catalog.others)
         others = "1 model of another kind is" if number == 1 else f"{number} models of other kinds are"
         typer.echo(f"{others} not listed (--all lists them).", err=True)
+
+
+def _texts(rules: TextRules) -> str:
+    """How a model takes texts."""
+    names = [f"{name} (default)" if name == rules.default_prompt else name for name in rules.prompts]
+    prompts = f"; prompts: {', '.join(names)}" if names else ""
+    return f"texts of up to {rules.max_length} tokens{prompts}"
 
 
 def _cells(served: ModelInfo, output: ModelOutput, length: int | None) -> list[str]:
@@ -134,12 +146,13 @@ def _document(catalog: Catalog) -> dict[str, Any]:
 
 def _model_document(served: ModelInfo) -> dict[str, Any]:
     outputs = [{**asdict(output), "ready": output.ready, **_told(served, output)} for output in served.outputs]
-    return {"name": served.name, "ready": served.ready, "outputs": outputs}
+    texts = None if served.texts is None else asdict(served.texts)
+    return {"name": served.name, "ready": served.ready, "towers": served.towers, "texts": texts, "outputs": outputs}
 
 
 def _told(served: ModelInfo, output: ModelOutput) -> dict[str, Any]:
     """The export's details of an output; all unknown if the model is not loaded."""
-    loaded, pooled = output.ready, output.ready and output.kind == "pooled"
+    loaded, pooled = output.ready, output.ready and ENSEMBLES[output.kind].pooled
     return {
         "source_model": served.source if loaded else None,
         "revision": served.revision if loaded else None,

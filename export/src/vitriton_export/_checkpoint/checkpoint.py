@@ -15,7 +15,7 @@ from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import load_model, quiet
 from vitriton_export._checkpoint.network import PixelNetwork
 from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor
-from vitriton_export._errors import ExportError, explained
+from vitriton_export._errors import ExportError, OptionError, explained
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._processors import float_processor, processor, sizes, timm_processor
 from vitriton_export._processors.normalization import Normalization
@@ -88,6 +88,8 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
     with quiet():
         config, known = load_config(source)
     check_pooling(chosen.pooling, known, source.model_id)
+    for name in chosen.for_texts():
+        raise OptionError(name, f"is for models that take texts, and {source.model_id} takes images; leave it out")
     check_image_processor(source)
     with quiet(), explained(f"the image processor of {source.model_id} has invalid settings"):
         image_processor = _load_image_processor(source, config, chosen.image_processor_settings)

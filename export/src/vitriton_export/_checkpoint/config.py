@@ -8,8 +8,9 @@ from typing import Any
 
 from vitriton_export import _documents
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
-from vitriton_export._checkpoint.families import Family, check_pooling
-from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights
+from vitriton_export._checkpoint.families import Architecture, Family, check_pooling
+from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor, fetch_weights
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
 
@@ -39,17 +40,30 @@ def check_files(source: CheckpointSource, pooling: str) -> None:
         ExportError: the checkpoint cannot be exported, or not with this pooling.
     """
     _, model_type = _read(source)
-    if model_type in FAMILIES:
-        check_pooling(pooling, FAMILIES[model_type], source.model_id)
+    known: Architecture | None = FAMILIES.get(model_type) or TEXT_FAMILIES.get(model_type)
+    if known is not None:
+        check_pooling(pooling, known, source.model_id)
+        if model_type in FAMILIES:
+            check_image_processor(source)
         fetch_weights(source)
 
 
 def load_config(source: CheckpointSource) -> tuple[Any, Family]:
-    """Reads config.json and finds the family, before any weights are touched.
+    """Reads config.json and finds the family of a model that takes images, before any weights are touched.
 
     Raises:
-        ExportError: the file is not readable, needs code from its repository, has an unsupported type, or names
-            weights that an export would not read.
+        ExportError: the file cannot be used (see `read_config`), or the architecture cannot be exported.
+    """
+    config = read_config(source)
+    return config, family(config, source.model_id)
+
+
+def read_config(source: CheckpointSource) -> Any:
+    """Reads config.json.
+
+    Raises:
+        ExportError: the file is not readable, needs code from its repository, has an unknown type, or names weights
+            that an export would not read.
     """
     from transformers import CONFIG_MAPPING
     from transformers import __version__ as transformers_version
@@ -66,8 +80,7 @@ def load_config(source: CheckpointSource) -> tuple[Any, Family]:
             "`vitriton export --list` shows what can be exported"
         )
     with explained(f"transformers cannot read config.json of {name}", MEND):
-        config = CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
-    return config, family(config, name)
+        return CONFIG_MAPPING[model_type].from_dict(_without_forms(document) | {"model_type": model_type})
 
 
 def _read(source: CheckpointSource) -> tuple[dict[str, Any], str]:

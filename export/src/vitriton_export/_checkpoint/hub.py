@@ -14,8 +14,14 @@ _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
-def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
+def download(model: str, revision: str | None, names: Sequence[str], *, nested: bool = False) -> Path:
     """Downloads the files of a model that have these names; returns their folder in the local cache.
+
+    Args:
+        model: the id of the model.
+        revision: the branch, tag or commit; None: the main branch.
+        names: the names of the files.
+        nested: whether the names have folders; else files of the same names in folders are left out.
 
     With HF_HUB_OFFLINE the hub is not asked, and the cache answers.
 
@@ -34,7 +40,7 @@ def download(model: str, revision: str | None, names: Sequence[str]) -> Path:
                 revision=revision,
                 allow_patterns=list(names),
                 # fnmatch's * also matches a slash: copies of the weights in other formats lie in sub-folders
-                ignore_patterns=["*/*"],
+                ignore_patterns=None if nested else ["*/*"],
                 local_files_only=offline,  # else a client is made first, and fails on a proxy that is not needed
             )
         )

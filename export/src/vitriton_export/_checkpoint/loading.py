@@ -19,8 +19,8 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from vitriton_export._checkpoint import heads
-from vitriton_export._checkpoint.config import MEND, load_config
-from vitriton_export._checkpoint.families import Family
+from vitriton_export._checkpoint.config import MEND, read_config
+from vitriton_export._checkpoint.families import Architecture
 from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.source import CheckpointSource, fetch_weights
 from vitriton_export._checkpoint.weights import Weights
@@ -53,7 +53,7 @@ class Loaded:
     head: Head | None
 
 
-def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...]) -> Loaded:
+def load_model(source: CheckpointSource, known: Architecture, pooler: tuple[str, ...]) -> Loaded:
     """Loads the model of a family.
 
     Args:
@@ -90,7 +90,7 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
     unread = report["unexpected_keys"]
     layers = _layers(model, unread)
     told = (*_warnings(source, weights, layers), *_part_of_pooler(model, missing, pooler, name))
-    head = heads.find(load_config(source)[0], model, set(unread) - {*layers}, is_tower=known.tower is not None)
+    head = heads.find(read_config(source), model, set(unread) - {*layers}, is_tower=known.tower is not None)
     return Loaded(model.eval(), tuple(missing), told, head)
 
 
@@ -110,12 +110,12 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _class(known: Family) -> Any:
+def _class(known: Architecture) -> Any:
     return AutoModel if known.model is None else getattr(transformers, known.model)
 
 
-def _config(source: CheckpointSource, known: Family) -> Any:
-    config, _ = load_config(source)
+def _config(source: CheckpointSource, known: Architecture) -> Any:
+    config = read_config(source)
     if known.tower is not None and known.part is None:
         full, config = config, getattr(config, known.tower)
         if hasattr(full, "projection_dim"):  # text is projected to it; the tower's own entry may be a default

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from vitriton_export._checkpoint.text_refusals import text_refusal
+
 # Reason → the model types that it applies to.
 _REASONS: dict[str, tuple[str, ...]] = {
     "which takes a clip of frames instead of a single image": (
@@ -100,7 +102,9 @@ def refusal(model_type: str) -> str:
         return _BY_TYPE[model_type]
     parameters = called_with(model_type)
     if "pixel_values" not in parameters:
-        return "which takes no images"
+        return (
+            f"which {text_refusal(model_type)}" if "input_ids" in parameters else "which takes neither images nor texts"
+        )
     others = [name for name, required in parameters.items() if required and name != "pixel_values"]
     if others:
         return f"which needs {', '.join(others)} beside the pixel values"

@@ -10,14 +10,27 @@ from pathlib import Path
 from vitriton._console.paths import missing, similar_path
 
 from vitriton_export import _documents
-from vitriton_export._checkpoint import hub
+from vitriton_export._checkpoint import hub, sentence_files
 from vitriton_export._checkpoint import weights as _weights
 from vitriton_export._checkpoint.weights import Weights
 from vitriton_export._documents import has_timm_config
 from vitriton_export._errors import ExportError, OptionError
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_CONFIGS = ("config.json", *PROCESSORS)
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+CONFIGS = ("config.json", *PROCESSORS, *_TOKENIZERS, *sentence_files.SMALL)
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,15 @@ def find(model: str, revision: str | None, option: str = "model") -> CheckpointS
     if source is not None:
         return source
     try:
-        folder = hub.download(model, revision, [*_CONFIGS, _weights.ADAPTER])
+        folder = hub.download(model, revision, [*CONFIGS, _weights.ADAPTER])
     except ExportError as exc:
         similar = similar_path(Path(model))
         if similar is None or not similar.is_dir():
             raise
         raise type(exc)(f"{exc}; if {model} is a folder, did you mean {similar}?") from exc
+    nested = sentence_files.nested(folder, model)
+    if nested:
+        hub.download(model, folder.name, nested, nested=True)
     source = CheckpointSource(folder, model, folder.name)
     _weights.check_adapter(source.folder, source.where)
     _documents.check_regular(folder / "config.json", source.where)
@@ -99,13 +115,12 @@ def find_folder(model: str, revision: str | None, option: str = "model") -> Chec
 
 
 def fetch_weights(source: CheckpointSource) -> CheckpointSource:
-    """Checks that weights and image processor are present, and downloads weights that are on the hub.
+    """Checks that the weights are present, and downloads weights that are on the hub.
 
     Raises:
         HubError: the hub cannot be reached.
         ExportError: the checkpoint has no weights, or the files are not what their names say.
     """
-    check_image_processor(source)
     others = None
     if source.revision is not None:
         source = replace(source, folder=_download_weights(source))
@@ -145,7 +160,7 @@ def sha256(path: Path) -> str:
 
 def _download_weights(source: CheckpointSource) -> Path:
     """Downloads the weights that transformers would read, and no other copy of them."""
-    folder, small = source.folder, [*_CONFIGS, _weights.ADAPTER]
+    folder, small = source.folder, [*CONFIGS, _weights.ADAPTER]
     for name in _weights.ENTRIES:
         folder = hub.download(source.model_id, source.revision, [*small, name])
         if (folder / name).is_file():
@@ -161,9 +176,8 @@ def _no_config(source: CheckpointSource) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in (*(folder / name for name in _CONFIGS), *_weights.read_files(folder)) if path.is_file()
-    )
+    named = (folder / name for name in (*CONFIGS, *sentence_files.nested(folder, folder.name)))
+    return sorted(path for path in (*named, *_weights.read_files(folder)) if path.is_file())
 
 
 def _check_readable(folder: Path) -> None:

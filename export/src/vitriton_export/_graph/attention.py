@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 _NAME = "vitriton_fused"
 
 
 @contextlib.contextmanager
-def attention(model: PreTrainedModel, *, fused: bool) -> Iterator[None]:
+def attention(model: Any, *, fused: bool) -> Iterator[None]:
     """Sets fused or eager attention in `model` for the length of the block.
 
     The default (sdpa) exports slow checks for fully masked rows around each softmax. Architectures that do not ask

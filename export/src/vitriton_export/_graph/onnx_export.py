@@ -5,40 +5,43 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
 from onnx_ir.passes import common as passes
-from vitriton._repository.names import OUTPUT, PIXELS
+from torch import nn
+from vitriton._repository.names import OUTPUT
 
 from vitriton_export._errors import ExportError, one_line
-from vitriton_export._graph.encoder import Encoder
 
 # ONNX Runtime 1.19, in the oldest supported Triton, reads opset 21 and IR 10.
 OPSET = 20
 MAX_IR_VERSION = 10
-OUTPUTS = tuple(OUTPUT.values())
+OUTPUTS = tuple(dict.fromkeys(OUTPUT.values()))
 
 
-def to_onnx(encoder: Encoder, height: int, width: int, dtype: torch.dtype = torch.uint8) -> ir.Model:
-    """Exports with both outputs: pixels (batch, height, width, 3) of `dtype` → embedding, last_hidden_state.
+def to_onnx(module: nn.Module, inputs: Mapping[str, tuple[torch.Tensor, dict[int, str]]]) -> ir.Model:
+    """Exports with both outputs: embedding, last_hidden_state.
+
+    Args:
+        module: the module to export; it takes the inputs in their order, and returns both outputs.
+        inputs: an example of each input, and the names of its open axes.
 
     Raises:
         ExportError: torch cannot export it, or writes a newer format than Triton reads.
     """
-    pixels = torch.zeros((2, height, width, 3), dtype=dtype)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                encoder,
-                (pixels,),
+                module,
+                tuple(example for example, _ in inputs.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[PIXELS],
+                input_names=list(inputs),
                 output_names=list(OUTPUTS),
-                dynamic_shapes={PIXELS: {0: "batch"}},
+                dynamic_shapes={name: axes for name, (_, axes) in inputs.items()},
                 verbose=False,
             )
     except Exception as exc:
@@ -90,7 +93,7 @@ def save(model: ir.Model, folder: Path, *, max_single_file_bytes: int) -> list[P
 
 def _free_names(graph: ir.Graph) -> None:
     """Renames values that have an input's or output's name: torch names values after functions such as `embedding`."""
-    for name in (*OUTPUTS, PIXELS):
+    for name in (*OUTPUTS, *(str(value.name) for value in graph.inputs)):
         if (weight := graph.initializers.pop(name, None)) is not None:
             weight.name = f"{name}_weight"
             graph.register_initializer(weight)

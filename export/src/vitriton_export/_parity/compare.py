@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from transformers.image_utils import load_image
 from vitriton._repository.names import OUTPUT, PIXELS
-from vitriton.preprocessing import ImageError, PreprocessSpec, is_scaled, preprocess
+from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._errors import ParityError, one_line
@@ -33,7 +33,7 @@ ALONE_IMAGES = 16
 _ALONE_OF_A_BATCH = 4
 
 Array = npt.NDArray[Any]
-Batch = Sequence[tuple[str, bytes]]  # the names and the encoded files of images
+Batch = Sequence[tuple[str, bytes]]  # the names and the bytes of inputs: encoded images, or texts
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,12 @@ class BatchResult:
 
     Attributes:
         refused: the reasons why images cannot be used, by position in the batch.
-        values: the arrays of each stage, (N, ...) for the N images that were not refused, in their order.
+        values: the arrays of each stage, one for each of the N inputs that were not refused, in their order: (N, ...),
+            or a list where their shapes differ.
     """
 
     refused: dict[int, str]
-    values: dict[str, Array]
+    values: Mapping[str, Array | Sequence[Array]]
 
 
 class Runner(Protocol):
@@ -111,8 +112,7 @@ class Reference:
             return BatchResult(refused, {})
         outputs = forward(self._checkpoint, {key: torch.cat([each[key] for each in inputs]) for key in inputs[0]})
         pooled = pool(outputs, self._pooling, **self._checkpoint.tokens, l2_normalize=self._l2_normalize)
-        values = {"pooled": pooled, "unpooled": outputs.last_hidden_state}
-        tensors = {tensor: values[kind].numpy() for kind, tensor in OUTPUT.items()}
+        tensors = {OUTPUT["pooled"]: pooled.numpy(), OUTPUT["unpooled"]: outputs.last_hidden_state.numpy()}
         return BatchResult(refused, {PIXELS: np.concatenate(pixels), **tensors})
 
     def _process(self, data: bytes) -> tuple[Array, Mapping[str, torch.Tensor]]:
@@ -136,7 +136,10 @@ def batches(images: Iterable[tuple[str, bytes]], size: int = BATCH_SIZE) -> Iter
 
 
 def compare(
-    pairs: Iterable[tuple[Batch, BatchResult]], subject: Runner, demanded: Mapping[str, Gate], spec: PreprocessSpec
+    pairs: Iterable[tuple[Batch, BatchResult]],
+    subject: Runner,
+    demanded: Mapping[str, Gate],
+    is_apart: Callable[[bytes], bool],
 ) -> Comparison:
     """Runs the subject on batches for which the reference's results are known.
 
@@ -144,7 +147,7 @@ def compare(
         pairs: the batches with the reference's results; only one pair is held at a time.
         subject: the runner of the export to check.
         demanded: the gates, by stage; a stage that the subject does not return is not compared.
-        spec: the preprocessing of the subject; it says which images are not decoded as in the reference.
+        is_apart: the function that says which inputs are not prepared exactly as in the reference.
 
     Raises:
         ParityError: the two sides return arrays of different shapes.
@@ -159,10 +162,10 @@ def compare(
         unusable += _unusable(accepted, actual)
         kept = _without(accepted, actual.refused)
         positions = _without(range(len(accepted)), actual.refused)
-        apart = [spec.scales_jpegs and is_scaled(data, spec) for _, data in kept]
+        apart = [is_apart(data) for _, data in kept]
         for stage in tallies.keys() & actual.values.keys():
             own = [tallies[scaled(stage) if each else stage] for each in apart]
-            _add(stage, own, kept, actual.values[stage], expected.values[stage][positions])
+            _add(stage, own, kept, actual.values[stage], [expected.values[stage][position] for position in positions])
         if len(kept) > 1:
             left_alone -= _add_alone(tallies, subject, kept[: min(left_alone, _ALONE_OF_A_BATCH)], actual)
     return Comparison([tally.result() for tally in tallies.values() if tally.images], unusable)
@@ -220,12 +223,14 @@ def _is_refused(data: bytes, spec: PreprocessSpec) -> bool:
     return False
 
 
-def _add(stage: str, tallies: Sequence[Tally], batch: Batch, actual: Array, target: Array) -> None:
-    if actual.shape != target.shape:
-        raise ParityError(
-            f"{stage}: transformers gives {list(target.shape[1:])}, and the export {list(actual.shape[1:])}"
-        )
+def _add(
+    stage: str, tallies: Sequence[Tally], batch: Batch, actual: Array | Sequence[Array], target: Sequence[Array]
+) -> None:
     for tally, (name, _), left, right in zip(tallies, batch, actual, target, strict=True):
+        if left.shape != right.shape:
+            raise ParityError(
+                f"{stage} of {name}: transformers gives {list(right.shape)}, and the export {list(left.shape)}"
+            )
         tally.add(name, left, right)
 
 

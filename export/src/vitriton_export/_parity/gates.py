@@ -74,6 +74,7 @@ class Gate:
 
 
 FP32_TOLERANCE = 1e-4
+_OUTPUT_NAMES = (OUTPUT["pooled"], OUTPUT["unpooled"])
 
 # The gates for the outputs of the pooled and of the unpooled encoder, by precision.
 _OUTPUTS = {
@@ -97,6 +98,7 @@ def gates(
     min_cosine: float | None = None,
     *,
     output_dtype: str = "fp32",
+    first: str = PIXELS,
     pixel_tolerance: float = 0.0,
     scaled_decoding: bool = False,
 ) -> dict[str, Gate]:
@@ -106,13 +108,14 @@ def gates(
         precision: the precision of the encoders.
         min_cosine: the lowest cosine similarity of both outputs, in place of the precision's own.
         output_dtype: the data type of the outputs; float16 is too coarse for the gate of fp32, and has that of fp16.
+        first: the tensor of the first step that is compared.
         pixel_tolerance: the tolerance of the pixels, for two implementations of one filter on floats; 0: identical.
         scaled_decoding: whether large JPEGs are decoded at reduced size; they have gates of their own.
     """
     arithmetic = "fp16" if (precision, output_dtype) == ("fp32", "fp16") else precision
-    outputs = dict(zip(OUTPUT.values(), _OUTPUTS[arithmetic], strict=True))
+    outputs = dict(zip(_OUTPUT_NAMES, _OUTPUTS[arithmetic], strict=True))
     by_themselves = zip(map(alone, outputs), _ALONE_BY_PRECISION.get(precision, _ALONE), strict=True)
-    demanded = {PIXELS: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}
+    demanded = {first: Gate(tolerance=pixel_tolerance), **outputs, **dict(by_themselves)}
     if scaled_decoding:
         demanded |= {scaled(PIXELS): _SCALED_PIXELS, **dict(zip(map(scaled, outputs), _SCALED, strict=True))}
     return with_min_cosine(demanded, min_cosine)
@@ -122,7 +125,7 @@ def with_min_cosine(demanded: Mapping[str, Gate], min_cosine: float | None) -> d
     """Returns the gates with another demand on the outputs; None leaves them as they are."""
     if min_cosine is None:
         return dict(demanded)
-    outputs = {*OUTPUT.values(), *map(scaled, OUTPUT.values())} & demanded.keys()
+    outputs = {*_OUTPUT_NAMES, *map(scaled, _OUTPUT_NAMES)} & demanded.keys()
     return {
         stage: Gate(min_cosine=min_cosine, moved=True) if stage in outputs else gate for stage, gate in demanded.items()
     }

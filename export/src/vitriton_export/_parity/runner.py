@@ -37,7 +37,7 @@ class RepositoryRunner:
         for kind in kinds:
             ensemble = repository / ensemble_name(name, kind)
             preprocess, encoder = (step_folder(ensemble, step) for step in step_names(name, kind))
-            self._sessions[OUTPUT[kind]] = _session(encoder / "model.onnx")
+            self._sessions[OUTPUT[kind]] = session(encoder / "model.onnx")
         try:
             self._module: Any = _load(preprocess)
             self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
@@ -58,7 +58,7 @@ class RepositoryRunner:
         if not decoded:
             return BatchResult(refused, {})
         pixels = np.stack(decoded)
-        outputs = {tensor: session.run([tensor], {PIXELS: pixels})[0] for tensor, session in self._sessions.items()}
+        outputs = {tensor: graph.run([tensor], {PIXELS: pixels})[0] for tensor, graph in self._sessions.items()}
         return BatchResult(refused, {PIXELS: pixels, **outputs})
 
 
@@ -80,7 +80,12 @@ def step_folder(ensemble: Path, model: str) -> Path:
     return folder
 
 
-def _session(path: Path) -> ort.InferenceSession:
+def session(path: Path) -> ort.InferenceSession:
+    """Loads a graph.
+
+    Raises:
+        ExportError: ONNX Runtime cannot load it.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; warnings are about graph optimization, not about results
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,12 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 from vitriton._repository import disk, names
 from vitriton._version import __version__
-from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._options import OutputDtype, Pooling, Precision
-from vitriton_export._processors.normalization import Normalization
+from vitriton_export._options import OutputDtype, Precision
+from vitriton_export._repository.first_step import FirstStep
 from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
 
 VERSION = "1"  # the version folder in the staging folder, whatever its number in the repository will be
-
-PILLOW_VERSION = "pillow_version"  # a parameter of both ensembles, for clients, and of the python step, for itself
-
-_PIXELS = {"uint8": pb.TYPE_UINT8, "float32": pb.TYPE_FP32}
 
 _HEADER = "# Written by `vitriton export`. The schema is Triton's model_config.proto.\n"
 
@@ -33,14 +27,12 @@ class Deployment:
     """An export as Triton sees it.
 
     Attributes:
-        name: the prefix of the five models' names.
-        spec: the preprocessing, up to the pixels.
-        normalization: the arithmetic on the pixels in the encoder's graph.
+        name: the prefix of the models' names.
+        step: the first step.
         shapes: the dims of each output, without the batch; the keys are the ensembles that exist.
-        max_batch_size: the largest batch of all five models.
+        max_batch_size: the largest batch of all models.
         model_id: the source of the weights: a hub id, or the name of a folder.
         revision: the commit on the hub; None for a folder.
-        pillow_version: the version of Pillow in the reference that the parity gate compares the pixels with.
         pooling: the pooling that makes the embedding.
         l2_normalize: whether embeddings are scaled to length 1.
         precision: the precision of the encoders.
@@ -52,14 +44,12 @@ class Deployment:
     """
 
     name: str
-    spec: PreprocessSpec
-    normalization: Normalization
+    step: FirstStep
     shapes: dict[names.Kind, tuple[int, ...]]
     max_batch_size: int
     model_id: str
     revision: str | None
-    pillow_version: str
-    pooling: Pooling
+    pooling: str
     l2_normalize: bool
     precision: Precision
     output_dtype: OutputDtype
@@ -68,9 +58,9 @@ class Deployment:
     verification: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def preprocess_name(self) -> str:
-        """The name of the python step."""
-        return names.first_step_name(self.name)
+    def first_step_name(self) -> str:
+        """The name of the first step."""
+        return names.first_step_name(self.name, names.kind_of(True, self.step.tower))
 
     def encoder_name(self, kind: names.Kind) -> str:
         """Returns the name of the ONNX Runtime step."""
@@ -83,17 +73,12 @@ class Deployment:
     @property
     def model_names(self) -> list[str]:
         """The names of all models, each after those that it needs: the order in which a repository may receive them."""
-        return list(dict.fromkeys([self.preprocess_name, *names.model_names(self.name, self.shapes)]))
+        return list(dict.fromkeys([self.first_step_name, *names.model_names(self.name, self.shapes)]))
 
     @property
     def output_type(self) -> str:
         """The data type of the outputs, as Triton writes it."""
         return self.output_dtype.upper()
-
-    @property
-    def pixels(self) -> list[int]:
-        """The dims of the tensor between the two steps."""
-        return [self.spec.height, self.spec.width, 3]
 
 
 def write(deployment: Deployment, folder: Path) -> None:
@@ -101,11 +86,7 @@ def write(deployment: Deployment, folder: Path) -> None:
     for name in deployment.model_names:
         (folder / name / VERSION).mkdir(parents=True, exist_ok=True)
     write_configs(deployment, folder, int(VERSION))
-    version = folder / deployment.preprocess_name / VERSION
-    (version / "preprocess.json").write_text(deployment.spec.to_json())
-    model = resources.files("vitriton_export") / "triton" / "preprocess" / "model.py"
-    (version / "model.py").write_bytes(model.read_bytes())
-    _copy_preprocessing(version / disk.PREPROCESSING)
+    deployment.step.write(folder / deployment.first_step_name / VERSION)
 
 
 def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
@@ -116,7 +97,7 @@ def write_configs(deployment: Deployment, folder: Path, version: int) -> None:
 
 def configs(deployment: Deployment, version: int) -> dict[str, pb.ModelConfig]:
     """Returns model → configuration, in the order of `Deployment.model_names`."""
-    made = {deployment.preprocess_name: _preprocess_config(deployment)}
+    made = {deployment.first_step_name: _first_step_config(deployment)}
     made |= {deployment.encoder_name(kind): _encoder_config(deployment, kind) for kind in deployment.shapes}
     for config in made.values():
         # A new version is loaded beside the old one; the ensembles name the old one until they name the new one.
@@ -135,19 +116,13 @@ def read_fingerprint(config_file: Path) -> str | None:
     return None if config is None else disk.fingerprint(config)
 
 
-def _copy_preprocessing(target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for source in resources.files("vitriton.preprocessing").iterdir():
-        if source.name.endswith(".py"):  # no compiled files
-            (target / source.name).write_bytes(source.read_bytes())
-
-
-def _preprocess_config(deployment: Deployment) -> pb.ModelConfig:
-    config = pb.ModelConfig(name=deployment.preprocess_name, backend="python", max_batch_size=deployment.max_batch_size)
-    config.input.add(name=names.IMAGE, data_type=pb.TYPE_STRING, dims=[1])
-    config.output.add(name=names.PIXELS, data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
-    _add_parameters(config, {PILLOW_VERSION: deployment.pillow_version})
-    # One instance: it decodes on as many threads as there are cores, and a second one would only compete for them.
+def _first_step_config(deployment: Deployment) -> pb.ModelConfig:
+    config = pb.ModelConfig(name=deployment.first_step_name, backend="python", max_batch_size=deployment.max_batch_size)
+    _add_client_input(config, deployment)
+    for name, output in deployment.step.outputs.items():
+        config.output.add(name=name, data_type=output.data_type, dims=output.dims)
+    _add_parameters(config, deployment.step.parameters)
+    # One instance: it works on as many threads as there are cores, and a second one would only compete for them.
     config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
     add_batching(config, deployment.serving, delay=False)
     return config
@@ -157,7 +132,9 @@ def _encoder_config(deployment: Deployment, kind: names.Kind) -> pb.ModelConfig:
     config = pb.ModelConfig(
         name=deployment.encoder_name(kind), backend="onnxruntime", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name=names.PIXELS, data_type=_PIXELS[deployment.spec.dtype.name], dims=deployment.pixels)
+    for name in names.ENSEMBLES[kind].between:
+        given = deployment.step.outputs[name]
+        config.input.add(name=name, data_type=given.data_type, dims=given.dims)
     _add_output(config, deployment, kind)
     add_instances(config, deployment.serving)
     preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
@@ -172,30 +149,39 @@ def _ensemble_config(deployment: Deployment, kind: names.Kind, version: int) -> 
     config = pb.ModelConfig(
         name=deployment.ensemble_name(kind), platform="ensemble", max_batch_size=deployment.max_batch_size
     )
-    config.input.add(name=names.IMAGE, data_type=pb.TYPE_STRING, dims=[1])
+    ensemble = names.ENSEMBLES[kind]
+    _add_client_input(config, deployment)
     _add_output(config, deployment, kind)
+    for name in ensemble.beside:
+        given = deployment.step.outputs[name]
+        config.output.add(name=name, data_type=given.data_type, dims=given.dims)
     config.version_policy.specific.versions.append(version)
     steps = config.ensemble_scheduling.step
-    preprocess = steps.add(model_name=deployment.preprocess_name, model_version=version)
-    preprocess.input_map[names.IMAGE] = names.IMAGE
-    preprocess.output_map[names.PIXELS] = names.PIXELS
+    first = steps.add(model_name=deployment.first_step_name, model_version=version)
+    first.input_map[ensemble.input] = ensemble.input
     encode = steps.add(model_name=deployment.encoder_name(kind), model_version=version)
-    encode.input_map[names.PIXELS] = names.PIXELS
-    encode.output_map[names.OUTPUT[kind]] = names.OUTPUT[kind]
+    for name in ensemble.between:
+        first.output_map[name] = encode.input_map[name] = name
+    for name in ensemble.beside:
+        first.output_map[name] = name
+    encode.output_map[ensemble.output] = ensemble.output
     _add_parameters(config, _ensemble_parameters(deployment))
     return config
 
 
+def _add_client_input(config: pb.ModelConfig, deployment: Deployment) -> None:
+    kind = names.kind_of(True, deployment.step.tower)
+    config.input.add(name=names.ENSEMBLES[kind].input, data_type=pb.TYPE_STRING, dims=[1])
+
+
 def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
-    """Returns what clients cannot see from the tensors, including what they need to make the pixels themselves."""
+    """Returns what clients cannot see from the tensors."""
     parameters = {
         "model": deployment.model_id,
         "pooling": deployment.pooling,
         "l2_normalize": str(deployment.l2_normalize).lower(),
         "precision": deployment.precision,
-        "preprocess": json.dumps(json.loads(deployment.spec.to_json()), separators=(",", ":")),
-        "normalization": json.dumps(deployment.normalization.to_dict(), separators=(",", ":")),
-        PILLOW_VERSION: deployment.pillow_version,
+        **deployment.step.ensemble_parameters,
     }
     if deployment.revision is not None:
         parameters["revision"] = deployment.revision

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitriton._repository import disk
-from vitriton._repository.names import KINDS, Kind, ensemble_name
+from vitriton._repository.names import ENSEMBLES, KINDS, Kind, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import printable
@@ -30,7 +30,8 @@ def difference(options: ExportOptions) -> str | None:
     repository = options.folder
     try:
         ensembles = {kind: repository / ensemble_name(options.deployed_name, kind) for kind in KINDS}
-        configs = {kind: disk.read_config(ensembles[kind]) for kind in options.kinds}
+        found = next((kind for kind in KINDS if ensembles[kind].exists()), KINDS[0])
+        configs = {kind: disk.read_config(ensembles[kind]) for kind in options.kinds(ENSEMBLES[found].tower)}
         for kind, config in configs.items():
             fingerprint = None if config is None else disk.fingerprint(config)
             if config is None or fingerprint in (None, disk.NOT_EXPORTED):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
-from vitriton.preprocessing import PreprocessSpec
 
-from vitriton_export._checkpoint.families import Family
-from vitriton_export._options import Pooling, Precision
-from vitriton_export._processors.normalization import Normalization
+from vitriton_export._checkpoint.families import Architecture
+from vitriton_export._options import Precision
 
 
 def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
@@ -26,7 +23,7 @@ def weights_sha256(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def architecture(config: Any, family: Family, *, pooler: bool) -> dict[str, Any]:
+def architecture(config: Any, family: Architecture, *, pooler: bool) -> dict[str, Any]:
     """Returns what the configuration says about the computation and the weights do not: heads, epsilon, ...
 
     These are the effective values, whether they are in the file or the class's defaults.
@@ -43,9 +40,8 @@ def fingerprint(
     *,
     weights: str,
     config: Mapping[str, Any],
-    spec: PreprocessSpec,
-    normalization: Normalization,
-    pooling: Pooling | None,
+    prepared: Mapping[str, Any],
+    pooling: str | None,
     l2_normalize: bool,
     precision: Precision,
 ) -> str:
@@ -54,20 +50,17 @@ def fingerprint(
     Args:
         weights: the hash of the weights, from `weights_sha256`.
         config: the entries of the configuration, from `architecture`.
-        spec: the preprocessing.
-        normalization: the part of the preprocessing in the graph.
+        prepared: how the inputs of the encoder are made, from `FirstStep.space`.
         pooling: the pooling that makes the embedding; None where there are only tokens.
         l2_normalize: whether embeddings are scaled to length 1; tokens are not.
         precision: the precision of the encoder.
 
-    The exporter's version, the graph's layout and the limits on images are left out: they do not change a vector.
+    The exporter's version, the graph's layout and the limits on inputs are left out: they do not change a vector.
     """
     inputs = {
         "weights": weights,
         "config": config,
-        "steps": json.loads(spec.to_json())["steps"],
-        "image_size": [spec.height, spec.width],
-        "normalization": asdict(normalization),
+        **prepared,
         "precision": precision,
     }
     if pooling is not None:

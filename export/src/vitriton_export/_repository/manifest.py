@@ -33,6 +33,7 @@ _LIBRARIES = (
     "onnxruntime",
     "numpy",
     "pillow",
+    "tokenizers",
 )
 
 
@@ -85,8 +86,7 @@ def build(
         "precision": deployment.precision,
         "options": plain(options),
         "max_batch_size": deployment.max_batch_size,
-        "preprocessing": json.loads(deployment.spec.to_json()),
-        "normalization": deployment.normalization.to_dict(),
+        **deployment.step.to_document(),
         "outputs": {
             deployment.ensemble_name(kind): {
                 "name": OUTPUT[kind],

@@ -15,12 +15,11 @@ from vitriton._wire.transport import Transport
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._verify.exported import Exported, from_repository
-from vitriton_export._verify.images import Folder
 from vitriton_export._verify.options import VerifyOptions
 
 
 def check(options: VerifyOptions) -> None:
-    """Checks that images, model and reference are there: on this machine, and then on the server. The hub is not asked.
+    """Checks that inputs, model and reference are there: on this machine, and then on the server. The hub is not asked.
 
     Raises:
         OptionError: one of them is not there.
@@ -28,8 +27,7 @@ def check(options: VerifyOptions) -> None:
         ExportError: the repository cannot be read, or the server has no such model.
         ClientError: the server does not answer.
     """
-    if options.images is not None:
-        Folder(Path(options.images), options.limit)
+    options.inputs()
     if options.reference is not None:
         sources.find_folder(options.reference, options.revision, "reference")
     if isinstance(options.server, ServerOptions):

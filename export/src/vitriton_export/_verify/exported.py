@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,21 @@ import numpy as np
 from vitriton._console.paths import folder_fault
 from vitriton._repository.complete import missing
 from vitriton._repository.disk import NOT_EXPORTED
-from vitriton._repository.names import KINDS, Kind, ensemble_name
-from vitriton.preprocessing import PreprocessSpec
+from vitriton._repository.names import ENSEMBLES, INPUT_IDS, KINDS, Kind, Tower, ensemble_name
+from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 from vitriton_export._errors import ExportError, OptionError, one_line
-from vitriton_export._options import Outputs, Pooling, Precision
+from vitriton_export._options import Outputs, Precision
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate
 from vitriton_export._parity.versions import ensemble_version
 from vitriton_export._repository.deployment import read_fingerprint
 from vitriton_export._repository.remove import exports
+from vitriton_export.triton.tokenize.vitriton_tokenizing import TextError, TokenizeSpec, decode
+
+# The entries of manifest.json that say how inputs are prepared, and the parameters of a served model that say the same
+_PREPARED: Mapping[Tower, tuple[str, ...]] = {"image": ("preprocessing", "normalization"), "text": ("tokenization",)}
+_PARAMETERS = {"preprocessing": "preprocess", "normalization": "normalization"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +44,10 @@ class Exported:
         l2_normalize: whether embeddings are scaled to length 1.
         precision: the precision of the encoders.
         max_batch_size: the largest number of images in a request.
-        spec: the preprocessing, up to the pixels.
-        normalization: the arithmetic on the pixels in the graph, as in the manifest.
+        prepared: how the inputs of the encoder are made, as in the manifest (`FirstStep.to_document`).
         fingerprint: the name of the embedding space.
         options: the options of the export, by the names of `ExportOptions`; a served model has only those that change
-            its images or its gates.
+            its inputs or its gates.
         gates: the gates, by stage.
         versions: the versions of the libraries that made it, by name; empty where they are unknown.
     """
@@ -54,16 +58,31 @@ class Exported:
     model_id: str
     revision: str | None
     weights: str | None
-    pooling: Pooling
+    pooling: str
     l2_normalize: bool
     precision: Precision
     max_batch_size: int
-    spec: PreprocessSpec
-    normalization: Mapping[str, Any]
+    prepared: Mapping[str, Any]
     fingerprint: str
     options: Mapping[str, Any]
     gates: Mapping[str, Gate]
     versions: Mapping[str, str]
+
+    @property
+    def tower(self) -> Tower:
+        """The tower of the model that is served."""
+        return ENSEMBLES[self.kinds[0]].tower
+
+    def refusal(self, data: bytes) -> str | None:
+        """Says why an input is over the limits of the model; None where it is not."""
+        if self.tower == "text":
+            text = decode(data, _text_spec(self.prepared))
+            return str(text) if isinstance(text, TextError) else None
+        try:
+            preprocess(data, _image_spec(self.prepared))
+        except ImageError as exc:
+            return str(exc)
+        return None
 
 
 def from_repository(repository: Path, name: str | None) -> Exported:
@@ -121,19 +140,12 @@ def from_parameters(
     Raises:
         ExportError: the parameters are incomplete or malformed.
     """
-    from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE  # it imports torch
-
     try:
         precision: Any = parameters["precision"]
-        pooling: Any = parameters["pooling"]
-        spec = PreprocessSpec.from_json(parameters["preprocess"])
+        tower = ENSEMBLES[kinds[0]].tower
+        prepared = _text_step(parameters) if tower == "text" else _image_step(parameters)
         options = json.loads(parameters.get("verification", "{}"))
-        gates = _gates.gates(
-            precision,
-            output_dtype="fp16" if datatype == "FP16" else "fp32",
-            pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
-            scaled_decoding=spec.scales_jpegs,
-        )
+        gates = _served_gates(tower, prepared, precision, "fp16" if datatype == "FP16" else "fp32")
         return Exported(
             name=name,
             kinds=tuple(kinds),
@@ -141,16 +153,15 @@ def from_parameters(
             model_id=parameters["model"],
             revision=parameters.get("revision"),
             weights=None,
-            pooling=pooling,
+            pooling=parameters["pooling"],
             l2_normalize=parameters["l2_normalize"] == "true",
             precision=precision,
             max_batch_size=max_batch_size,
-            spec=spec,
-            normalization=json.loads(parameters["normalization"]),
+            prepared=prepared,
             fingerprint=parameters["fingerprint"],
             options=options,
             gates=_gates.with_min_cosine(gates, options.get("min_cosine")),
-            versions={"pillow": parameters["pillow_version"]},
+            versions={"pillow": parameters["pillow_version"]} if tower == "image" else {},
         )
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ExportError(
@@ -183,8 +194,7 @@ def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ..
         l2_normalize=manifest["l2_normalize"],
         precision=precision,
         max_batch_size=manifest["max_batch_size"],
-        spec=PreprocessSpec.from_json(json.dumps(manifest["preprocessing"])),
-        normalization=manifest["normalization"],
+        prepared={key: manifest[key] for key in _PREPARED[ENSEMBLES[kinds[0]].tower]},
         fingerprint=manifest["fingerprint"],
         options=manifest.get("options", {}),
         gates=_gates.gates(precision) if gates is None else _gates.from_document(gates),
@@ -192,5 +202,46 @@ def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ..
     )
 
 
+def _image_step(parameters: Mapping[str, str]) -> dict[str, Any]:
+    found = {name: json.loads(parameters[key]) for name, key in _PARAMETERS.items()}
+    _image_spec(found)  # a malformed one is refused here
+    return found
+
+
+def _text_step(parameters: Mapping[str, str]) -> dict[str, Any]:
+    prompts = {
+        "prompts": json.loads(parameters.get("prompts", "{}")),
+        "default_prompt": parameters.get("default_prompt"),
+    }
+    found = {"tokenization": json.loads(parameters["tokenize"]) | prompts}
+    _text_spec(found)
+    return found
+
+
+def _image_spec(prepared: Mapping[str, Any]) -> PreprocessSpec:
+    return PreprocessSpec.from_json(json.dumps(prepared["preprocessing"]))
+
+
+def _text_spec(prepared: Mapping[str, Any]) -> TokenizeSpec:
+    known = {field.name for field in fields(TokenizeSpec)}
+    return TokenizeSpec(**{key: value for key, value in prepared["tokenization"].items() if key in known})
+
+
+def _served_gates(tower: Tower, prepared: Mapping[str, Any], precision: str, output_dtype: str) -> dict[str, Gate]:
+    if tower == "text":
+        return _gates.gates(precision, output_dtype=output_dtype, first=INPUT_IDS)
+    from vitriton_export._processors.reference_pixels import FLOAT_TOLERANCE  # it imports torch
+
+    spec = _image_spec(prepared)
+    return _gates.gates(
+        precision,
+        output_dtype=output_dtype,
+        pixel_tolerance=FLOAT_TOLERANCE if spec.dtype == np.float32 else 0.0,
+        scaled_decoding=spec.scales_jpegs,
+    )
+
+
 def _outputs(kinds: Sequence[Kind]) -> Outputs:
-    return "both" if len(kinds) > 1 else kinds[0]
+    if len(kinds) > 1:
+        return "both"
+    return "pooled" if ENSEMBLES[kinds[0]].pooled else "unpooled"

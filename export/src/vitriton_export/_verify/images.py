@@ -1,49 +1,48 @@
-"""The images of a verification: the built-in corpus, or a folder of the user's, read one at a time."""
+"""The inputs of a verification: the built-in corpus, a folder of images, or a file of texts, read one at a time."""
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from vitriton import Options
 from vitriton._console.failure import CommandFailed
 from vitriton._console.inputs import find_inputs
-from vitriton._console.paths import folder_fault
+from vitriton._console.paths import file_fault, folder_fault
 from vitriton._errors import InvalidOption
 
 from vitriton_export._errors import ExportError, OptionError
-from vitriton_export._parity.corpus import corpus
 
 _MAX_BYTES = Options().max_image_bytes  # the most that a client sends
 
 
-class NamedImages(Protocol):
-    """Encoded image files, each with a name."""
+class NamedInputs(Protocol):
+    """Encoded image files or texts, each with a name."""
 
     def __len__(self) -> int:
-        """The number of images."""
+        """The number of inputs."""
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
         """Yields the name and the content of each; calls `refuse` with the name and the reason for unreadable ones."""
 
 
 class Corpus:
-    """The images of the export's gate.
+    """The inputs of the export's gate.
 
     Args:
-        large: whether to add JPEGs of many megapixels.
+        files: the inputs, by name.
     """
 
-    def __init__(self, *, large: bool) -> None:
-        self._files = corpus(large=large)
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._files)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `NamedImages`."""
+        """See `NamedInputs`."""
         yield from self._files.items()
 
 
@@ -76,7 +75,7 @@ class Folder:
         return len(self._paths)
 
     def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
-        """See `NamedImages`."""
+        """See `NamedInputs`."""
         for path in self._paths:
             name = path.relative_to(self._folder).as_posix()
             try:
@@ -89,3 +88,35 @@ class Folder:
                     yield name, path.read_bytes()
             except OSError as exc:
                 refuse(name, f"cannot be read: {exc.strerror or exc}")
+
+
+class TextLines:
+    """The texts in a file, one on each line; empty lines are left out.
+
+    Args:
+        file: the file, in UTF-8; a line that is not is refused as the model refuses it.
+        limit: the largest number of texts, evenly spread over all of them; None: all.
+
+    Raises:
+        OptionError: there is no such file, or it has no texts.
+    """
+
+    def __init__(self, file: Path, limit: int | None) -> None:
+        if (fault := file_fault(file)) is not None:
+            raise OptionError("texts", fault)
+        try:
+            lines = [(number, line) for number, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()]
+        except OSError as exc:
+            raise OptionError("texts", f"{file} cannot be read: {exc.strerror or exc}") from exc
+        if not lines:
+            raise OptionError("texts", f"{file} has no texts; give one on each line")
+        count = len(lines) if limit is None else min(limit, len(lines))
+        self._lines = [lines[index * len(lines) // count] for index in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def read(self, refuse: Callable[[str, str], None]) -> Iterator[tuple[str, bytes]]:
+        """See `NamedInputs`."""
+        for number, line in self._lines:
+            yield f"line {number}", line

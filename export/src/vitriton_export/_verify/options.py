@@ -14,14 +14,15 @@ from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
+from vitriton_export._verify.images import Folder, NamedInputs, TextLines
 
-_MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images"
+_MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images and texts"
 
 
 @suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """The options of `vitriton verify`: what to verify, and on which images.
+    """The options of `vitriton verify`: what to verify, and on which inputs.
 
     Attributes:
         name: the name that the model was exported under. None: the only model there.
@@ -31,7 +32,8 @@ class VerifyOptions:
         reference: the hub id or the folder of the checkpoint to compare with. None: the checkpoint that was exported.
         revision: the branch, tag or commit of the reference on the hub. None: the revision that was exported.
         images: a folder with your own images to compare. None: built-in test images.
-        limit: the largest number of images to use, spread evenly over the folder. None: all.
+        texts: a file with your own texts to compare, one on each line, in UTF-8. None: built-in test texts.
+        limit: the largest number of images or texts to use, spread evenly over all of them. None: all.
         min_cosine: the lowest accepted cosine similarity of the outputs with the reference. None: the limits for the
             model's precision.
         timeout_s: the longest time for each request to the server, in seconds.
@@ -43,6 +45,7 @@ class VerifyOptions:
     reference: Annotated[str | None, typer.Option(metavar="MODEL|PATH", rich_help_panel=_REFERENCE)] = None
     revision: Annotated[str | None, typer.Option(metavar="REVISION", rich_help_panel=_REFERENCE)] = None
     images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR", rich_help_panel=_IMAGES)] = None
+    texts: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="FILE", rich_help_panel=_IMAGES)] = None
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_IMAGES)] = None
     min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", min=-1, max=1, rich_help_panel=_REFERENCE)] = (
         None
@@ -55,6 +58,17 @@ class VerifyOptions:
             raise OptionError(option, wrong)
         if not self.timeout_s > 0:
             raise OptionError("timeout_s", f"is {self.timeout_s:g}; it must be a number of seconds above 0")
+
+    def inputs(self) -> NamedInputs | None:
+        """Returns the user's own inputs; None for the built-in ones.
+
+        Raises:
+            OptionError: they are not there.
+            ExportError: they cannot be read.
+        """
+        if self.texts is not None:
+            return TextLines(Path(self.texts), self.limit)
+        return None if self.images is None else Folder(Path(self.images), self.limit)
 
     @property
     def folder(self) -> Path:

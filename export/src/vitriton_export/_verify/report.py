@@ -1,9 +1,9 @@
-"""The parity report of a deployed model: the gate of its export, run at any time and on any images."""
+"""The parity report of a deployed model: the gate of its export, run at any time and on any inputs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import PIL
 from vitriton._keywords import suggests_keywords
-from vitriton.preprocessing import ImageError, preprocess
 
-from vitriton_export._checkpoint import checkpoint
+from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.loading import quiet
-from vitriton_export._errors import ExportError
-from vitriton_export._export import ExportPlan, Step, plan_export
+from vitriton_export._errors import ExportError, OptionError
+from vitriton_export._export import Step
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import compare, gates
 from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
+from vitriton_export._parity.texts import TextRunner
+from vitriton_export._towers.plan import ExportPlan
 from vitriton_export._verify.check import read, reference_model
 from vitriton_export._verify.exported import Exported
-from vitriton_export._verify.images import Corpus, Folder, NamedImages
+from vitriton_export._verify.images import Corpus, NamedInputs
 from vitriton_export._verify.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], AbstractContextManager["Advance"]]
 _LIBRARIES = ("transformers", "torch", "onnxruntime")
+_NOT_DECIDING = ("limits", "max_text_bytes", "prompts", "default_prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +114,21 @@ def verify_model(
         ExportError: the model cannot be verified, for instance because the reference is not what was exported.
         VitritonError: the server does not answer.
     """
-    folder = None if options.images is None else Folder(Path(options.images), options.limit)
+    given = options.inputs()
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
             exported, runner, subject, skipped = _open(options, resources)
-        images: NamedImages = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
+            _check_inputs(options, exported)
         with step("Load the reference"):
             model = reference_model(options, exported)
             plan = _plan(model, options, exported)
             _check_reference(exported, plan, model)
-        reference = compare.Reference(plan.checkpoint, exported.pooling, l2_normalize=exported.l2_normalize)
+        images: NamedInputs = Corpus(plan.corpus()) if given is None else given
+        reference = plan.reference()
         advance = resources.enter_context(progress(len(images)) if progress else _silent())
         run = _Run(images, exported, reference, advance)
         demanded = gates.with_min_cosine(exported.gates, options.min_cosine)
-        comparison = compare.compare(run.pairs(), runner, demanded, exported.spec)
+        comparison = compare.compare(run.pairs(), runner, demanded, plan.is_apart)
     unusable = [*run.unusable, *comparison.unusable]
     if not comparison.stages:
         reasons = "; ".join(f"{entry.image}: {entry.reason}" for entry in unusable[:3])
@@ -157,7 +160,7 @@ class _Run:
         unusable: the images that did not reach the reference.
     """
 
-    def __init__(self, images: NamedImages, exported: Exported, reference: Runner, advance: Advance) -> None:
+    def __init__(self, images: NamedInputs, exported: Exported, reference: Runner, advance: Advance) -> None:
         self._images = images
         self._exported = exported
         self._reference = reference
@@ -175,12 +178,11 @@ class _Run:
     def _usable(self) -> Iterator[tuple[str, bytes]]:
         """Yields the images within the model's limits: the reference has none, and a bomb would exhaust its memory."""
         for name, data in self._images.read(self._refuse):
-            try:
-                preprocess(data, self._exported.spec)
-            except ImageError as exc:
-                self._refuse(name, str(exc))
-            else:
+            reason = self._exported.refusal(data)
+            if reason is None:
                 yield name, data
+            else:
+                self._refuse(name, reason)
 
     def _refuse(self, name: str, reason: str) -> None:
         self.unusable.append(Unusable(name, reason))
@@ -204,7 +206,8 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
     with read(options.folder, options.name) as exported:
-        runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
+        kind = TextRunner if exported.tower == "text" else RepositoryRunner
+        runner: Runner = kind(options.folder, exported.name, exported.kinds)
     return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
 
 
@@ -219,7 +222,9 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
         "revision": revision,
         "name": exported.name,
         "repository": options.folder,
-        "pooling": exported.pooling,
+        "pooling": "auto"
+        if "+" in exported.pooling
+        else exported.pooling,  # joined poolings are of the checkpoint's files
         "l2_normalize": exported.l2_normalize,
         "outputs": exported.outputs,
         "max_batch_size": exported.max_batch_size,
@@ -228,8 +233,8 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
     }
     source = sources.find(model, revision, "reference")
     planned = ExportOptions(**settings)
-    checkpoint.outline(source, planned)
-    return plan_export(planned, checkpoint.load(sources.fetch_weights(source), planned))
+    towers.outline(source, planned)
+    return towers.plan(sources.fetch_weights(source), planned)
 
 
 def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
@@ -241,14 +246,11 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     deployment = plan.deployment
     if deployment.fingerprint == exported.fingerprint:
         return
-    deployed, own = exported.spec, deployment.spec
     differences = []
     if exported.weights not in (None, plan.weights):
         differences.append(f"weights (sha256 {plan.weights[:12]}…; the export has {str(exported.weights)[:12]}…)")
-    if (deployed.steps, deployed.height, deployed.width) != (own.steps, own.height, own.width):
-        differences.append("preprocessing")
-    if dict(exported.normalization) != deployment.normalization.to_dict():
-        differences.append("normalization")
+    own = deployment.step.to_document()
+    differences += [key for key in own if _deciding(own[key]) != _deciding(exported.prepared[key])]
     what = " and ".join(differences) or "weights or configuration"
     raise ExportError(
         f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}"
@@ -258,8 +260,19 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     )
 
 
+def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries that decide the inputs of the encoder: without limits and prompts."""
+    return {key: value for key, value in document.items() if key not in _NOT_DECIDING}
+
+
+def _check_inputs(options: VerifyOptions, exported: Exported) -> None:
+    for option, tower in (("images", "image"), ("texts", "text")):
+        if getattr(options, option) is not None and exported.tower != tower:
+            raise OptionError(option, f"are given, and {exported.name} takes {exported.tower}s; leave them out")
+
+
 def _named(plan: ExportPlan) -> str:
-    source = plan.checkpoint.source
+    source = plan.source
     return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import numpy as np
-from vitriton import Client
+from vitriton import Client, Result
 from vitriton._console.server import ServerOptions
-from vitriton._repository.names import IMAGE, OUTPUT, PIXELS, Kind, first_step_name
+from vitriton._repository.names import ENSEMBLES, OUTPUT, Kind, first_step_name
 from vitriton._served.failures import Call, to_error
 from vitriton._served.model import ModelInfo, ModelOutput
 from vitriton._wire.status import Failure, classify
@@ -19,10 +19,10 @@ from vitriton_export._parity.compare import Array, BatchResult
 from vitriton_export._verify.check import find
 from vitriton_export._verify.exported import Exported, from_parameters
 
-# Why a server that answers may not serve its preprocess model: it is missing, not ready, or restricted.
+# Why a server that answers may not serve its first step: it is missing, not ready, or restricted.
 _OUT_OF_REACH = (Failure.UNKNOWN_MODEL, Failure.NOT_READY, Failure.RESTRICTED)
-# Floats come from processors that rescale before they resize, or that pack patches.
-_PIXEL_DTYPES = {"UINT8": np.uint8, "FP32": np.float32}
+# The outputs of first steps: pixels (floats from processors that rescale before they resize, or that pack patches), ids
+_DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 
 
 class ServerRunner:
@@ -72,51 +72,72 @@ class ServerRunner:
         self._client.close()
         self._transport.close()
 
-    def run(self, images: Sequence[bytes]) -> BatchResult:
-        """Requests the outputs, and the pixels where possible; images that the server refuses are refused.
+    def run(self, inputs: Sequence[bytes]) -> BatchResult:
+        """Requests the outputs, and those of the first step where possible; inputs that the server refuses are refused.
 
         Raises:
             VitritonError: the server does not answer the request.
         """
         first, *others = self.exported.kinds
-        results = self._client.embed(images, pool=first == "pooled", on_error="return")
+        results = self._embed(inputs, first)
         refused = {result.index: result.error.reason for result in results if result.error is not None}
-        accepted = [data for position, data in enumerate(images) if position not in refused]
+        accepted = [data for position, data in enumerate(inputs) if position not in refused]
         if not accepted:
             return BatchResult(refused, {})
-        vectors = [result.embedding for result in results if result.embedding is not None]
-        values: dict[str, Array] = {OUTPUT[first]: np.stack(vectors)}
+        values = {OUTPUT[first]: _arrays(results)}
         for kind in others:
-            values[OUTPUT[kind]] = self._client.embed(accepted, pool=kind == "pooled")
-        if PIXELS not in self.skipped:
-            values |= self._pixels(accepted)
+            values[OUTPUT[kind]] = _arrays(self._embed(accepted, kind))
+        stage = ENSEMBLES[first].between[0]
+        if stage not in self.skipped:
+            values |= self._first_step(accepted, stage)
         return BatchResult(refused, values)
 
-    def _pixels(self, images: Sequence[bytes]) -> Mapping[str, Array]:
-        """Requests the pixels from the shared preprocess step; empty where the server does not serve it."""
-        model = first_step_name(self.exported.name)
+    def _embed(self, inputs: Sequence[bytes], kind: Kind) -> list[Result]:
+        pool = ENSEMBLES[kind].pooled
+        if self.exported.tower == "image":
+            return self._client.embed(inputs, pool=pool, on_error="return")
+        # without a prompt: the reference has none
+        return self._client.embed_texts([text.decode() for text in inputs], pool=pool, prompt="", on_error="return")
+
+    def _first_step(self, inputs: Sequence[bytes], stage: str) -> Mapping[str, Sequence[Array]]:
+        """Requests the output of the step that the ensembles share; empty where the server does not serve it."""
+        model = first_step_name(self.exported.name, self.exported.kinds[0])
         try:
             # one at a time: the client, which keeps requests below the server's limits, does not make these requests
-            return {PIXELS: np.concatenate([self._ask_pixels(model, image) for image in images])}
+            return {stage: [self._ask(model, data) for data in inputs]}
         except CallError as exc:
             if classify(exc.code, exc.message) not in _OUT_OF_REACH:
                 call = Call(address=self._transport.address, model=model, timeout_s=self._timeout_s, expired=False)
                 raise to_error(exc, call) from exc
-            self.skipped[PIXELS] = f"the server does not serve {model} to this client: {exc.message}"
+            self.skipped[stage] = f"the server does not serve {model} to this client: {exc.message}"
             return {}
 
-    def _ask_pixels(self, model: str, image: bytes) -> Array:
+    def _ask(self, model: str, data: bytes) -> Array:
+        """Requests the pixels of an image, or the token ids of a text without their padding."""
+        ensemble = ENSEMBLES[self.exported.kinds[0]]
+        output, *others = ensemble.between
         request = InferRequest(
-            model=model, input_name=IMAGE, images=[image], output_name=PIXELS, timeout_s=self._timeout_s
+            model=model,
+            input_name=ensemble.input,
+            images=[data],
+            output_name=output,
+            beside=tuple(others),
+            timeout_s=self._timeout_s,
         )
-        return _as_pixels(self._transport.infer(request, self._timeout_s))
+        reply = self._transport.infer(request, self._timeout_s)
+        (row,) = _as_array(reply)
+        return row[_as_array(reply.beside[0])[0] == 1] if others else row
 
 
-def _as_pixels(reply: InferReply) -> Array:
-    dtype = _PIXEL_DTYPES.get(reply.datatype)
+def _arrays(results: Sequence[Result]) -> list[Array]:
+    return [result.embedding for result in results if result.embedding is not None]
+
+
+def _as_array(reply: InferReply) -> Array:
+    dtype = _DTYPES.get(reply.datatype)
     if dtype is None:
-        wanted = " or ".join(_PIXEL_DTYPES)
-        raise ExportError(f"the preprocess model returned {reply.name} {reply.datatype}, and pixels are {wanted}")
+        wanted = " or ".join(_DTYPES)
+        raise ExportError(f"the first step returned {reply.name} {reply.datatype}, and it should be {wanted}")
     return np.frombuffer(reply.data, dtype).reshape(reply.shape)
 
 

@@ -65,7 +65,7 @@ def export(
         bool, typer.Option("--list", is_eager=True, callback=_list, help="List the supported architectures and exit.")
     ] = False,
 ) -> None:
-    """Export a vision model to a Triton model repository, and prove that it computes what transformers computes."""
+    """Export a model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton._console.signals import Signals
 
     progress = Console(stderr=True)
@@ -129,10 +129,11 @@ def _tell_of_earlier(options: ExportOptions, progress: Console) -> str:
     from vitriton_export._repository.existing import earlier
 
     there = earlier(options.folder, options.deployed_name)
-    replaced = " and ".join(dict.fromkeys(there[kind] for kind in options.kinds if kind in there))
+    kinds = {*options.kinds("image"), *options.kinds("text")}  # an export of the other tower is refused
+    replaced = " and ".join(dict.fromkeys(there[kind] for kind in kinds if kind in there))
     if replaced:
         print_line(progress, f"Replaces {replaced}")
-    for kind in sorted(there.keys() - options.kinds):
+    for kind in sorted(there.keys() - kinds):
         print_line(
             progress,
             f"note: {ensemble_name(options.deployed_name, kind)} is not replaced: clients still get {there[kind]}, "

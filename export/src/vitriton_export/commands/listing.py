@@ -7,13 +7,16 @@ from vitriton._console import tables
 from vitriton._console.tables import Column
 
 from vitriton_export._checkpoint.architectures import FAMILIES
-from vitriton_export._checkpoint.families import Family, lacking
+from vitriton_export._checkpoint.families import Architecture, lacking
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 
 
 def show(console: Console) -> None:
     """Prints a row for each `model_type`."""
-    columns = (Column("model_type"), Column("--pooling", wraps=True), Column("note", wraps=True))
-    rows = [(name, " ".join(known.poolings), _note(known)) for name, known in sorted(FAMILIES.items())]
+    columns = (Column("model_type"), Column("takes"), Column("--pooling", wraps=True), Column("note", wraps=True))
+    families: dict[str, tuple[str, Architecture]] = {name: ("texts", known) for name, known in TEXT_FAMILIES.items()}
+    families |= {name: ("images", known) for name, known in FAMILIES.items()}
+    rows = [(name, takes, " ".join(known.poolings), _note(known)) for name, (takes, known) in sorted(families.items())]
     tables.show(console, columns, rows)
     if console.is_terminal:
         console.print(
@@ -23,5 +26,5 @@ def show(console: Console) -> None:
         )
 
 
-def _note(known: Family) -> str:
+def _note(known: Architecture) -> str:
     return lacking(known) or known.note

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from vitriton._console import progress, tables
@@ -38,18 +38,10 @@ def console() -> Console:
 
 def show(result: ExportResult, console: Console) -> None:
     """Shows the models, the parity report and the fingerprint of an export."""
-    from vitriton._repository.names import OUTPUT, PIXELS
+    from vitriton_export._repository.deployment import configs
 
     deployment = result.deployment
-    dtype = {"uint8": "UINT8", "float32": "FP32"}[deployment.spec.dtype.name]
-    rows = {deployment.preprocess_name: (PIXELS, deployment.pixels, dtype)}
-    for kind, shape in deployment.shapes.items():
-        row = (OUTPUT[kind], list(shape), deployment.output_type)
-        rows[deployment.encoder_name(kind)] = rows[deployment.ensemble_name(kind)] = row
-    models = [
-        (name, f"{rows[name][0]} {rows[name][2]} {[-1, *rows[name][1]]}", _bytes(size))
-        for name, size in result.sizes.items()
-    ]
+    models = [(name, _outputs(config), _bytes(result.sizes[name])) for name, config in configs(deployment, 1).items()]
     columns = (Column("model"), Column("output"), Column("size", is_number=True))
     tables.show(console, columns, models, str(result.repository))
     show_parity(console, result.parity, "parity")
@@ -133,6 +125,14 @@ def warn_of_path(repository: Path, console: Console) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+def _outputs(config: Any) -> str:
+    """The first tensor that a model returns."""
+    from tritonclient.grpc.model_config_pb2 import DataType
+
+    output = config.output[0]
+    return f"{output.name} {DataType.Name(output.data_type).removeprefix('TYPE_')} {[-1, *output.dims]}"
 
 
 def _bytes(size: int) -> str:

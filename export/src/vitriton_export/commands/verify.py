@@ -88,8 +88,10 @@ def _check(options: VerifyOptions, model: str | None) -> None:
         raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
         raise OptionError("", f"`name` is {options.name} and `model` is {model}; give one of them")
-    if options.limit is not None and options.images is None:
-        raise OptionError("limit", "applies only to `images`, which is not given")
+    if options.images is not None and options.texts is not None:
+        raise OptionError("", "give either `images` or `texts`, not both")
+    if options.limit is not None and options.images is None and options.texts is None:
+        raise OptionError("limit", "applies only to `images` and `texts`, which are not given")
 
 
 def _show(report: VerifyReport, console: Console) -> None:
@@ -111,7 +113,7 @@ def _show(report: VerifyReport, console: Console) -> None:
     broken = [stage.stage for stage in report.stages if not stage.passed]
     verdict = f"broken: {', '.join(broken)}" if broken else "within its gates"
     lines.append(
-        f"{report.compared} of {report.images} images compared with {report.reference}; fingerprint "
+        f"{report.compared} of {report.images} {report.exported.tower}s compared with {report.reference}; fingerprint "
         f"{report.exported.fingerprint}\n{report.exported.name} is {verdict}"
     )
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

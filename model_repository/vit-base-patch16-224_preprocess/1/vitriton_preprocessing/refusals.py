@@ -1,4 +1,4 @@
-"""Refused images, and the error text by which the server reports them to the client."""
+"""Refused images and texts, and the error text by which the server reports them to the client."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from itertools import chain, groupby, repeat
 from typing import Any, Literal, NamedTuple, get_args
 
 Code = Literal[
-    "empty",  # no bytes
+    "empty",  # no bytes, or no tokens
     "format",  # no image, or a format that the model does not accept
     "truncated",  # cut short
     "corrupt",  # the decoder fails on it
     "too_large",  # over a limit of bytes, pixels, frames or memory
     "shape",  # too thin: resizing leaves nothing
+    "encoding",  # a text that is not UTF-8, or has half of a surrogate pair
     "other",  # anything else, and codes that an older program does not know
 ]
 _CODES: frozenset[str] = frozenset(get_args(Code))
 
 
 class Refusal(NamedTuple):
-    """The reason why an image cannot be used.
+    """The reason why an image or a text cannot be used.
 
     Attributes:
-        reason: the reason, as one line of text without the image's name.
+        reason: the reason, as one line of text without the input's name.
         code: the kind of reason, for programs.
     """
 
@@ -50,24 +51,29 @@ class ImageError(ValueError):
         return Refusal(str(self), self.code)
 
 
-# The server names the bad images of a request in one line that people can read and programs can parse. gRPC carries an
+# The server names the bad inputs of a request in one line that people can read and programs can parse. gRPC carries an
 # error's text in a header, of 8 KiB unless the client asks for more; a longer one is lost. So when there are many, the
 # reasons are left out, and in the end only the indices remain (5 kB for 1024 images), with the codes where they are
 # equal. Clients from before the codes read up to the last bracket, so the codes come after it.
 _MESSAGE_BYTES = 4096
 _CODES_BYTES = 1024
 _MESSAGE = re.compile(
-    r"cannot use \d+ of \d+ images: (\[.*\])(?: \(([a-z_]+(?:\*\d+)?(?:, [a-z_]+(?:\*\d+)?)*)\))?", re.DOTALL
+    r"cannot use \d+ of \d+ (?:images|texts): (\[.*\])(?: \(([a-z_]+(?:\*\d+)?(?:, [a-z_]+(?:\*\d+)?)*)\))?", re.DOTALL
 )
 
 
-def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
-    """Writes the text of the INVALID_ARGUMENT error, with the index and reason of every bad image of a request.
+def format_errors(errors: Mapping[int, Refusal], batch_size: int, noun: str = "images") -> str:
+    """Writes the text of the INVALID_ARGUMENT error, with the index and reason of every bad input of a request.
 
     For example: cannot use 3 of 8 images: [[0, "empty (0 bytes)"], [2, "no …"], [3, "no …"]] (empty, format*2)
+
+    Args:
+        errors: the reasons by position in the request, from 0.
+        batch_size: the number of inputs in the request.
+        noun: the word for the inputs: images or texts.
     """
     refused = sorted(errors.items())
-    start = f"cannot use {len(refused)} of {batch_size} images: "
+    start = f"cannot use {len(refused)} of {batch_size} {noun}: "
     codes = f" ({_written(refusal.code for _, refusal in refused)})"
     for longest in (400, 200, 100, 50, 20):
         text = start + json.dumps([[index, refusal.reason[:longest]] for index, refusal in refused]) + codes
@@ -77,8 +83,13 @@ def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
     return start + indices + (codes if len(codes) <= _CODES_BYTES else "")
 
 
-def parse_image_errors(message: str) -> dict[int, Refusal] | None:
-    """Reads the text of `format_image_errors`, inside any text that Triton adds; None if it is not there.
+def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
+    """Writes the error for images; the preprocess steps of all exports call it by this name."""
+    return format_errors(errors, batch_size)
+
+
+def parse_errors(message: str) -> dict[int, Refusal] | None:
+    """Reads the text of `format_errors`, inside any text that Triton adds; None if it is not there.
 
     A missing or unknown code becomes "other".
     """

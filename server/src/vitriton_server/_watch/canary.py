@@ -20,6 +20,8 @@ IMAGE = bytes.fromhex(
     "0000000c4944415478da63686868000003040181752e01bc0000000049454e44ae426082"
 )
 
+TEXT = b"ready"
+
 _DEAD_AFTER = 2  # failures in a row
 _STUCK_AFTER = 3  # timeouts in a row, and `stuck_after_s` without any success
 _RECHECK_S = 1.0  # a suspect model is checked sooner than the next regular canary
@@ -106,7 +108,7 @@ def with_result(health: Health, result: CanaryResult, now_s: float) -> Health:
     if result is CanaryResult.SILENT:  # not a sign of life: the queue of a dead model is slow, too
         return replace(health, missing=health.missing + 1)
     if result is CanaryResult.FAILED and not health.proven:
-        return replace(health, last_alive_s=now_s)  # perhaps the model cannot use this image
+        return replace(health, last_alive_s=now_s)  # perhaps the model cannot use this input
     return replace(health, bad=health.bad + 1, missing=0)
 
 

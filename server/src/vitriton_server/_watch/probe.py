@@ -9,10 +9,11 @@ from vitriton._wire.grpc import GrpcTransport
 from vitriton._wire.statistics import by_model
 from vitriton._wire.transport import CallError, InferRequest, TensorSpec
 
-from vitriton_server._watch.canary import IMAGE, CanaryResult, read_result
+from vitriton_server._watch.canary import IMAGE, TEXT, CanaryResult, read_result
 
 _TIMEOUT_S = 5.0
-_IMAGE = TensorSpec(datatype="BYTES", shape=(1,))
+_ONE = TensorSpec(datatype="BYTES", shape=(1,))
+_CANARIES = {names.IMAGE: IMAGE, names.TEXT: TEXT}
 # The server is about to start, so reconnects come sooner than in a client.
 _CONNECTION = ConnectionSettings(grpc_options={"grpc.max_reconnect_backoff_ms": 500})
 
@@ -65,7 +66,7 @@ class Probe:
         return {name: entry.requests for name, entry in by_model(statistics).items()}
 
     def served(self) -> tuple[tuple[str, ...], dict[str, InferRequest]] | None:
-        """Returns the ready models, and among them the ensembles that take one encoded image.
+        """Returns the ready models, and among them the ensembles that take one encoded image or one text.
 
         Returns:
             The models in alphabetical order, and each ensemble with its canary request; None without a response.
@@ -79,19 +80,20 @@ class Probe:
 
     def _canary(self, name: str) -> InferRequest | None:
         config = self._transport.model_config(name, _TIMEOUT_S)
-        if config.inputs != {names.IMAGE: _IMAGE} or not config.steps:
+        input_name = next(iter(config.inputs), "")
+        if input_name not in _CANARIES or config.inputs != {input_name: _ONE} or not config.steps:
             return None
         return InferRequest(
             model=name,
-            input_name=names.IMAGE,
-            images=[IMAGE],
+            input_name=input_name,
+            images=[_CANARIES[input_name]],
             output_name=next(iter(config.outputs)),
             timeout_s=None,
             item_shape=(1,) if config.max_batch_size > 0 else (),
         )
 
     def ask(self, canary: InferRequest, timeout_s: float) -> tuple[CanaryResult, str]:
-        """Sends the canary image.
+        """Sends the canary request.
 
         Returns:
             The result, and Triton's text for it.

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
-from vitriton._errors import ImageCode
+from vitriton._errors import InputCode
 
 try:
     import fcntl
@@ -87,7 +87,7 @@ class Outcome(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     embedding: Rows | None
     reason: str | None
-    code: ImageCode | None = None
+    code: InputCode | None = None
 
 
 class WorkFolder:
@@ -211,7 +211,7 @@ class WorkFolder:
         """The path where a result is written before it moves to its place."""
         return self.path / f"{_DRAFT}{name}"
 
-    def failures(self) -> Iterator[tuple[int, str, ImageCode]]:
+    def failures(self) -> Iterator[tuple[int, str, InputCode]]:
         """Yields index, reason and code of each image without an embedding, in order."""
         with (self.path / _JOURNAL).open("rb") as file:
             for line in file:

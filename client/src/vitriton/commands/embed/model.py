@@ -1,4 +1,4 @@
-"""The default model of a run: the only one on the server."""
+"""The default model of a run: the only one on the server that embeds images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitriton._served.catalog import wait_for_catalog
 
 
 def only_model(server: ServerOptions, timeout_s: float) -> str:
-    """Finds the only model of a server, and waits for it to answer; returns the name that the model was exported under.
+    """Finds the only model of a server for images, and waits for it to answer; returns the name that it has.
 
     Raises:
         CommandFailed: the server has no model or several, or does not list its models.
@@ -21,7 +21,7 @@ def only_model(server: ServerOptions, timeout_s: float) -> str:
     finally:
         for transport in transports:
             transport.close()
-    names = [model.name for model in catalog.models if any(output.ready for output in model.outputs)]
+    names = [model.name for model in catalog.models if model.is_ready_for("image")]
     if not catalog.listed:
         raise CommandFailed(f"the server at {catalog.address} does not list its models; name one with --model")
     if not names:

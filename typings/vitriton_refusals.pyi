@@ -1,0 +1,3 @@
+"""The module beside the tokenize step's model.py, as Triton finds it."""
+
+from vitriton.preprocessing.refusals import *  # noqa: F403 - the same names, whatever they are
