@@ -84,7 +84,7 @@ class ServerRunner:
         accepted = [data for position, data in enumerate(inputs) if position not in refused]
         if not accepted:
             return BatchResult(refused, {})
-        values = {OUTPUT[first]: _arrays(results)}
+        values: dict[str, Sequence[Array]] = {OUTPUT[first]: _arrays(results)}
         for kind in others:
             values[OUTPUT[kind]] = _arrays(self._embed(accepted, kind))
         stage = ENSEMBLES[first].between[0]
@@ -125,8 +125,9 @@ class ServerRunner:
             timeout_s=self._timeout_s,
         )
         reply = self._transport.infer(request, self._timeout_s)
-        (row,) = _as_array(reply)
-        return row[_as_array(reply.beside[0])[0] == 1] if others else row
+        row: Array = _as_array(reply)[0]
+        kept: Array = row[_as_array(reply.beside[0])[0] == 1] if others else row
+        return kept
 
 
 def _arrays(results: Sequence[Result]) -> list[Array]:
