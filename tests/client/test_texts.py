@@ -126,8 +126,8 @@ def test_images_are_never_cut(client_on):
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        ({}, ["2 of 3 texts were longer than m_text_pooled takes, and cut to 2 tokens (max_length)"]),
-        ({"pool": False}, ["2 of 3 texts were longer than m_text_unpooled takes, and cut to 2 tokens (max_length)"]),
+        ({}, ["2 of 3 texts were longer than m takes, and cut to 2 tokens (max_length)"]),
+        ({"pool": False}, ["2 of 3 texts were longer than m takes, and cut to 2 tokens (max_length)"]),
         ({"on_error": "return"}, []),
     ],
 )

@@ -109,7 +109,7 @@ def test_long_texts_are_cut(connect, caplog):
         assert client.embed_texts(texts)[:, 1].tolist() == [4, MAX_LENGTH + 1, 51]
     assert [result.truncated for result in results] == [False, True, True]
     assert caplog.messages == [
-        "2 of 3 texts were longer than words_text_pooled takes, and cut to 8 tokens (max_length)"
+        "2 of 3 texts were longer than words takes, and cut to 8 tokens (max_length)"
     ]
 
 

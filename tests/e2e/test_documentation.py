@@ -36,6 +36,7 @@ DOCUMENTS = (
     "client/README.md",
     "docs/guides/client.md",
     "docs/guides/pipeline.md",
+    "docs/guides/text.md",
     vitriton.testing.__file__,
 )
 # Their blocks need what this test does not have.

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from vitriton._console.completion import exported_names
@@ -34,11 +34,12 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
+ImageKind = Literal["pooled", "unpooled"]  # the photos of a load are for models of images
 _LOAD, _SERVER = "Load", "Server"  # groups of options in the help
 _CALLERS = typer.Option(parser=functools.partial(_numbers, "concurrency"), metavar="N,...", rich_help_panel=_LOAD)
 _BATCHES = typer.Option(parser=functools.partial(_numbers, "batch_size"), metavar="N,...", rich_help_panel=_LOAD)
 _KINDS = typer.Option(
-    "--output", parser=functools.partial(_choices, Kind, "kinds"), metavar="KIND,...", rich_help_panel=_LOAD
+    "--output", parser=functools.partial(_choices, ImageKind, "kinds"), metavar="KIND,...", rich_help_panel=_LOAD
 )
 _PROTOCOLS = typer.Option(
     parser=functools.partial(_choices, Protocol, "protocol"), metavar="PROTOCOL,...", rich_help_panel=_LOAD

@@ -91,7 +91,7 @@ class Run:
         """The result of the call; a warning says how many texts were cut, where the result itself does not."""
         flow, rules = self._flow, self._contract.texts
         if self._plan.array and flow.truncated and rules is not None:
-            _LOG.warning(_CUT, flow.truncated, flow.count, self._contract.model, rules.max_length)
+            _LOG.warning(_CUT, flow.truncated, flow.count, self._core.settings.model, rules.max_length)
         return flow.sink.result(flow.count)
 
     def ready(self) -> list[Result]:
