@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 _WITH_HEAD = re.compile(r"[A-Za-z0-9]+For[A-Z]\w*")  # transformers' names: ViTForImageClassification
 _WITH_LABELS = re.compile(r"Classification|Segmentation|Detection")

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository import disk
+from vitriton._repository import complete, disk
 from vitriton._repository.names import KINDS, Kind, ensemble_name
 
 from vitriton_export._checkpoint import source as sources
@@ -24,8 +24,8 @@ def difference(options: ExportOptions) -> str | None:
     """Says why an export with these options must be made; None where the repository holds it complete.
 
     It is complete when a manifest has the same model and revision (for a folder: the same files) and the same options,
-    and the graphs on disk are those in the manifest. Versions of libraries do not count. Branches are not followed: the
-    revision of a hub id is compared as given, or with the commit that was exported.
+    and graphs and preprocessing on disk are those in the manifest. Versions of libraries do not count. Branches are
+    not followed: the revision of a hub id is compared as given, or with the commit that was exported.
     """
     repository = options.folder
     try:
@@ -37,7 +37,7 @@ def difference(options: ExportOptions) -> str | None:
                 return f"{ensembles[kind]} holds no export"
             version = max(disk.served_versions(config, ensembles[kind]), default=0)
             manifest = json.loads((ensembles[kind] / str(version) / "manifest.json").read_text())
-            reason = _other(manifest, options) or _damaged(manifest, disk.steps(config, repository), repository)
+            reason = _other(manifest, options) or damaged(repository, ensembles[kind].name)
             if reason is None and manifest["fingerprint"] != fingerprint:
                 reason = f"{ensembles[kind]} and its manifest have two fingerprints"
             if reason is not None:
@@ -101,17 +101,24 @@ def _typed(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _damaged(manifest: Mapping[str, Any], steps: frozenset[tuple[str, int]], repository: Path) -> str | None:
-    """Says which of an ensemble's steps is missing or does not match the manifest; None where all do."""
-    version_of = dict(steps)
-    for model, version in sorted(version_of.items()):
-        if version not in disk.versions(repository / model) or disk.read_config(repository / model) is None:
-            return f"version {version} of {model} is missing"
-    for name, graph in manifest["graphs"].items():
-        model, _, file = name.partition("/")
-        if model not in version_of:  # it belongs to the other ensemble
-            continue
-        path = repository / model / str(version_of[model]) / file
-        if not path.is_file() or path.stat().st_size != graph["bytes"] or sources.sha256(path) != graph["sha256"]:
-            return f"{path} is not the graph that was exported"
+def damaged(repository: Path, ensemble: str) -> str | None:
+    """Says which part of an export's ensemble is missing or is not the exported one; None if all are as exported.
+
+    It reads the graphs and compares their hashes, which `vitriton._repository.complete` does not.
+
+    Args:
+        repository: the folder of the models.
+        ensemble: the name of the ensemble.
+    """
+    fault = complete.missing(repository, ensemble)
+    if fault is not None:
+        return fault
+    config: Any = disk.read_config(repository / ensemble)
+    manifest = complete.read_manifest(
+        repository / ensemble / str(max(disk.served_versions(config, repository / ensemble)))
+    )
+    for step, version in sorted(disk.steps(config, repository)):
+        for file, graph in complete.graphs(manifest, step).items():
+            if sources.sha256(repository / step / str(version) / file) != graph.get("sha256"):
+                return f"{step}/{version}/{file} {complete.OTHER_GRAPH}"
     return None

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from vitriton._console.server import ServerOptions
 from vitriton._repository import disk
+from vitriton._repository.names import ensemble_name
 from vitriton._served.catalog import read_catalog
 from vitriton._served.model import ModelInfo
 from vitriton._wire.transport import Transport
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import ExportError, OptionError
-from vitriton_export._verify.exported import Exported, from_repository
+from vitriton_export._repository import existing
+from vitriton_export._verify.exported import Exported, check_complete, from_repository
 from vitriton_export._verify.images import Folder
 from vitriton_export._verify.options import VerifyOptions
 
@@ -53,6 +55,16 @@ def read(repository: Path, name: str | None) -> Iterator[Exported]:
             yield from_repository(repository, name)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
+
+
+def check_files(repository: Path, exported: Exported) -> None:
+    """Compares the files of an export with its manifest, and reads all of its graphs for that.
+
+    Raises:
+        ExportError: a part is missing or is not the exported one; the text names it.
+    """
+    for kind in exported.kinds:
+        check_complete(repository, exported.name, existing.damaged(repository, ensemble_name(exported.name, kind)))
 
 
 def find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:

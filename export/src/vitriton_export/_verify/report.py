@@ -24,7 +24,7 @@ from vitriton_export._parity import compare, gates
 from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
-from vitriton_export._verify.check import read, reference_model
+from vitriton_export._verify.check import check_files, read, reference_model
 from vitriton_export._verify.exported import Exported
 from vitriton_export._verify.images import Corpus, Folder, NamedImages
 from vitriton_export._verify.options import VerifyOptions
@@ -204,6 +204,7 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
     with read(options.folder, options.name) as exported:
+        check_files(options.folder, exported)
         runner = RepositoryRunner(options.folder, exported.name, exported.kinds)
     return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
 

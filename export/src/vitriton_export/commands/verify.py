@@ -51,6 +51,14 @@ def verify(
         str | None, typer.Option(metavar="NAME", help="Another way to give NAME.", rich_help_panel="Model")
     ] = None,
     access: Access,
+    files: Annotated[
+        bool,
+        typer.Option(
+            "--files",
+            help="Only compare the files in the repository with the manifest, without the reference.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the report.")] = False,
 ) -> None:
@@ -59,12 +67,15 @@ def verify(
 
     from vitriton_export._verify.check import check
 
-    _check(options, model)
+    _check(options, model, files=files)
     asked = replace(
         options,
         name=options.name or model,
         server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
+    if files:
+        _verify_files(asked)
+        return
     with step("Find the model", quiet=quiet):
         check(asked)
     console = Console(stderr=True, quiet=quiet)
@@ -83,7 +94,17 @@ def verify(
         raise typer.Exit(EXIT_GATE_BROKEN)
 
 
-def _check(options: VerifyOptions, model: str | None) -> None:
+def _verify_files(options: VerifyOptions) -> None:
+    from vitriton_export._verify.check import check_files, read
+
+    with read(options.folder, options.name) as exported:
+        check_files(options.folder, exported)
+    typer.echo(f"the files of {exported.name} in {options.folder} are those that were exported")
+
+
+def _check(options: VerifyOptions, model: str | None, *, files: bool) -> None:
+    if files and options.server is not None:
+        raise OptionError("files", "reads a repository, and `server` is given; leave out one of them")
     if options.server is not None and options.repository is not None:
         raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
