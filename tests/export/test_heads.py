@@ -10,12 +10,13 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import architectures
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export import ExportOptions
+from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint import heads
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import Checkpoint, load
@@ -125,6 +126,27 @@ def test_heads_of_other_kinds(model_type, model_class, modules, labels, tmp_path
     """Whatever the head is for, it is named."""
     head = loaded(fine_tuned(model_type, model_class, tmp_path / "tuned")).head
     assert head == heads.Head(model=model_class, modules=modules, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "model_class"),
+    [
+        ("dinov2", "Dinov2ForImageClassification"),
+        ("swin", "SwinForImageClassification"),
+        ("clip", "CLIPForImageClassification"),
+    ],
+)
+def test_the_advice_on_a_prefix_keeps_the_head(model_type, model_class, tmp_path):
+    """The prefix of a wrapper (DataParallel) is told apart from that of the base model, which belongs to the names."""
+    folder = fine_tuned(model_type, model_class, tmp_path / "tuned")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
+    with pytest.raises(ExportError) as refused:
+        loaded(folder)
+    prefix = re.search("begin with '(.*)': remove this prefix", str(refused.value))[1]
+    save_file({f"module.{name}".removeprefix(prefix): each for name, each in tensors.items()}, path, {"format": "pt"})
+    assert loaded(folder).head.modules == ("classifier",)
 
 
 @pytest.mark.parametrize("model_type", ["vit", "clip", "siglip"])

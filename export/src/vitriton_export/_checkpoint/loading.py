@@ -76,6 +76,7 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
         model, report = _read(model_class, config, source, weights)
     _check_fit(report, name)
     missing = [key for key in report["missing_keys"] if not key.endswith(_COUNTED)]
+    inner = (known.part or (known.tower or "").replace("_config", "_model"), model.base_model_prefix)
     if known.part is not None:
         start = f"{known.part}."
         model = getattr(model, known.part)
@@ -85,7 +86,7 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
     if others:
         raise ExportError(
             f"{name} lacks {_count(others, 'weight')} of {type(model).__name__}, which would be random: {_few(others)}"
-            f"{_prefix(others, report['unexpected_keys'])}"
+            f"; {_remedy(others, report['unexpected_keys'], inner)}"
         )
     unread = report["unexpected_keys"]
     layers = _layers(model, unread)
@@ -230,23 +231,33 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
         )
 
 
-def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
-    """Explains missing weights that the file has under names with a prefix."""
-    wanted = set(missing)
-    starts: Counter[str] = Counter()
-    for key in unexpected:
-        parts = key.split(".")
-        ends = (".".join(parts[at:]) for at in range(1, len(parts)))
-        end = next((end for end in ends if end in wanted), None)
-        if end is not None:
-            starts[key.removesuffix(end)] += 1
+def _remedy(missing: list[str], unexpected: Collection[str], inner: Sequence[str]) -> str:
+    """Says what to do about missing weights, which the file may have under names with a prefix.
+
+    Args:
+        missing: the names of the missing weights.
+        unexpected: the names in the file that the model does not have.
+        inner: the names of the base model in a model with a head, and of a vision tower in a whole model.
+    """
+    starts = Counter(start for key in unexpected if (start := _start(key, set(missing))))
     if not starts:
-        return ""
+        return "save the whole model with save_pretrained, or correct config.json if it describes another model"
     start, count = starts.most_common(1)[0]
+    for each in inner:
+        if each and start.endswith(f".{each}."):
+            start = start.removesuffix(f"{each}.")
     return (
-        f"; the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
+        f"the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
         "and save again"
     )
+
+
+def _start(key: str, wanted: Collection[str]) -> str | None:
+    """Returns the part of a name before the name of a wanted weight; None if it ends in no such name."""
+    parts = key.split(".")
+    ends = (".".join(parts[at:]) for at in range(1, len(parts)))
+    end = next((end for end in ends if end in wanted), None)
+    return None if end is None else key.removesuffix(end)
 
 
 def _layers(model: nn.Module, unexpected: Collection[str]) -> list[str]:
