@@ -125,10 +125,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
                 install.install(staging, options.folder, plan.deployment)
         except OSError as exc:
             raise install.not_writable(options.folder, exc) from exc
-    head, model_id = plan.checkpoint.head, plan.checkpoint.source.model_id
-    notes = () if head is None else (printable(head.note(model_id)),)
     return ExportResult(
-        plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), notes
+        plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), _notes(plan)
     )
 
 
@@ -257,6 +255,14 @@ def _encoder(plan: ExportPlan) -> Encoder:
         l2_normalize=plan.deployment.l2_normalize,
         output_dtype=_DTYPES[plan.deployment.output_dtype],
     ).eval()
+
+
+def _notes(plan: ExportPlan) -> tuple[str, ...]:
+    head, (dimensions, *_) = plan.checkpoint.head, plan.deployment.shapes.get("pooled", (None,))
+    if head is None:
+        return ()
+    pooling = None if dimensions is None else plan.deployment.pooling
+    return (printable(head.note(plan.checkpoint.source.model_id, pooling, dimensions)),)
 
 
 def _space(pooling: Pooling, known: Family) -> Pooling:

@@ -8,12 +8,13 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -91,7 +92,8 @@ def load_model(source: CheckpointSource, known: Family, pooler: tuple[str, ...])
     unread = report["unexpected_keys"]
     layers = _layers(model, unread)
     told = (*_warnings(source, weights, layers), *_part_of_pooler(model, missing, pooler, name))
-    head = heads.find(load_config(source)[0], model, set(unread) - {*layers}, is_tower=known.tower is not None)
+    passed_over = _shapes(weights, set(unread) - {*layers})
+    head = heads.find(load_config(source)[0], model, passed_over, is_tower=known.tower is not None)
     return Loaded(model.eval(), tuple(missing), told, head)
 
 
@@ -258,6 +260,20 @@ def _start(key: str, wanted: Collection[str]) -> str | None:
     ends = (".".join(parts[at:]) for at in range(1, len(parts)))
     end = next((end for end in ends if end in wanted), None)
     return None if end is None else key.removesuffix(end)
+
+
+def _shapes(weights: Weights, names: Set[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of weights in the files; empty ones for names that transformers has changed."""
+    found: dict[str, tuple[int, ...]] = dict.fromkeys(sorted(names), ())
+    for path in weights.files if names else ():
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as tensors:
+                there = {name: tensors.get_slice(name).get_shape() for name in names & set(tensors.keys())}
+        else:
+            tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+            there = {name: tensors[name].shape for name in names & tensors.keys()}
+        found |= {name: tuple(shape) for name, shape in there.items()}
+    return found
 
 
 def _layers(model: nn.Module, unexpected: Collection[str]) -> list[str]:
