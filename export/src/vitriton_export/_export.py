@@ -79,6 +79,11 @@ class ExportPlan:
     weights: str
     deployment: Deployment
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings about the checkpoint."""
+        return tuple(printable(each) for each in self.checkpoint.warnings)
+
 
 @dataclass(frozen=True)
 class _Staged:
@@ -105,6 +110,12 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         ExportError: the export failed, and the repository is unchanged.
         ParityError: the same, because the export's values differ from the reference's.
     """
+    return carry_out(options, prepare(options, step), step)
+
+
+@quiet()
+def prepare(options: ExportOptions, step: Step) -> ExportPlan:
+    """Loads the checkpoint, and decides whether and how it is exported: the quick half of `export_model`."""
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
         _checkpoint.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
@@ -113,7 +124,13 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     with step("Load weights and image processor"):
         plan = plan_export(options, _checkpoint.load(source, options))
         install.tidy(options.folder)
-        install.check_target(options.folder, plan.deployment)
+        install.check_target(options.folder, plan.deployment, plan.weights)
+    return plan
+
+
+@quiet()
+def carry_out(options: ExportOptions, plan: ExportPlan, step: Step) -> ExportResult:
+    """Makes, verifies and installs what was planned: the other half of `export_model`."""
     weights_bytes = sum(tensor.nbytes for tensor in plan.checkpoint.model.state_dict().values())
     factor = len(options.kinds) * (0.5 if options.precision == "fp16" else 1)
     needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
@@ -206,7 +223,7 @@ def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) 
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(images.items())]
     with step("Export to ONNX"):
         _deployment.write(deployment, staging)
-        warnings = [printable(each) for each in (*checkpoint.warnings, *_write_graphs(options, plan, staging))]
+        warnings = [*plan.warnings, *map(printable, _write_graphs(options, plan, staging))]
     with step("Verify against the reference"):
         demanded = gates.gates(
             deployment.precision,

@@ -15,6 +15,7 @@ from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import printable
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
+from vitriton_export._repository.deployment import Deployment
 
 # Options that locate the export, or that are compared by what they resolve to
 _COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}
@@ -57,6 +58,44 @@ def earlier(repository: Path, name: str) -> dict[Kind, str]:
             version = max(disk.served_versions(config, folder), default=0)
             found[kind] = f"version {version}{_origin(folder / str(version) / 'manifest.json')}"
     return found
+
+
+def changes(manifest: Mapping[str, Any], deployment: Deployment, weights: str | None) -> str:
+    """Says why an export and a planned one have different fingerprints, as far as the manifest of the first tells.
+
+    Args:
+        manifest: the manifest of the export, or those of its entries that are known.
+        deployment: the planned export.
+        weights: the hash of the planned export's weights; None where it is unknown.
+    """
+    now: dict[str, Any] = {
+        "pooling": deployment.pooling,
+        "l2_normalize": deployment.l2_normalize,
+        "precision": deployment.precision,
+    }
+    named = [_change(name, manifest, now) for name in now if name in manifest and manifest[name] != now[name]]
+    now = {
+        "preprocessing": _without_limits(json.loads(deployment.spec.to_json())),
+        "normalization": deployment.normalization.to_dict(),
+    }
+    then = {
+        "preprocessing": _without_limits(manifest.get("preprocessing")),
+        "normalization": manifest.get("normalization"),
+    }
+    named += [f"the {name} is another" for name in now if then[name] not in (None, now[name])]
+    outputs, pooled = manifest.get("outputs"), ensemble_name(deployment.name, "pooled")
+    if outputs is not None and (pooled in outputs) != ("pooled" in deployment.shapes):
+        named.append("only one of the two has a pooled output")
+    # these decide which weights count
+    elif manifest.get("pooling") == deployment.pooling and weights is not None:
+        known = manifest.get("source", {}).get("weights_sha256")
+        named += ["the weights are others"] if known not in (None, weights) else []
+    return "; ".join(named) or "the weights or the configuration are others"
+
+
+def _without_limits(preprocessing: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the part of the preprocessing that changes a vector."""
+    return None if preprocessing is None else {key: value for key, value in preprocessing.items() if key != "limits"}
 
 
 def _origin(path: Path) -> str:

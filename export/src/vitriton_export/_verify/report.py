@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
@@ -24,6 +25,7 @@ from vitriton_export._parity import compare, gates
 from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
+from vitriton_export._repository.existing import changes
 from vitriton_export._verify.check import check_files, read, reference_model
 from vitriton_export._verify.exported import Exported
 from vitriton_export._verify.images import Corpus, Folder, NamedImages
@@ -242,20 +244,17 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     deployment = plan.deployment
     if deployment.fingerprint == exported.fingerprint:
         return
-    deployed, own = exported.spec, deployment.spec
-    differences = []
-    if exported.weights not in (None, plan.weights):
-        differences.append(f"weights (sha256 {plan.weights[:12]}…; the export has {str(exported.weights)[:12]}…)")
-    if (deployed.steps, deployed.height, deployed.width) != (own.steps, own.height, own.width):
-        differences.append("preprocessing")
-    if dict(exported.normalization) != deployment.normalization.to_dict():
-        differences.append("normalization")
-    what = " and ".join(differences) or "weights or configuration"
+    known = {
+        "source": {"weights_sha256": exported.weights},
+        "pooling": exported.pooling,
+        "preprocessing": json.loads(exported.spec.to_json()),
+        "normalization": dict(exported.normalization),
+    }
     raise ExportError(
         f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}"
-        f"{f' at {exported.revision}' if exported.revision else ''}: different {what} (fingerprint "
-        f"{deployment.fingerprint}; the export has {exported.fingerprint}); name the right one with --reference and "
-        "--revision"
+        f"{f' at {exported.revision}' if exported.revision else ''}: {changes(known, deployment, plan.weights)}; its "
+        f"fingerprint is {deployment.fingerprint}, and the export has {exported.fingerprint}; name the right one with "
+        "--reference and --revision"
     )
 
 
