@@ -170,8 +170,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
     embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
     if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
         raise ExportError(
-            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; its weights or its config.json "
-            "are damaged"
+            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; {_not_finite(checkpoint)}"
         )
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),
@@ -211,6 +210,15 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ExportPlan:
         verification=options.verification,
     )
     return ExportPlan(checkpoint, weights, deployment)
+
+
+def _not_finite(checkpoint: Checkpoint) -> str:
+    """Says why a model's outputs are not finite."""
+    tensors = checkpoint.model.state_dict().items()
+    first = next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
+    if first is None:
+        return "its weights or its config.json are damaged"
+    return f"its weights are damaged: the first tensor with such a value is {first}"
 
 
 def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) -> _Staged:

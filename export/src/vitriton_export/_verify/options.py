@@ -14,6 +14,7 @@ from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
+from vitriton_export._options import check_min_cosine
 
 _MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images"
 
@@ -32,8 +33,8 @@ class VerifyOptions:
         revision: the branch, tag or commit of the reference on the hub. None: the revision that was exported.
         images: a folder with your own images to compare. None: built-in test images.
         limit: the largest number of images to use, spread evenly over the folder. None: all.
-        min_cosine: the lowest accepted cosine similarity of the outputs with the reference. None: the limits for the
-            model's precision.
+        min_cosine: the lowest accepted cosine similarity of the outputs with the reference; between 0 and 1, both
+            excluded. None: the limits for the model's precision.
         timeout_s: the longest time for each request to the server, in seconds.
     """
 
@@ -44,15 +45,14 @@ class VerifyOptions:
     revision: Annotated[str | None, typer.Option(metavar="REVISION", rich_help_panel=_REFERENCE)] = None
     images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR", rich_help_panel=_IMAGES)] = None
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_IMAGES)] = None
-    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", min=-1, max=1, rich_help_panel=_REFERENCE)] = (
-        None
-    )
+    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", rich_help_panel=_REFERENCE)] = None
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
 
     def __post_init__(self) -> None:
         """Refuses values that no verification can have."""
         for option, wrong in faults(self):
             raise OptionError(option, wrong)
+        check_min_cosine(self.min_cosine)
         if not self.timeout_s > 0:
             raise OptionError("timeout_s", f"is {self.timeout_s:g}; it must be a number of seconds above 0")
 

@@ -120,7 +120,7 @@ def verify_model(
             exported, runner, subject, skipped = _open(options, resources)
         images: NamedImages = Corpus(large=exported.spec.scales_jpegs) if folder is None else folder
         with step("Load the reference"):
-            model = reference_model(options, exported)
+            model = reference_model(options, exported.name, exported.model_id, exported.revision, exported.options)
             plan = _plan(model, options, exported)
             _check_reference(exported, plan, model)
         reference = compare.Reference(plan.checkpoint, exported.pooling, l2_normalize=exported.l2_normalize)
@@ -141,7 +141,7 @@ def verify_model(
         stages=comparison.stages,
         skipped=skipped,
         unusable=unusable,
-        notes=_notes(exported, versions),
+        notes=[*([folder.passed_over] if folder and folder.passed_over else []), *_notes(exported, versions)],
         versions=versions,
     )
 
@@ -260,7 +260,7 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
 
 def _named(plan: ExportPlan) -> str:
     source = plan.checkpoint.source
-    return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
+    return str(source.folder) if source.revision is None else f"{source.model_id} at {source.revision}"
 
 
 def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:

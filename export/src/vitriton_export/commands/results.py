@@ -70,7 +70,7 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
         (
             stage.stage,
             str(stage.images),
-            f"{stage.max_abs_error:.2g}",
+            number(stage.max_abs_error),
             f"{stage.min_cosine:.7f}",
             f"{stage.mean_cosine:.7f}",
             stage.gate,
@@ -79,6 +79,11 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
         for stage in stages
     ]
     tables.show(console, columns, rows, title)
+
+
+def number(value: float) -> str:
+    """Returns two significant digits, or all digits before the point: gray levels are whole numbers."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def warn(result: ExportResult, console: Console, shown: Collection[str | None]) -> None:

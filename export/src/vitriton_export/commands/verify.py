@@ -25,8 +25,8 @@ _LISTED = 10  # the unusable images in the printed report
 _HELP = (
     "Compare a deployed model with transformers, image by image.\n\n"
     "Without --url, ONNX Runtime runs the model on this machine, from the files of the repository. With --url, a "
-    "running server runs it. The reference is the checkpoint that was exported; if it has moved, name it with "
-    "--reference.\n\n"
+    "running server runs it. The reference is the checkpoint that was exported. Name it with --reference if its folder "
+    "has moved, or if a server runs a model that was exported from a folder.\n\n"
     "Exit code: 0, all outputs are within their limits; 1, the model could not be verified; 2, an option, a value or a "
     "path is wrong; 3, an output is outside its limit; 130, interrupted. "
     "Images that cannot be used are listed and do not change the exit code."
@@ -35,7 +35,8 @@ _HELP = (
 
 _EXAMPLES = """
 vitriton verify dinov2-small --repository models
-vitriton verify dinov2-small --url localhost:8001 --images photos/ --limit 100
+vitriton verify dinov2-small --repository models --files
+vitriton verify products-v3 --url localhost:8001 --reference ./my-checkpoint --images photos/ --limit 100
 """
 
 
@@ -116,9 +117,9 @@ def _check(options: VerifyOptions, model: str | None, *, files: bool) -> None:
 def _show(report: VerifyReport, console: Console) -> None:
     results.show_parity(console, report.stages, report.subject)
     lines = [
-        f"{stage.stage}: worst are "
+        f"{stage.stage}: worst images: "
         + ", ".join(
-            f"{figures.image} (error {figures.max_abs_error:.2g}, cosine {figures.min_cosine:.7f})"
+            f"{figures.image} (error {results.number(figures.max_abs_error)}, cosine {figures.min_cosine:.7f})"
             for figures in stage.worst
         )
         for stage in report.stages
