@@ -8,7 +8,7 @@ import pytest
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate, gates
 from vitriton_export._parity.tally import WORST_IMAGES, Tally
-from vitriton_export.commands.results import number
+from vitriton_export.commands import results
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 
@@ -118,4 +118,4 @@ def test_what_is_no_number_breaks_every_gate(value):
 @pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (1.2345e-5, "1.2e-05"), (255.0, "255"), (np.inf, "inf")])
 def test_gray_levels_are_shown_as_whole_numbers(value, shown):
     """Small differences have two digits."""
-    assert number(value) == shown
+    assert results.number(value) == shown

@@ -36,7 +36,8 @@ _HELP = (
 _EXAMPLES = """
 vitriton verify dinov2-small --repository models
 vitriton verify dinov2-small --repository models --files
-vitriton verify products-v3 --url localhost:8001 --reference ./my-checkpoint --images photos/ --limit 100
+vitriton verify dinov2-small --repository models --images photos/ --limit 100
+vitriton verify products-v3 --url localhost:8001 --reference ./my-checkpoint
 """
 
 
