@@ -1,4 +1,4 @@
-"""The quick look at the files of an export, which tells half-deleted ones."""
+"""The quick look at the files of an export, which tells half-deleted and half-copied ones."""
 
 import json
 import shutil
@@ -26,9 +26,10 @@ def repository(tmp_path):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "config.pbtxt").write_text(config)
     for name in ("model.py", "preprocess.json"):
-        (tmp_path / "m_preprocess" / "1" / name).write_text("# text")
+        (tmp_path / "m_preprocess" / "1" / name).write_text('{"limits": {"max_pixels": 9}}')
     (tmp_path / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"graph")
-    manifest = {"graphs": {"m_pooled_encoder/model.onnx": {"bytes": 5}, "m_unpooled_encoder/model.onnx": {"bytes": 9}}}
+    graphs = {"m_pooled_encoder/model.onnx": {"bytes": 5}, "m_unpooled_encoder/model.onnx": {"bytes": 9}}
+    manifest = {"graphs": graphs, "preprocessing": {"limits": {"max_pixels": 9}}}
     (tmp_path / "m_pooled" / "1" / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -63,13 +64,30 @@ def test_a_half_deleted_export(repository, gone, fault):
     assert broken(repository) == {"m_pooled": fault}
 
 
-def test_a_graph_that_is_empty_or_replaced(repository):
-    """An empty file is a fault. A graph that somebody has replaced is none: `vitriton verify` has its figures."""
-    graph = repository / "m_pooled_encoder" / "1" / "model.onnx"
-    graph.write_bytes(b"another graph")
+@pytest.mark.parametrize(
+    ("file", "content", "fault"),
+    [
+        ("m_pooled_encoder/1/model.onnx", "", "is empty"),
+        ("m_pooled_encoder/1/model.onnx", "gra", "is not the graph that was exported"),
+        (
+            "m_preprocess/1/preprocess.json",
+            '{"limits": {"max_pixels": 8}}',
+            "is not the preprocessing that was exported",
+        ),
+        ("m_preprocess/1/preprocess.json", "{", "is not the preprocessing that was exported"),
+    ],
+)
+def test_a_file_that_is_not_the_exported_one(repository, file, content, fault):
+    """The size of a graph tells, and the content of the preprocessing with its limits."""
+    (repository / file).write_text(content)
+    assert broken(repository) == {"m_pooled": f"{file} {fault}"}
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", '{"graphs": []}', '{"graphs": {"m_pooled_encoder/model.onnx": 5}}'])
+def test_a_manifest_that_says_nothing(repository, manifest):
+    """It is compared with nothing; `vitriton verify` refuses it."""
+    (repository / "m_pooled" / "1" / "manifest.json").write_text(manifest)
     assert broken(repository) == {}
-    graph.write_bytes(b"")
-    assert broken(repository) == {"m_pooled": "m_pooled_encoder/1/model.onnx is empty"}
 
 
 def test_text_files_without_weights(repository):

@@ -3,16 +3,19 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 from vitriton._console.inputs import find_inputs
-from vitriton._console.progress import Lines
+from vitriton._console.progress import Lines, _bar
 from vitriton.cli import app
 
 RUN = "from vitriton.cli import main; main()"
@@ -248,7 +251,11 @@ def test_names_that_are_no_unicode(embed, photos, files, tmp_path):
         (["--from", "no.txt", "-o", "out.npy"], 2, "--from no.txt does not exist"),
         (["photo", "-o", "out.npy"], 2, "photo does not exist; did you mean photos?"),
         (["photos", "-o", "photos/more/10.npy", "--model", "absent"], 1, "does not have model absent"),
-        (["photos", "-o", "out.npy", "--expect-fingerprint", "other"], 1, "space-1"),
+        (
+            ["photos", "-o", "out.npy", "--expect-fingerprint", "other"],
+            1,
+            "space-1, and other was expected (--expect-fingerprint)",
+        ),
     ],
 )
 def test_refusals(embed, photos, tmp_path, arguments, exit_code, says):
@@ -341,6 +348,17 @@ def test_progress_lines():
         "440 of 1000 images (44%), 4.0 images/s, 2 min 20 s left, 2 errors",
         "480 of 1000 images (48%), 4.0 images/s, 2 min 10 s left, 2 errors",
     ]
+
+
+def test_the_speed_of_images_that_end_together():
+    """It is that of the run: a batch counts from its beginning."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    with _bar(console, 100, 0, 0) as advance:
+        time.sleep(0.2)
+        for _ in range(8):
+            advance(failed=False)
+    shown = re.findall(r"([\d.]+) images/s", console.file.getvalue())
+    assert 0 < float(shown[-1]) <= 8 / 0.2
 
 
 def test_progress_on_a_terminal(address, photos):

@@ -108,9 +108,7 @@ def test_long_texts_are_cut(connect, caplog):
         assert caplog.messages == []
         assert client.embed_texts(texts)[:, 1].tolist() == [4, MAX_LENGTH + 1, 51]
     assert [result.truncated for result in results] == [False, True, True]
-    assert caplog.messages == [
-        "2 of 3 texts were longer than words takes, and cut to 8 tokens (max_length)"
-    ]
+    assert caplog.messages == ["2 of 3 texts were longer than words takes, and cut to 8 tokens (max_length)"]
 
 
 def test_texts_that_cannot_be_used(connect):

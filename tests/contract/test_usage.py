@@ -144,7 +144,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
         ("export", ["--repository", "{photos}/a.png"], "--repository {photos}/a.png is a file; name a folder"),
         ("export", ["--repository", "{photos}/a.png/r"], "--repository {photos}/a.png/r cannot be written to"),
         ("export", ["--revision", "main"], "--revision is main, and {checkpoint} is a folder"),
-        ("export", ["--min-cosine", "1"], "--min-cosine is 1.0; it must be above 0 and below 1"),
+        ("export", ["--min-cosine", "1"], "--min-cosine is 1.0; it must be between 0 and 1, both excluded"),
         (
             "export",
             ["--accelerator", "tensorrt", "--device", "cpu"],

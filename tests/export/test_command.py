@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,18 +39,44 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
 
 
 def test_it_says_what_it_replaces(tiny_vit_checkpoint, tmp_path):
-    """Before the work and at the end: the version, its model and its time; and what it leaves to the clients."""
+    """Once it is sure to begin, and at the end: the version, its model and its time; and what it leaves to clients."""
     command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r")]
     first, second = run(app, command), run(app, [*command, "--outputs", "pooled"])
     assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
     assert not [line for line in first.stderr.splitlines() if line.startswith("Replaces ") or "; it replaces" in line]
     earlier = r"version 1, exported from tiny-vit on \d{4}-\d\d-\d\d \d\d:\d\d UTC"
-    replaces, note, *_, exported, _ = second.stderr.splitlines()
+    _, _, _, _, replaces, note, *_, exported, _ = second.stderr.splitlines()
     assert re.fullmatch(f"Replaces {earlier}", replaces)
     assert re.match(f"note: tiny-vit_unpooled is not replaced: clients still get {earlier}, with weights", note)
     assert note.endswith(f"run `vitriton remove tiny-vit --repository {tmp_path / 'r'}` before the export")
     assert re.fullmatch(rf"Exported tiny-vit as tiny-vit in \S+ s; it replaces {earlier}", exported)
     assert (tmp_path / "r/tiny-vit_unpooled_encoder/1/model.onnx").is_file()
+
+
+def test_it_says_why_it_replaces_nothing(tiny_vit_checkpoint, tmp_path):
+    """An option that changes vectors is named, as it is typed; nothing else is announced."""
+    command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled"]
+    assert run(app, command).exit_code == 0
+    done = run(app, [*command, "--pooling", "mean", "--l2-normalize", "--image-processor-kwargs", '{"resample": 3}'])
+    assert done.exit_code == 1
+    changed = (
+        "--pooling was pooler and is mean; --l2-normalize was not given and is given; the preprocessing is another"
+    )
+    assert f"must not be mixed: {changed}; its fingerprint is v1-" in done.stderr
+    assert "Replaces" not in done.stderr
+    done = run(app, [*command[:-1], "unpooled"])
+    assert "must not be mixed: only one of the two has a pooled output; its fingerprint is v1-" in done.stderr
+
+
+def test_it_warns_of_other_weights_before_the_work(tiny_vit_checkpoint, tmp_path):
+    """A second file of weights is told as soon as the checkpoint is loaded, and only then."""
+    folder = shutil.copytree(tiny_vit_checkpoint, tmp_path / "two")
+    (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    done = run(app, ["export", str(folder), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
+    assert done.exit_code == 0, done.output
+    lines = [line.split()[0] for line in done.stderr.splitlines()]
+    assert lines.index("warning:") == lines.index("5/8") - 1
+    assert lines.count("warning:") == 1
 
 
 def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):

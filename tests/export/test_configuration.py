@@ -220,13 +220,17 @@ def test_the_patches_of_naflex_are_no_side_of_an_image(family, tmp_path):
 @pytest.mark.parametrize("file", [CONFIG, "model.safetensors"])
 def test_numbers_that_are_none_come_to_nothing(checkpoint, file):
     """What makes an output NaN, an entry or a weight, is not shipped."""
+    why = "the first tensor with such a value is embeddings.cls_token"
     if file == CONFIG:
         edit(checkpoint, CONFIG, layer_norm_eps=float("nan"))
+        why = "its weights or its config.json are damaged"
     else:
         tensors = load_file(checkpoint / file)
         tensors["embeddings.cls_token"][0, 0, 0] = torch.nan
         save_file(tensors, checkpoint / file, metadata={"format": "pt"})
-    assert "tiny gives NaN or infinity for a black image" in refusal(checkpoint)
+    said = refusal(checkpoint)
+    assert "tiny gives NaN or infinity for a black image" in said
+    assert said.endswith(why)
 
 
 def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):
@@ -239,6 +243,11 @@ def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):
     assert "--image-size 32 keeps that size" in warning
     asked = ExportOptions(model=str(checkpoint), image_size=40, repository=tmp_path / "none")
     assert load(sources.fetch_weights(sources.find(str(checkpoint), None)), asked).warnings == ()
+    odd = ExportOptions(model=str(checkpoint), image_size=43, repository=tmp_path / "none")
+    assert load(sources.fetch_weights(sources.find(str(checkpoint), None)), odd).warnings == (
+        "images of 43 x 43 pixels are no multiple of the patches of tiny, which have 8 x 8: it ignores the last 3 rows "
+        "and 3 columns",
+    )
     done = run(app, ["export", str(checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
     assert done.exit_code == 0, done.output
     assert f"warning: {warning}" in done.stderr.splitlines()

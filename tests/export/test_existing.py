@@ -105,16 +105,17 @@ def test_a_checkpoint_without_its_files(options, file):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda models: (models / "tiny_pooled_encoder/1/model.onnx").write_bytes(b""), "is not the graph"),
-        (lambda models: (models / "tiny_unpooled_encoder/1/model.onnx").unlink(), "is not the graph"),
+        (lambda models: (models / "tiny_pooled_encoder/1/model.onnx").write_bytes(b""), "1/model.onnx is empty"),
+        (lambda models: (models / "tiny_unpooled_encoder/1/model.onnx").unlink(), "1/model.onnx is missing"),
+        (lambda models: (models / "tiny_preprocess/1/preprocess.json").write_text("{}"), "is not the preprocessing"),
         (lambda models: shutil.rmtree(models / "tiny_preprocess/1"), "version 1 of tiny_preprocess is missing"),
-        (lambda models: (models / "tiny_preprocess/config.pbtxt").unlink(), "tiny_preprocess is missing"),
+        (lambda models: (models / "tiny_preprocess/config.pbtxt").unlink(), "tiny_preprocess/config.pbtxt is missing"),
         (lambda models: (models / "tiny_unpooled/1/manifest.json").write_text("{"), "cannot be read"),
         (lambda models: (models / "tiny_unpooled/1/manifest.json").write_text("{}"), "cannot be read"),
         (lambda models: shutil.rmtree(models / "tiny_pooled"), "holds no export"),
         (lambda models: shutil.rmtree(models), "holds no export"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_not_whole_is_exported_again(options, damage, reason):
     """Graphs are compared with the manifest's hashes; of the rest it is looked whether it is there."""
@@ -136,11 +137,11 @@ def test_a_graph_of_the_same_size(options):
 def test_the_command(options):
     """It exports what is missing, says so, and does nothing the next time."""
     path = Path(options.repository) / "tiny_pooled_encoder/1/model.onnx"
-    path.write_bytes(b"")
+    path.write_bytes(b"graph")
     command = ["export", options.model, "--repository", str(options.repository), "--warmup", "1,2", "--skip-existing"]
     first, second = run(app, command), run(app, command)
     assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
-    assert f"to be exported: {path} is not the graph that was exported" in first.stderr
+    assert "to be exported: tiny_pooled_encoder/1/model.onnx is not the graph that was exported" in first.stderr
     assert second.stderr == f"tiny is in {options.repository} already\n"
     assert second.stdout == ""
     assert (Path(options.repository) / "tiny_pooled/2/manifest.json").is_file()

@@ -8,6 +8,7 @@ import pytest
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate, gates
 from vitriton_export._parity.tally import WORST_IMAGES, Tally
+from vitriton_export.commands import results
 
 STAGES = ["pixels", "embedding", "last_hidden_state", "embedding alone", "last_hidden_state alone"]
 
@@ -37,7 +38,7 @@ def test_what_a_gate_says():
     assert Gate(tolerance=0).describe(255.0) == "identical"
     assert Gate(tolerance=1e-4).describe(5.0) == "max abs error <= 0.0005"
     assert Gate(min_cosine=0.9999).describe(5.0) == "cosine >= 0.9999"
-    assert Gate(min_cosine=0.9, moved=True).describe(5.0) == "cosine >= 0.9 (moved by --min-cosine)"
+    assert Gate(min_cosine=0.9, moved=True).describe(5.0) == "cosine >= 0.9 (set by --min-cosine)"
 
 
 @pytest.mark.parametrize("entries", [{}, {"tolerance": -1.0}, {"min_cosine": 1.5}, {"tolerance": math.nan}])
@@ -112,3 +113,9 @@ def test_what_is_no_number_breaks_every_gate(value):
     document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert document["max_abs_error"] is None
     assert document["worst"][0]["max_abs_error"] is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (1.2345e-5, "1.2e-05"), (255.0, "255"), (np.inf, "inf")])
+def test_gray_levels_are_shown_as_whole_numbers(value, shown):
+    """Small differences have two digits."""
+    assert results.number(value) == shown

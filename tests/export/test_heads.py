@@ -10,12 +10,13 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import architectures
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification
 from typer.testing import CliRunner
 from vitriton.cli import app
-from vitriton_export import ExportOptions
+from vitriton_export import ExportError, ExportOptions
 from vitriton_export._checkpoint import heads
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.checkpoint import Checkpoint, load
@@ -108,23 +109,91 @@ def test_a_head_on_the_mean_of_the_patches(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "model_class", "modules", "labels"),
+    ("model_type", "model_class", "modules", "labels", "inputs"),
     [
-        ("segformer", "SegformerForSemanticSegmentation", ("decode_head",), LABELS),
-        ("vit_mae", "ViTMAEForPreTraining", ("decoder",), None),
+        ("segformer", "SegformerForSemanticSegmentation", ("decode_head",), LABELS, None),
+        ("vit_mae", "ViTMAEForPreTraining", ("decoder",), None, None),
         (
             "deit",
             "DeiTForImageClassificationWithTeacher",
             ("cls_classifier", "distillation_classifier"),
             LABELS,
+            32,
         ),
-        ("yolos", "YolosForObjectDetection", ("bbox_predictor", "class_labels_classifier"), LABELS),
+        ("yolos", "YolosForObjectDetection", ("bbox_predictor", "class_labels_classifier"), LABELS, 32),
     ],
 )
-def test_heads_of_other_kinds(model_type, model_class, modules, labels, tmp_path):
+def test_heads_of_other_kinds(model_type, model_class, modules, labels, inputs, tmp_path):
     """Whatever the head is for, it is named."""
     head = loaded(fine_tuned(model_type, model_class, tmp_path / "tuned")).head
-    assert head == heads.Head(model=model_class, modules=modules, labels=labels)
+    assert head == heads.Head(model=model_class, modules=modules, labels=labels, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "model_class"),
+    [
+        ("dinov2", "Dinov2ForImageClassification"),
+        ("swin", "SwinForImageClassification"),
+        ("clip", "CLIPForImageClassification"),
+    ],
+)
+def test_the_advice_on_a_prefix_keeps_the_head(model_type, model_class, tmp_path):
+    """The prefix of a wrapper (DataParallel) is told apart from that of the base model, which belongs to the names."""
+    folder = fine_tuned(model_type, model_class, tmp_path / "tuned")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, path, {"format": "pt"})
+    with pytest.raises(ExportError) as refused:
+        loaded(folder)
+    prefix = re.search("begin with '(.*)': remove this prefix", str(refused.value))[1]
+    save_file({f"module.{name}".removeprefix(prefix): each for name, each in tensors.items()}, path, {"format": "pt"})
+    assert loaded(folder).head.modules == ("classifier",)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "pooling", "dimensions", "fit"),
+    [
+        ("ViTForImageClassification", "cls", 8, "the embeddings are the features before it"),
+        (
+            "ViTForImageClassification",
+            "mean",
+            8,
+            "to apply it to embeddings, export with --pooling cls, which it takes",
+        ),
+        ("CLIPForImageClassification", "pooler", 8, "export with --pooling mean, which it takes"),
+        ("ViTForImageClassification", None, None, "its forward method in transformers says what it takes"),
+        ("YolosForObjectDetection", "cls", 8, "its forward method in transformers says what it takes"),
+        ("Dinov2ForImageClassification", "cls", 4, "it takes 8 numbers, and embeddings have 4: it cannot be applied"),
+    ],
+)
+def test_the_note_says_whether_the_head_fits(model_class, pooling, dimensions, fit):
+    """By the widths, and by what the class is known to take."""
+    head = heads.Head(model=model_class, modules=("classifier",), labels=2, inputs=8)
+    assert fit in head.note("m", pooling, dimensions)
+
+
+@pytest.mark.parametrize("model_type", ["swin", "clip", "dinov2"])
+def test_the_width_is_that_of_the_weights(model_type, tmp_path):
+    """In either format of a file; DINOv2's head takes two vectors."""
+    names = {"swin": "Swin", "clip": "CLIP", "dinov2": "Dinov2"}
+    folder = fine_tuned(model_type, f"{names[model_type]}ForImageClassification", tmp_path / "tuned")
+    tensors = load_file(folder / "model.safetensors")
+    width = tensors["classifier.weight"].shape[1]
+    checkpoint = loaded(folder)
+    assert checkpoint.head.inputs == width
+    assert width == embedded(checkpoint, "mean").shape[1] * (2 if model_type == "dinov2" else 1)
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert loaded(folder).head.inputs == width
+
+
+def test_the_documented_poolings_are_those_that_the_note_names():
+    """The table in docs/guides/export.md has a class for each entry."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "export.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `") and "ForImageClassification" in line]
+    taken = {name: row.split("|")[2] for row in rows for name in re.findall(r"\w+ForImageClassification", row)}
+    assert taken.keys() - heads.TAKES.keys() == {"Dinov2ForImageClassification"}
+    assert [name for name, pooling in heads.TAKES.items() if pooling not in taken[name]] == []
 
 
 @pytest.mark.parametrize("model_type", ["vit", "clip", "siglip"])
@@ -136,11 +205,11 @@ def test_other_weights_are_no_head(model_type, tmp_path):
 def test_layers_and_buffers_that_are_not_read_are_no_head():
     """Only a module that the model does not have is one."""
     model = nn.Sequential(nn.Linear(2, 2))
-    assert heads.find(None, model, ["0.scale", "position_ids"], is_tower=False) is None
-    found = heads.find(None, model, ["0.scale", "1.weight", "1.bias"], is_tower=False)
-    assert found == heads.Head(model=None, modules=("1",), labels=None)
-    assert found.note("m").startswith("m has a head (1) that is not exported; ")
-    assert heads.find(None, model, ["text.weight"], is_tower=True) is None
+    assert heads.find(None, model, {"0.scale": (), "position_ids": ()}, is_tower=False) is None
+    found = heads.find(None, model, {"0.scale": (2,), "1.weight": (5, 2), "1.bias": (5,)}, is_tower=False)
+    assert found == heads.Head(model=None, modules=("1",), labels=None, inputs=2)
+    assert found.note("m", "cls", 2).startswith("m has a head (1) that is not exported; ")
+    assert heads.find(None, model, {"text.weight": ()}, is_tower=True) is None
 
 
 @pytest.mark.parametrize(
@@ -153,7 +222,7 @@ def test_any_architecture_in_a_configuration(architecture):
         architectures = architecture
         num_labels = 7
 
-    found = heads.find(Config, nn.Linear(2, 2), ["classifier.weight"], is_tower=False)
+    found = heads.find(Config, nn.Linear(2, 2), {"classifier.weight": ()}, is_tower=False)
     assert found == heads.Head(model=None, modules=("classifier",), labels=None)
 
 
@@ -173,5 +242,6 @@ def test_the_command_says_it_and_the_manifest_has_it(classifier_checkpoint, tmp_
         "model": "ViTForImageClassification",
         "modules": ["classifier"],
         "labels": 2,
+        "inputs": 32,
     }
     assert manifest["warnings"] == []

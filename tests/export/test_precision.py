@@ -160,7 +160,7 @@ def test_min_cosine_moves_the_gate_and_the_manifest_says_so(tiny_vit_checkpoint,
     assert manifest["options"]["min_cosine"] == 0.5
     assert manifest["options"]["optimize"] == "default"
     gates = {stage["stage"]: stage["gate"] for stage in manifest["parity"]["stages"]}
-    assert gates["embedding"] == "cosine >= 0.5 (moved by --min-cosine)"
+    assert gates["embedding"] == "cosine >= 0.5 (set by --min-cosine)"
     assert gates["embedding alone"] == "cosine >= 0.99999"
 
 

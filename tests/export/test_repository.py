@@ -110,7 +110,7 @@ def test_a_target_of_another_embedding_space_is_refused(written):
     config = written / f"{NAME}_unpooled" / "config.pbtxt"
     config.write_text(config.read_text().replace("not-exported", "v1-a"))
     install.check_target(written, _as("v1-a"))
-    with pytest.raises(ExportError, match=r"another embedding space as vit-base-patch16-224 .*use another --name"):
+    with pytest.raises(ExportError, match=r"another embedding space as vit-base-patch16-224, .*use another --name"):
         install.check_target(written, _as("v1-b"))
 
 

@@ -226,6 +226,6 @@ def test_a_breach_of_its_gate_installs_nothing(tiny_vit_checkpoint, tmp_path):
         jpeg_decoding="scaled",
         min_cosine=0.99999999999,
     )
-    with pytest.raises(ExportError, match=r"embedding scaled of .* \(moved by --min-cosine\)"):
+    with pytest.raises(ExportError, match=r"embedding scaled of .* \(set by --min-cosine\)"):
         export_model(options)
     assert not list((tmp_path / "r").glob("*/config.pbtxt"))

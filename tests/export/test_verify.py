@@ -1,5 +1,6 @@
 """`vitriton verify` on a repository: what it finds, what it shows, its exit codes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -59,14 +60,24 @@ def images(tmp_path):
     return folder
 
 
+def as_exported(model: Path) -> None:
+    """Writes a graph into the manifests as the one that was exported."""
+    entry = {"sha256": hashlib.sha256(model.read_bytes()).hexdigest(), "bytes": model.stat().st_size}
+    for path in model.parents[2].glob("*/1/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["graphs"][f"{model.parents[1].name}/{model.name}"] = entry
+        path.write_text(json.dumps(manifest))
+
+
 def spoil(model: Path) -> None:
-    """Changes one weight of a graph."""
+    """Changes one weight of a graph, as an exporter with a fault would."""
     graph = onnx.load(model)
     tensor = next(entry for entry in graph.graph.initializer if len(entry.dims) == 2)
     values = numpy_helper.to_array(tensor).copy()
     values[0] += 1.0
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(graph, model)
+    as_exported(model)
 
 
 def test_what_was_exported_is_within_its_gates(exported, tiny_vit_checkpoint):
@@ -104,9 +115,10 @@ def test_the_report_for_programs(exported, tiny_vit_checkpoint, images):
     }
     assert {entry["image"] for entry in report["unusable"]} == {"cut.jpg", "more/huge.png"}
     assert all(entry["reason"] for entry in report["unusable"])
-    assert report["reference"]["model"] == tiny_vit_checkpoint.name
+    assert report["reference"]["model"] == str(tiny_vit_checkpoint)
     assert report["reference"]["versions"].keys() == {"pillow", "transformers", "torch", "onnxruntime"}
-    assert (report["skipped"], report["notes"]) == ([], [])
+    assert report["skipped"] == []
+    assert report["notes"] == ["skipped, because their names are not those of images: .txt: 1"]
 
 
 def test_a_limit_is_spread(exported, tiny_vit_checkpoint, images):
@@ -124,13 +136,13 @@ def test_a_broken_gate_is_exit_code_3(repository, tiny_vit_checkpoint):
     done = run(*arguments)
     assert done.exit_code == 3, done.output
     assert "tiny-vit is broken: embedding\n" in done.stdout
-    assert "embedding: worst are " in done.stdout
+    assert "embedding: worst images: " in done.stdout
     report = json.loads(run(*arguments, "--json").stdout)
     assert [stage["stage"] for stage in report["stages"] if not stage["passed"]] == ["embedding"]
     assert len(report["stages"][1]["worst"]) == 3
-    moved = run(*arguments, "--min-cosine", "-1")
+    moved = run(*arguments, "--min-cosine", "1e-6")
     assert moved.exit_code == 0
-    assert "cosine >= -1 (moved by --min-cosine)" in moved.stdout
+    assert "cosine >= 1e-06 (set by --min-cosine)" in moved.stdout
 
 
 def test_the_gates_are_those_of_the_manifest(repository, tiny_vit_checkpoint):
@@ -148,17 +160,58 @@ def test_a_half_deleted_export_is_told(repository, tiny_vit_checkpoint):
     (repository / "tiny-vit_unpooled_encoder/1/model.onnx").unlink()
     done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
     assert done.exit_code == 1
-    fault = "tiny-vit_unpooled_encoder/1/model.onnx is missing; export the model again"
-    assert f"error: tiny-vit in {repository} is not complete: {fault}" in done.stderr
+    fault = "tiny-vit_unpooled_encoder/1/model.onnx is missing; copy or export it again"
+    assert f"error: tiny-vit in {repository} is not as it was exported: {fault}" in done.stderr
 
 
-def test_a_changed_preprocessing_is_seen(repository, tiny_vit_checkpoint):
-    """The step's own files are run: pixels that differ break the first stage, and the outputs with it."""
-    path = repository / "tiny-vit_preprocess/1/preprocess.json"
-    path.write_text(path.read_text().replace("bilinear", "nearest"))
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _allow_more(path: Path) -> None:
+    path.write_text(path.read_text().replace('"max_bytes": ', '"max_bytes": 1'))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "fault"),
+    [
+        ("tiny-vit_unpooled_encoder/1/model.onnx", _flip, "is not the graph that was exported"),
+        ("tiny-vit_pooled_encoder/1/model.onnx", _cut, "is not the graph that was exported"),
+        ("tiny-vit_preprocess/1/preprocess.json", _allow_more, "is not the preprocessing that was exported"),
+    ],
+)
+def test_files_that_are_not_the_exported_ones(file, change, fault, repository, tiny_vit_checkpoint):
+    """One bit of a graph, or one limit: refused by name, whatever the figures would be."""
+    change(repository / file)
     done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
-    assert done.exit_code == 3
-    assert "is broken: pixels, embedding, last_hidden_state" in done.stdout
+    assert done.exit_code == 1
+    text = f"error: tiny-vit in {repository} is not as it was exported: {file} {fault}; copy or export it again\n"
+    assert done.stderr.endswith(text)
+
+
+def test_the_files_alone(repository):
+    """Without torch, and wherever the checkpoint is: copied files are those that were exported, or one is named."""
+    code = "import sys; sys.modules['torch'] = None; from vitriton.cli import main; sys.argv[0] = 'vitriton'; main()"
+    command = [sys.executable, "-c", code, "verify", "--repository", str(repository), "--files"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"the files of tiny-vit in {repository} are those that were exported\n",
+    )
+    _flip(repository / "tiny-vit_pooled_encoder/1/model.onnx")
+    done = run("--repository", repository, "--files")
+    assert done.exit_code == 1
+    assert "tiny-vit_pooled_encoder/1/model.onnx is not the graph that was exported" in done.stderr
+    (repository / "tiny-vit_pooled/1/manifest.json").unlink()
+    done = run("--repository", repository, "--files")
+    assert done.exit_code == 1
+    assert "tiny-vit_pooled/1/manifest.json is missing; copy it, or export the model again" in done.stderr
 
 
 def test_an_older_export_is_verified(repository, tiny_vit_checkpoint):
@@ -177,10 +230,10 @@ def test_the_versions_are_those_that_triton_runs(repository, tiny_vit_checkpoint
     encoder = repository / "tiny-vit_pooled_encoder"
     shutil.copytree(encoder / "1", encoder / "9")
     shutil.copytree(encoder / "1", encoder / "10")
-    spoil(encoder / "10/model.onnx")
+    _flip(encoder / "10/model.onnx")
     path = repository / "tiny-vit_pooled/config.pbtxt"
     config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    for version, code in ((1, 0), (9, 0), (10, 3), (-1, 3)):
+    for version, code in ((1, 0), (9, 0), (10, 1), (-1, 1)):
         config.ensemble_scheduling.step[1].model_version = version
         path.write_text(text_format.MessageToString(config))
         done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
@@ -225,7 +278,8 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     done = run("--repository", exported, "--reference", other)
     assert done.exit_code == 1
     assert (
-        "is not the checkpoint of tiny-vit, which was exported from tiny-vit: different weights (sha256 " in done.stderr
+        "is not the checkpoint of tiny-vit, which was exported from tiny-vit: the weights are others; its "
+        in done.stderr
     )
     resized = tmp_path / "resized"
     shutil.copytree(tiny_vit_checkpoint, resized)
@@ -234,7 +288,7 @@ def test_a_wrong_checkpoint_is_said_at_once(exported, tiny_vit_checkpoint, tmp_p
     (resized / "preprocessor_config.json").write_text(json.dumps(config))
     done = run("--repository", exported, "--reference", resized)
     assert done.exit_code == 1
-    assert "different preprocessing and normalization (fingerprint v1-" in done.stderr
+    assert "tiny-vit: the preprocessing is another; the normalization is another; its fingerprint is v1-" in done.stderr
 
 
 def test_the_folder_that_was_exported_is_found_again(exported, repository):
@@ -246,9 +300,9 @@ def test_the_folder_that_was_exported_is_found_again(exported, repository):
         manifest["options"]["model"] = "moved/tiny-vit"
         path.write_text(json.dumps(manifest))
     done = run("--repository", repository)
-    assert done.exit_code == 2
-    text = "--reference is needed: tiny-vit was exported from moved/tiny-vit, which is not there; name the checkpoint"
-    assert text in " ".join(done.stderr.replace("│", " ").split())
+    assert done.exit_code == 1
+    text = "tiny-vit was exported from moved/tiny-vit, which is not there; name the checkpoint with --reference"
+    assert done.stderr == f"error: {text}\n"
 
 
 def test_a_hub_id_is_loaded_at_the_commit_that_was_exported(repository, tiny_vit_checkpoint, tmp_path):
@@ -300,10 +354,12 @@ def test_an_export_without_weights_cannot_be_verified(tmp_path):
     "arguments",
     [
         ["--url", "localhost:1", "--repository", "r"],
+        ["--url", "localhost:1", "--files"],
         ["one", "--model", "two"],
         ["--limit", "3"],
         ["--limit", "0", "--images", "."],
         ["--min-cosine", "2"],
+        ["--min-cosine", "0"],
         ["--timeout", "0"],
         ["--no-such-option"],
     ],
@@ -371,6 +427,7 @@ def test_the_figures_are_right(repository, tiny_vit_checkpoint):
     graph.graph.initializer.append(half)
     graph.graph.node.append(onnx.helper.make_node("Add", ["unshifted", "half"], [output]))
     onnx.save(graph, path)
+    as_exported(path)
     report = verify_model(VerifyOptions(repository=repository, reference=str(tiny_vit_checkpoint)))
     embedding = next(stage for stage in report.stages if stage.stage == "embedding")
     assert embedding.max_abs_error == pytest.approx(0.5, abs=1e-4)

@@ -339,7 +339,7 @@ NOT_FITTING = {
     "compiled": (_prefixed("_orig_mod."), "lacks", "_orig_mod.", "remove this prefix"),
     "backbone": (_prefixed("net.backbone."), "lacks", "net.backbone.", "remove this prefix"),
     "some": (_without("layer.1.", "layers.1."), "lacks", "which would be random"),
-    "one": (_without("embeddings.cls_token"), "lacks 1 weight of"),
+    "one": (_without("embeddings.cls_token"), "lacks 1 weight of", "save the whole model with save_pretrained"),
     "lora": (_lora, "hold 1 tensor of", "lora_A.weight", "merge"),
     "control": (
         lambda tensors: tensors | {"\x1b[31mred\nline2.lora_A.weight": torch.zeros(2, 32)},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitriton._keywords import suggests_keywords
-from vitriton._repository.names import OUTPUT
+from vitriton._repository.names import OUTPUT, kind_of
 
 from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
@@ -80,6 +80,12 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
         ExportError: the export failed, and the repository is unchanged.
         ParityError: the same, because the export's values differ from the reference's.
     """
+    return carry_out(options, prepare(options, step), step)
+
+
+@quiet()
+def prepare(options: ExportOptions, step: Step) -> ExportPlan:
+    """Loads the checkpoint, and decides whether and how it is exported: the quick half of `export_model`."""
     with step("Find the checkpoint"):
         source = sources.find(options.model, options.revision)
         towers.outline(source, options)  # refuses unsuitable checkpoints before their weights are downloaded
@@ -88,7 +94,13 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
     with step("Load the weights"):
         plan = towers.plan(source, options)
         install.tidy(options.folder)
-        install.check_target(options.folder, plan.deployment)
+        install.check_target(options.folder, plan.deployment, plan.weights)
+    return plan
+
+
+@quiet()
+def carry_out(options: ExportOptions, plan: ExportPlan, step: Step) -> ExportResult:
+    """Makes, verifies and installs what was planned: the other half of `export_model`."""
     weights_bytes = sum(tensor.nbytes for tensor in plan.model.state_dict().values())
     factor = len(plan.deployment.shapes) * (0.5 if options.precision == "fp16" else 1)
     needed_bytes = int(weights_bytes * factor) + _SLACK_BYTES
@@ -100,10 +112,8 @@ def export_model(options: ExportOptions, step: Step = contextlib.nullcontext) ->
                 install.install(staging, options.folder, plan.deployment)
         except OSError as exc:
             raise install.not_writable(options.folder, exc) from exc
-    heads = () if plan.head is None else (plan.head.note(plan.source.model_id),)
-    notes = tuple(printable(note) for note in (*plan.notes, *heads))
     return ExportResult(
-        plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), notes
+        plan.deployment, options.folder, sizes, staged.parity, staged.manifest, tuple(staged.warnings), _notes(plan)
     )
 
 
@@ -116,7 +126,8 @@ def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) 
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(corpus.items())]
     with step("Export to ONNX"):
         _deployment.write(plan.deployment, staging)
-        warnings = [printable(each) for each in (*plan.warnings, *_write_graphs(options, plan, staging))]
+        found = (*plan.warnings, *_write_graphs(options, plan, staging))
+        warnings = [printable(each) for each in found]
     with step("Verify against the reference"):
         demanded = plan.gates(options.min_cosine)
         # Limits change no vector, and formats that are not allowed must not shrink the gate.
@@ -142,6 +153,15 @@ def _write_graphs(options: ExportOptions, plan: ExportPlan, staging: Path) -> li
         folder = staging / deployment.encoder_name(kind) / VERSION
         onnx_export.save(graph, folder, max_single_file_bytes=options.max_single_file_bytes)
     return list(dict.fromkeys(warning for warning in warnings if warning is not None))
+
+
+def _notes(plan: ExportPlan) -> tuple[str, ...]:
+    notes, pooled = list(plan.notes), kind_of(True, plan.deployment.step.tower)
+    (dimensions, *_) = plan.deployment.shapes.get(pooled, (None,))
+    if plan.head is not None:
+        pooling = None if dimensions is None else plan.deployment.pooling
+        notes.append(plan.head.note(plan.source.model_id, pooling, dimensions))
+    return tuple(printable(note) for note in notes)
 
 
 def _size(folder: Path) -> int:

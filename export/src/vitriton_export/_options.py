@@ -68,6 +68,12 @@ def _formats(text: str) -> tuple[str, ...]:
     return tuple(part.strip().upper() for part in text.split(",") if part.strip())
 
 
+def check_min_cosine(value: float | None) -> None:
+    """Refuses a demand on cosine similarities that every export meets, or none does: rounding keeps them below 1."""
+    if value is not None and not 0 < value < 1:
+        raise OptionError("min_cosine", f"is {value}; it must be between 0 and 1, both excluded")
+
+
 @suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Serving):
@@ -91,7 +97,7 @@ class ExportOptions(Serving):
         output_dtype: the data type of the outputs, independent of the precision.
         optimize: the optimization of the ONNX graph; none keeps the graph that torch exports, with eager attention.
         min_cosine: the lowest accepted cosine similarity between an output and transformers' output, for the worst test
-            image. None: the limit for the precision.
+            image; between 0 and 1, both excluded. None: the limit for the precision.
         allow_untrained_pooler: accept `pooling` pooler even if the checkpoint has no trained pooler; its weights are
             then random.
         max_single_file_bytes: the size in bytes above which weights are stored in a file beside the graph, as protobuf
@@ -167,11 +173,7 @@ class ExportOptions(Serving):
         self.check(max_batch_size=self.max_batch_size, precision=self.precision)
         self._check_images()
         self._check_target()
-        if self.min_cosine is not None and not 0 < self.min_cosine < 1:
-            raise OptionError(
-                "min_cosine",
-                f"is {self.min_cosine}; it must be above 0 and below 1, which rounding alone keeps out of reach",
-            )
+        check_min_cosine(self.min_cosine)
 
     def _check_images(self) -> None:
         unknown = [name for name in self.image_formats if name not in DEFAULT_FORMATS]
@@ -203,10 +205,11 @@ class ExportOptions(Serving):
             ("name", "is") if self.name is not None else ("model", f"is {self.model}, which gives the name")
         )
         if not _NAME.fullmatch(name):
+            use = "use" if option == "name" else "choose --name, of"
             raise OptionError(
                 option,
-                f"{begins} {name!r}, which Triton cannot take; use letters, digits, '.', '_' and '-', at most 128, "
-                "starting with a letter or digit, and give another with --name",
+                f"{begins} {name!r}, which Triton cannot take; {use} letters, digits, '.', '_' and '-', at most 128, "
+                "starting with a letter or digit",
             )
         if (ending := _ENDING.search(name)) is not None:
             raise OptionError(

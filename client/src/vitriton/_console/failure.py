@@ -83,7 +83,7 @@ def reason(error: VitritonError) -> str:
         return (
             f"the server at {error.address} did not answer a request {within}; see whether it runs, or raise --timeout"
         )
-    return str(error).replace("(timeout_s)", "(--timeout)")
+    return str(error).replace("(timeout_s)", "(--timeout)").replace("(expect_fingerprint)", "(--expect-fingerprint)")
 
 
 @contextmanager

@@ -130,12 +130,17 @@ class Lines:
     def say(self) -> None:
         """Writes a line."""
         self._wrote_s = now_s = self._clock()
-        rate = (self._done - self._began_with) / (now_s - self._began_s)
-        left = f"{duration((self._total - self._done) / rate)} left" if rate else "nothing yet"
+        pace = _pace(self._done - self._began_with, self._total - self._done, now_s - self._began_s)
         self._write(
-            f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {rate:.1f} images/s, {left}, "
+            f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {pace}, "
             f"{count(self._failed, 'error')}"
         )
+
+
+def _pace(done: float, left: float, seconds: float) -> str:
+    """The speed of a run since its beginning: images that end together, as a batch does, have no speed of their own."""
+    rate = done / seconds if seconds else 0.0
+    return f"{rate:.1f} images/s, {f'{duration(left / rate)} left' if rate else 'nothing yet'}"
 
 
 def duration(seconds: float) -> str:
@@ -159,15 +164,14 @@ def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advan
     from rich import progress as bars
     from rich.text import Text
 
-    class Rate(bars.ProgressColumn):
+    class Pace(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+            return Text(_pace(task.completed - done, total - task.completed, task.elapsed or 0.0))
 
     columns = (
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
-        Rate(),
-        bars.TimeRemainingColumn(compact=True),
+        Pace(),
         bars.TextColumn("{task.fields[errors]}"),
     )
     failures = failed

@@ -114,6 +114,7 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
     loaded = load_model(source, known, () if projects else known.pooler)
     with explained(f"config.json of {source.model_id} is invalid"):
         network = PixelNetwork(loaded.model, known).eval()
+        cut_off = _cut_off(source.model_id, loaded.model.config, known, small.spec)
     return Checkpoint(
         source,
         loaded.model,
@@ -123,7 +124,7 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
         network,
         small.spec,
         small.normalization,
-        (*loaded.warnings, *_interpolation(source.model_id, network, small.spec, options)),
+        (*loaded.warnings, *_interpolation(source.model_id, network, small.spec, options), *cut_off),
         loaded.head,
     )
 
@@ -163,6 +164,18 @@ def _interpolation(
         f"the image processor of {model_id} gives images of {spec.height} x {spec.width} pixels, and the model was "
         f"trained with {height} x {width}{keep}: its position embeddings are interpolated; transformers' pipeline "
         "refuses such images",
+    )
+
+
+def _cut_off(model_id: str, config: Any, known: Family, spec: PreprocessSpec) -> tuple[str, ...]:
+    """The warning for images that are no whole number of patches: the model ignores the rest."""
+    patch = getattr(config, "patch_size", None) if known.grid and known.inputs != "patches" else None
+    down, across = (patch, patch) if isinstance(patch, int) else patch or (1, 1)
+    if spec.height % down == spec.width % across == 0:
+        return ()
+    return (
+        f"images of {spec.height} x {spec.width} pixels are no multiple of the patches of {model_id}, which have "
+        f"{down} x {across}: it ignores the last {spec.height % down} rows and {spec.width % across} columns",
     )
 
 

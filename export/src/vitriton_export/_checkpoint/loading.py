@@ -8,12 +8,13 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -76,6 +77,7 @@ def load_model(source: CheckpointSource, known: Architecture, pooler: tuple[str,
         model, report = _read(model_class, config, source, weights)
     _check_fit(report, name)
     missing = [key for key in report["missing_keys"] if not key.endswith(_COUNTED)]
+    inner = (known.part or (known.tower or "").replace("_config", "_model"), model.base_model_prefix)
     if known.part is not None:
         start = f"{known.part}."
         model = getattr(model, known.part)
@@ -85,13 +87,23 @@ def load_model(source: CheckpointSource, known: Architecture, pooler: tuple[str,
     if others:
         raise ExportError(
             f"{name} lacks {_count(others, 'weight')} of {type(model).__name__}, which would be random: {_few(others)}"
-            f"{_prefix(others, report['unexpected_keys'])}"
+            f"; {_remedy(others, report['unexpected_keys'], inner)}"
         )
     unread = report["unexpected_keys"]
     layers = _layers(model, unread)
     told = (*_warnings(source, weights, layers), *_part_of_pooler(model, missing, pooler, name))
-    head = heads.find(read_config(source), model, set(unread) - {*layers}, is_tower=known.tower is not None)
+    passed_over = _shapes(weights, set(unread) - {*layers})
+    head = heads.find(read_config(source), model, passed_over, is_tower=known.tower is not None)
     return Loaded(model.eval(), tuple(missing), told, head)
+
+
+def not_finite(model: nn.Module) -> str:
+    """Says why a model's outputs are not finite, as the end of a sentence."""
+    tensors = model.state_dict().items()
+    first = next((name for name, tensor in tensors if not torch.isfinite(tensor).all()), None)
+    if first is None:
+        return "its weights or its config.json are damaged"
+    return f"its weights are damaged: the first tensor with such a value is {first}"
 
 
 @contextlib.contextmanager
@@ -230,23 +242,47 @@ def _check_fit(report: dict[str, Any], name: str) -> None:
         )
 
 
-def _prefix(missing: list[str], unexpected: Collection[str]) -> str:
-    """Explains missing weights that the file has under names with a prefix."""
-    wanted = set(missing)
-    starts: Counter[str] = Counter()
-    for key in unexpected:
-        parts = key.split(".")
-        ends = (".".join(parts[at:]) for at in range(1, len(parts)))
-        end = next((end for end in ends if end in wanted), None)
-        if end is not None:
-            starts[key.removesuffix(end)] += 1
+def _remedy(missing: list[str], unexpected: Collection[str], inner: Sequence[str]) -> str:
+    """Says what to do about missing weights, which the file may have under names with a prefix.
+
+    Args:
+        missing: the names of the missing weights.
+        unexpected: the names in the file that the model does not have.
+        inner: the names of the base model in a model with a head, and of a vision tower in a whole model.
+    """
+    starts = Counter(start for key in unexpected if (start := _start(key, set(missing))))
     if not starts:
-        return ""
+        return "save the whole model with save_pretrained, or correct config.json if it describes another model"
     start, count = starts.most_common(1)[0]
+    for each in inner:
+        if each and start.endswith(f".{each}."):
+            start = start.removesuffix(f"{each}.")
     return (
-        f"; the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
+        f"the file has {count} of them under names that begin with {start!r}: remove this prefix from the names, "
         "and save again"
     )
+
+
+def _start(key: str, wanted: Collection[str]) -> str | None:
+    """Returns the part of a name before the name of a wanted weight; None if it ends in no such name."""
+    parts = key.split(".")
+    ends = (".".join(parts[at:]) for at in range(1, len(parts)))
+    end = next((end for end in ends if end in wanted), None)
+    return None if end is None else key.removesuffix(end)
+
+
+def _shapes(weights: Weights, names: Set[str]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of weights in the files; empty ones for names that transformers has changed."""
+    found: dict[str, tuple[int, ...]] = dict.fromkeys(sorted(names), ())
+    for path in weights.files if names else ():
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as tensors:
+                there = {name: tensors.get_slice(name).get_shape() for name in names & set(tensors.keys())}
+        else:
+            tensors = torch.load(path, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(path))
+            there = {name: tensors[name].shape for name in names & tensors.keys()}
+        found |= {name: tuple(shape) for name, shape in there.items()}
+    return found
 
 
 def _layers(model: nn.Module, unexpected: Collection[str]) -> list[str]:

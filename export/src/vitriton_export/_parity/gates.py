@@ -60,7 +60,7 @@ class Gate:
             demands.append(f"cosine >= {self.min_cosine:.15g}")
         if self.reports:
             demands.append("none: the outputs decide")
-        return ", ".join(demands) + (" (moved by --min-cosine)" if self.moved else "")
+        return ", ".join(demands) + (" (set by --min-cosine)" if self.moved else "")
 
     def to_dict(self) -> dict[str, float | bool]:
         """Returns the gate for JSON."""

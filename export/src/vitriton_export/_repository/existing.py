@@ -8,15 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository import disk
-from vitriton._repository.names import ENSEMBLES, KINDS, Kind, ensemble_name
+from vitriton._repository import complete, disk
+from vitriton._repository.names import ENSEMBLES, KINDS, Kind, ensemble_name, kind_of
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import printable
 from vitriton_export._options import ExportOptions
 from vitriton_export._repository import manifest as _manifest
+from vitriton_export._repository.deployment import Deployment
 
 # Options that locate the export, or that are compared by what they resolve to
+_NOT_DECIDING = ("limits", "max_text_bytes", "prompts", "default_prompt")
 _COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}
 
 
@@ -24,8 +26,8 @@ def difference(options: ExportOptions) -> str | None:
     """Says why an export with these options must be made; None where the repository holds it complete.
 
     It is complete when a manifest has the same model and revision (for a folder: the same files) and the same options,
-    and the graphs on disk are those in the manifest. Versions of libraries do not count. Branches are not followed: the
-    revision of a hub id is compared as given, or with the commit that was exported.
+    and graphs and preprocessing on disk are those in the manifest. Versions of libraries do not count. Branches are
+    not followed: the revision of a hub id is compared as given, or with the commit that was exported.
     """
     repository = options.folder
     try:
@@ -38,7 +40,7 @@ def difference(options: ExportOptions) -> str | None:
                 return f"{ensembles[kind]} holds no export"
             version = max(disk.served_versions(config, ensembles[kind]), default=0)
             manifest = json.loads((ensembles[kind] / str(version) / "manifest.json").read_text())
-            reason = _other(manifest, options) or _damaged(manifest, disk.steps(config, repository), repository)
+            reason = _other(manifest, options) or damaged(repository, ensembles[kind].name)
             if reason is None and manifest["fingerprint"] != fingerprint:
                 reason = f"{ensembles[kind]} and its manifest have two fingerprints"
             if reason is not None:
@@ -58,6 +60,39 @@ def earlier(repository: Path, name: str) -> dict[Kind, str]:
             version = max(disk.served_versions(config, folder), default=0)
             found[kind] = f"version {version}{_origin(folder / str(version) / 'manifest.json')}"
     return found
+
+
+def changes(manifest: Mapping[str, Any], deployment: Deployment, weights: str | None) -> str:
+    """Says why an export and a planned one have different fingerprints, as far as the manifest of the first tells.
+
+    Args:
+        manifest: the manifest of the export, or those of its entries that are known.
+        deployment: the planned export.
+        weights: the hash of the planned export's weights; None where it is unknown.
+    """
+    now: dict[str, Any] = {
+        "pooling": deployment.pooling,
+        "l2_normalize": deployment.l2_normalize,
+        "precision": deployment.precision,
+    }
+    named = [_change(name, manifest, now) for name in now if name in manifest and manifest[name] != now[name]]
+    prepared = deployment.step.to_document()
+    now = {name: _deciding(entries) for name, entries in prepared.items()}
+    then = {name: _deciding(manifest.get(name)) for name in prepared}
+    named += [f"the {name} is another" for name in now if then[name] not in (None, now[name])]
+    outputs, pooled = manifest.get("outputs"), kind_of(True, deployment.step.tower)
+    if outputs is not None and (ensemble_name(deployment.name, pooled) in outputs) != (pooled in deployment.shapes):
+        named.append("only one of the two has a pooled output")
+    # these decide which weights count
+    elif manifest.get("pooling") == deployment.pooling and weights is not None:
+        known = manifest.get("source", {}).get("weights_sha256")
+        named += ["the weights are others"] if known not in (None, weights) else []
+    return "; ".join(named) or "the weights or the configuration are others"
+
+
+def _deciding(entries: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the part of how inputs are prepared that changes a vector: without limits and prompts."""
+    return None if entries is None else {key: value for key, value in entries.items() if key not in _NOT_DECIDING}
 
 
 def _origin(path: Path) -> str:
@@ -102,17 +137,24 @@ def _typed(value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _damaged(manifest: Mapping[str, Any], steps: frozenset[tuple[str, int]], repository: Path) -> str | None:
-    """Says which of an ensemble's steps is missing or does not match the manifest; None where all do."""
-    version_of = dict(steps)
-    for model, version in sorted(version_of.items()):
-        if version not in disk.versions(repository / model) or disk.read_config(repository / model) is None:
-            return f"version {version} of {model} is missing"
-    for name, graph in manifest["graphs"].items():
-        model, _, file = name.partition("/")
-        if model not in version_of:  # it belongs to the other ensemble
-            continue
-        path = repository / model / str(version_of[model]) / file
-        if not path.is_file() or path.stat().st_size != graph["bytes"] or sources.sha256(path) != graph["sha256"]:
-            return f"{path} is not the graph that was exported"
+def damaged(repository: Path, ensemble: str) -> str | None:
+    """Says which part of an export's ensemble is missing or is not the exported one; None if all are as exported.
+
+    It reads the graphs and compares their hashes, which `vitriton._repository.complete` does not.
+
+    Args:
+        repository: the folder of the models.
+        ensemble: the name of the ensemble.
+    """
+    fault = complete.missing(repository, ensemble)
+    if fault is not None:
+        return fault
+    config: Any = disk.read_config(repository / ensemble)
+    manifest = complete.read_manifest(
+        repository / ensemble / str(max(disk.served_versions(config, repository / ensemble)))
+    )
+    for step, version in sorted(disk.steps(config, repository)):
+        for file, graph in complete.graphs(manifest, step).items():
+            if sources.sha256(repository / step / str(version) / file) != graph.get("sha256"):
+                return f"{step}/{version}/{file} {complete.OTHER_GRAPH}"
     return None

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository import disk, names
+from vitriton._repository import complete, disk, names
 from vitriton._repository.disk import NOT_EXPORTED, REPLACED
 
 from vitriton_export._errors import ExportError, OptionError
 from vitriton_export._repository import deployment as _deployment
+from vitriton_export._repository import existing
 from vitriton_export._repository.deployment import VERSION, Deployment, read_fingerprint
 
 # The paths that Triton's python backend (2.51.0) can pass on to its processes: it puts them unquoted on a shell's
@@ -56,8 +57,13 @@ def check_name(repository: Path, name: str, *, max_batch_size: int, precision: s
     return exported
 
 
-def check_target(repository: Path, deployment: Deployment) -> None:
+def check_target(repository: Path, deployment: Deployment, weights: str | None = None) -> None:
     """Checks that the deployment's models may be written: the names are free, or their models are compatible with it.
+
+    Args:
+        repository: the folder of the models.
+        deployment: the planned export.
+        weights: the hash of its weights, for the error; None where it is unknown.
 
     Raises:
         ExportError: vitriton did not write them, they have another embedding space, or clients would break.
@@ -68,9 +74,9 @@ def check_target(repository: Path, deployment: Deployment) -> None:
     for model, config in exported.items():
         if (fingerprint := disk.fingerprint(config)) != deployment.fingerprint:
             raise ExportError(
-                f"{repository} already serves another embedding space as {name} (fingerprint {fingerprint}, this "
-                f"export has {deployment.fingerprint}), and their vectors must not be mixed; "
-                f"{_otherwise(repository, name)}"
+                f"{repository} already serves another embedding space as {name}, and their vectors must not be mixed: "
+                f"{_changes(repository, deployment, weights)}; its fingerprint is {fingerprint}, and this export has "
+                f"{deployment.fingerprint}; {_otherwise(repository, name)}"
             )
         if model in planned:
             _check_tensors(config, planned[model], repository, name)
@@ -200,6 +206,18 @@ def install(staging: Path, repository: Path, deployment: Deployment) -> int:
 
 def _otherwise(repository: Path, name: str) -> str:
     return f"use another --name, or `vitriton remove {name} --repository {repository}` first"
+
+
+def _changes(repository: Path, deployment: Deployment, weights: str | None) -> str:
+    folders = [repository / names.ensemble_name(deployment.name, kind) for kind in names.KINDS]
+    configs = {folder: disk.read_config(folder) for folder in folders}
+    manifests = (
+        complete.read_manifest(folder / str(max(disk.served_versions(config, folder), default=0)))
+        for folder, config in configs.items()
+        if config is not None
+    )
+    there = next((each for each in manifests if each.get("fingerprint") != deployment.fingerprint), {})
+    return existing.changes(there, deployment, weights)
 
 
 def _check_known(config: Any, repository: Path, name: str, max_batch_size: int, precision: str) -> None:

@@ -19,6 +19,7 @@ from vitriton_export._checkpoint import checkpoint as _checkpoint
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.heads import Head
+from vitriton_export._checkpoint.loading import not_finite
 from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._errors import ExportError, explained
 from vitriton_export._graph.encoder import Encoder, pool
@@ -143,8 +144,7 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ImagePlan:
     embedding = pool(outputs, pooling, **checkpoint.tokens, l2_normalize=options.l2_normalize)
     if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
         raise ExportError(
-            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; its weights or its config.json "
-            "are damaged"
+            f"{checkpoint.source.model_id} gives NaN or infinity for a black image; {not_finite(checkpoint.model)}"
         )
     shapes: dict[Kind, tuple[int, ...]] = {
         "pooled": tuple(embedding.shape[1:]),

@@ -12,6 +12,7 @@ from vitriton._repository.names import ATTENTION_MASK, INPUT_IDS, Kind
 
 from vitriton_export._checkpoint import text_checkpoint as _checkpoint
 from vitriton_export._checkpoint.heads import Head
+from vitriton_export._checkpoint.loading import not_finite
 from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.text_checkpoint import TextCheckpoint
 from vitriton_export._errors import ExportError, OptionError, explained
@@ -132,9 +133,7 @@ def _plan(options: ExportOptions, checkpoint: TextCheckpoint) -> TextPlan:
     if options.dimensions is not None and options.dimensions > embedding.shape[1]:
         raise OptionError("dimensions", f"is {options.dimensions}, and embeddings have {embedding.shape[1]}")
     if not (torch.isfinite(embedding).all() and torch.isfinite(outputs.last_hidden_state).all()):
-        raise ExportError(
-            f"{checkpoint.source.model_id} gives NaN or infinity; its weights or its config.json are damaged"
-        )
+        raise ExportError(f"{checkpoint.source.model_id} gives NaN or infinity; {not_finite(checkpoint.model)}")
     step = TokenizeStep(
         spec=small.spec,
         tokenizer=small.tokenizer.backend_tokenizer.to_str(),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from vitriton._console.server import ServerOptions
 from vitriton._repository import disk
+from vitriton._repository.names import ensemble_name
 from vitriton._served.catalog import read_catalog
 from vitriton._served.model import ModelInfo
 from vitriton._wire.transport import Transport
 
 from vitriton_export._checkpoint import source as sources
-from vitriton_export._errors import ExportError, OptionError
-from vitriton_export._verify.exported import Exported, from_repository
+from vitriton_export._errors import ExportError
+from vitriton_export._repository import existing
+from vitriton_export._verify.exported import Exported, check_complete, from_repository
 from vitriton_export._verify.options import VerifyOptions
 
 
@@ -24,7 +27,7 @@ def check(options: VerifyOptions) -> None:
     Raises:
         OptionError: one of them is not there.
         InvalidOption: an option for the server is invalid.
-        ExportError: the repository cannot be read, or the server has no such model.
+        ExportError: the repository cannot be read, the server has no such model, or the reference is not known.
         ClientError: the server does not answer.
     """
     options.inputs()
@@ -32,10 +35,12 @@ def check(options: VerifyOptions) -> None:
         sources.find_folder(options.reference, options.revision, "reference")
     if isinstance(options.server, ServerOptions):
         with contextlib.closing(options.server.transport()) as transport:
-            find(transport, options.name, options.timeout_s)
+            served = find(transport, options.name, options.timeout_s)
+        if served.source is not None:  # or else an error tells what its configuration lacks
+            reference_model(options, served.name, served.source, served.revision)
     else:
         with read(options.folder, options.name) as exported:
-            reference_model(options, exported)
+            reference_model(options, exported.name, exported.model_id, exported.revision, exported.options)
 
 
 @contextlib.contextmanager
@@ -51,6 +56,16 @@ def read(repository: Path, name: str | None) -> Iterator[Exported]:
             yield from_repository(repository, name)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
+
+
+def check_files(repository: Path, exported: Exported) -> None:
+    """Compares the files of an export with its manifest, and reads all of its graphs for that.
+
+    Raises:
+        ExportError: a part is missing or is not the exported one; the text names it.
+    """
+    for kind in exported.kinds:
+        check_complete(repository, exported.name, existing.damaged(repository, ensemble_name(exported.name, kind)))
 
 
 def find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
@@ -75,18 +90,27 @@ def find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:
     raise ExportError(f"the server at {transport.address} has several models; choose one with --model: {names}")
 
 
-def reference_model(options: VerifyOptions, exported: Exported) -> str:
+def reference_model(
+    options: VerifyOptions, name: str, model_id: str, revision: str | None, told: Mapping[str, Any] | None = None
+) -> str:
     """Returns the hub id or the folder of the reference.
 
+    Args:
+        options: the options of the verification.
+        name: the name of the export.
+        model_id: the source of the export: a hub id, or the name of a folder.
+        revision: the commit on the hub; None for a folder.
+        told: the options of the export, where they are known.
+
     Raises:
-        OptionError: the folder that was exported is not there, and no other is named.
+        ExportError: the folder that was exported is not there, and no other is named.
     """
     if options.reference is not None:
         return options.reference
-    if exported.revision is not None:
-        return exported.model_id
-    recorded = str(exported.options.get("model", ""))
+    if revision is not None:
+        return model_id
+    recorded = str((told or {}).get("model", ""))
     if recorded and Path(recorded).expanduser().is_dir():
         return recorded
-    where = f"{recorded}, which is not there" if recorded else f"a folder called {exported.model_id}"
-    raise OptionError("reference", f"is needed: {exported.name} was exported from {where}; name the checkpoint")
+    where = f"{recorded}, which is not there" if recorded else f"a folder called {model_id}"
+    raise ExportError(f"{name} was exported from {where}; name the checkpoint with --reference")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from vitriton._console.paths import folder_fault
-from vitriton._repository.complete import missing
+from vitriton._repository.complete import MANIFEST, missing
 from vitriton._repository.disk import NOT_EXPORTED
 from vitriton._repository.names import ENSEMBLES, INPUT_IDS, KINDS, Kind, Tower, ensemble_name
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
@@ -105,7 +105,9 @@ def from_repository(repository: Path, name: str | None) -> Exported:
         raise OptionError("", f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
     if read_fingerprint(folders[kinds[0]] / "config.pbtxt") == NOT_EXPORTED:
         raise OptionError("repository", f"{repository} has no weights yet for {name}; run `vitriton export` for it")
-    path = ensemble_version(folders[kinds[0]]) / "manifest.json"
+    path = ensemble_version(folders[kinds[0]]) / MANIFEST
+    if not path.exists():
+        raise ExportError(f"{path} is missing; copy it, or export the model again")
     try:
         exported = _from_manifest(json.loads(path.read_text()), name, kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -113,10 +115,18 @@ def from_repository(repository: Path, name: str | None) -> Exported:
             f"{path} cannot be read ({type(exc).__name__}: {one_line(exc)}); export the model again"
         ) from exc
     for kind in kinds:
-        fault = missing(repository, ensemble_name(name, kind))  # a graph that was changed is measured
-        if fault is not None:
-            raise ExportError(f"{name} in {repository} is not complete: {fault}; export the model again")
+        check_complete(repository, name, missing(repository, ensemble_name(name, kind)))
     return exported
+
+
+def check_complete(repository: Path, name: str, fault: str | None) -> None:
+    """Refuses an export that has a fault.
+
+    Raises:
+        ExportError: a part is missing or is not the exported one; the text names it.
+    """
+    if fault is not None:
+        raise ExportError(f"{name} in {repository} is not as it was exported: {fault}; copy or export it again")
 
 
 def from_parameters(

@@ -53,6 +53,9 @@ class Folder:
         folder: the folder of the images.
         limit: the largest number of images, evenly spread over all of them; None: all.
 
+    Attributes:
+        passed_over: one line on the files that are not images, to their names; empty if there are none.
+
     Raises:
         OptionError: there is no such folder, or it has no images.
         ExportError: a subfolder cannot be read.
@@ -62,11 +65,12 @@ class Folder:
         if (fault := folder_fault(folder)) is not None:
             raise OptionError("images", fault)
         try:
-            paths = find_inputs([str(folder)], None, recursive=True).sources
+            found = find_inputs([str(folder)], None, recursive=True)
         except InvalidOption as exc:
             raise OptionError("images", exc.wrong) from exc
         except CommandFailed as exc:
             raise ExportError(str(exc)) from exc
+        paths, self.passed_over = found.sources, found.describe_passed_over()
         count = len(paths) if limit is None else min(limit, len(paths))
         self._paths = [Path(paths[index * len(paths) // count]) for index in range(count)]
         self._folder = folder

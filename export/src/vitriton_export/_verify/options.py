@@ -14,6 +14,7 @@ from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
 
 from vitriton_export._errors import OptionError
+from vitriton_export._options import check_min_cosine
 from vitriton_export._verify.images import Folder, NamedInputs, TextLines
 
 _MODEL, _REFERENCE, _IMAGES = "Model", "Reference", "Images and texts"
@@ -34,8 +35,8 @@ class VerifyOptions:
         images: a folder with your own images to compare. None: built-in test images.
         texts: a file with your own texts to compare, one on each line, in UTF-8. None: built-in test texts.
         limit: the largest number of images or texts to use, spread evenly over all of them. None: all.
-        min_cosine: the lowest accepted cosine similarity of the outputs with the reference. None: the limits for the
-            model's precision.
+        min_cosine: the lowest accepted cosine similarity of the outputs with the reference; between 0 and 1, both
+            excluded. None: the limits for the model's precision.
         timeout_s: the longest time for each request to the server, in seconds.
     """
 
@@ -47,15 +48,14 @@ class VerifyOptions:
     images: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="DIR", rich_help_panel=_IMAGES)] = None
     texts: Annotated[str | os.PathLike[str] | None, typer.Option(metavar="FILE", rich_help_panel=_IMAGES)] = None
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, rich_help_panel=_IMAGES)] = None
-    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", min=-1, max=1, rich_help_panel=_REFERENCE)] = (
-        None
-    )
+    min_cosine: Annotated[float | None, typer.Option(metavar="COSINE", rich_help_panel=_REFERENCE)] = None
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
 
     def __post_init__(self) -> None:
         """Refuses values that no verification can have."""
         for option, wrong in faults(self):
             raise OptionError(option, wrong)
+        check_min_cosine(self.min_cosine)
         if not self.timeout_s > 0:
             raise OptionError("timeout_s", f"is {self.timeout_s:g}; it must be a number of seconds above 0")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -24,10 +24,11 @@ from vitriton_export._parity.compare import Batch, BatchResult, Runner, Unusable
 from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._parity.tally import Stage
 from vitriton_export._parity.texts import TextRunner
+from vitriton_export._repository.existing import changes
 from vitriton_export._towers.plan import ExportPlan
-from vitriton_export._verify.check import read, reference_model
+from vitriton_export._verify.check import check_files, read, reference_model
 from vitriton_export._verify.exported import Exported
-from vitriton_export._verify.images import Corpus, NamedInputs
+from vitriton_export._verify.images import Corpus, Folder, NamedInputs
 from vitriton_export._verify.options import VerifyOptions
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], AbstractContextManager["Advance"]]
 _LIBRARIES = ("transformers", "torch", "onnxruntime")
-_NOT_DECIDING = ("limits", "max_text_bytes", "prompts", "default_prompt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ def verify_model(
             exported, runner, subject, skipped = _open(options, resources)
             _check_inputs(options, exported)
         with step("Load the reference"):
-            model = reference_model(options, exported)
+            model = reference_model(options, exported.name, exported.model_id, exported.revision, exported.options)
             plan = _plan(model, options, exported)
             _check_reference(exported, plan, model)
         images: NamedInputs = Corpus(plan.corpus()) if given is None else given
@@ -142,7 +142,7 @@ def verify_model(
         stages=comparison.stages,
         skipped=skipped,
         unusable=unusable,
-        notes=_notes(exported, versions),
+        notes=[*_passed_over(given), *_notes(exported, versions)],
         versions=versions,
     )
 
@@ -206,6 +206,7 @@ def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Expo
         subject = f"{served.exported.name} on the server at {served.address}"
         return served.exported, served, subject, served.skipped
     with read(options.folder, options.name) as exported:
+        check_files(options.folder, exported)
         kind = TextRunner if exported.tower == "text" else RepositoryRunner
         runner: Runner = kind(options.folder, exported.name, exported.kinds)
     return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
@@ -246,23 +247,17 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
     deployment = plan.deployment
     if deployment.fingerprint == exported.fingerprint:
         return
-    differences = []
-    if exported.weights not in (None, plan.weights):
-        differences.append(f"weights (sha256 {plan.weights[:12]}…; the export has {str(exported.weights)[:12]}…)")
-    own = deployment.step.to_document()
-    differences += [key for key in own if _deciding(own[key]) != _deciding(exported.prepared[key])]
-    what = " and ".join(differences) or "weights or configuration"
+    known = {
+        "source": {"weights_sha256": exported.weights},
+        "pooling": exported.pooling,
+        **exported.prepared,
+    }
     raise ExportError(
         f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}"
-        f"{f' at {exported.revision}' if exported.revision else ''}: different {what} (fingerprint "
-        f"{deployment.fingerprint}; the export has {exported.fingerprint}); name the right one with --reference and "
-        "--revision"
+        f"{f' at {exported.revision}' if exported.revision else ''}: {changes(known, deployment, plan.weights)}; its "
+        f"fingerprint is {deployment.fingerprint}, and the export has {exported.fingerprint}; name the right one with "
+        "--reference and --revision"
     )
-
-
-def _deciding(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entries that decide the inputs of the encoder: without limits and prompts."""
-    return {key: value for key, value in document.items() if key not in _NOT_DECIDING}
 
 
 def _check_inputs(options: VerifyOptions, exported: Exported) -> None:
@@ -271,9 +266,13 @@ def _check_inputs(options: VerifyOptions, exported: Exported) -> None:
             raise OptionError(option, f"are given, and {exported.name} takes {exported.tower}s; leave them out")
 
 
+def _passed_over(given: NamedInputs | None) -> list[str]:
+    return [given.passed_over] if isinstance(given, Folder) and given.passed_over else []
+
+
 def _named(plan: ExportPlan) -> str:
     source = plan.source
-    return source.model_id if source.revision is None else f"{source.model_id} at {source.revision}"
+    return str(source.folder) if source.revision is None else f"{source.model_id} at {source.revision}"
 
 
 def _notes(exported: Exported, versions: dict[str, str]) -> list[str]:

@@ -74,14 +74,14 @@ def export(
         return
     _check(options)
     results.warn_of_path(options.folder, progress)
-    replaced, warned = _tell_of_earlier(options, progress), _warn_of_precision(options, progress)
+    warned = _warn_of_precision(options, progress)
     with Signals():  # SIGTERM, too, ends it with a clean-up
-        result = _export(options, progress)
+        result, replaced, told = _export(options, progress)
     took = f"{time.perf_counter() - started:.1f} s"
-    told = f"; it replaces {replaced}" if replaced else ""
-    print_line(progress, f"Exported {result.deployment.model_id} as {result.deployment.name} in {took}{told}")
+    instead = f"; it replaces {replaced}" if replaced else ""
+    print_line(progress, f"Exported {result.deployment.model_id} as {result.deployment.name} in {took}{instead}")
     results.show(result, results.console())
-    results.warn(result, progress, warned)
+    results.warn(result, progress, {warned, *told})
     results.show_next_step(result, progress)
 
 
@@ -155,15 +155,20 @@ def _warn_of_precision(options: ExportOptions, progress: Console) -> str | None:
     return warning
 
 
-def _export(options: ExportOptions, progress: Console) -> ExportResult:
+def _export(options: ExportOptions, progress: Console) -> tuple[ExportResult, str, tuple[str, ...]]:
+    """Exports the model. When it is sure to begin, shows what it replaces and the warnings; returns these, too."""
     numbers = itertools.count(1)
 
     def step(title: str) -> AbstractContextManager[None]:
         return results.step(progress, f"{next(numbers)}/{_STEPS} {title}")
 
     with step("Import torch and transformers"), importing():
-        from vitriton_export._export import export_model
-    return export_model(options, step)
+        from vitriton_export._export import carry_out, prepare
+    plan = prepare(options, step)
+    replaced = _tell_of_earlier(options, progress)
+    for warning in plan.warnings:
+        print_line(progress, f"warning: {warning}")
+    return carry_out(options, plan, step), replaced, plan.warnings
 
 
 def _is_there(options: ExportOptions, progress: Console) -> bool:

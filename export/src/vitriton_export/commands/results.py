@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
         (
             stage.stage,
             str(stage.images),
-            f"{stage.max_abs_error:.2g}",
+            number(stage.max_abs_error),
             f"{stage.min_cosine:.7f}",
             f"{stage.mean_cosine:.7f}",
             stage.gate,
@@ -73,15 +73,20 @@ def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
     tables.show(console, columns, rows, title)
 
 
-def warn(result: ExportResult, console: Console, shown: str | None = None) -> None:
+def number(value: float) -> str:
+    """Returns two significant digits, or all digits before the point: gray levels are whole numbers."""
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
+
+
+def warn(result: ExportResult, console: Console, shown: Collection[str | None]) -> None:
     """Shows the warnings and notes of an export, and the contents of its repository that no server can load.
 
     Args:
         result: the result of the export.
         console: the console.
-        shown: the warning that was shown before the work began.
+        shown: the warnings that were shown before the work began.
     """
-    warnings = [each for each in result.warnings if each != shown]
+    warnings = [each for each in result.warnings if each not in shown]
     lines = [*(f"warning: {each}" for each in warnings), *(f"note: {each}" for each in result.notes)]
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -25,8 +25,8 @@ _LISTED = 10  # the unusable images in the printed report
 _HELP = (
     "Compare a deployed model with transformers, image by image.\n\n"
     "Without --url, ONNX Runtime runs the model on this machine, from the files of the repository. With --url, a "
-    "running server runs it. The reference is the checkpoint that was exported; if it has moved, name it with "
-    "--reference.\n\n"
+    "running server runs it. The reference is the checkpoint that was exported. Name it with --reference if its folder "
+    "has moved, or if a server runs a model that was exported from a folder.\n\n"
     "Exit code: 0, all outputs are within their limits; 1, the model could not be verified; 2, an option, a value or a "
     "path is wrong; 3, an output is outside its limit; 130, interrupted. "
     "Images that cannot be used are listed and do not change the exit code."
@@ -35,7 +35,9 @@ _HELP = (
 
 _EXAMPLES = """
 vitriton verify dinov2-small --repository models
-vitriton verify dinov2-small --url localhost:8001 --images photos/ --limit 100
+vitriton verify dinov2-small --repository models --files
+vitriton verify dinov2-small --repository models --images photos/ --limit 100
+vitriton verify products-v3 --url localhost:8001 --reference ./my-checkpoint
 """
 
 
@@ -51,6 +53,14 @@ def verify(
         str | None, typer.Option(metavar="NAME", help="Another way to give NAME.", rich_help_panel="Model")
     ] = None,
     access: Access,
+    files: Annotated[
+        bool,
+        typer.Option(
+            "--files",
+            help="Only compare the files in the repository with the manifest, without the reference.",
+            rich_help_panel="Model",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the report.")] = False,
 ) -> None:
@@ -59,12 +69,15 @@ def verify(
 
     from vitriton_export._verify.check import check
 
-    _check(options, model)
+    _check(options, model, files=files)
     asked = replace(
         options,
         name=options.name or model,
         server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
+    if files:
+        _verify_files(asked)
+        return
     with step("Find the model", quiet=quiet):
         check(asked)
     console = Console(stderr=True, quiet=quiet)
@@ -83,7 +96,17 @@ def verify(
         raise typer.Exit(EXIT_GATE_BROKEN)
 
 
-def _check(options: VerifyOptions, model: str | None) -> None:
+def _verify_files(options: VerifyOptions) -> None:
+    from vitriton_export._verify.check import check_files, read
+
+    with read(options.folder, options.name) as exported:
+        check_files(options.folder, exported)
+    typer.echo(f"the files of {exported.name} in {options.folder} are those that were exported")
+
+
+def _check(options: VerifyOptions, model: str | None, *, files: bool) -> None:
+    if files and options.server is not None:
+        raise OptionError("files", "reads a repository, and `server` is given; leave out one of them")
     if options.server is not None and options.repository is not None:
         raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
@@ -97,9 +120,9 @@ def _check(options: VerifyOptions, model: str | None) -> None:
 def _show(report: VerifyReport, console: Console) -> None:
     results.show_parity(console, report.stages, report.subject)
     lines = [
-        f"{stage.stage}: worst are "
+        f"{stage.stage}: worst images: "
         + ", ".join(
-            f"{figures.image} (error {figures.max_abs_error:.2g}, cosine {figures.min_cosine:.7f})"
+            f"{figures.image} (error {results.number(figures.max_abs_error)}, cosine {figures.min_cosine:.7f})"
             for figures in stage.worst
         )
         for stage in report.stages

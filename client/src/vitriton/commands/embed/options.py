@@ -52,7 +52,7 @@ class EmbedOptions:
     recursive: Annotated[bool, typer.Option(rich_help_panel=_IMAGES)] = True
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
     preprocess: Annotated[Literal["server", "client"], typer.Option(rich_help_panel=_IMAGES)] = "server"
-    expect_fingerprint: Annotated[str | None, typer.Option(metavar="HEX", rich_help_panel=_MODEL)] = None
+    expect_fingerprint: Annotated[str | None, typer.Option(metavar="FINGERPRINT", rich_help_panel=_MODEL)] = None
     errors: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_OUTPUT)] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", rich_help_panel=_OUTPUT)] = False
     resume: Annotated[bool, typer.Option(rich_help_panel=_OUTPUT)] = True
