@@ -31,6 +31,7 @@ WaitFor = Literal["all", "any"]
 
 _POLL_S = 0.1  # time between two checks of a server that is starting
 _FIRST_LOOK_S = 1.0  # time for each server in the first search for one that is ready
+_PATIENCE_S = 4.0  # a server that is silent for less may only be slow
 
 
 class Services:
@@ -92,7 +93,8 @@ class Services:
                 error = self._wait_for_retry(server, pool, exc, attempts, failed_on, deadline)
                 continue
             self._note_contract(server, service.contract)
-            self._balancer.succeeded(server)
+            if server in failed_on:  # else it may be stopping: it still tells its configuration then
+                self._balancer.succeeded(server)
             self._services[pool] = service
             return service
 
@@ -252,8 +254,9 @@ class Services:
         """
         problems, refusals = [], []
         for server in self._balancer.servers:
+            look = Deadline.after(deadline.bounded_s(look_s))
             try:
-                problem = self._look_at(server, Deadline.after(deadline.bounded_s(look_s)))
+                problem = self._look_at(server, look)
             except ClientClosed:
                 raise
             except ClientError as exc:
@@ -261,7 +264,8 @@ class Services:
                 continue
             if problem is not None:
                 problems.append(problem)
-                self._balancer.failed(server, self._clock(), problem, deadline)
+                if problem.status != Code.DEADLINE_EXCEEDED.value or look.timeout_s >= _PATIENCE_S:
+                    self._balancer.failed(server, self._clock(), problem, deadline)
                 continue
             self._balancer.succeeded(server)
             if servers == "any":
@@ -272,15 +276,16 @@ class Services:
         return next(iter([*refusals, *problems]), None)
 
     def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
-        transport = server.transport
         wanted = {pool: ensemble_name(self._settings.model, pool) for pool in (True, False)}
         try:
-            ready = [transport.is_model_ready(wanted[pool], deadline.remaining_s()) for pool in (True, False)]
+            ready = [self._is_ready(server, pool, deadline) for pool in (True, False)]
             index = None if all(ready) else read_index(server.transport, deadline)
         except CallError as exc:
             self._lifetime.check_usable()
             call = self._call(server, True, deadline, 1)
-            error = _unanswered(call) if exc.code is Code.DEADLINE_EXCEEDED else to_error(exc, call)
+            error = to_error(exc, call)
+            if exc.code is Code.DEADLINE_EXCEEDED:
+                error, exc = _unanswered(call), CallError(exc.code, f"no answer in {call.timeout_s:g} s")
             if not isinstance(error, Unavailable):
                 raise error from exc
             error.__cause__ = exc
@@ -293,6 +298,18 @@ class Services:
         if isinstance(problem, ModelNotFound):
             raise problem
         return problem
+
+    def _is_ready(self, server: Server, pool: bool, deadline: Deadline) -> bool:
+        """Whether an ensemble is loaded. Its configuration counts: some web servers answer 200 to any path."""
+        if not server.transport.is_model_ready(ensemble_name(self._settings.model, pool), deadline.remaining_s()):
+            return False
+        try:
+            self._read_service(server, pool, deadline, 1)
+        except CallError as exc:
+            if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):  # unloaded just now
+                return False
+            raise
+        return True
 
     def _not_served(
         self, server: Server, pool: bool, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
@@ -317,5 +334,6 @@ def _unanswered(call: Call) -> Unavailable:
         f"{port_hint(call.address)}, and that no firewall blocks it",
         address=call.address,
         model=call.model,
+        status=Code.DEADLINE_EXCEEDED.value,
         attempts=call.attempts,
     )

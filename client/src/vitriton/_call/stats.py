@@ -14,7 +14,7 @@ class Stats:
         images: the number of images that were embedded.
         invalid_images: the number of images that could not be used.
         requests: the number of requests that were sent, counting each attempt.
-        retries: the number of failed attempts that were followed by another.
+        retries: the number of these requests that failed and were tried again.
         bytes_sent: the size of the images that were sent, in bytes, counting each attempt.
     """
 
@@ -54,6 +54,6 @@ class Counters:
             self._counts["invalid_images"] += 1
 
     def retried(self) -> None:
-        """Counts a failed attempt that another follows."""
+        """Counts a request that failed and is tried again."""
         with self._lock:
             self._counts["retries"] += 1
