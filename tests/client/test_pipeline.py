@@ -268,7 +268,7 @@ def test_a_bad_image_costs_its_own_answer(pipe, paths, tmp_path):
 @pytest.mark.parametrize("inputs", [None, 3, {"image": "a.png"}, {"a.png", "b.png"}])
 def test_what_is_no_images(pipe, inputs):
     """A TypeError as the reference's; so are a dict and a set, which could be taken for data sets."""
-    with pytest.raises(TypeError, match="inputs is a "):
+    with pytest.raises(TypeError, match="inputs has the type "):
         pipe(inputs)
 
 

@@ -91,6 +91,7 @@ ImageCode = Literal[
     "kind",  # an object that is not an image
     "not_found",  # no such file
     "not_readable",  # a file, a file object or a tensor that cannot be read
+    "path_refused",  # a path, where paths are refused
     # problems of a URL
     "bad_url",  # a URL that cannot be fetched, because of its scheme, host, port or redirects
     "address_refused",  # the URL leads to an address that is not public, and such addresses are refused
@@ -172,7 +173,7 @@ class Unavailable(TransportError):
 
 
 class DeadlineExceeded(TransportError):
-    """The call's time is over; its running requests are cancelled.
+    """The call's time is over; its running requests are canceled.
 
     Attributes:
         timeout_s: the time limit of the whole call, or of the wait for an answer, in seconds.

@@ -65,7 +65,7 @@ class FakePending:
 
     @property
     def is_done(self) -> bool:
-        """Whether the request was answered or cancelled."""
+        """Whether the request was answered or canceled."""
         return self._done.is_set()
 
     def finish(self) -> None:
@@ -86,7 +86,7 @@ class FakePending:
         """See `vitriton._wire.transport.Pending`."""
         self._done.wait()
         if self.cancelled:
-            raise CallError(Code.CANCELLED, "cancelled by this client")
+            raise CallError(Code.CANCELLED, "canceled by this client")
         return self._respond()
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:

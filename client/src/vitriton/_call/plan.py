@@ -12,7 +12,7 @@ import numpy as np
 from vitriton._call.results import ArraySink, ResultSink
 from vitriton._images.reading import Encode
 from vitriton._images.sources import as_images, is_one
-from vitriton._options import Unset, check_seconds
+from vitriton._options import Unset, check_time_limit
 from vitriton._served.contract import Contract
 
 OnError = Literal["raise", "return"]
@@ -153,8 +153,7 @@ def plan_stream(
 
 def checked_timeout(timeout_s: float | None) -> float | None:
     """Returns `timeout_s` if it is valid; raises ValueError otherwise."""
-    if timeout_s is not None:
-        check_seconds("timeout_s", timeout_s)
+    check_time_limit("timeout_s", timeout_s)
     return timeout_s
 
 

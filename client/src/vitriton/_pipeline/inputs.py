@@ -84,7 +84,7 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
     """
     if isinstance(inputs, (Mapping, Set)):
         raise TypeError(
-            f"inputs is a {type(inputs).__name__}, which has no order to assign answers to images; give a list"
+            f"inputs has the type {type(inputs).__name__}, which has no order to assign answers to images; give a list"
         )
     if hasattr(type(inputs), "__iter__"):
         return lambda: inputs
@@ -92,8 +92,8 @@ def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
         # Uses the length, as not every data set ends an iteration with an IndexError.
         return lambda: (inputs[index] for index in range(len(inputs)))
     raise TypeError(
-        f"inputs is a {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), or a "
-        "list, an iterator or a data set of images"
+        f"inputs has the type {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), "
+        "or a list, an iterator or a data set of images"
     )
 
 

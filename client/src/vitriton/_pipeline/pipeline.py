@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitriton._keywords import suggests_keywords
-from vitriton._options import check_seconds, in_options
+from vitriton._options import check_time_limit, in_options
 from vitriton._pipeline import checks
 from vitriton._pipeline.inputs import FeatureIterator, is_single, items_of, readable
 from vitriton._pipeline.served import ClientFactory, ServedModel, find
@@ -190,8 +190,7 @@ class CallParameters:
                 f"return_tensors is {return_tensors!r}; tensors are torch's, as in the reference: give True or 'pt'; "
                 "vitriton.Client.embed returns numpy arrays"
             )
-        if timeout is not None:
-            check_seconds("timeout", timeout)
+        check_time_limit("timeout", timeout)
         if return_tensors:
             _import_torch()
         return CallParameters(
