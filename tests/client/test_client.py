@@ -395,6 +395,15 @@ def test_a_server_that_stops_is_down_once(caplog):
     assert [message.split(FAKE_ADDRESS)[1][:8] for message in told] == [" is down", " answers"]
 
 
+def test_the_fake_server_refuses_no_bytes(client_on):
+    """As the server does; it takes any other bytes."""
+    results = client_on(PublicFakeTransport()).embed([b"", b"no image"], on_error="return")
+    assert [result.error and (result.error.reason, result.error.code) for result in results] == [
+        ("empty (0 bytes)", "empty"),
+        None,
+    ]
+
+
 def test_wait_ready_gives_up(client_on):
     """A server that never answers is Unavailable when the time is over, with the address and the reason."""
 

@@ -3,16 +3,19 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 from vitriton._console.inputs import find_inputs
-from vitriton._console.progress import Lines
+from vitriton._console.progress import Lines, _bar
 from vitriton.cli import app
 
 RUN = "from vitriton.cli import main; main()"
@@ -341,6 +344,17 @@ def test_progress_lines():
         "440 of 1000 images (44%), 4.0 images/s, 2 min 20 s left, 2 errors",
         "480 of 1000 images (48%), 4.0 images/s, 2 min 10 s left, 2 errors",
     ]
+
+
+def test_a_burst_is_no_rate():
+    """The rate is that of all images of this part of the run, and not of those that came together, or before."""
+    shown = io.StringIO()
+    with _bar(Console(file=shown, force_terminal=True, width=120), 1000, 400, 0) as advance:
+        time.sleep(0.1)
+        for _ in range(8):
+            advance(failed=False)
+    rates = [float(rate) for rate in re.findall(r"([\d.]+) images/s", shown.getvalue())]
+    assert 0 < rates[-1] <= 80
 
 
 def test_progress_on_a_terminal(address, photos):

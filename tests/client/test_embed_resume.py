@@ -253,7 +253,7 @@ def test_two_at_a_time(server, folder):
         result = run(server.grpc_address, "out.npy")
     assert result.exit_code == 1
     assert "another run is writing to out.npy.partial" in result.stderr
-    assert "model m, and now it is tiny" in run(server.grpc_address, "out.npy").stderr
+    assert "begun with --model m, and this command has --model tiny" in run(server.grpc_address, "out.npy").stderr
     assert run(server.grpc_address, "out.npy", "--no-resume").exit_code == 3
 
 

@@ -109,7 +109,7 @@ class FakeTransport:
     """Serves a model of any name, from memory. Safe to share between threads.
 
     It computes an embedding of length 1 from the hash of the image's bytes: equal images have equal embeddings, and
-    different images have different ones.
+    different images have different ones. The bytes need not be an image, but no bytes are refused, as by the server.
 
     Args:
         embed: the function that computes an embedding, (dim,), from the bytes that were sent: an encoded file, or raw
@@ -220,6 +220,11 @@ class FakeTransport:
     def _answer(self, request: InferRequest, fault: CallError | None) -> InferReply:
         if fault is not None:
             raise fault
+        empty = [index for index, image in enumerate(request.images) if not len(image)]
+        if empty:
+            from vitriton.preprocessing import Refusal
+
+            raise invalid_images({index: Refusal("empty (0 bytes)", "empty") for index in empty}, len(request.images))
         return self.respond(request)
 
     def _hashed(self, image: bytes) -> Any:

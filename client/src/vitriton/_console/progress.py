@@ -130,12 +130,9 @@ class Lines:
     def say(self) -> None:
         """Writes a line."""
         self._wrote_s = now_s = self._clock()
-        rate = (self._done - self._began_with) / (now_s - self._began_s)
-        left = f"{duration((self._total - self._done) / rate)} left" if rate else "nothing yet"
-        self._write(
-            f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {rate:.1f} images/s, {left}, "
-            f"{count(self._failed, 'error')}"
-        )
+        pace = _pace(self._done - self._began_with, self._total - self._done, now_s - self._began_s)
+        parts = [f"{self._done} of {self._total} images ({self._done / self._total:.0%})", pace]
+        self._write(", ".join([*filter(None, parts), count(self._failed, "error")]))
 
 
 def duration(seconds: float) -> str:
@@ -154,20 +151,28 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _pace(own: int, left: int, elapsed_s: float) -> str:
+    """The rate and the remaining time, by the images of this part of the run alone; empty before the first of them."""
+    if not (own and elapsed_s > 0):
+        return ""
+    rate = own / elapsed_s
+    return f"{rate:.1f} images/s, {duration(left / rate)} left"
+
+
 @contextmanager
 def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advance]:
     from rich import progress as bars
     from rich.text import Text
 
-    class Rate(bars.ProgressColumn):
+    class Pace(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+            now = int(task.completed)
+            return Text(_pace(now - done, total - now, task.elapsed or 0.0))
 
     columns = (
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
-        Rate(),
-        bars.TimeRemainingColumn(compact=True),
+        Pace(),
         bars.TextColumn("{task.fields[errors]}"),
     )
     failures = failed

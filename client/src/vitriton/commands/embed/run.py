@@ -149,7 +149,7 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
     with make_client(options.timeout_s) as client:
         with step(f"Asking {options.server.address}", quiet=options.quiet):
             job = _job(client, model, options.pool, inputs)
-        work.begin(job)
+        work.begin(job, inputs.sources)
         if work.done < job.images:
             with progress(job.images, work.done, work.failed, quiet=options.quiet) as advance:
                 rescuer = partial(make_client, _RESCUE_TIMEOUT_S, max_attempts=1)
