@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from vitriton._console.failure import CommandFailed
-from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import Outcome, WorkFolder
 
 JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
 

@@ -16,7 +16,8 @@ from vitriton import Client, ContractMismatch, TransportError
 from vitriton._console.signals import Signals, Stopped
 from vitriton.cli import app
 from vitriton.commands.embed.embedding import Embedding
-from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import Outcome, WorkFolder
 from vitriton.testing import CallError, Code, FakeTransport
 
 RUN = "from vitriton.cli import main; main()"

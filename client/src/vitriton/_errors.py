@@ -78,7 +78,7 @@ class ClientError(VitritonError):
         self.attempts = attempts
 
 
-# The kinds of image problems. docs/guides/client.md says which HTTP status a service may answer for each.
+# The kinds of image problems. docs/guides/service.md says which HTTP status a service may answer for each.
 ImageCode = Literal[
     # problems of the image itself, found by the client or the server
     "empty",  # no bytes, or no pixels

@@ -254,9 +254,9 @@ class Services:
         """
         problems, refusals = [], []
         for server in self._balancer.servers:
-            look = Deadline.after(deadline.bounded_s(look_s))
+            look_at_most_s = deadline.bounded_s(look_s)
             try:
-                problem = self._look_at(server, look)
+                problem = self._look_at(server, Deadline.after(look_at_most_s))
             except ClientClosed:
                 raise
             except ClientError as exc:
@@ -264,7 +264,7 @@ class Services:
                 continue
             if problem is not None:
                 problems.append(problem)
-                if problem.status != Code.DEADLINE_EXCEEDED.value or look.timeout_s >= _PATIENCE_S:
+                if problem.status != Code.DEADLINE_EXCEEDED.value or look_at_most_s >= _PATIENCE_S:
                     self._balancer.failed(server, self._clock(), problem, deadline)
                 continue
             self._balancer.succeeded(server)

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import FileIO
 from itertools import chain, repeat
 from pathlib import Path
@@ -31,7 +30,7 @@ from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
 from vitriton._errors import ImageCode
-from vitriton.commands.embed.changes import job_change
+from vitriton.commands.embed.job import Job, job_change
 
 try:
     import fcntl
@@ -41,39 +40,8 @@ except ImportError:  # Windows: two runs are not kept apart there
 _FORMAT = 1  # raised when an older reader would misunderstand a newer folder
 _JOURNAL, _SOURCES, _ROWS, _DRAFT = "journal.jsonl", "sources", "rows.f32", "result-"
 _FLOAT = np.dtype("<f4")
-_BLOCK_BYTES = 64 * 1024 * 1024
 
 Rows = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """The work of a run; two runs with equal jobs are the same run.
-
-    Attributes:
-        model: the name that the model was exported under.
-        fingerprint: the fingerprint of the embedding space.
-        pool: whether the embeddings are pooled.
-        shape: the shape of one embedding.
-        images: the number of images.
-        images_sha256: the hash of the list of images.
-    """
-
-    model: str
-    fingerprint: str
-    pool: bool
-    shape: tuple[int, ...]
-    images: int
-    images_sha256: str
-
-    @property
-    def row_bytes(self) -> int:
-        """The bytes of one embedding as float32."""
-        return math.prod(self.shape) * _FLOAT.itemsize
-
-    def block_rows(self) -> int:
-        """The number of embeddings that a copy holds in memory; at least one."""
-        return max(1, _BLOCK_BYTES // self.row_bytes)
 
 
 class Outcome(NamedTuple):

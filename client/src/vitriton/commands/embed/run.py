@@ -17,7 +17,8 @@ from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError
 from vitriton._options import Options
 from vitriton.commands.embed.embedding import Embedding
-from vitriton.commands.embed.journal import Job, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import WorkFolder
 from vitriton.commands.embed.model import only_model
 from vitriton.commands.embed.options import EmbedOptions
 from vitriton.commands.embed.outputs import Paths, draft, publish

@@ -1,16 +1,46 @@
-"""The differences between an interrupted run and the command that would continue it, in words."""
+"""The work of a run, and how it differs from that of an interrupted run, in words."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from vitriton._images.sources import source_name
 
-if TYPE_CHECKING:
-    from vitriton.commands.embed.journal import Job
-
+_FLOAT_BYTES = 4
+_BLOCK_BYTES = 64 * 1024 * 1024
 _MAX_NAMED = 3  # images named in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The work of a run; two runs with equal jobs are the same run.
+
+    Attributes:
+        model: the name that the model was exported under.
+        fingerprint: the fingerprint of the embedding space.
+        pool: whether the embeddings are pooled.
+        shape: the shape of one embedding.
+        images: the number of images.
+        images_sha256: the hash of the list of images.
+    """
+
+    model: str
+    fingerprint: str
+    pool: bool
+    shape: tuple[int, ...]
+    images: int
+    images_sha256: str
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one embedding as float32."""
+        return math.prod(self.shape) * _FLOAT_BYTES
+
+    def block_rows(self) -> int:
+        """The number of embeddings that a copy holds in memory; at least one."""
+        return max(1, _BLOCK_BYTES // self.row_bytes)
 
 
 def job_change(then: Job, now: Job, sources_then: Sequence[str] | None, sources_now: Sequence[str]) -> str:
