@@ -37,6 +37,11 @@ def test_written():
         ("me:secret@h:80", "contains a user name"),
         ("h:99999", "cannot be read"),
         ("h:abc", "cannot be read"),
+        ("h:80:80", "'h:80:80' cannot be read (it has more than one port)"),
+        ("fe80::1:x:8001", "cannot be read (it has more than one port)"),
+        ("2001:db8::12:8001", "has an IPv6 address without brackets"),
+        ("2001:db8:1:2:3:4:5:6:8001", "has an IPv6 address without brackets"),
+        ("h/8001", "address 'h/8001' is followed by a path"),
         ("my host:1", "has a space"),
     ],
 )
@@ -67,11 +72,13 @@ def test_several(given):
     ("given", "error", "says"),
     [
         ([], ValueError, "address is empty"),
-        ("a:1,", ValueError, "has no host"),
+        ("", ValueError, "address is empty"),
+        ("a:1,", ValueError, "entry 2 is empty"),
+        ("a:1,,b:1", ValueError, "has 3 entries, and entry 2 is empty"),
         (["a:1", "http://b:1"], ValueError, "different schemes"),
         ("a:1,a:1", ValueError, "one of them is given twice"),
-        (None, TypeError, "address is a NoneType"),
-        (8001, TypeError, "address is a int"),
+        (None, TypeError, "address has the type NoneType"),
+        (8001, TypeError, "address has the type int"),
     ],
 )
 def test_several_refused(given, error, says):

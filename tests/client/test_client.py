@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import multiprocessing
 import threading
 import time
@@ -9,7 +10,9 @@ import time
 import numpy as np
 import pytest
 from client.both import KINDS, make_client
-from client.fakes import FAKE_ADDRESS, FakeTransport, first_bytes
+from client.fakes import FAKE_ADDRESS, FakeTransport, PublicFakeTransport, first_bytes
+from client.http_tools import serve
+from client.scripted import http
 from vitriton import (
     Client,
     ClientClosed,
@@ -344,6 +347,61 @@ def test_wait_ready_waits(client_on):
     transport = Loading()
     client_on(transport).wait_ready(timeout_s=10)
     assert transport.looks > 6
+
+
+def test_wait_ready_does_not_believe_a_server_that_says_yes_to_everything():
+    """Triton's metrics port answers any path with 200, and so do some web servers: they have no configuration."""
+    told = pytest.raises(Unavailable, match=r"no Triton answers at .*; check that it runs, .* HTTP port")
+    with serve(http("200 OK")) as server, Client(f"http://127.0.0.1:{server.port}", model="m") as client, told:
+        client.wait_ready(timeout_s=0.3)
+
+
+def test_wait_ready_checks_what_embed_checks(client_on):
+    """A model with another fingerprint is no ready one."""
+    index = [ModelStatus(name="m_pooled", ready=True, state="READY")]
+    transport = FakeTransport(index=index, fingerprint="another")
+    client_on(transport).wait_ready(timeout_s=1)
+    told = pytest.raises(ContractMismatch, match="another, and mine was expected")
+    with Client("", model="m", transport=transport, expect_fingerprint="mine") as client, told:
+        client.wait_ready(timeout_s=60)
+
+
+def test_wait_ready_is_patient_with_a_slow_server(client_on, caplog):
+    """Its first looks are short; a server that needs longer is not down."""
+
+    class Slow(FakeTransport):
+        looks = 0
+
+        def is_model_ready(self, model, timeout_s):
+            self.looks += 1
+            if self.looks == 1:
+                raise CallError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+            return super().is_model_ready(model, timeout_s)
+
+    client_on(Slow(index=[ModelStatus(name="m_pooled", ready=True, state="READY")])).wait_ready(timeout_s=60)
+    assert caplog.messages == []
+
+
+def test_a_server_that_stops_is_down_once(caplog):
+    """A Triton that stops refuses requests and still tells its configuration, which is no sign of life."""
+    caplog.set_level(logging.INFO, "vitriton")
+    transport = PublicFakeTransport(faults=[CallError(Code.UNAVAILABLE, "Server exiting")] * 3)
+    with Client("", model="m", transport=transport, options=Options(max_attempts=1)) as client:
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                client.embed(b"abc")
+        client.embed(b"abc")
+    told = [record.message for record in caplog.records if record.levelno >= logging.INFO]
+    assert [message.split(FAKE_ADDRESS)[1][:8] for message in told] == [" is down", " answers"]
+
+
+def test_the_fake_server_refuses_no_bytes(client_on):
+    """As the server does; it takes any other bytes."""
+    results = client_on(PublicFakeTransport()).embed([b"", b"no image"], on_error="return")
+    assert [result.error and (result.error.reason, result.error.code) for result in results] == [
+        ("empty (0 bytes)", "empty"),
+        None,
+    ]
 
 
 def test_wait_ready_gives_up(client_on):

@@ -2,11 +2,13 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from vitriton._console.failure import CommandFailed
-from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import Outcome, WorkFolder
 
 JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
 
@@ -100,13 +102,36 @@ def test_a_header_that_was_not_written_to_its_end(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        (["a.jpg", "b.jpg", "c.jpg"], "c.jpg is new"),
+        (["a.jpg", "x.jpg"], "x.jpg is new, b.jpg is missing"),
+        (["a.jpg", "b.jpg", *"vwxyz"], "v, w, x and 2 more are new"),
+        (["b.jpg", "a.jpg"], "it has the same images in another order, or another number of times"),
+        (["a.jpg", "b.jpg"], "it has relative paths, and the command runs in another folder"),
+    ],
+)
+def test_another_list(tmp_path, sources, says):
+    """The error names the images that make the difference; --from keeps a list."""
+    with WorkFolder(tmp_path / "work") as work:
+        work.begin(JOB, ["a.jpg", "b.jpg"])
+    with WorkFolder(tmp_path / "work") as work, pytest.raises(CommandFailed) as caught:
+        work.begin(replace(JOB, images_sha256="1"), sources)
+    assert f"cannot continue: the list of images has changed ({says}); a list that you give with --from" in str(
+        caught.value
+    )
+    (tmp_path / "work" / "sources").unlink()  # as in a run that an older version began
+    with WorkFolder(tmp_path / "work") as work, pytest.raises(CommandFailed, match="it had 9 images, and now has 10"):
+        work.begin(replace(JOB, images=10), sources)
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model": "other"}, "an interrupted run with model m, and now it is other"),
-        ({"fingerprint": "g"}, "an interrupted run with fingerprint f, and now it is g"),
-        ({"pool": False}, "an interrupted run with pool True, and now it is False"),
-        ({"images": 10}, "an interrupted run with images 9, and now it is 10"),
-        ({"images_sha256": "1"}, "an interrupted run with another list of images"),
+        ({"model": "other"}, "it was begun with --model m, and this command has --model other"),
+        ({"fingerprint": "g"}, "the model had the fingerprint f, and now has g"),
+        ({"pool": False}, "it was begun with --pool, and this command has --unpooled"),
+        ({"shape": (3,)}, r"the model returned vectors of shape \[2\], and now returns \[3\]"),
     ],
 )
 def test_another_job(tmp_path, change, says):
@@ -115,7 +140,7 @@ def test_another_job(tmp_path, change, says):
     with WorkFolder(path) as work:
         work.begin(JOB)
         work.commit(outcomes(0, 1))
-    other = Job(**{**JOB.__dict__, **change})
+    other = replace(JOB, **change)
     with WorkFolder(path) as work, pytest.raises(CommandFailed, match=says):
         work.begin(other)
     assert state(path)[0] == 2

@@ -16,7 +16,8 @@ from vitriton import Client, ContractMismatch, TransportError
 from vitriton._console.signals import Signals, Stopped
 from vitriton.cli import app
 from vitriton.commands.embed.embedding import Embedding
-from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import Outcome, WorkFolder
 from vitriton.testing import CallError, Code, FakeTransport
 
 RUN = "from vitriton.cli import main; main()"
@@ -253,7 +254,7 @@ def test_two_at_a_time(server, folder):
         result = run(server.grpc_address, "out.npy")
     assert result.exit_code == 1
     assert "another run is writing to out.npy.partial" in result.stderr
-    assert "model m, and now it is tiny" in run(server.grpc_address, "out.npy").stderr
+    assert "begun with --model m, and this command has --model tiny" in run(server.grpc_address, "out.npy").stderr
     assert run(server.grpc_address, "out.npy", "--no-resume").exit_code == 3
 
 

@@ -9,6 +9,7 @@ from vitriton import DeadlineExceeded, InputCode, InputProblem, InvalidImage, Mo
 from vitriton._errors import without_frames
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "guides" / "client.md"
+SERVICE = DOCUMENTATION.with_name("service.md")
 
 
 def test_tree():
@@ -69,9 +70,12 @@ def test_a_problem_without_a_code():
 
 def test_the_codes_of_preprocessing_are_codes_of_the_client():
     """What is found inside Triton has a code that a caller knows, and docs/guides/client.md has a row for each."""
-    rows = re.findall(r"^\| `([a-z_]+)` \|.*\| \d{3}", DOCUMENTATION.read_text(), re.MULTILINE)
+    table = DOCUMENTATION.read_text().partition("| code | problem |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
     assert set(get_args(preprocessing.Code)) < set(get_args(InputCode))
     assert tuple(rows) == get_args(InputCode)
+    statuses = SERVICE.read_text().partition("| error | HTTP status |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([a-z_]+)`", statuses)) == set(rows)
 
 
 @pytest.mark.parametrize(

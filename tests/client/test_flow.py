@@ -213,6 +213,34 @@ def test_a_busy_server_among_others():
     assert (first.server, again.server) == play.servers
 
 
+def test_an_earlier_request_is_no_sign_of_life(caplog):
+    """A server that stops still answers what it has begun; it answers again when it answers a later request."""
+    play = Play(images(12))
+    play.note_all_contracts()
+    first, second, third = play.turn()
+    play.now_s = 0.1
+    play.fail(first, unavailable())
+    play.answer(second)
+    play.answer(third)
+    assert [message.split(":8001")[1][:8] for message in caplog.messages] == [" is down"]
+    (verify,) = play.turn(9.0)
+    play.note_all_contracts()
+    play.flow.verified(verify, None, play.now_s)
+    (again,) = play.turn()
+    play.answer(again)
+    assert [message.split(":8001")[1][:8] for message in caplog.messages] == [" is down", " answers"]
+
+
+def test_retries_are_requests():
+    """A configuration that cannot be read is an attempt without a request, and counts as none."""
+    play = Play(images(4))
+    for now_s in (0.0, 9.0):
+        (verify,) = play.turn(now_s)
+        assert isinstance(verify, Verify)
+        play.fail(verify, unavailable())
+    assert play.counters.stats().retries == 0
+
+
 def test_a_server_that_dies():
     """Its requests go to the others at once, and it is left alone until it has proved itself."""
     play = Play(images(16), servers=3)
@@ -297,6 +325,17 @@ def test_a_deadline():
         told.turn(5.0)
 
 
+@pytest.mark.parametrize(("count", "end"), [(1, "(None means no limit)"), (4, ", or send fewer images")])
+def test_a_deadline_says_what_to_change(count, end):
+    """One image cannot be fewer."""
+    play = Play(images(count), timeout_s=5.0)
+    play.note_all_contracts()
+    play.turn()
+    with pytest.raises(DeadlineExceeded) as caught:
+        play.turn(5.0)
+    assert str(caught.value).endswith(end)
+
+
 def test_renewals():
     """Without a total time, an answer gives what is behind it all its time anew, and nothing to what is before it."""
     play = Play(images(12), default_s=10.0)
@@ -349,7 +388,7 @@ def test_images_that_are_read_count_as_the_largest_so_far():
 
 def test_closing():
     """What was sent is cancelled, what waits or is verified is not; nothing that comes afterwards counts."""
-    play = Play(images(12), servers=2, initial_backoff_s=9.0)
+    play = Play(images(12), servers=2, initial_backoff_s=9.0, max_backoff_s=9.0)
     play.note_contract(play.servers[0])
     first, verify, third = play.turn()
     assert isinstance(verify, Verify)

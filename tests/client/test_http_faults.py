@@ -72,7 +72,7 @@ from vitriton.testing import CallError, Code
         (
             http("502 Bad Gateway", PAGE),
             Code.UNAVAILABLE,
-            "the server answered 502 Bad Gateway, which is not Triton's way",
+            "the server answered 502 Bad Gateway, which does not come from Triton's inference API",
         ),
         (http("301 Moved", b"", "Location: /other"), Code.UNKNOWN, "the server answered 301 Moved"),
         (http("500 Internal Server Error", b"x" * 3_000_000), Code.UNKNOWN, "500 Internal Server Error"),

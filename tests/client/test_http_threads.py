@@ -138,7 +138,7 @@ def test_cancel():
             for _ in range(2):
                 with pytest.raises(CallError) as caught:
                     pending.result()
-                assert described(caught.value) == (Code.CANCELLED, "cancelled by this client")
+                assert described(caught.value) == (Code.CANCELLED, "canceled by this client")
         assert calls == [1, 1]
         transport.close()
 

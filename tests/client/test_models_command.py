@@ -6,14 +6,18 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 from client.conftest import write_model
+from rich.console import Console
 from typer.testing import CliRunner
 from vitriton import AccessDenied, ModelNotFound, Unavailable, list_models
 from vitriton._console.server import ServerOptions
 from vitriton._served.catalog import read_catalog
+from vitriton._wire.connect import connect
 from vitriton.cli import app
+from vitriton.commands.models import _show
 
 MAIN = "from vitriton.cli import main; main()"
 
@@ -139,6 +143,15 @@ def test_for_people(server):
     assert any(line.startswith("broken_pooled: ") and "the weights are gone" in line for line in told)
     assert last == "2 models of other kinds are not listed (--all lists them)."
     assert "other: resnet READY" in run("--url", server.grpc_address, "--all").stdout
+
+
+def test_a_fingerprint_that_is_cut_shows_it(server, monkeypatch, capsys):
+    """On a terminal, whose lines are short."""
+    monkeypatch.setattr(Console, "is_terminal", property(lambda console: True))
+    monkeypatch.setenv("COLUMNS", "200")
+    with closing(connect(server.grpc_address)[0]) as transport:
+        _show(read_catalog(transport, 10.0), show_all=False)
+    assert "  0123456789ab…  " in capsys.readouterr().out
 
 
 def test_a_shell_completes_their_names(server):

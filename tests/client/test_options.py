@@ -15,6 +15,9 @@ from vitriton._deadline import Deadline
         ("url_timeout_s", 0),
         ("url_timeout_s", float("inf")),
         ("url_timeout_s", "5"),
+        ("refuse_private_addresses", "yes"),
+        ("refuse_paths", 1),
+        ("initial_backoff_s", 2.5),
     ],
 )
 def test_bounds(field, value):
@@ -28,7 +31,9 @@ def test_bounds(field, value):
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), "1"])
 def test_timeout_must_be_positive(timeout_s):
     """A time that is none is refused where the client is made."""
-    with pytest.raises(ValueError, match=r"timeout_s is .*; it must be an int or a float, in seconds, above 0"):
+    with pytest.raises(
+        ValueError, match=r"timeout_s is .*; it must be an int or a float, in seconds, above 0 and finite, or None"
+    ):
         Client("localhost:8001", model="tiny", timeout_s=timeout_s)
 
 

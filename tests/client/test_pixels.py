@@ -80,7 +80,7 @@ def test_pixels_are_those_of_the_module():
     ("data", "says"),
     [
         (b"", "empty (0 bytes)"),
-        (b"this is a text file\n", "or cut short in its header: 20 bytes that look like text; send"),
+        (b"this is a text file\n", "or cut short in its header; it looks like text; send"),
         (file("BMP"), "no image of a known format (JPEG, PNG), or cut short"),
         (file("JPEG")[:-400], "truncated"),
         (

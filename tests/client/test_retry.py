@@ -97,10 +97,19 @@ def test_the_log_tells_what_changes(balancer, caplog):
     for _ in range(3):
         balancer.succeeded(down)
     where = down.transport.address
-    told = f"the server at {where} is down: refused; trying again for 60 s"
+    told = f"the server at {where} is down: refused; retrying for up to 60 s"
     assert caplog.messages == [told, f"the server at {where} answers again"]
     # a handler that keeps records keeps their arguments, and an error's frames hold the images of a call
     assert not any(isinstance(argument, BaseException) for record in caplog.records for argument in record.args)
+
+
+def test_the_log_tells_how_long_is_tried_again(balancer, caplog):
+    """Nothing is said of less than a second."""
+    for timeout_s in (None, 60.0, 0.4):
+        balancer.succeeded(balancer.servers[0])
+        balancer.failed(balancer.servers[0], 0.0, "refused", Deadline.starting(0.0, timeout_s))
+    ends = [message.partition(" is down: refused")[2] for message in caplog.messages if " is down: " in message]
+    assert ends == ["; retrying without a time limit", "; retrying for up to 60 s", ""]
 
 
 def test_a_failure_that_is_raised_is_no_warning(balancer, caplog):

@@ -36,7 +36,7 @@ def test_a_server_that_is_down_is_told_once(scheme: str, what: str, caplog: pyte
             calls[what]()
     (text,) = _warnings(caplog)
     refused = "Connection refused" if scheme == "grpc" else "failed to connect: 127.0.0.1 port 1: Connection refused"
-    assert re.fullmatch(rf"the server at {scheme}://{NOBODY} is down: {refused}; trying again for \d s", text)
+    assert re.fullmatch(rf"the server at {scheme}://{NOBODY} is down: {refused}", text)
 
 
 def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -46,7 +46,7 @@ def test_a_server_that_comes_back_is_told_once(caplog: pytest.LogCaptureFixture)
         for _ in range(3):
             client.embed([b"an image"])
     first, second = _warnings(caplog)
-    assert "is down: refused; trying again" in first
+    assert "is down: refused; retrying for up to 60 s" in first
     assert second.endswith("answers again")
 
 
@@ -60,9 +60,7 @@ def test_a_command_says_at_once_that_nobody_answers(
     (tmp_path / "a.png").touch()
     command = ["embed", "--url", NOBODY, *model, "--timeout", "0.6", "a.png", "--output", "out.npy"]
     warning, error = CliRunner().invoke(app, command).stderr.splitlines()
-    assert re.fullmatch(
-        rf"warning: the server at grpc://{NOBODY} is down: Connection refused; trying again for \d s", warning
-    )
+    assert re.fullmatch(rf"warning: the server at grpc://{NOBODY} is down: Connection refused", warning)
     assert error.startswith(f"error: no Triton answers at grpc://{NOBODY} (Connection refused); check that it runs, ")
     assert re.search(r"; tried \d+ times in 0\.6 s \(--timeout\)$", error)
     (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()
@@ -93,4 +91,4 @@ def test_images_that_take_their_time(capsys: pytest.CaptureFixture[str], monkeyp
     monkeypatch.setattr(progress, "_SILENT_S", 0.05)
     with progress.progress(10, 0, 0, quiet=False):
         time.sleep(0.5)
-    assert capsys.readouterr() == ("", "0 of 10 images (0%), 0.0 images/s, nothing yet, 0 errors\n")
+    assert capsys.readouterr() == ("", "0 of 10 images (0%), 0 errors\n")

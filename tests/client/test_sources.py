@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from vitriton import Client, InvalidImage, Options
 from vitriton._images.failure import SourceError
 from vitriton._images.lossless import _for_pillow
 from vitriton._images.sources import as_images, read_image, source_name
+from vitriton.testing import FakeTransport
 
 LIMIT = 1000
 
@@ -142,7 +144,7 @@ def at_its_end(file):
         ("data:;base64,AAA", "not valid base64", "bad_url"),
         (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)", "too_large"),
         ("data:," + "a" * 4000, "over the limit of", "too_large"),
-        (io.BytesIO(bytes(LIMIT * 5)), "over the limit of 1000", "too_large"),
+        (io.BytesIO(bytes(LIMIT * 5)), "it has more than the limit of 1000 bytes (max_image_bytes)", "too_large"),
         (at_its_end(io.BytesIO(b"abc")), "no bytes left to read; is it empty, or did you forget seek(0)?", "empty"),
         (io.StringIO("text"), "open it in binary mode", "kind"),
         (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)", "shape"),
@@ -163,7 +165,7 @@ def at_its_end(file):
         ),
         (File(5), "the file object returns int instead of bytes", "kind"),
         (File([1]), "the file object returns list instead of bytes", "kind"),
-        (File(memoryview(np.zeros(500, np.int32))), "over the limit of 1000", "too_large"),
+        (File(memoryview(np.zeros(500, np.int32))), "more than the limit of 1000", "too_large"),
         (None, "an object of type NoneType is not an image; give a path", "kind"),
     ],
 )
@@ -173,6 +175,22 @@ def test_refused(image, says, code):
         read(image)
     assert says in str(caught.value)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/passwd", "photo.jpg", "", Path("photo.jpg"), {"path": "photo.jpg"}, {"bytes": None, "path": Path("/etc")}],
+)
+def test_refused_paths(path, tmp_path, monkeypatch):
+    """With `refuse_paths`, no path is opened, in whatever form it comes, and the error tells nothing of the file."""
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(b"secret")
+    with Client("", model="any", transport=FakeTransport(), options=Options(refuse_paths=True)) as client:
+        with pytest.raises(InvalidImage) as caught:
+            client.embed([path])
+        assert client.embed([b"photo", "data:,photo", {"bytes": b"photo", "path": "gone.jpg"}]).shape == (3, 8)
+    assert caught.value.code == "path_refused"
+    assert caught.value.reason == "it is neither an http(s) URL nor a data: URI, and paths are refused (refuse_paths)"
 
 
 def test_pillow_takes_what_the_errors_advise():

@@ -43,7 +43,7 @@ TABLE = [
     (Code.UNAVAILABLE, "Received http2 header with status: 429", Failure.RATE_LIMITED, ServerBusy),
     (
         Code.UNAVAILABLE,
-        "the server answered 429 Too Many Requests, which is not Triton's way",
+        "the server answered 429 Too Many Requests, which does not come from Triton's inference API",
         Failure.RATE_LIMITED,
         ServerBusy,
     ),

@@ -137,7 +137,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             ["--url", "grpcs://h", "--ca-file", "{photos}/a.png"],
             "--ca-file {photos}/a.png holds no certificate in PEM",
         ),
-        ("models", ["--url", "http://a/b"], "--url 'http://a' is followed by a path; leave that out"),
+        ("models", ["--url", "http://a/b"], "--url 'http://a/b' is followed by a path; leave that out"),
         ("models", ["--url", "a:1,b:1"], "--url a:1,b:1 names several servers"),
         ("models", ["--timeout", "-1"], "--timeout is -1; it must be"),
         ("export", ["--name", "a b"], "--name is 'a b', which Triton cannot take"),

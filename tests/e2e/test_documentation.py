@@ -36,9 +36,11 @@ DOCUMENTS = (
     "client/README.md",
     "docs/guides/client.md",
     "docs/guides/pipeline.md",
+    "docs/guides/service.md",
     "docs/guides/text.md",
     vitriton.testing.__file__,
 )
+NEEDS = {"docs/guides/service.md": "fastapi"}  # a page is skipped where its package is not installed
 # Their blocks need what this test does not have.
 NOT_RUN = {
     "docs/concepts/verify.md": "an export in out/models, and its checkpoint",
@@ -197,6 +199,8 @@ def replaced(server, folder, website):
 @pytest.mark.parametrize("name", DOCUMENTS, ids=lambda name: str(Path(name).name if name[0] == "/" else name))
 def test_the_examples_of(name, replaced, folder, monkeypatch, capsys):
     """They run as written, and what they say of results is so."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     document = ROOT / name
     found = blocks(document)
     assert found, f"{name} has no Python block; is it written in another way now?"

@@ -223,7 +223,7 @@ def _no_images() -> dict[str, Refused]:
         "heic": Refused(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(60), unknown),
         "zeros": Refused(bytes(1000), unknown),
         "noise": Refused(np.random.default_rng(0).bytes(1000), unknown),
-        "jpeg-start-and-noise": Refused(b"\xff\xd8\xff" + np.random.default_rng(0).bytes(500), "."),
+        "jpeg-start-and-noise": Refused(b"\xff\xd8\xff" + np.random.default_rng(0).bytes(500), "damaged", "corrupt"),
     }
 
 
@@ -233,10 +233,10 @@ def _truncated() -> dict[str, Refused]:
     for format in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF", "PPM"):
         data = encode(photo, format)
         files[f"half-a-{format.lower()}"] = Refused(
-            data[: len(data) // 2], "cannot be decoded|no image of a known", "truncated|corrupt|format"
+            data[: len(data) // 2], "cannot be decoded|cut short", "truncated|corrupt|format"
         )
         files[f"10-bytes-of-a-{format.lower()}"] = Refused(
-            data[:10], "cannot be decoded|no image of a known", "truncated|corrupt|format"
+            data[:10], "cannot be decoded|cut short", "truncated|corrupt|format"
         )
     progressive = encode(photo, "JPEG", progressive=True)
     files["half-a-progressive-jpeg"] = Refused(progressive[: len(progressive) // 2], "truncated", "truncated")
@@ -284,9 +284,9 @@ def _bombs() -> dict[str, Refused]:
 def _without_pixels() -> dict[str, Refused]:
     png = encode(_photo(), "PNG")
     return {
-        "0-wide.png": Refused(_png_header(0, HEIGHT, 1, 2) + png[33:], "."),
-        "0-high.png": Refused(_png_header(WIDTH, 0, 1, 2) + png[33:], "."),
-        "0x0.ppm": Refused(b"P6 0 0 255\n", "."),
+        "0-wide.png": Refused(_png_header(0, HEIGHT, 1, 2) + png[33:], "damaged", "corrupt"),
+        "0-high.png": Refused(_png_header(WIDTH, 0, 1, 2) + png[33:], "damaged", "corrupt"),
+        "0x0.ppm": Refused(b"P6 0 0 255\n", "damaged", "corrupt"),
         "no-data.png": Refused(png[:33] + png[-12:], ".", "corrupt"),
     }
 

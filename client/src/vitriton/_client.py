@@ -95,6 +95,8 @@ class Client:
             ModelNotFound: a server does not have the model (raised at once).
             ModelNotReady: a server did not load it in that time.
             AccessDenied: a server refuses the token (raised at once).
+            ContractMismatch: the model has another fingerprint than expect_fingerprint, or was not made by `vitriton
+                export` (raised at once).
             ClientClosed: the client is closed, or was made before a fork.
         """
         self._core.check_usable()

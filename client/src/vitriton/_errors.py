@@ -81,7 +81,7 @@ class ClientError(VitritonError):
         self.attempts = attempts
 
 
-# The kinds of problems of inputs. docs/guides/client.md says which HTTP status a service may answer for each.
+# The kinds of problems of inputs. docs/guides/service.md says which HTTP status a service may answer for each.
 InputCode = Literal[
     # problems of the image or the text itself, found by the client or the server
     "empty",  # no bytes, no pixels, or no tokens
@@ -95,6 +95,7 @@ InputCode = Literal[
     "kind",  # an object that is not an image, or not a text
     "not_found",  # no such file
     "not_readable",  # a file, a file object or a tensor that cannot be read
+    "path_refused",  # a path, where paths are refused
     # problems of a URL
     "bad_url",  # a URL that cannot be fetched, because of its scheme, host, port or redirects
     "address_refused",  # the URL leads to an address that is not public, and such addresses are refused
@@ -209,7 +210,7 @@ class Unavailable(TransportError):
 
 
 class DeadlineExceeded(TransportError):
-    """The call's time is over; its running requests are cancelled.
+    """The call's time is over; its running requests are canceled.
 
     Attributes:
         timeout_s: the time limit of the whole call, or of the wait for an answer, in seconds.

@@ -53,6 +53,8 @@ class Options:
         url_max_redirects: the largest number of redirects of one URL.
         refuse_private_addresses: whether to refuse URLs that lead into a private network (loopback, link-local, ...);
             the check is on the address of the actual connection, at each redirect.
+        refuse_paths: whether to refuse paths: a str is then an http(s) URL or a data: URI, and a service can pass on
+            its users' texts without opening its own files to them.
     """
 
     max_in_flight: int = 4
@@ -72,6 +74,7 @@ class Options:
     url_max_bytes: int | None = None
     url_max_redirects: int = 5
     refuse_private_addresses: bool = False
+    refuse_paths: bool = False
 
     def __post_init__(self) -> None:
         """Checks every field against its bounds.
@@ -91,10 +94,15 @@ class Options:
             check_count("max_attempts", self.max_attempts, 1, 2**31)
         if self.url_max_bytes is not None:
             check_count("url_max_bytes", self.url_max_bytes, 1, self.max_image_bytes)
-        if self.attempt_timeout_s is not None:
-            check_seconds("attempt_timeout_s", self.attempt_timeout_s)
+        check_time_limit("attempt_timeout_s", self.attempt_timeout_s)
         for name in ("url_timeout_s", "max_linger_s", "initial_backoff_s", "max_backoff_s"):
             check_seconds(name, getattr(self, name))
+        if self.initial_backoff_s > self.max_backoff_s:
+            raise ValueError(
+                f"initial_backoff_s is {self.initial_backoff_s:g}, above max_backoff_s ({self.max_backoff_s:g})"
+            )
+        for name in ("refuse_private_addresses", "refuse_paths"):
+            check_flag(name, getattr(self, name))
 
     @property
     def url_bytes(self) -> int:
@@ -113,7 +121,19 @@ def check_count(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
 
 
-def check_seconds(name: str, value: float) -> None:
-    """Raises ValueError unless `value` is a finite number above 0."""
+def check_flag(name: str, value: bool) -> None:
+    """Raises ValueError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
+
+
+def check_seconds(name: str, value: float, or_none: str = "") -> None:
+    """Raises ValueError unless `value` is a finite number above 0; `or_none` ends the text."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} is {value!r}; it must be an int or a float, in seconds, above 0 and finite")
+        raise ValueError(f"{name} is {value!r}; it must be an int or a float, in seconds, above 0 and finite{or_none}")
+
+
+def check_time_limit(name: str, value: float | None) -> None:
+    """Raises ValueError unless `value` is a finite number above 0, or None for no limit."""
+    if value is not None:
+        check_seconds(name, value, ", or None for no limit")

@@ -68,7 +68,7 @@ class FakePending:
 
     @property
     def is_done(self) -> bool:
-        """Whether the request was answered or cancelled."""
+        """Whether the request was answered or canceled."""
         return self._done.is_set()
 
     def finish(self) -> None:
@@ -89,7 +89,7 @@ class FakePending:
         """See `vitriton._wire.transport.Pending`."""
         self._done.wait()
         if self.cancelled:
-            raise CallError(Code.CANCELLED, "cancelled by this client")
+            raise CallError(Code.CANCELLED, "canceled by this client")
         return self._respond()
 
     def add_done_callback(self, callback: Callable[[], object]) -> None:
@@ -112,7 +112,7 @@ class FakeTransport:
     """Serves a model of any name, from memory. Safe to share between threads.
 
     It computes an embedding of length 1 from the hash of the input's bytes: equal inputs have equal embeddings, and
-    different inputs have different ones.
+    different inputs have different ones. The bytes need not be an image, but no bytes are refused, as by the server.
 
     Args:
         embed: the function that computes an embedding, (dim,), from the bytes that were sent: an encoded file, raw
@@ -244,6 +244,11 @@ class FakeTransport:
     def _answer(self, request: InferRequest, fault: CallError | None) -> InferReply:
         if fault is not None:
             raise fault
+        empty = [index for index, image in enumerate(request.images) if not len(image)]
+        if empty:
+            from vitriton.preprocessing import Refusal
+
+            raise invalid_images({index: Refusal("empty (0 bytes)", "empty") for index in empty}, len(request.images))
         return self.respond(request)
 
     def _ensemble(self, model: str) -> names.Ensemble:

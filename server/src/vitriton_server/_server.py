@@ -406,6 +406,6 @@ class TritonServer:
             return probe
         limit = self._config.watch
         times = f"restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
-        hint = "with --restart (WatchPolicy.restart) it is started again"
+        hint = "turn on `restart` to have it started again"
         self._failure = ServerDied(f"{reason}; {times if limit.restart else hint}", log)
         return None

@@ -81,12 +81,14 @@ class Send:
         server: the server to send them to.
         timeout_s: the time limit, in seconds; None means no limit.
         number: the number of the batch's attempt, from 1.
+        sent_s: the time of this action, on the client's clock, in seconds.
     """
 
     batch: Batch
     server: Server
     timeout_s: float | None
     number: int
+    sent_s: float
 
 
 @dataclass(eq=False, slots=True)

@@ -27,6 +27,7 @@ class Server:
     Attributes:
         transport: the transport to the server.
         failures: the number of failures in a row.
+        failed_s: the time of the last failure, on the client's clock, in seconds.
         down_until_s: the time until which other servers are preferred, on the client's clock, in seconds.
         contracts: the server's contracts by ensemble; cleared on failure, as the server may return with another export.
         last_seen_s: the time of the last answer, on the client's clock, in seconds.
@@ -34,6 +35,7 @@ class Server:
 
     transport: Transport
     failures: int = 0
+    failed_s: float = -math.inf
     down_until_s: float = 0.0
     contracts: dict[str, Contract] = field(default_factory=dict)
     last_seen_s: float = -math.inf
@@ -106,6 +108,7 @@ class Balancer:
         with self._lock:
             was_up = server.failures == 0
             server.contracts.clear()
+            server.failed_s = now_s
             if now_s >= server.down_until_s:  # requests that fail together count once
                 server.failures += 1
                 server.down_until_s = now_s + self.backoff.longest_s(server.failures)

@@ -177,7 +177,7 @@ class Flow:
 
     def verified(self, verify: Verify, mismatch: ClientError | None, now_s: float) -> None:
         """A server's contract was read. It must agree with that of the call; if it does not, raises `mismatch`."""
-        if verify.batch.attempt is not verify:  # cancelled
+        if verify.batch.attempt is not verify:  # canceled
             return
         if mismatch is not None:
             raise mismatch
@@ -190,7 +190,7 @@ class Flow:
             ClientError: the call has failed.
         """
         batch, server = send.batch, send.server
-        if batch.attempt is not send:  # cancelled
+        if batch.attempt is not send:  # canceled
             return
         batch.attempt = None
         try:
@@ -202,7 +202,7 @@ class Flow:
         self.sink.add(batch.items, answer)
         self.truncated += sum(answer.truncated)
         server.last_seen_s = now_s
-        if server.failures:
+        if server.failures and send.sent_s >= server.failed_s:  # a server that stops answers earlier requests
             self._balancer.succeeded(server)
         self._counters.answered(self._modality.tower, count)
         self._settled += count
@@ -220,7 +220,7 @@ class Flow:
             ClientError: the call has failed.
         """
         batch, server = attempt.batch, attempt.server
-        if batch.attempt is not attempt:  # cancelled
+        if batch.attempt is not attempt:  # canceled
             return
         error = self.attempt_error(attempt, error, now_s)
         failure = classify(error.code, error.message)
@@ -230,7 +230,7 @@ class Flow:
         if isinstance(shown, InvalidInput) and self._plan.returns_errors:
             self._drop_bad(batch, shown, now_s)
         else:
-            self._retry_or_raise(batch, server, failure, shown, now_s)
+            self._retry_or_raise(attempt, failure, shown, now_s)
 
     def attempt_error(self, attempt: Send | Verify, error: CallError, now_s: float) -> CallError:
         """The error of an attempt; a timeout shorter than the request's own counts as an unreachable server."""
@@ -303,7 +303,7 @@ class Flow:
             self.actions.append(batch.attempt)
 
     def _send_to(self, batch: Batch, server: Server, now_s: float) -> None:
-        batch.attempt = Send(batch, server, self._attempt_s(batch, now_s), batch.attempts)
+        batch.attempt = Send(batch, server, self._attempt_s(batch, now_s), batch.attempts, now_s)
         self.actions.append(batch.attempt)
 
     def _attempt_s(self, batch: Batch, now_s: float) -> float | None:
@@ -329,7 +329,8 @@ class Flow:
         else:
             self._line.running.discard(batch)
 
-    def _retry_or_raise(self, batch: Batch, server: Server, failure: Failure, error: ClientError, now_s: float) -> None:
+    def _retry_or_raise(self, attempt: Send | Verify, failure: Failure, error: ClientError, now_s: float) -> None:
+        batch, server = attempt.batch, attempt.server
         batch.failed_on.add(server)
         untried = len(batch.failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, batch.attempts, self._jitter())
@@ -352,7 +353,8 @@ class Flow:
         batch.due_s = now_s + wait_s
         self._line.running.discard(batch)
         self._line.waiting.append(batch)
-        self._counters.retried()
+        if isinstance(attempt, Send):
+            self._counters.retried()
         _LOG.debug("request of %d inputs to %s: %s; again in %.2f s", len(batch.items), error.model, error, wait_s)
 
     # The time

@@ -11,7 +11,7 @@ import numpy as np
 
 from vitriton._call.modality import Modality
 from vitriton._call.results import ArraySink, ListSink, ResultSink
-from vitriton._options import Unset, check_seconds
+from vitriton._options import Unset, check_time_limit
 from vitriton._repository.names import ENSEMBLES, Kind, kind_of
 from vitriton._served.contract import Contract
 
@@ -156,8 +156,7 @@ def plan_stream(
 
 def checked_timeout(timeout_s: float | None) -> float | None:
     """Returns `timeout_s` if it is valid; raises ValueError otherwise."""
-    if timeout_s is not None:
-        check_seconds("timeout_s", timeout_s)
+    check_time_limit("timeout_s", timeout_s)
     return timeout_s
 
 

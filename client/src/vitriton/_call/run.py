@@ -35,7 +35,7 @@ def no_event() -> None:
 
 _NO_HEADERS: Mapping[str, str] = {}
 _NO_DEADLINE = Deadline.after(None)
-_CANCELLED = CallError(Code.CANCELLED, "cancelled by this client")
+_CANCELLED = CallError(Code.CANCELLED, "canceled by this client")
 
 
 class Run:
@@ -287,7 +287,7 @@ class Run:
         self._end_span(cancel.send, _CANCELLED)
 
     def _done(self, send: Send, pending: Pending) -> None:
-        if self._sent.pop(send, None) is None:  # cancelled
+        if self._sent.pop(send, None) is None:  # canceled
             return
         try:
             reply = pending.result()

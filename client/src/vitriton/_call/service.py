@@ -31,6 +31,7 @@ WaitFor = Literal["all", "any"]
 
 _POLL_S = 0.1  # time between two checks of a server that is starting
 _FIRST_LOOK_S = 1.0  # time for each server in the first search for one that is ready
+_PATIENCE_S = 4.0  # a server that is silent for less may only be slow
 
 
 class Services:
@@ -92,7 +93,8 @@ class Services:
                 error = self._wait_for_retry(server, kind, exc, attempts, failed_on, deadline)
                 continue
             self._note_contract(server, service.contract)
-            self._balancer.succeeded(server)
+            if server in failed_on:  # else it may be stopping: it still tells its configuration then
+                self._balancer.succeeded(server)
             self._services[kind] = service
             return service
 
@@ -253,8 +255,9 @@ class Services:
         """
         problems, refusals = [], []
         for server in self._balancer.servers:
+            look_at_most_s = deadline.bounded_s(look_s)
             try:
-                problem = self._look_at(server, Deadline.after(deadline.bounded_s(look_s)))
+                problem = self._look_at(server, Deadline.after(look_at_most_s))
             except ClientClosed:
                 raise
             except ClientError as exc:
@@ -262,7 +265,8 @@ class Services:
                 continue
             if problem is not None:
                 problems.append(problem)
-                self._balancer.failed(server, self._clock(), problem, deadline)
+                if problem.status != Code.DEADLINE_EXCEEDED.value or look_at_most_s >= _PATIENCE_S:
+                    self._balancer.failed(server, self._clock(), problem, deadline)
                 continue
             self._balancer.succeeded(server)
             if servers == "any":
@@ -273,15 +277,15 @@ class Services:
         return next(iter([*refusals, *problems]), None)
 
     def _look_at(self, server: Server, deadline: Deadline) -> ClientError | None:
-        transport = server.transport
-        wanted = {kind: ensemble_name(self._settings.model, kind) for kind in KINDS}
         try:
-            ready = [kind for kind in KINDS if transport.is_model_ready(wanted[kind], deadline.remaining_s())]
-            index = None if len(ready) == len(KINDS) else read_index(transport, deadline)
+            ready = [kind for kind in KINDS if self._is_ready(server, kind, deadline)]
+            index = None if len(ready) == len(KINDS) else read_index(server.transport, deadline)
         except CallError as exc:
             self._lifetime.check_usable()
             call = self._call(server, "pooled", deadline, 1)
-            error = _unanswered(call) if exc.code is Code.DEADLINE_EXCEEDED else to_error(exc, call)
+            error = to_error(exc, call)
+            if exc.code is Code.DEADLINE_EXCEEDED:
+                error, exc = _unanswered(call), CallError(exc.code, f"no answer in {call.timeout_s:g} s")
             if not isinstance(error, Unavailable):
                 raise error from exc
             error.__cause__ = exc
@@ -289,11 +293,26 @@ class Services:
         if is_ready(self._settings.model, ready, index):
             return None
         names = {status.name for status in index or ()}
-        first = next((kind for kind in KINDS if kind not in ready and wanted[kind] in names), KINDS[0])
+        first = next(
+            (kind for kind in KINDS if kind not in ready and ensemble_name(self._settings.model, kind) in names),
+            KINDS[0],
+        )
         problem = self._not_served(server, first, index, known=True)
         if isinstance(problem, ModelNotFound):
             raise problem
         return problem
+
+    def _is_ready(self, server: Server, kind: Kind, deadline: Deadline) -> bool:
+        """Whether an ensemble is loaded. Its configuration counts: some web servers answer 200 to any path."""
+        if not server.transport.is_model_ready(ensemble_name(self._settings.model, kind), deadline.remaining_s()):
+            return False
+        try:
+            self._read_service(server, kind, deadline, 1)
+        except CallError as exc:
+            if classify(exc.code, exc.message) in (Failure.UNKNOWN_MODEL, Failure.NOT_READY):  # unloaded just now
+                return False
+            raise
+        return True
 
     def _not_served(
         self, server: Server, kind: Kind, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
@@ -319,5 +338,6 @@ def _unanswered(call: Call) -> Unavailable:
         f"{port_hint(call.address)}, and that no firewall blocks it",
         address=call.address,
         model=call.model,
+        status=Code.DEADLINE_EXCEEDED.value,
         attempts=call.attempts,
     )

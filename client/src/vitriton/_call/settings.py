@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vitriton._options import Options, check_seconds
+from vitriton._options import Options, check_flag, check_time_limit
 from vitriton._wire.connection import TLS, Token
 
 Preprocess = Literal["server", "client"]
@@ -36,11 +36,11 @@ class Settings:
             raise ValueError(f"model is {self.model!r}; give the name that the model was exported under")
         if self.preprocess not in ("server", "client"):
             raise ValueError(f"preprocess is {self.preprocess!r}; it must be 'server' or 'client'")
-        if self.timeout_s is not None:
-            check_seconds("timeout_s", self.timeout_s)
+        check_time_limit("timeout_s", self.timeout_s)
+        check_flag("tracing", self.tracing)
         if self.expect_fingerprint is not None and not (
             isinstance(self.expect_fingerprint, str) and self.expect_fingerprint
         ):
             raise ValueError(f"expect_fingerprint is {self.expect_fingerprint!r}; it must be a fingerprint, or None")
         if not isinstance(self.options, Options):
-            raise TypeError(f"options is a {type(self.options).__name__}; it must be vitriton.Options")
+            raise TypeError(f"options has the type {type(self.options).__name__}; it must be vitriton.Options")

@@ -18,7 +18,7 @@ class Stats:
         texts: the number of texts that were embedded.
         invalid_texts: the number of texts that could not be used.
         requests: the number of requests that were sent, counting each attempt.
-        retries: the number of failed attempts that were followed by another.
+        retries: the number of these requests that failed and were tried again.
         bytes_sent: the size of the images and texts that were sent, in bytes, counting each attempt.
     """
 
@@ -60,6 +60,6 @@ class Counters:
             self._counts[f"invalid_{tower}s"] += 1
 
     def retried(self) -> None:
-        """Counts a failed attempt that another follows."""
+        """Counts a request that failed and is tried again."""
         with self._lock:
             self._counts["retries"] += 1

@@ -131,16 +131,8 @@ class Lines:
         """Writes a line."""
         self._wrote_s = now_s = self._clock()
         pace = _pace(self._done - self._began_with, self._total - self._done, now_s - self._began_s)
-        self._write(
-            f"{self._done} of {self._total} images ({self._done / self._total:.0%}), {pace}, "
-            f"{count(self._failed, 'error')}"
-        )
-
-
-def _pace(done: float, left: float, seconds: float) -> str:
-    """The speed of a run since its beginning: images that end together, as a batch does, have no speed of their own."""
-    rate = done / seconds if seconds else 0.0
-    return f"{rate:.1f} images/s, {f'{duration(left / rate)} left' if rate else 'nothing yet'}"
+        parts = [f"{self._done} of {self._total} images ({self._done / self._total:.0%})", pace]
+        self._write(", ".join([*filter(None, parts), count(self._failed, "error")]))
 
 
 def duration(seconds: float) -> str:
@@ -159,6 +151,14 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _pace(own: int, left: int, elapsed_s: float) -> str:
+    """The rate and the remaining time, by the images of this part of the run alone; empty before the first of them."""
+    if not (own and elapsed_s > 0):
+        return ""
+    rate = own / elapsed_s
+    return f"{rate:.1f} images/s, {duration(left / rate)} left"
+
+
 @contextmanager
 def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advance]:
     from rich import progress as bars
@@ -166,7 +166,8 @@ def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advan
 
     class Pace(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
-            return Text(_pace(task.completed - done, total - task.completed, task.elapsed or 0.0))
+            now = int(task.completed)
+            return Text(_pace(now - done, total - now, task.elapsed or 0.0))
 
     columns = (
         bars.BarColumn(),

@@ -42,6 +42,7 @@ class Reader:
                 image,
                 max_bytes=self._options.max_image_bytes,
                 fetch=lambda url: self._fetcher.fetch(url, deadline),
+                refuse_paths=self._options.refuse_paths,
             )
         except SourceError as exc:
             cause = exc.__cause__ or exc

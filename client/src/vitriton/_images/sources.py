@@ -113,7 +113,7 @@ def source_name(image: Any) -> str:
         return type(image).__name__
 
 
-def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> bytes:
+def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes], refuse_paths: bool = False) -> bytes:
     """The encoded bytes of `image`.
 
     Args:
@@ -121,6 +121,7 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
             `file`), PIL image, uint8 array or tensor (see `encode_array`), or dict with `bytes` or a `path`.
         max_bytes: the most bytes of the result.
         fetch: the function that fetches an http(s) URL; raises SourceError.
+        refuse_paths: whether a path is an error (`Options.refuse_paths`).
 
     Raises:
         SourceError: the image cannot be read; the text says why.
@@ -135,6 +136,10 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
             )
         data = fetch(image)
     elif isinstance(image, (str, os.PathLike)):
+        if refuse_paths:
+            raise SourceError(
+                "it is neither an http(s) URL nor a data: URI, and paths are refused (refuse_paths)", "path_refused"
+            )
         data = _read_file(image, max_bytes)
     elif isinstance(image, (bytes, bytearray, memoryview)):
         _check_size(memoryview(image).nbytes, max_bytes)
@@ -152,7 +157,7 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes]) -> 
     elif _is_array(image):
         data = read_image(_to_numpy(image, max_bytes), max_bytes=max_bytes, fetch=fetch)
     elif isinstance(image, Mapping):
-        data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch)
+        data = read_image(_of_item(image), max_bytes=max_bytes, fetch=fetch, refuse_paths=refuse_paths)
     elif isinstance(image, (list, tuple)):
         raise SourceError(
             f"a {type(image).__name__} of {len(image)} in place of one image; give the images one by one, and not in "
@@ -351,6 +356,8 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
             raise SourceError(f"the file object returns {type(part).__name__} instead of bytes", "kind")
         parts.append(bytes(part))
         size += len(parts[-1])
+    if size > max_bytes:  # the rest is not read, so its size is unknown
+        raise SourceError(f"it has more than the limit of {max_bytes} bytes (max_image_bytes)", "too_large")
     if not parts:
         raise SourceError("the file object has no bytes left to read; is it empty, or did you forget seek(0)?", "empty")
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Sockets with one total deadline, which can be cancelled and can refuse private addresses.
+"""Sockets with one total deadline, which can be canceled and can refuse private addresses.
 
 HTTP libraries limit each step (connecting, each read, each write). A server that sends a byte at a time stays below
 every such limit for ever. Here each step gets the remaining time of the whole operation.
@@ -79,7 +79,7 @@ class Network:
         Raises:
             AddressRefused: all addresses of the host are refused.
             ConnectFailed: no address answers, or the name is unknown.
-            OutOfTime, OperationCancelled: the operation timed out or was cancelled.
+            OutOfTime, OperationCancelled: the operation timed out or was canceled.
         """
         addresses = self._allowed(host, self._resolve(host, port))
         turn = next(self._turns) % len(addresses)
@@ -222,7 +222,7 @@ class Stream:
 
         Raises:
             ConnectFailed: the server's certificate is refused, or the server does not speak TLS.
-            OutOfTime, OperationCancelled: the operation timed out or was cancelled.
+            OutOfTime, OperationCancelled: the operation timed out or was canceled.
         """
         if self.is_tls:
             self.close()

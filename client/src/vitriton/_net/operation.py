@@ -84,7 +84,7 @@ class Operation:
         """Begins a step that may wait; `interrupt` ends the wait."""
         with self._lock:
             if self.cancelled:
-                raise OperationCancelled("cancelled")
+                raise OperationCancelled("canceled")
             self._interrupt = interrupt
 
     def end(self) -> None:
@@ -92,7 +92,7 @@ class Operation:
         with self._lock:
             self._interrupt = None
         if self.cancelled:
-            raise OperationCancelled("cancelled")
+            raise OperationCancelled("canceled")
 
 
 class _Thread(threading.local):

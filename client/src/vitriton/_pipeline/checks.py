@@ -104,8 +104,8 @@ def model_name(model: Any) -> str:
         model = os.fspath(model)
     if not isinstance(model, str):
         raise TypeError(
-            f"model is a {type(model).__name__}; weights are not sent to a server: export them with `vitriton export`, "
-            "and give the name of the export"
+            f"model has the type {type(model).__name__}; weights are not sent to a server: export them with "
+            "`vitriton export`, and give the name of the export"
         )
     if not model:
         raise ValueError("model is empty; give the name of the export, or the hub id of the exported checkpoint")

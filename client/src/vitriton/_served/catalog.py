@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vitriton._deadline import Deadline
 from vitriton._errors import AccessDenied, ContractMismatch, DeadlineExceeded, Unavailable
 from vitriton._keywords import suggests_keywords
-from vitriton._options import check_seconds
+from vitriton._options import check_time_limit
 from vitriton._repository import names
 from vitriton._served.contract import read_contract
 from vitriton._served.failures import Call, after_attempts, is_down, not_served, to_error
@@ -62,8 +62,7 @@ def list_models(
         ContractMismatch: one of `models` was not made by `vitriton export`.
         ServerError: the server could not answer.
     """
-    if timeout_s is not None:
-        check_seconds("timeout_s", timeout_s)
+    check_time_limit("timeout_s", timeout_s)
     asked = tuple(models)
     transports = connect(address, tls=tls, token=token, headers=headers)
     with contextlib.ExitStack() as stack:

@@ -138,7 +138,9 @@ def is_down(address: str, reason: object, deadline: Deadline | None, now_s: floa
     if deadline is None:
         return text
     left_s = deadline.left_s(now_s)
-    return f"{text}; trying again " + ("without a time limit" if left_s is None else f"for {left_s:.0f} s")
+    if left_s is None:
+        return f"{text}; retrying without a time limit"
+    return f"{text}; retrying for up to {left_s:.0f} s" if left_s >= 1 else text
 
 
 def deadline_exceeded(call: Call, status: str | None = None, during: str | None = None) -> DeadlineExceeded:
@@ -151,8 +153,8 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
         text = f"no answer came from {where} for {call.timeout_s:g} s (timeout_s); check the server, or wait longer"
     else:
         text = (
-            f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit), or send "
-            f"fewer {call.tower}s"
+            f"the time limit{given} for the call to {where} is over; raise timeout_s (None means no limit)"
+            f"{'' if call.total == 1 else f', or send fewer {call.tower}s'}"
         )
     return DeadlineExceeded(
         text,
@@ -190,12 +192,12 @@ _HINTS = {
     None: "the server at {address} could not run model {model} ({status})",
     Failure.TOO_LARGE: "a message of model {model} is too large; lower max_request_bytes",
     Failure.RESTRICTED: "the server at {address} does not let this client use model {model} ({status})",
-    Failure.CANCELLED: "the call to model {model} at {address} was cancelled",
+    Failure.CANCELLED: "the call to model {model} at {address} was canceled",
 }
 _SERVER_HINTS = {  # for a call that is about no model
     None: "the server at {address} could not answer ({status})",
     Failure.RESTRICTED: "the server at {address} does not let this client ask that ({status})",
-    Failure.CANCELLED: "the call to {address} was cancelled",
+    Failure.CANCELLED: "the call to {address} was canceled",
 }
 
 

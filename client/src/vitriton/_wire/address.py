@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,15 +52,20 @@ def parse_addresses(given: str | Sequence[str]) -> tuple[Address, ...]:
     texts: list[Any] = list(given) if several else [given]
     for text in texts:
         if not isinstance(text, str):
-            raise TypeError(f"address is a {type(text).__name__}; give a text like localhost:8001, or a list of them")
+            raise TypeError(
+                f"address has the type {type(text).__name__}; give a text like localhost:8001, or a list of them"
+            )
     scheme = ""
     addresses: list[Address] = []
-    for text in (part for item in texts for part in item.split(",")):
+    entries = [part for item in texts for part in item.split(",")]
+    if not "".join(entries).strip():
+        raise ValueError("address is empty; give at least one, like localhost:8001")
+    for number, text in enumerate(entries, 1):
+        if not text.strip():
+            raise ValueError(f"address has {len(entries)} entries, and entry {number} is empty; leave it out")
         # grpc://a:8001,b:8001 means grpc:// for both
         addresses.append(parse_address(text if "://" in text or not scheme else f"{scheme}://{text.strip()}"))
         scheme = addresses[-1].scheme
-    if not addresses:
-        raise ValueError("address is empty; give at least one, like localhost:8001")
     if len({address.scheme for address in addresses}) > 1:
         raise ValueError(f"addresses {_listed(addresses)} have different schemes; a client speaks one protocol")
     if len(set(addresses)) < len(addresses):
@@ -87,9 +93,10 @@ def parse_address(text: str) -> Address:
         parts = urlsplit(f"//{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as exc:
-        if rest.count(":") > 1 and "[" not in rest and "@" not in rest:
+        if _is_ipv6(rest):
             raise ValueError(f"address {shown!r} has an IPv6 address without brackets; write [::1]:8001") from None
-        reason = f" ({exc})" if "@" not in rest else ""
+        several = "@" not in rest and "[" not in rest and rest.count(":") > 1
+        reason = " (it has more than one port)" if several else f" ({exc})" if "@" not in rest else ""
         raise ValueError(f"address {shown!r} cannot be read{reason}; {example}") from (None if "@" in rest else exc)
     fault = _fault(parts)
     if not host or fault is not None:
@@ -111,6 +118,15 @@ def _fault(parts: SplitResult) -> str | None:
     return None
 
 
+def _is_ipv6(rest: str) -> bool:
+    """Whether the text is an IPv6 address without brackets, alone or before a port."""
+    try:
+        return ipaddress.ip_address(rest).version == 6
+    except ValueError:
+        host, colon, port = rest.rpartition(":")
+        return bool(colon) and port.isdigit() and ":" in host and _is_ipv6(host)
+
+
 def _listed(addresses: Sequence[Address]) -> str:
     return ", ".join(map(str, addresses))
 
@@ -122,9 +138,9 @@ def _split(text: str) -> tuple[str, str, str]:
 
 
 def _shown(text: str) -> str:
-    """The text without its possible secrets: user, password, path and query."""
+    """The text without its possible secrets: user, password, query and fragment."""
     scheme, found, rest = _split(text)
     place = rest.rpartition("@")[2]
-    for mark in "/?#":
+    for mark in "?#":
         place = place.partition(mark)[0]
     return f"{scheme}{found}{place}"

@@ -101,7 +101,7 @@ def checked_token(token: Token | None) -> Token | None:
     if token is None or callable(token):
         return token
     if not isinstance(token, str):
-        raise TypeError(f"token is a {type(token).__name__}; it must be a text, or a function that returns one")
+        raise TypeError(f"token has the type {type(token).__name__}; it must be a text, or a function that returns one")
     if not token or not token.isascii() or not token.isprintable():
         raise ValueError("token must be printable ASCII text, and not empty (is there a line break at its end?)")
     return token
@@ -114,7 +114,7 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         ValueError: a name or a value cannot be sent, or the client itself sets that header.
     """
     if not isinstance(headers, Mapping):
-        raise TypeError(f"headers is a {type(headers).__name__}; it must be a mapping of names to texts")
+        raise TypeError(f"headers has the type {type(headers).__name__}; it must be a mapping of names to texts")
     checked = {}
     for name, value in headers.items():
         lower = name.lower()

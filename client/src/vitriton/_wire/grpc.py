@@ -225,7 +225,7 @@ def read_config(message: Any) -> ModelConfig:
 def to_error(exc: Exception) -> CallError:
     """The CallError for an exception that gRPC raised."""
     if isinstance(exc, grpc.FutureCancelledError):
-        return CallError(Code.CANCELLED, "cancelled by this client")
+        return CallError(Code.CANCELLED, "canceled by this client")
     if isinstance(exc, grpc.RpcError):
         return _status(exc.code().name, exc.details() or "")
     return CallError(Code.CANCELLED, str(exc))  # a ValueError: "Cannot invoke RPC on closed channel!"

@@ -100,7 +100,7 @@ class _AioPending:
         except CallError as exc:
             self._outcome = without_frames(exc)
         except asyncio.CancelledError:
-            self._outcome = CallError(Code.CANCELLED, "cancelled by this client")
+            self._outcome = CallError(Code.CANCELLED, "canceled by this client")
         except (grpc.RpcError, ValueError, grpc.aio.UsageError) as exc:
             self._outcome = to_error(exc)
         except Exception as exc:  # a bug in this module must not leave the waiting caller blocked for ever

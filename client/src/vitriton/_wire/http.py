@@ -221,7 +221,7 @@ class _HttpPending:
         self._future.add_done_callback(lambda _: callback())
 
     def cancel(self) -> None:
-        self._give_up(CallError(Code.CANCELLED, "cancelled by this client"))
+        self._give_up(CallError(Code.CANCELLED, "canceled by this client"))
 
     def run(self) -> None:
         """Runs in a worker's thread."""
@@ -272,7 +272,7 @@ def _body(request: InferRequest, deadline: Deadline) -> tuple[bytes, bytes]:
 
 def _to_call_error(exc: Exception, deadline: Deadline) -> CallError:
     if isinstance(exc, OperationCancelled):
-        return CallError(Code.CANCELLED, "cancelled by this client")
+        return CallError(Code.CANCELLED, "canceled by this client")
     if isinstance(exc, OutOfTime):
         return _late(deadline)
     if isinstance(exc, TooLarge):

@@ -105,7 +105,7 @@ class Connections:
         """Sends a request, and reads the whole response, as `operation`.
 
         Raises:
-            NetworkFailure: the connection failed, or the operation timed out or was cancelled.
+            NetworkFailure: the connection failed, or the operation timed out or was canceled.
             http.client.HTTPException: the response is not HTTP, or incomplete.
             TooLarge: the response's body is over `max_bytes`.
         """

@@ -182,7 +182,9 @@ def read_error(status: int, reason: str, body: bytes) -> CallError:
                 Code.RESOURCE_EXHAUSTED, f"{answer}: the request is larger than max of a gateway before it"
             )
         shown = f": {_shown(body)}" if body else ""
-        return CallError(_GATEWAY.get(status, Code.UNKNOWN), f"{answer}, which is not Triton's way{shown}")
+        return CallError(
+            _GATEWAY.get(status, Code.UNKNOWN), f"{answer}, which does not come from Triton's inference API{shown}"
+        )
     return CallError(_TRITON.get(status) or _GATEWAY.get(status, Code.UNKNOWN), message)
 
 

@@ -84,9 +84,9 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
     typer.echo(f"{catalog.server.name} {catalog.server.version} at {catalog.address}", err=True)
     if catalog.models:
         console = Console()
-        length = _SHORT_FINGERPRINT if console.is_terminal else None  # whole for programs, and for --expect-fingerprint
+        short = console.is_terminal  # whole for programs, and for --expect-fingerprint
         outputs = [(served, output) for served in catalog.models for output in served.outputs]
-        rows = [[served.name, *_cells(served, output, length)] for served, output in outputs]
+        rows = [[served.name, *_cells(served, output, short=short)] for served, output in outputs]
         show(console, [Column(title) for title in _TITLES.split()], rows)
     elif catalog.listed:
         typer.echo("The server has no model that `vitriton export` made.", err=True)
@@ -113,8 +113,8 @@ def _texts(rules: TextRules) -> str:
     return f"texts of up to {rules.max_length} tokens{prompts}"
 
 
-def _cells(served: ModelInfo, output: ModelOutput, length: int | None) -> list[str]:
-    """The cells of a row, without the model's name; the fingerprint is cut to a length."""
+def _cells(served: ModelInfo, output: ModelOutput, *, short: bool) -> list[str]:
+    """The cells of a row, without the model's name; with `short`, the fingerprint is cut."""
     told = _told(served, output)
     fingerprint, l2_normalize, max_batch_size = told["fingerprint"], told["l2_normalize"], output.max_batch_size
     values = (
@@ -124,7 +124,7 @@ def _cells(served: ModelInfo, output: ModelOutput, length: int | None) -> list[s
         told["pooling"],
         None if l2_normalize is None else "yes" if l2_normalize else "no",
         None if max_batch_size is None else str(max_batch_size),
-        None if fingerprint is None else fingerprint[:length],
+        f"{fingerprint[:_SHORT_FINGERPRINT]}…" if fingerprint and short else fingerprint,
         told["source_model"],
     )
     return [output.kind, output.state, *("-" if value is None else value for value in values)]

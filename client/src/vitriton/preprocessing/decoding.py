@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from .headers import check_frames, told_before_opening, told_by
+from .headers import check_frames, told_before_opening, told_by, unidentified
 from .limits import SCALE_DOWN, Limits, check_size
 from .memory import Memory, reserve
 from .orientation import load
@@ -72,12 +72,6 @@ def is_scaled(data: bytes, spec: PreprocessSpec) -> bool:
     return _opened(data, spec, None, lambda image: start_draft(image, spec) is not None)
 
 
-def _look(data: bytes) -> str:
-    """What unknown bytes look like, for messages."""
-    is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64])
-    return "look like text" if is_text else f"start with {data[:8].hex(' ')}"
-
-
 _Used = TypeVar("_Used")
 
 
@@ -114,11 +108,7 @@ def _opened(data: bytes, spec: PreprocessSpec, memory: Memory | None, use: Calla
         count = pixels[0] if pixels else "its"
         raise ImageError(f"{count} pixels are over {limits.named('max_pixels')}; {SCALE_DOWN}", "too_large") from exc
     except UnidentifiedImageError as exc:
-        raise ImageError(
-            f"no image of a known format ({', '.join(formats)}), or cut short in its header: {len(data)} bytes that "
-            f"{_look(data)}; send a complete file in one of these formats",
-            "format",
-        ) from exc
+        raise unidentified(data, formats) from exc
     # A malformed file can make a decoder fail in any way (OSError, SyntaxError, struct.error, zlib.error, ...), and
     # each is the fault of this image alone.
     except Exception as exc:

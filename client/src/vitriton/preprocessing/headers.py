@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -27,6 +28,20 @@ def told_by(image: Image.Image, data: bytes) -> Header:
     hidden = _jpeg_2000_bytes(data) if image.format == "JPEG2000" else 0
     keyed = isinstance(image.info.get("transparency"), tuple)
     return Header(image.format or "", image.width, image.height, len(data) + hidden, keyed)
+
+
+def unidentified(data: bytes, formats: Sequence[str]) -> ImageError:
+    """The error for a file that Pillow does not open. It tells nothing of the content, which may be a secret."""
+    for name in formats:
+        starts = Image.OPEN[name][1]  # True, or a text in place of a format that this Pillow was built without
+        if starts is not None and starts(data[:16]) is True:
+            return ImageError(f"the header of this {name} is damaged or cut short; send the whole file", "corrupt")
+    looks = "; it looks like text" if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in data[:64]) else ""
+    return ImageError(
+        f"no image of a known format ({', '.join(formats)}), or cut short in its header{looks}; send a complete file "
+        "in one of these formats",
+        "format",
+    )
 
 
 def check_frames(image: Image.Image, data: bytes, limits: Limits) -> None:

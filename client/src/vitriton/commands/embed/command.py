@@ -12,8 +12,10 @@ from vitriton.commands.embed.options import EmbedOptions
 _HELP = (
     "Embed images into a file.\n\n"
     "For a DIR, all images in it are embedded, sorted by name. To continue an interrupted run, give the same command "
-    "again; the progress of an unfinished run is kept in OUTPUT.partial.\n\n"
-    "Exit code: 0, all images were embedded; 1, the command failed; 2, an option, a value or a path is wrong; "
+    "again; the progress of an unfinished run is kept in OUTPUT.partial. The run continues if the names of the images "
+    "are the same; their contents are not compared.\n\n"
+    "Exit code: 0, all images were embedded; 1, the command failed; 2, an option, a value or a path is wrong, or the "
+    "output exists, as after a run that is complete (--overwrite replaces it); "
     "3, the run is complete, and some images could not be embedded; 130, interrupted."
 )
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from vitriton._console.progress import duration
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError, ContractMismatch, TransportError, Unavailable
-from vitriton.commands.embed.journal import Job, Outcome, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import Outcome, WorkFolder
 
 if TYPE_CHECKING:
     from vitriton._call.results import Result

@@ -3,6 +3,7 @@
 A work folder holds
 
 - `rows.f32`: the embeddings so far, little-endian float32, row after row in input order;
+- `sources`: the paths and URLs of the images, each with a null byte at its end;
 - `journal.jsonl`: the job, then a line for each commit: the numbers of images and rows, and which images have no
   embedding, and why.
 
@@ -14,11 +15,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from io import FileIO
 from itertools import chain, repeat
 from pathlib import Path
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
 from vitriton._errors import InputCode
+from vitriton.commands.embed.job import Job, job_change
 
 try:
     import fcntl
@@ -37,41 +38,10 @@ except ImportError:  # Windows: two runs are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
 _FORMAT = 1  # raised when an older reader would misunderstand a newer folder
-_JOURNAL, _ROWS, _DRAFT = "journal.jsonl", "rows.f32", "result-"
+_JOURNAL, _SOURCES, _ROWS, _DRAFT = "journal.jsonl", "sources", "rows.f32", "result-"
 _FLOAT = np.dtype("<f4")
-_BLOCK_BYTES = 64 * 1024 * 1024
 
 Rows = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """The work of a run; two runs with equal jobs are the same run.
-
-    Attributes:
-        model: the name that the model was exported under.
-        fingerprint: the fingerprint of the embedding space.
-        pool: whether the embeddings are pooled.
-        shape: the shape of one embedding.
-        images: the number of images.
-        images_sha256: the hash of the list of images.
-    """
-
-    model: str
-    fingerprint: str
-    pool: bool
-    shape: tuple[int, ...]
-    images: int
-    images_sha256: str
-
-    @property
-    def row_bytes(self) -> int:
-        """The bytes of one embedding as float32."""
-        return math.prod(self.shape) * _FLOAT.itemsize
-
-    def block_rows(self) -> int:
-        """The number of embeddings that a copy holds in memory; at least one."""
-        return max(1, _BLOCK_BYTES // self.row_bytes)
 
 
 class Outcome(NamedTuple):
@@ -144,8 +114,12 @@ class WorkFolder:
         """The number of finished images without an embedding."""
         return len(self._failed)
 
-    def begin(self, job: Job) -> None:
+    def begin(self, job: Job, sources: Sequence[str] = ()) -> None:
         """Begins a job in the folder, or checks that its run has the same job.
+
+        Args:
+            job: the job.
+            sources: the paths and URLs of the job's images, for the error if a later run has others.
 
         Raises:
             CommandFailed: the folder holds a run with another job.
@@ -153,13 +127,18 @@ class WorkFolder:
         if self.job is None:
             self._rows_file = _open_bytes(self.rows_path)
             self._rows_file.truncate(0)
+            self._sources_path.write_bytes(b"".join(os.fsencode(source) + b"\0" for source in sources))
             self._append({"format": _FORMAT, "job": asdict(job)})
             sync_folder(self.path)
             sync_folder(self.path.parent)
             self.job = job
             return
         if job != self.job:
-            raise CommandFailed(self._difference(self.job, job))
+            change = job_change(self.job, job, self._read_sources(), sources)
+            raise CommandFailed(
+                f"{self.path} holds an interrupted run that this command cannot continue: {change}. Repeat the earlier "
+                "command, or discard that run with --no-resume"
+            )
         self._rows_file = _open_bytes(self.rows_path)
         self._rows_file.truncate(self.rows * job.row_bytes)
         self._rows_file.seek(0, os.SEEK_END)
@@ -252,6 +231,7 @@ class WorkFolder:
     def _clear(self) -> None:
         # The journal goes last, because it identifies the folder.
         self.rows_path.unlink(missing_ok=True)
+        self._sources_path.unlink(missing_ok=True)
         for draft in self.path.glob(f"{_DRAFT}*"):
             draft.unlink()
         (self.path / _JOURNAL).unlink()
@@ -313,15 +293,15 @@ class WorkFolder:
         _write(self._journal, memoryview(json.dumps(entry).encode() + b"\n"))
         os.fsync(self._journal.fileno())
 
-    def _difference(self, theirs: Job, ours: Job) -> str:
-        differing = next(item.name for item in fields(Job) if getattr(theirs, item.name) != getattr(ours, item.name))
-        then, now = getattr(theirs, differing), getattr(ours, differing)
-        said = "another list of images of the same length" if differing == "images_sha256" else f"{differing} {then}"
-        is_now = "" if differing == "images_sha256" else f", and now it is {now}"
-        return (
-            f"{self.path} holds an interrupted run with {said}{is_now}: the two must not be mixed. Repeat the "
-            "earlier command, or discard that run with --no-resume"
-        )
+    @property
+    def _sources_path(self) -> Path:
+        return self.path / _SOURCES
+
+    def _read_sources(self) -> list[str] | None:
+        """The sources of the run in the folder; None if an older version began it."""
+        if not self._sources_path.exists():
+            return None
+        return [os.fsdecode(source) for source in self._sources_path.read_bytes().split(b"\0")[:-1]]
 
 
 def sync_folder(path: Path) -> None:

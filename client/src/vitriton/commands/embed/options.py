@@ -26,7 +26,8 @@ class EmbedOptions:
         output: the file to write; its suffix (.parquet, .npy or .jsonl) selects the format. With .npy, a file that ends
             in .sources.jsonl lists the image of each row.
         images: the images to embed.
-        list_file: a file with one path or URL per line; - reads standard input.
+        list_file: a file with one path or URL per line, taken as it is; blank lines are skipped. - reads standard
+            input.
         model: the name that the model was exported under. None: the only model on the server.
         pool: the kind of output: one vector for each image, or all tokens of each image.
         recursive: include the subfolders of each DIR.

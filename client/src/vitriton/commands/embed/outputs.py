@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from vitriton._console.failure import CommandFailed
 from vitriton._console.paths import target_fault
 from vitriton._errors import InvalidOption
-from vitriton.commands.embed.journal import Job, WorkFolder, sync_folder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import WorkFolder, sync_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError
 from vitriton._options import Options
 from vitriton.commands.embed.embedding import Embedding
-from vitriton.commands.embed.journal import Job, WorkFolder
+from vitriton.commands.embed.job import Job
+from vitriton.commands.embed.journal import WorkFolder
 from vitriton.commands.embed.model import only_model
 from vitriton.commands.embed.options import EmbedOptions
 from vitriton.commands.embed.outputs import Paths, draft, publish
@@ -149,7 +150,7 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
     with make_client(options.timeout_s) as client:
         with step(f"Asking {options.server.address}", quiet=options.quiet):
             job = _job(client, model, options.pool, inputs)
-        work.begin(job)
+        work.begin(job, inputs.sources)
         if work.done < job.images:
             with progress(job.images, work.done, work.failed, quiet=options.quiet) as advance:
                 rescuer = partial(make_client, _RESCUE_TIMEOUT_S, max_attempts=1)
