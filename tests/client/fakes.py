@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from vitriton._wire.transport import ModelConfig, ModelStatus
+from vitriton._wire.transport import ModelConfig, ModelStatus, TensorSpec
 from vitriton.testing import CallError, Code, FakePending, InferReply, InferRequest
 from vitriton.testing import FakeTransport as PublicFakeTransport
 
@@ -28,7 +28,7 @@ class FakeTransport(PublicFakeTransport):
         fingerprint: str | None = None,
         after_send: Callable[[list[FakePending]], None] = lambda sent: sent[-1].finish(),
     ) -> None:
-        super().__init__(dim=2, max_batch_size=max_batch_size, towers=["image"], answers_at_once=False)
+        super().__init__(dim=2, max_batch_size=max_batch_size, answers_at_once=False)
         self._answer_with = answer
         self._index = index
         self._after_send = after_send
@@ -46,12 +46,15 @@ class FakeTransport(PublicFakeTransport):
         self.parameters = {} if self.fingerprint is None else {"fingerprint": self.fingerprint}
         self._tokens = 1
         config = super().model_config(model, timeout_s)
-        output = next(iter(config.outputs))
+        output, *beside = config.outputs
         return ModelConfig(
             name=model,
             max_batch_size=config.max_batch_size,
             inputs=config.inputs,
-            outputs={output: type(config.outputs[output])(datatype="FP32", shape=(2,))},
+            outputs={
+                output: TensorSpec(datatype="FP32", shape=(2,)),
+                **{name: config.outputs[name] for name in beside},
+            },
             parameters=config.parameters,
         )
 

@@ -31,7 +31,7 @@ from client.faulty_proxy import FaultyProxy
 from vitriton import Unavailable
 from vitriton_server import TritonServer
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("subprocesses")]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

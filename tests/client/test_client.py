@@ -432,12 +432,14 @@ def test_a_server_that_stops_while_it_is_asked_is_waited_for(client_on, what):
 
         def repository_index(self, timeout_s):
             self.looks += 1
-            raise CallError(Code.UNAVAILABLE, "Server not ready")
+            if self.looks == 1:
+                raise CallError(Code.UNAVAILABLE, "Server not ready")
+            return []
 
     transport = Stopping()
     client = client_on(transport)
     {"embed": lambda: client.embed(b"abc"), "describe": client.describe, "wait_ready": client.wait_ready}[what]()
-    assert transport.looks == 1
+    assert transport.looks >= 1
 
 
 def test_a_model_that_is_unloaded_while_it_is_described():

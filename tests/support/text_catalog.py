@@ -87,7 +87,7 @@ def check(model_types: Iterable[str], folder: Path) -> Iterator[TextRow]:
     for model_type in model_types:
         checkpoint = text_architectures.write(model_type, folder / model_type)
         exported[model_type] = export_model(
-            ExportOptions(model=str(checkpoint), repository=repository, name=model_type)
+            ExportOptions(model=str(checkpoint), repository=repository, name=f"{model_type}-small")
         )
     with TritonServer(repository) as server:
         for model_type, result in exported.items():
@@ -98,7 +98,7 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> T
     texts = list(islice(corpus().values(), _SERVED))
     reference = plan(fetch_weights(find(str(folder), None)), ExportOptions(model=str(folder))).reference().run(texts)
     strings = [text.decode() for text in texts]
-    with Client(address, model=model_type) as client:
+    with Client(address, model=f"{model_type}-small") as client:
         answers = {OUTPUT["text_pooled"]: list(client.embed_texts(strings))}
         answers[OUTPUT["text_unpooled"]] = client.embed_texts(strings, pool=False)
     served = max(
