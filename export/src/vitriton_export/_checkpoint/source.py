@@ -27,6 +27,8 @@ _TOKENIZERS = (
     "merges.txt",
     "spiece.model",
     "spm.model",
+    "sentencepiece.model",
+    "entity_vocab.json",
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
