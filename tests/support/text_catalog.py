@@ -96,7 +96,9 @@ def check(model_types: Iterable[str], folder: Path) -> Iterator[TextRow]:
 
 def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> TextRow:
     texts = list(islice(corpus().values(), _SERVED))
-    reference = plan(fetch_weights(find(str(folder), None)), ExportOptions(model=str(folder))).reference().run(texts)
+    reference = (
+        plan(fetch_weights(find(str(folder), None)), ExportOptions(model=str(folder), name="m")).reference().run(texts)
+    )
     strings = [text.decode() for text in texts]
     with Client(address, model=f"{model_type}-small") as client:
         answers = {OUTPUT["text_pooled"]: list(client.embed_texts(strings))}
