@@ -37,7 +37,8 @@ def bare(subprocesses, tmp_path):
 def run(folder, *arguments, **variables):
     paths = f"{folder}:{Path(vitriton.__file__).parents[1]}"
     line = [sys.executable, "-S", "-c", RUN, "doctor", *arguments]
-    environment = {**os.environ, "PYTHONPATH": paths, **variables}
+    # xdist gives its workers a width
+    environment = {**os.environ, "COLUMNS": "", "PYTHONPATH": paths, **variables}
     return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment)
 
 

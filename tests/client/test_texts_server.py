@@ -173,7 +173,7 @@ def test_the_list_of_models(server):
         "both": ("image", "text"), "photos": ("image",), "words": ("text",),
     }  # fmt: skip
     shown = CliRunner().invoke(app, ["models", "--url", server.grpc_address])
-    assert "words: texts of up to 8 tokens; prompts: query, passage" in shown.stdout
+    assert "words: texts of up to 8 tokens; prompts: query, passage" in shown.stderr
     assert "\t".join(["words", "text_pooled", "READY", "3", "FP32", "fp32", "mean"]) in shown.stdout
     document = json.loads(CliRunner().invoke(app, ["models", "--url", server.grpc_address, "--json"]).stdout)
     found = {model["name"]: (model["towers"], model["texts"]) for model in document["models"]}

@@ -126,8 +126,7 @@ def _stage(options: ExportOptions, plan: ExportPlan, staging: Path, step: Step) 
         expected = [(batch, reference.run([data for _, data in batch])) for batch in compare.batches(corpus.items())]
     with step("Export to ONNX"):
         _deployment.write(plan.deployment, staging)
-        found = (*plan.warnings, *_write_graphs(options, plan, staging))
-        warnings = [printable(each) for each in found]
+        warnings = [*plan.warnings, *map(printable, _write_graphs(options, plan, staging))]
     with step("Verify against the reference"):
         demanded = plan.gates(options.min_cosine)
         # Limits change no vector, and formats that are not allowed must not shrink the gate.

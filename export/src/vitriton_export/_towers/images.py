@@ -21,7 +21,7 @@ from vitriton_export._checkpoint.families import Family
 from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import not_finite
 from vitriton_export._checkpoint.source import CheckpointSource
-from vitriton_export._errors import ExportError, explained
+from vitriton_export._errors import ExportError, explained, printable
 from vitriton_export._graph.encoder import Encoder, pool
 from vitriton_export._options import ExportOptions, OutputDtype, Pooling
 from vitriton_export._parity import compare, corpus
@@ -73,7 +73,7 @@ class ImagePlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """See `ExportPlan`."""
-        return self.checkpoint.warnings
+        return tuple(printable(each) for each in self.checkpoint.warnings)
 
     def corpus(self) -> Mapping[str, bytes]:
         """See `ExportPlan`."""

@@ -15,7 +15,7 @@ from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import not_finite
 from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.text_checkpoint import TextCheckpoint
-from vitriton_export._errors import ExportError, OptionError, explained
+from vitriton_export._errors import ExportError, OptionError, explained, printable
 from vitriton_export._graph.text_encoder import TextEncoder, embed
 from vitriton_export._options import ExportOptions, OutputDtype
 from vitriton_export._parity import gates as _gates
@@ -68,7 +68,7 @@ class TextPlan:
     @property
     def warnings(self) -> tuple[str, ...]:
         """See `ExportPlan`."""
-        return self.checkpoint.warnings
+        return tuple(printable(each) for each in self.checkpoint.warnings)
 
     def corpus(self) -> Mapping[str, bytes]:
         """See `ExportPlan`."""
