@@ -27,7 +27,8 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
         *("Import torch and transformers", "Find the checkpoint", "Check the weights", "Load the weights"),
         *("Run the reference on", "Export to ONNX", "Verify against the reference", "Install"),
     )
-    *steps, exported, _ = done.stderr.splitlines()
+    # a step that takes long has a line while it runs, too
+    *steps, exported, _ = (line for line in done.stderr.splitlines() if not line.endswith(" ..."))
     for number, (line, title) in enumerate(zip(steps, titles, strict=True), 1):
         assert line.startswith(f"{number}/{len(titles)} {title}"), line
         assert line.endswith(" s")
