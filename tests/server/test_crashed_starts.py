@@ -73,7 +73,7 @@ def test_a_second_crash_is_the_end(python_repository: Path, work_folder: Path) -
     assert not list(work_folder.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_somebody_has_sent_is_meant(number: signal.Signals, long_loading: Path) -> None:
     """A start that was killed, by the kernel for memory too, or told to end, is not tried again."""
     struck = Struck(long_loading, number, {1})
