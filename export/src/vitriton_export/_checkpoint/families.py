@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -55,7 +56,7 @@ _NOTE_PARTS = ("dropout", "drop_path", "drop_rate", "layerdrop", "_loss", "loss_
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(ABC):
     """An architecture of transformers, as an export needs to know it.
 
     Attributes:
@@ -86,9 +87,9 @@ class Architecture:
     note: str = ""
 
     @property
+    @abstractmethod
     def poolings(self) -> tuple[str, ...]:
         """The values of --pooling that the architecture allows."""
-        raise NotImplementedError
 
     def computes(self, config: Any, *, pooler: bool) -> dict[str, Any]:
         """Returns the entries of a configuration that change what is computed and do not show in the weights.
