@@ -1,4 +1,4 @@
-"""`make demo`: export a model, serve it, embed the sample photos, and show the results.
+"""`make demo`: export a model, serve it, embed the sample photos, index them for a page, and show the results.
 
 The model is google/vit-base-patch16-224 if the Hugging Face hub answers, and otherwise a trained DINOv2-small from the
 package index. Everything that it writes goes to out/.
@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import trained_dinov2
@@ -27,6 +31,9 @@ ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out"
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
 ROUNDS = 4  # how often all photos are embedded for the rate
+VITRITON = Path(sys.executable).with_name("vitriton")
+STORE = OUT / "photos.lance"
+PAGE_S = 60  # for a browser to show the page
 CELL = 96  # the side of the picture's thumbnails and squares, in pixels
 
 console = Console(highlight=False, soft_wrap=True)
@@ -43,9 +50,12 @@ def main() -> int:
         console.print(f"Triton answers on {server.grpc_address} (gRPC) and {server.http_address} (HTTP)")
         console.rule("embed")
         photos = [path.read_bytes() for path in PHOTOS]
-        embeddings = client.embed(photos + [mirrored(photo) for photo in photos])
+        twins = [mirrored(photo) for photo in photos]
+        embeddings = client.embed(photos + twins)
         tokens = client.embed(photos[:1], pool=False)
         rate = images_per_second(client, photos)
+        index(twins, server.grpc_address, name)
+        page = screenshot(server.grpc_address)
     console.print(f"pooled    {embeddings.shape} {embeddings.dtype}")
     console.print(f"unpooled  {tokens.shape} {tokens.dtype}, of one photo")
     console.print(f"rate      {rate:.1f} images/s from JPEG bytes to embedding, on this machine's CPU, pooled")
@@ -56,9 +66,12 @@ def main() -> int:
     picture = OUT / "demo.png"
     draw(similarity[: len(photos), : len(photos)]).save(picture)
     console.print(f"picture   {picture}")
+    console.print(f"page      {page}")
     console.print(f"done in {time.perf_counter() - started:.0f} s\n\nNext:")
     console.print(f"  .venv/bin/vitriton serve --repository {result.repository.relative_to(ROOT)}")
     console.print(f"  .venv/bin/python examples/quickstart.py localhost:8001 {name}    # in another terminal")
+    serves = f".venv/bin/vitriton search serve --store {STORE.relative_to(ROOT)}"
+    console.print(f"  {serves}    # the page: http://127.0.0.1:8090/")
     return 0 if found == len(photos) else 1
 
 
@@ -97,6 +110,40 @@ def mirrored(photo: bytes) -> bytes:
     buffer = io.BytesIO()
     ImageOps.mirror(Image.open(io.BytesIO(photo))).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def index(twins: list[bytes], address: str, model: str) -> None:
+    """Makes a store of the photos and their mirrored twins, for the page."""
+    folder = OUT / "mirrored"
+    shutil.rmtree(folder, ignore_errors=True)  # left by an earlier demo
+    folder.mkdir()
+    for path, twin in zip(PHOTOS, twins, strict=True):
+        (folder / f"{path.stem}-mirrored.jpg").write_bytes(twin)
+    shutil.rmtree(STORE, ignore_errors=True)
+    given = [PHOTOS[0].parent, folder, "--store", STORE, "--model", model, "--url", address, "--quiet"]
+    subprocess.run([VITRITON, "search", "index", *given], check=True)
+
+
+def screenshot(address: str) -> str:
+    """Takes a picture of the page where there is a browser; returns where it is, or how to get one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        return "no picture of it, as there is no Chromium here (on Debian: apt install chromium)"
+    picture = OUT / "page.png"
+    picture.unlink(missing_ok=True)
+    serve = [VITRITON, "search", "serve", "--store", STORE, "--url", address, "--port", "0"]
+    serve += ["--thumbnails", OUT / "thumbnails"]
+    with tempfile.TemporaryDirectory() as profile, subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as page:
+        url = page.stdout.readline().split()[1]
+        options = ["--headless", "--hide-scrollbars", "--force-prefers-reduced-motion"]
+        options += ["--window-size=1280,900", "--virtual-time-budget=10000"]
+        options += [f"--user-data-dir={profile}", f"--screenshot={picture}", *["--no-sandbox"] * (os.geteuid() == 0)]
+        like = f"{url}#/search?id={quote(str(PHOTOS[0]), safe='')}"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run([browser, *options, like], capture_output=True, timeout=PAGE_S, check=False)
+        page.terminate()
+    return str(picture) if picture.exists() else f"no picture of it, as {browser} took none"
 
 
 def images_per_second(client: Client, photos: list[bytes]) -> float:

@@ -46,8 +46,8 @@ class BlockingAsyncClient:
     def wait_ready(self, **kwargs: Any) -> None:
         self._run(self.client.wait_ready(**kwargs))
 
-    def describe(self) -> Any:
-        return self._run(self.client.describe())
+    def describe(self, **kwargs: Any) -> Any:
+        return self._run(self.client.describe(**kwargs))
 
     def stats(self) -> Any:
         return self.client.stats()

@@ -236,6 +236,18 @@ def test_an_attempt_can_be_bounded(server, files, embeddings):
     on_all_ways(run)
 
 
+def test_a_silent_server_leaves_time_for_the_others(server, files, embeddings):
+    """A call asks each server what it serves for a part of its time, and passes over one that says nothing."""
+
+    def run(way: Way) -> None:
+        hole = Fault(request_bytes=0, ending="silence")
+        with FaultyProxy(way.address(server), hole) as dead, way.connect(dead.address, way.address(server)) as client:
+            np.testing.assert_allclose(client.embed(files, timeout_s=15.0), embeddings, rtol=1e-6)
+            assert client.describe(timeout_s=15.0).name == "tiny"
+
+    on_all_ways(run)
+
+
 def test_a_server_says_goodbye(server, files):
     """A GOAWAY on connection after connection (a gateway that drains) does not paralyse the channel."""
 
@@ -348,6 +360,7 @@ def rest_of(stream) -> list[np.ndarray]:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("subprocesses")
 def test_a_model_is_loaded_again(tmp_path, files, embeddings):
     """Calls while the model is unloaded and loaded wait for it."""
     write_model(tmp_path, "tiny_pooled", fingerprint="space-1")

@@ -69,11 +69,16 @@ def test_help_lists_what_is_missing(bare):
     result = run(bare, "--help")
     assert result.returncode == 0
     lines = iter(line.strip() for line in result.stdout.splitlines())
-    for name, distribution in (("bench", "bench"), ("export", "export"), ("serve", "server"), ("verify", "export")):
+    for name, distribution in (
+        ("api", "api"),
+        ("bench", "bench"),
+        ("export", "export"),
+        ("search", "search"),
+        ("serve", "server"),
+        ("verify", "export"),
+    ):
         assert any(line.startswith(f"{name}  ") for line in lines)
-        assert f"{next(lines)} {next(lines)}".startswith(
-            f"Not installed: `pip install ./{distribution}` (from the root"
-        )
+        assert next(lines).startswith(f"Not installed: `pip install ./{distribution}` (from")
 
 
 def test_the_first_steps(bare):
@@ -93,7 +98,11 @@ def test_the_first_steps(bare):
 def test_own_commands(bare):
     """The client's own commands are there without any other distribution, and explain themselves."""
     listed = run(bare, "--help").stdout
-    for name, says in [("embed", "Embed images into a file."), ("models", "List the models that a server serves")]:
+    own = {
+        "embed": "Embed images, frames of videos, or texts into a file.",
+        "models": "List the models that a server serves",
+    }
+    for name, says in own.items():
         assert any(name in line and says in line for line in listed.splitlines())
         helped = run(bare, name, "--help")
         assert helped.returncode == 0

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from vitriton import (
     ServerBusy,
     Unavailable,
 )
+from vitriton._call import session
+from vitriton._served.model import ModelOutput
 from vitriton._wire.transport import ModelStatus
 from vitriton.testing import CallError, Code, InferReply
 
@@ -442,6 +445,23 @@ def test_a_server_that_stops_while_it_is_asked_is_waited_for(client_on, what):
     assert transport.looks >= 1
 
 
+@pytest.mark.parametrize(("given", "limit_s"), [({}, 60.0), ({"timeout_s": 5.0}, 5.0), ({"timeout_s": None}, None)])
+def test_a_description_has_a_time_limit(client_on, given, limit_s):
+    """The client's own, or that of the call, from its beginning to its end."""
+    limits_s = []
+
+    class Watched(FakeTransport):
+        def model_config(self, model, timeout_s):
+            limits_s.append(timeout_s)
+            return super().model_config(model, timeout_s)
+
+    client = client_on(Watched())
+    client.describe(**given)
+    assert [None if each_s is None else round(each_s) for each_s in set(limits_s)] == [limit_s] * len(set(limits_s))
+    with pytest.raises(ValueError, match="timeout_s is 0"):
+        client.describe(timeout_s=0)
+
+
 def test_a_model_that_is_unloaded_while_it_is_described():
     """A description of nothing is none: the server is asked again, and says what is missing."""
 
@@ -545,3 +565,31 @@ def test_pool_is_yes_or_no(pool):
     """Whoever names a pooling here is told where it is chosen, and does not get another one."""
     with Client("", model="m", transport=FakeTransport()) as client, pytest.raises(TypeError, match="chosen when"):
         client.embed([b"image"], pool=pool)
+
+
+def test_a_model_prints_readably():
+    """What matters of it, one on each line; an output that is not ready has its state."""
+    parameters = {"model": "org/photo", "revision": "abc1234", "pooling": "cls", "l2_normalize": "true"}
+    with Client("", model="m", transport=PublicFakeTransport(dim=3, parameters=parameters)) as client:
+        model = client.describe()
+    assert str(model).splitlines() == [
+        "model        m",
+        "server       grpc://fake:8001",
+        "checkpoint   org/photo, commit abc1234",
+        "images       pooled 3 float32; unpooled 4 × 3 float32",
+        "texts        pooled 3 float32; unpooled tokens × 3 float32",
+        "pooling      cls, scaled to length 1",
+        "fingerprint  fake",
+    ]
+    loading = ModelOutput(kind="unpooled", model="m_unpooled", state="LOADING", reason="wait")
+    assert "images       unpooled LOADING (wait)" in str(replace(model, outputs=(loading,)))
+
+
+def test_close_does_not_wait_for_a_call_that_never_ends(monkeypatch):
+    """A signal that strikes within gRPC can leave such a call behind."""
+    monkeypatch.setattr(session, "_CLOSE_S", 0.1)
+    end = threading.Event()
+    with Client("fake", model="m", transport=FakeTransport()) as client:
+        client._core.run_control(end.wait)
+    assert not end.is_set()
+    end.set()

@@ -1,13 +1,18 @@
-"""The quick look at the files of an export, which tells half-deleted and half-copied ones."""
+"""The look at the files of an export, which tells half-deleted, half-copied and changed ones."""
 
+import hashlib
 import json
 import shutil
 
 import pytest
 from vitriton._repository import disk
-from vitriton._repository.complete import broken_exports, missing
+from vitriton._repository.complete import broken_exports, by_export, missing
 
 FINGERPRINT = 'parameters { key: "fingerprint" value { string_value: "abc" } }'
+
+
+def entry(content):
+    return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
 
 @pytest.fixture
@@ -28,8 +33,12 @@ def repository(tmp_path):
     for name in ("model.py", "preprocess.json"):
         (tmp_path / "m_preprocess" / "1" / name).write_text('{"limits": {"max_pixels": 9}}')
     (tmp_path / "m_pooled_encoder" / "1" / "model.onnx").write_bytes(b"graph")
-    graphs = {"m_pooled_encoder/model.onnx": {"bytes": 5}, "m_unpooled_encoder/model.onnx": {"bytes": 9}}
-    manifest = {"graphs": graphs, "preprocessing": {"limits": {"max_pixels": 9}}}
+    files = {
+        "m_preprocess/preprocess.json": entry(b'{"limits": {"max_pixels": 9}}'),
+        "m_pooled_encoder/model.onnx": entry(b"graph"),
+        "m_unpooled_encoder/model.onnx": entry(b"other"),
+    }
+    manifest = {"fingerprint": "abc", "max_batch_size": 0, "files": files}
     (tmp_path / "m_pooled" / "1" / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
 
@@ -68,22 +77,56 @@ def test_a_half_deleted_export(repository, gone, fault):
     ("file", "content", "fault"),
     [
         ("m_pooled_encoder/1/model.onnx", "", "is empty"),
-        ("m_pooled_encoder/1/model.onnx", "gra", "is not the graph that was exported"),
+        ("m_pooled_encoder/1/model.onnx", "gra", "is not the file that was exported"),
         (
             "m_preprocess/1/preprocess.json",
             '{"limits": {"max_pixels": 8}}',
-            "is not the preprocessing that was exported",
+            "is not the file that was exported",
         ),
-        ("m_preprocess/1/preprocess.json", "{", "is not the preprocessing that was exported"),
+        ("m_preprocess/1/preprocess.json", "{", "is not the file that was exported"),
     ],
 )
 def test_a_file_that_is_not_the_exported_one(repository, file, content, fault):
-    """The size of a graph tells, and the content of the preprocessing with its limits."""
+    """The size of a graph tells, and the content of every other file."""
     (repository / file).write_text(content)
     assert broken(repository) == {"m_pooled": f"{file} {fault}"}
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{", '{"graphs": []}', '{"graphs": {"m_pooled_encoder/model.onnx": 5}}'])
+def test_a_graph_of_the_same_size(repository):
+    """It is read only if that is asked for."""
+    (repository / "m_pooled_encoder/1/model.onnx").write_bytes(b"grapf")
+    assert missing(repository, "m_pooled") is None
+    fault = "m_pooled_encoder/1/model.onnx is not the file that was exported"
+    assert missing(repository, "m_pooled", read_graphs=True) == fault
+
+
+@pytest.mark.parametrize("model", ["m_pooled", "m_preprocess", "m_pooled_encoder"])
+def test_another_fingerprint(model, repository):
+    config = repository / model / "config.pbtxt"
+    config.write_text(config.read_text().replace("abc", "abd"))
+    assert broken(repository) == {"m_pooled": f"{model}/config.pbtxt has another fingerprint than the manifest, abc"}
+
+
+def test_another_largest_batch(repository):
+    """Clients rely on that of the ensemble; a step may take more."""
+    for model in ("m_pooled_encoder", "m_pooled"):
+        assert broken(repository) == {}
+        with (repository / model / "config.pbtxt").open("a") as config:
+            config.write("max_batch_size: 8")
+    assert broken(repository) == {"m_pooled": "m_pooled/config.pbtxt has another max_batch_size than its manifest"}
+
+
+def test_an_older_export(repository):
+    """Its manifest lists the graphs alone; nothing else is compared."""
+    graphs = {"m_pooled_encoder/model.onnx": {"bytes": 5}}
+    (repository / "m_pooled/1/manifest.json").write_text(json.dumps({"graphs": graphs}))
+    (repository / "m_preprocess/1/preprocess.json").write_text("{}")
+    assert broken(repository) == {}
+    (repository / "m_pooled_encoder/1/model.onnx").write_bytes(b"gra")
+    assert "is not the file" in broken(repository)["m_pooled"]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", '{"files": []}', '{"files": {"m_pooled_encoder/model.onnx": 5}}'])
 def test_a_manifest_that_says_nothing(repository, manifest):
     """It is compared with nothing; `vitriton verify` refuses it."""
     (repository / "m_pooled" / "1" / "manifest.json").write_text(manifest)
@@ -95,3 +138,10 @@ def test_text_files_without_weights(repository):
     config = repository / "m_pooled" / "config.pbtxt"
     config.write_text(config.read_text().replace("abc", "not-exported"))
     assert broken(repository) == {"m_pooled": "it has no weights yet, or its export did not finish"}
+
+
+def test_one_fault_of_an_export_is_listed_once():
+    """Its ensembles share it; an ensemble with a fault of its own keeps its name."""
+    faults = {"a_pooled": "no weights", "a_unpooled": "no weights", "b_pooled": "no weights", "c_text_pooled": "cut"}
+    assert by_export(faults) == {"a": "no weights", "b_pooled": "no weights", "c_text_pooled": "cut"}
+    assert by_export({"a_pooled": "cut", "a_unpooled": "empty"}) == {"a_pooled": "cut", "a_unpooled": "empty"}

@@ -130,16 +130,16 @@ def test_brotli_without_its_module(version, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "label", "says", "code"),
     [
-        (zipped(bytes(10**7)), "gzip", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (zipped(bytes(10**7)), "gzip", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
         (
             zipped(zipped(bytes(10**8))),
             "gzip, gzip",
-            "over the limit of 1000 bytes (url_max_bytes)",
+            "over the limit of 1000 bytes (Options.url_max_bytes)",
             "too_large",
         ),
-        (zlib.compress(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
-        (deflated(bytes(10**6)), "deflate", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
-        (zipped(JPEG) * 2, "gzip", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
+        (zlib.compress(bytes(10**6)), "deflate", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
+        (deflated(bytes(10**6)), "deflate", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
+        (zipped(JPEG) * 2, "gzip", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
         (zipped(JPEG)[:-9], "gzip", "'gzip', and these bytes end too early", "truncated"),
         (zipped(JPEG)[:3], "gzip", "'gzip', and these bytes end too early", "truncated"),
         (zipped(JPEG) + zipped(JPEG)[:8], "gzip", "'gzip', and these bytes end too early", "truncated"),

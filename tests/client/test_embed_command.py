@@ -161,6 +161,7 @@ def test_summary_for_programs(embed, photos):
         "failed": 1,
         "done_before": 0,
         "passed_over": 1,
+        "kept": 0,
         "model": "tiny",
         "fingerprint": "space-1",
         "pool": True,
@@ -239,12 +240,12 @@ def test_names_that_are_no_unicode(embed, photos, files, tmp_path):
     ("arguments", "exit_code", "says"),
     [
         (["-o", "out.npy"], 2, "name images, folders or URLs"),
-        (["photos", "-o", "out.csv"], 2, "must end in .parquet, .npy, .jsonl"),
+        (["photos", "-o", "out.csv"], 2, "must end in one of .parquet, .npy, .jsonl"),
         (["photos", "-o", "out.npy", "--timeout", "0"], 2, "--timeout is 0"),
         (["photos", "-o", "out.npy", "--header", "x"], 2, "no colon"),
         (["photos", "-o", "out.npy", "--token-env", "NO_SUCH_VARIABLE"], 2, "--token-env NO_SUCH_VARIABLE is empty"),
         (["photos", "-o", "out.npy", "--ca-file", "none.pem"], 2, "--ca-file none.pem does not exist"),
-        (["photos", "-o", "nowhere/out.npy"], 2, "-o nowhere/out.npy cannot be written: nowhere does not exist"),
+        (["photos", "-o", "nowhere/out.npy"], 2, "-o nowhere/out.npy cannot be written: nowhere does not exist; make"),
         (["photos", "-o", "out.npy", "--errors", "out.sources.jsonl"], 2, "give another name"),
         (["empty", "-o", "out.npy"], 2, "empty holds no image"),
         (["--from", "/dev/null", "-o", "out.npy"], 2, "/dev/null holds no image"),
@@ -274,12 +275,24 @@ def test_a_finished_output_is_kept(embed, photos):
     assert embed("photos/03.png", "-o", "out.npy").exit_code == 0
     again = embed("photos", "-o", "out.npy")
     assert again.exit_code == 2
-    assert "-o out.npy exists; give --overwrite to replace it, or another name" in " ".join(
-        again.stderr.replace("│", " ").split()
+    assert (
+        "-o out.npy exists; give --overwrite to replace it, --append to add new images to it, or another"
+        in " ".join(again.stderr.replace("│", " ").split())
     )
     assert np.load("out.npy").shape == (1, 4)
     assert embed("photos", "-o", "out.npy", "--overwrite").exit_code == 0
     assert np.load("out.npy").shape == (20, 4)
+
+
+def test_a_finished_output_of_texts_or_frames_is_kept(embed, photos, tmp_path):
+    """Nothing can be added to it, and --append is not proposed."""
+    (tmp_path / "in.txt").write_text("one\n")
+    (tmp_path / "out.npy").write_bytes(b"")
+    for given in (("--texts", "in.txt"), ("photos", "--every", "1s")):
+        result = embed(*given, "-o", "out.npy")
+        assert result.exit_code == 2
+        said = " ".join(result.stderr.replace("│", " ").split())
+        assert "-o out.npy exists; give --overwrite to replace it, or another name" in said
 
 
 def test_overwriting_takes_old_errors_away(embed, photos, files, tmp_path):

@@ -13,9 +13,11 @@ import pytest
 from client.conftest import write_model
 from typer.testing import CliRunner
 from vitriton import Client, ContractMismatch, TransportError
+from vitriton._console.inputs import Inputs
 from vitriton._console.signals import Signals, Stopped
 from vitriton.cli import app
 from vitriton.commands.embed.embedding import Embedding
+from vitriton.commands.embed.inputs import BulkImages
 from vitriton.commands.embed.job import Job
 from vitriton.commands.embed.journal import Outcome, WorkFolder
 from vitriton.testing import CallError, Code, FakeTransport
@@ -92,7 +94,7 @@ def undisturbed(server, folder):
     return contents(folder / "whole")
 
 
-@pytest.mark.parametrize("images", [1, 6, 12])
+@pytest.mark.parametrize("images", [6, *(pytest.param(each, marks=pytest.mark.long) for each in (1, 12))])
 def test_killed(server, folder, undisturbed, images):
     """After kill -9 the same command goes on, and its files are those of a run that nothing interrupted."""
     (folder / "cut").mkdir()
@@ -150,7 +152,7 @@ def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory
     assert contents(folder / "cut") == undisturbed
 
 
-@pytest.mark.parametrize("limit", [200, 700, 1200])
+@pytest.mark.parametrize("limit", [700, *(pytest.param(each, marks=pytest.mark.long) for each in (200, 1200))])
 def test_full_disk(server, folder, undisturbed, limit):
     """A disk that takes no more ends the run with one clear line; with more room it goes on."""
     (folder / "cut").mkdir()
@@ -168,9 +170,9 @@ def test_full_disk(server, folder, undisturbed, limit):
     assert contents(folder / "cut") == undisturbed
 
 
-# In each of many children it kills itself at another step of the work that must survive; see below.
+# In each of many children, in a copy of a folder, it kills itself at another step of the work that must survive.
 CRASHES = """
-import os, signal, sys, threading
+import os, shutil, signal, sys, threading
 import numpy, httpx, rich.progress, typer
 import vitriton._client, vitriton._wire.http, vitriton.commands.embed.run, vitriton.cli
 
@@ -202,9 +204,9 @@ def child(arguments, kill_at):
         os._exit(code)
 
 assert threading.active_count() == 1
-folder, every, *arguments = sys.argv[1:]
+folder, template, every, *arguments = sys.argv[1:]
 for kill_at in range(0, 10000, int(every)):
-    os.mkdir(f"{folder}/{kill_at}")
+    shutil.copytree(template, f"{folder}/{kill_at}")
     options = [*arguments, "-o", f"{folder}/{kill_at}/out.npy", "-q"]
     status = child(options, kill_at)
     if not os.WIFSIGNALED(status):
@@ -222,11 +224,12 @@ def test_killed_at_every_step(server, folder, every):
     """
     for index in (*range(3), *range(6, 20)):  # three are left, one of them bad
         (folder / "photos" / f"{index:02}.png").unlink()
-    (folder / "runs").mkdir()
+    for name in ("runs", "empty"):
+        (folder / name).mkdir()
     address = f"http://{server.http_address}"  # a process with gRPC in it cannot be forked
     arguments = ["embed", "--url", address, "--model", "tiny", "photos"]
     done = subprocess.run(
-        [sys.executable, "-c", CRASHES, str(folder / "runs"), str(every), *arguments],
+        [sys.executable, "-c", CRASHES, str(folder / "runs"), "empty", str(every), *arguments],
         capture_output=True,
         text=True,
         timeout=600,
@@ -244,7 +247,8 @@ def test_killed_at_every_step(server, folder, every):
     assert exit_codes.count("2") < 12
 
 
-JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), images=9, images_sha256="0")
+JOB = Job(model="m", fingerprint="f", pool=True, shape=(2,), inputs=9, inputs_sha256="0")
+IMAGES = BulkImages(Inputs(["data:,x"] * 9))
 
 
 def test_two_at_a_time(server, folder):
@@ -290,7 +294,7 @@ def test_what_waits_for_a_commit_is_saved(tmp_path):
     with WorkFolder(tmp_path / "work") as work, Signals() as signals, make_client() as client:
         work.begin(JOB)
         with pytest.raises(Stopped):
-            Embedding(work, JOB, [b"x"] * 9, make_client, signals, advance).run(client)
+            Embedding(work, JOB, IMAGES, make_client, signals, advance).run(client)
         assert work.done == 5
 
 
@@ -299,6 +303,14 @@ def test_what_waits_for_a_commit_is_saved(tmp_path):
 )
 def test_a_server_that_falls_silent(tmp_path, answers, says):
     """More time is advice only for a server that never answered; of another, it is said when it stopped."""
+
+    class InMemory(BulkImages):
+        """Images that need no reading: their requests are sent in their order."""
+
+        def stream(self, client, first, *, pool):
+            return client.stream([b"x"] * (self.total - first), pool=pool, on_error="return")
+
+    images = InMemory(Inputs(["data:,x"] * 9))
     silent = [CallError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")] * 9
     transport = FakeTransport(
         parameters={"fingerprint": "f"}, dim=2, max_batch_size=1, faults=[*[None] * answers, *silent]
@@ -307,7 +319,7 @@ def test_a_server_that_falls_silent(tmp_path, answers, says):
     with WorkFolder(tmp_path / "work") as work, Signals() as signals, make_client() as client:
         work.begin(JOB)
         with pytest.raises(TransportError, match=says):
-            Embedding(work, JOB, [b"x"] * 9, make_client, signals, lambda *, failed: None).run(client)
+            Embedding(work, JOB, images, make_client, signals, lambda *, failed: None).run(client)
         assert work.done == answers
 
 
@@ -322,7 +334,7 @@ def test_another_export_in_the_middle(tmp_path):
         if seen == 5:
             transport.parameters["fingerprint"] = "g"
 
-    job = Job(**{**JOB.__dict__, "images": 9})
+    job = Job(**{**JOB.__dict__, "inputs": 9})
     with (
         WorkFolder(tmp_path / "work") as work,
         Signals() as signals,
@@ -330,7 +342,7 @@ def test_another_export_in_the_middle(tmp_path):
     ):
         work.begin(job)
         work.commit([Outcome(0, np.zeros(2, np.float32), None)])
-        embedding = Embedding(work, job, [b"x"] * 9, lambda: client, signals, advance)
+        embedding = Embedding(work, job, IMAGES, lambda: client, signals, advance)
         with pytest.raises(ContractMismatch):
             embedding.run(client)
         assert work.done == 1

@@ -34,6 +34,7 @@ def test_tree():
         "ContractMismatch": "ClientError",
         "PipelineMismatch": "ContractMismatch",
         "ClientClosed": "ClientError",
+        "InvalidVideo": "VitritonError",
     }
 
 

@@ -124,10 +124,10 @@ def test_fetched(site, fetch, path):
     ("path", "says", "code"),
     [
         ("/missing?token=secret", "the server answered 404 Not Found", "not_fetched"),
-        ("/large", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
-        ("/endless", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
-        ("/bomb", "over the limit of 1000 bytes (url_max_bytes)", "too_large"),
-        ("/loop", "more than 3 redirects (url_max_redirects)", "bad_url"),
+        ("/large", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
+        ("/endless", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
+        ("/bomb", "over the limit of 1000 bytes (Options.url_max_bytes)", "too_large"),
+        ("/loop", "more than 3 redirects (Options.url_max_redirects)", "bad_url"),
         ("/ftp", "neither http nor https", "bad_url"),
         ("/websocket", "neither http nor https", "bad_url"),
         ("/nowhere", "cannot be fetched: ", "not_fetched"),
@@ -163,7 +163,7 @@ def test_a_bad_url_is_named(site):
 def test_slow(site, fetch, path):
     """A server that says nothing, or all too slowly, is given up after url_timeout_s."""
     with pytest.raises(
-        SourceError, match=r"no complete answer in 0\.2 s \(url_timeout_s; timeout of a pipeline\)"
+        SourceError, match=r"no complete answer in 0\.2 s \(Options\.url_timeout_s; timeout of a pipeline\)"
     ) as caught:
         fetch(site + path, url_timeout_s=0.2)
     assert caught.value.code == "fetch_timeout"
@@ -249,7 +249,7 @@ def test_cookies_are_not_kept(site):
 def test_private_addresses_are_refused(site, fetch, host):
     """With refuse_private_addresses nothing is fetched from this host or its networks, however it is written."""
     port = site.rpartition(":")[2]
-    with pytest.raises(SourceError, match=r"not a public internet address.*\(refuse_private_addresses\)") as caught:
+    with pytest.raises(SourceError, match=r"not a public internet address.*\(Options\.refuse_private_") as caught:
         fetch(f"http://{host}:{port}/ok", refuse_private_addresses=True)
     assert caught.value.code == "address_refused"
 

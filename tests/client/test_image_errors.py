@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from vitriton.preprocessing import ImageError, Refusal, format_errors, format_image_errors, parse_errors
+from vitriton.preprocessing import ImageError, Refusal, format_errors, parse_errors
 
 # as a client reads it that is older than the codes
 OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
@@ -25,7 +25,7 @@ OLDER_MESSAGE = re.compile(r"cannot use \d+ of \d+ images: (\[.*\])", re.DOTALL)
 )
 def test_round_trip(errors):
     """What is written is read again."""
-    assert parse_errors(format_image_errors(errors, 32)) == errors
+    assert parse_errors(format_errors(errors, 32)) == errors
 
 
 def test_texts():
@@ -39,7 +39,7 @@ def test_texts():
 
 def test_text_around_it():
     """Triton may put text before and after."""
-    text = format_image_errors({2: Refusal("empty", "empty")}, 8)
+    text = format_errors({2: Refusal("empty", "empty")}, 8)
     around = f"in ensemble 'x_pooled', [request id: 1] {text}; at model.py:12 (main)"
     assert parse_errors(around) == {2: ("empty", "empty")}
 
@@ -48,7 +48,7 @@ def test_many_errors_keep_all_indices():
     """With many bad images the reasons are shortened, and every index stays, and codes that are alike."""
     for count, most in ((64, 4096), (1024, 6000)):  # 1024 is the largest batch that an export allows
         errors = dict.fromkeys(range(count), Refusal("a reason of some length, as decoders give them " * 10, "corrupt"))
-        text = format_image_errors(errors, count)
+        text = format_errors(errors, count)
         assert len(text) <= most
         parsed = parse_errors(text)
         assert set(parsed) == set(range(count))
@@ -58,14 +58,14 @@ def test_many_errors_keep_all_indices():
 def test_many_codes_give_way_to_the_indices():
     """Where a thousand images are bad, each for another reason than the next, the text stays short all the same."""
     errors = {index: Refusal("bad" * 99, "corrupt" if index % 2 else "too_large") for index in range(1024)}
-    text = format_image_errors(errors, 1024)
+    text = format_errors(errors, 1024)
     assert len(text) <= 6000
     assert parse_errors(text) == dict.fromkeys(range(1024), ("", "other"))
 
 
 def test_an_older_client_reads_a_newer_server():
     """The list of indices and reasons is what it was, and what follows has no bracket."""
-    text = format_image_errors({2: Refusal("empty", "empty"), 5: Refusal("no [image]", "format")}, 8)
+    text = format_errors({2: Refusal("empty", "empty"), 5: Refusal("no [image]", "format")}, 8)
     match = OLDER_MESSAGE.search(f"in ensemble 'x_pooled', {text}")
     assert json.loads(match.group(1)) == [[2, "empty"], [5, "no [image]"]]
 

@@ -19,7 +19,9 @@ from PIL import Image
 from vitriton import AsyncClient, InvalidImage
 from vitriton._images.failure import SourceError
 from vitriton._images.sources import read_image, source_name
-from vitriton._pipeline.inputs import is_single, items_of
+from vitriton._pipeline.image_feature_extraction import is_single
+from vitriton._pipeline.inputs import items_of
+from vitriton._pipeline.tasks import IMAGES
 from vitriton.preprocessing import Limits, decode
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -97,7 +99,7 @@ def test_a_dict_is_no_list(images, sent):
         sent(images)
     assert not is_single(images)
     with pytest.raises(TypeError, match="give a list"):
-        items_of(images)
+        items_of(images, IMAGES)
 
 
 # Uploads and asynchronous files
@@ -228,7 +230,7 @@ def test_batches(made, sent):
         got = sent(made(images))
         assert np.array_equal(np.stack([*map(pixels, got)]), batch)
         assert not is_single(made(images))
-        assert len(list(items_of(made(images))())) == 2
+        assert len(list(items_of(made(images), IMAGES)())) == 2
 
 
 def test_an_encoded_file_as_an_array(made, sent):
@@ -289,7 +291,7 @@ def test_a_large_tensor_is_not_copied():
         def __array__(self, dtype=None, copy=None):
             raise AssertionError("brought here")
 
-    with pytest.raises(SourceError, match="3000000000000 bytes are over the limit of 1000"):
+    with pytest.raises(SourceError, match="sent as 3000000000000 bytes, over the limit of 1000"):
         read_image(Elsewhere(), max_bytes=1000, fetch=str.encode)
 
 

@@ -15,6 +15,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "transformers",
+    "av",
 )
 
 
@@ -27,6 +28,7 @@ HEAVY = (
         ("from vitriton import Client; Client('localhost:1', model='m')", ["numpy", "grpc", "tritonclient"]),
         ("from vitriton import AsyncClient, Options, Result, pipeline", ["numpy"]),
         ("from vitriton.testing import FakeTransport", ["numpy"]),
+        ("from vitriton.video import frames", ["numpy"]),
         ("import vitriton.cli", ["typer"]),
     ],
 )

@@ -12,9 +12,10 @@ import pytest
 from client.conftest import write_model
 from rich.console import Console
 from typer.testing import CliRunner
-from vitriton import AccessDenied, ModelNotFound, Unavailable, list_models
+from vitriton import AccessDenied, DeadlineExceeded, ModelNotFound, Unavailable, list_models
 from vitriton._console.server import ServerOptions
-from vitriton._served.catalog import read_catalog
+from vitriton._deadline import Deadline
+from vitriton._served.catalog import read_catalog, wait_for_catalog
 from vitriton._wire.connect import connect
 from vitriton.cli import app
 from vitriton.commands.models import _show
@@ -256,6 +257,27 @@ def test_list_models(server):
     assert (good.pooled.shape, good.unpooled.shape, good.pooled.dtype) == ((4,), (3, 4), "float32")
     (same,) = list_models(f"127.0.0.1:1,{server.grpc_address}", models=["good"])
     assert same == good
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_silent_server_leaves_time_for_the_next(server, scheme, caplog):
+    """One that takes the connection and says nothing has a part of the time; alone, it is named with what to check."""
+    real = f"{scheme}://{server.grpc_address if scheme == 'grpc' else server.http_address}"
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        silent, other = (f"{scheme}://127.0.0.1:{each.getsockname()[1]}" for each in (first, second))
+        assert [model.name for model in list_models([silent, real], models=["good"], timeout_s=10)] == ["good"]
+        transports = ServerOptions(address=f"{silent},{real},{other}").transports()
+        assert wait_for_catalog(transports, Deadline.after(12)).address == real
+        assert caplog.messages == []
+        with pytest.raises(
+            (Unavailable, DeadlineExceeded), match=rf"{silent} .*check that it runs, (and )?that this is"
+        ):
+            list_models(silent, timeout_s=0.5)
+        with pytest.raises((Unavailable, DeadlineExceeded)):
+            wait_for_catalog(transports[::2], Deadline.after(1.5))
+        assert f"{other} is down: " in caplog.messages[0]
+    for transport in transports:
+        transport.close()
 
 
 def test_list_models_of_a_server_that_keeps_its_index_secret(server):

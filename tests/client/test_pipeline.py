@@ -1,7 +1,9 @@
 """vitriton.pipeline against a real Triton with tiny models; its numbers against transformers' are in tests/e2e."""
 
 import base64
+import copy
 import inspect
+import io
 import itertools
 import json
 import pickle
@@ -12,6 +14,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -67,7 +70,7 @@ def write_export(repository, name, parameters, kinds=tuple(DIMS)):
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def server(tmp_path_factory):
     """A Triton with the exports."""
     from vitriton_server import TritonServer
 
@@ -78,7 +81,13 @@ def url(tmp_path_factory):
         write_export(repository, name, parameters)
     write_export(repository, "vectors", PHOTO | {"model": "org/vectors"}, ["pooled"])
     with TritonServer(repository) as server:
-        yield server.grpc_address
+        yield server
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    """Its address."""
+    return server.grpc_address
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +304,7 @@ def test_what_has_no_bearing_is_accepted(url, paths, embeddings):
         tokenizer="gpt2",
         use_fast=False,
         token="hf_secret",
-        device=-1,
+        device=torch.device("cpu"),
         device_map="auto",
         dtype="auto",
         trust_remote_code=False,
@@ -479,8 +488,10 @@ def test_a_model_that_cannot_be_found(url):
         pipeline(model="missing", url=url)
     with pytest.raises(ContractMismatch, match=r"2 exports.*twin-a \(fp32, pooler\), twin-b \(int8, pooler\)"):
         pipeline(model="org/twin", url=url)
-    with pytest.raises(ModelNotFound, match="a path means nothing"):
+    with pytest.raises(ModelNotFound, match=r"^/models/missing is a path, and a server has its models by name; the"):
         pipeline(model=Path("/models/missing"), url=url)
+    with pytest.raises(ModelNotFound, match=r"^\./photo is a path.*; the server at .* has .*; did you mean 'photo'\?$"):
+        pipeline(model="./photo", url=url)
 
 
 def test_the_default_model_is_the_reference_s(url, caplog):
@@ -557,6 +568,61 @@ def test_attributes(pipe):
             getattr(pipe, name)
     with pytest.raises(AttributeError, match=r"'config'.*on a server"):
         _ = pipe.model.config
+
+
+FORK = """
+import json
+import multiprocessing
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from vitriton import pipeline
+
+where, *paths = sys.argv[1:]
+context = multiprocessing.get_context("fork")
+with pipeline(model="photo", url=where, pool=True) as pipe, ProcessPoolExecutor(2, mp_context=context) as workers:
+    print(json.dumps(list(workers.map(pipe, paths))))
+"""
+COPIES = (lambda pipe: pickle.loads(pickle.dumps(pipe)), copy.copy, copy.deepcopy)
+
+
+@pytest.mark.parametrize("again", COPIES)
+def test_a_copy_is_the_same_pipeline(again, url, paths):
+    """With the same model, settings and arguments, and with its own connections."""
+    options = {"headers": MappingProxyType({"x-team": "search"}), "options": Options(read_threads=2), "timeout_s": 9.0}
+    settings = {"pool": True, "return_tensors": True, "binary_output": True, "dtype": "float32"}
+    with pipeline("image-feature-extraction", "photo", url=[url], client_options=options, **settings) as pipe:
+        other = again(pipe)
+        assert (type(other), other.model, other.binary_output) == (type(pipe), pipe.model, True)
+        assert vars(other._client._core.settings) == vars(pipe._client._core.settings)
+        assert torch.equal(other(paths[0]), pipe(paths[0]))
+        assert other(paths[0], timeout=3.0).shape == (1, 4)
+    with other:
+        assert other(paths[0]).shape == (1, 4)
+
+
+def pickled_apart(value):
+    """A pickle that does not depend on whether equal texts in the value are one object."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    pickler.fast = True
+    pickler.dump(value)
+    return buffer.getvalue()
+
+
+def test_a_pickle_is_the_same_each_time(url):
+    """By it, caches recognize a function that uses the pipeline."""
+    with pipeline("image-feature-extraction", "photo", url=url) as first, pipeline(model="photo", url=url) as second:
+        again = pickle.loads(pickle.dumps(first))
+        assert pickled_apart(first) == pickled_apart(second) == pickled_apart(again)
+
+
+def test_forked_workers(server, paths, embeddings):
+    """They get the pipeline with each task, and make their own connections."""
+    for where in (f"http://{server.http_address}", f"grpc://{server.grpc_address}"):
+        done = subprocess.run([sys.executable, "-c", FORK, where, *paths], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(json.loads(done.stdout), embeddings[:, None], atol=1e-4)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from vitriton import AsyncClient, Client, ClientClosed, ContractMismatch, InvalidImage, ModelNotFound, pipeline
+from vitriton import ClientClosed, ContractMismatch, InvalidImage, ModelNotFound, pipeline
 from vitriton.preprocessing import PreprocessSpec, Resize
 from vitriton.testing import CallError, Code, FakeTransport, ModelStatus
 
@@ -80,8 +81,11 @@ def test_an_export_without_vectors():
             "do_resize is False.* with True; .*--image-processor-kwargs",
         ),
         ({"image_processor": 5}, "image_processor has the type int, and .*; leave out image_processor, or give one"),
-        ({"image_processor": Path("/models/my-checkpoint")}, "my-checkpoint; leave out image_processor .a path means"),
-        ({"config": "./my-checkpoint"}, "of my-checkpoint; leave out config .a path means nothing to a server.$"),
+        (
+            {"image_processor": Path("/models/my-checkpoint")},
+            "my-checkpoint; leave out image_processor .it is a path, and",
+        ),
+        ({"config": "./my-checkpoint"}, "of my-checkpoint; leave out config .it is a path, and a server has its"),
         ({"dtype": "bogus"}, "dtype is bogus.* fp32; leave out dtype: exports compute in fp32, fp16, int8, int8-fast$"),
         ({"dtype": "float16"}, "leave out dtype, or export the model with --precision fp16, under another name$"),
         ({"revision": "main"}, "does not name the commit that it was exported from; leave out revision$"),
@@ -113,7 +117,7 @@ def test_a_branch_is_told_from_another_commit():
         ({"client_options": {"model": "m"}}, ValueError, "client_options has 'model'; .* own argument model"),
         ({"client_options": {"address": "h"}}, ValueError, "client_options has 'address'; .* own argument url"),
         ({"model": "foto"}, ModelNotFound, r"has photo \(of my-checkpoint\); did you mean 'photo'\?"),
-        ({"model": "/models/my-checkpoint"}, ModelNotFound, "a path means .*; did you mean 'my-checkpoint'"),
+        ({"model": "/models/my-checkpoint"}, ModelNotFound, "is a path, .*; did you mean 'my-checkpoint'"),
     ],
 )
 def test_wrong_use(given, error, says):
@@ -185,14 +189,53 @@ def test_a_closed_pipeline_says_so():
             call()
 
 
-def test_connections_are_not_copied():
-    """Pickle and deepcopy, as worker processes use them, name the object and say what to do."""
-    transport = Server()
-    with made() as pipe, Client("h", model="photo", transport=transport) as client:
-        for one, kind in ((pipe, "pipeline"), (client, "Client"), (AsyncClient("h:1", model="photo"), "AsyncClient")):
-            for copied in (pickle.dumps, copy.deepcopy):
-                with pytest.raises(TypeError, match=f"this {kind} cannot be pickled.* make the {kind} in each process"):
-                    copied(one)
+def test_what_cannot_travel_is_named():
+    """A transport; a pickle and a copy name the object."""
+    with made() as pipe:
+        for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=r"this pipeline cannot be pickled or copied: it has a transport"):
+                copied(pipe)
+    with pytest.raises(ClientClosed, match="this pipeline is closed"):
+        pickle.dumps(pipe)
+
+
+@pytest.mark.parametrize("device", [None, -1, 0, np.int64(1), "cpu", "cuda", "cuda:1", "mps", "npu:0"])
+def test_devices_that_transformers_takes(device):
+    """They have no effect."""
+    made(device=device).close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "says"),
+    [
+        (
+            {"device": "bogus"},
+            ValueError,
+            "device is 'bogus', which is no device; give the number of a GPU, -1 for the",
+        ),
+        (
+            {"device": "gpu"},
+            ValueError,
+            "a name such as 'cuda:0' (of cpu, cuda, mps, xpu, hpu, npu, mlu, musa), or a t",
+        ),
+        ({"device": "cuda:-1"}, ValueError, "device is 'cuda:-1', which is no device"),
+        ({"device": True}, TypeError, "device is True, which is no device"),
+        ({"device": [0]}, TypeError, "device is [0], which is no device"),
+        ({"device_map": "bogus"}, ValueError, "device_map is 'bogus', which is no device; give 'auto', 'balanced', "),
+        ({"device_map": -1}, ValueError, "device_map is -1, which is no device"),
+        ({"model_kwargs": {"device_map": 0.5}}, TypeError, "model_kwargs['device_map'] is 0.5, which is no device"),
+    ],
+)
+def test_devices_that_transformers_refuses(arguments, kind, says):
+    """The error names the argument, its value and what is taken."""
+    with pytest.raises(kind, match=re.escape(says)):
+        made(**arguments)
+
+
+@pytest.mark.parametrize("device_map", ["auto", "sequential", "cuda:0", 1, {"": 0}, {"encoder": "cpu"}])
+def test_plans_that_transformers_takes(device_map):
+    """They have no effect."""
+    made(device_map=device_map, model_kwargs={"device_map": device_map}).close()
 
 
 def _call(pipe, answers):

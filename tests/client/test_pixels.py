@@ -23,7 +23,7 @@ from vitriton.preprocessing import (
     Limits,
     PreprocessSpec,
     Resize,
-    format_image_errors,
+    format_errors,
     parse_errors,
     preprocess,
 )
@@ -96,7 +96,7 @@ def test_a_bad_image_has_the_server_s_reason(data, says):
     assert says in refused.reason
     with pytest.raises(ImageError) as caught:
         preprocess(data, SPEC)
-    assert parse_errors(format_image_errors({0: caught.value.refusal}, 1)) == {0: (refused.reason, refused.code)}
+    assert parse_errors(format_errors({0: caught.value.refusal}, 1)) == {0: (refused.reason, refused.code)}
 
 
 def pictures():

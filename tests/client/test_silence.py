@@ -61,7 +61,9 @@ def test_a_command_says_at_once_that_nobody_answers(
     command = ["embed", "--url", NOBODY, *model, "--timeout", "0.6", "a.png", "--output", "out.npy"]
     warning, error = CliRunner().invoke(app, command).stderr.splitlines()
     assert re.fullmatch(rf"warning: the server at grpc://{NOBODY} is down: Connection refused", warning)
-    assert error.startswith(f"error: no Triton answers at grpc://{NOBODY} (Connection refused); check that it runs, ")
+    assert error.startswith(
+        f"error: no Triton answers at grpc://{NOBODY} (Connection refused); check that it runs (`vitriton "
+    )
     assert re.search(r"; tried \d+ times in 0\.6 s \(--timeout\)$", error)
     (alone,) = CliRunner().invoke(app, [*command, "--quiet"]).stderr.splitlines()
     assert alone.startswith("error: ")

@@ -138,13 +138,16 @@ def at_its_end(file):
         ("/tmp", "it is a folder", "kind"),
         ("/dev/zero", "not a regular file", "kind"),
         ("a\0b", "not the name of a file", "not_found"),
-        ("x" * 5000, "cannot be read: File name too long", "not_readable"),
+        ("photo", "no such file; a str is a path, an http(s) URL or a data: URI; put 'data:;base64,'", "not_found"),
+        ("x" * 5000, "it is too long for a path; a str is a path, an http(s) URL or a data: URI; put", "not_found"),
+        (Path("x" * 5000), "cannot be read: File name too long", "not_readable"),
         ("s3://bucket/a.jpg", "s3:// is not supported", "bad_url"),
         ("data:image/png;base64", "no comma", "bad_url"),
-        ("data:;base64,AAA", "not valid base64", "bad_url"),
-        (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (max_image_bytes)", "too_large"),
+        ("data:;base64,AAA", "no valid base64: Incorrect padding", "bad_url"),
+        (np.zeros(LIMIT + 1, np.uint8), "1001 bytes are over the limit of 1000 (Options.max_image_bytes)", "too_large"),
+        (bytes(LIMIT + 1), "1001 bytes are over the limit of 1000 (Options.max_image_bytes)", "too_large"),
         ("data:," + "a" * 4000, "over the limit of", "too_large"),
-        (io.BytesIO(bytes(LIMIT * 5)), "it has more than the limit of 1000 bytes (max_image_bytes)", "too_large"),
+        (io.BytesIO(bytes(LIMIT * 5)), "more than the limit of 1000 bytes (Options.max_image_bytes)", "too_large"),
         (at_its_end(io.BytesIO(b"abc")), "no bytes left to read; is it empty, or did you forget seek(0)?", "empty"),
         (io.StringIO("text"), "open it in binary mode", "kind"),
         (np.zeros((2, 2, 3)), "dtype float64; it must be uint8, (H, W, 3)", "shape"),
@@ -157,10 +160,15 @@ def at_its_end(file):
         (np.zeros((5, 6, 7), np.uint8), "and not scaled or normalized", "shape"),
         (np.zeros((0, 2, 3), np.uint8), "at least one pixel", "shape"),
         (Image.new("RGB", (0, 5)), "no pixels", "empty"),
-        (Image.new("RGB", (40, 40)), "over the limit of 1000", "too_large"),
+        (
+            Image.new("L", (40, 50)),
+            "40 x 50 pixels would be sent as 6000 bytes, over the limit of 1000 (Options.max_image_bytes); give the "
+            "path or the bytes of its file, or scale it down",
+            "too_large",
+        ),
         (
             np.broadcast_to(np.uint8(0), (10**6, 10**6, 3)),
-            "3000000000000 bytes are over the limit of 1000",
+            "the pixels of shape (1000000, 1000000, 3) would be sent as 3000000000000 bytes, over the limit of 1000",
             "too_large",
         ),
         (File(5), "the file object returns int instead of bytes", "kind"),
@@ -190,7 +198,9 @@ def test_refused_paths(path, tmp_path, monkeypatch):
             client.embed([path])
         assert client.embed([b"photo", "data:,photo", {"bytes": b"photo", "path": "gone.jpg"}]).shape == (3, 8)
     assert caught.value.code == "path_refused"
-    assert caught.value.reason == "it is neither an http(s) URL nor a data: URI, and paths are refused (refuse_paths)"
+    assert caught.value.reason.endswith(
+        "neither an http(s) URL nor a data: URI, and paths are refused (Options.refuse_paths)"
+    )
 
 
 def test_pillow_takes_what_the_errors_advise():

@@ -1,6 +1,7 @@
 """Status codes and Triton's own texts, as a server of version 2.51 sent them, and what they become."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from vitriton import (
@@ -39,7 +40,12 @@ TABLE = [
         ServerBusy,
     ),
     (Code.UNAVAILABLE, "Request timeout expired", Failure.QUEUE_TIMEOUT, ServerBusy),
-    (Code.UNAVAILABLE, "Too many requests at the gateway for this token", Failure.RATE_LIMITED, ServerBusy),
+    (
+        Code.UNAVAILABLE,
+        "Too many requests with this token (the gateway allows 500 a second)",
+        Failure.RATE_LIMITED,
+        ServerBusy,
+    ),
     (Code.UNAVAILABLE, "Received http2 header with status: 429", Failure.RATE_LIMITED, ServerBusy),
     (
         Code.UNAVAILABLE,
@@ -91,6 +97,20 @@ CALL = Call(
     sources=["a.jpg", "b.jpg"],
     total=10,
 )
+
+
+GATEWAY = Path(__file__).parents[2] / "docker" / "gateway" / "nginx.conf.template"
+
+
+def test_the_texts_of_the_gateway():
+    """The client tells these refusals by their texts, which are the gateway's own, over HTTP and over gRPC."""
+    known = {
+        "larger than the gateway": (Code.RESOURCE_EXHAUSTED, Failure.TOO_LARGE),
+        "Too many requests": (Code.UNAVAILABLE, Failure.RATE_LIMITED),
+    }
+    for part, (code, failure) in known.items():
+        texts = [line.split('"')[-2] for line in GATEWAY.read_text().splitlines() if part in line]
+        assert [classify(code, text) for text in texts] == [failure] * 2
 
 
 @pytest.mark.parametrize(("code", "message", "failure", "error"), TABLE)

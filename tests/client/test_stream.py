@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import inspect
 import json
+import logging
 import queue
 import re
 import threading
@@ -307,6 +308,17 @@ def test_mistakes_are_not_tried_again(client_on):
     assert caught.value.attempts == len(transport.requests) == 1
 
 
+def test_answers_before_a_failure(client_on):
+    """A stream yields the results that were ready before it raises the error that ends it, all in one turn."""
+    transport = FakeTransport(
+        embed=first_number, max_batch_size=1, faults=[None, None, None, CallError(Code.INTERNAL, "out of memory")]
+    )
+    results = []
+    with pytest.raises(InferenceFailed, match="out of memory"):
+        results.extend(client_on(transport).stream(images(9)))
+    assert [result.embedding[0] for result in results] == [0, 1, 2]
+
+
 def test_a_hung_server(client_on):
     """A server that takes requests and never answers is DeadlineExceeded, and the request is cancelled."""
     transport = FakeTransport(answers_at_once=False)
@@ -394,6 +406,24 @@ def test_a_description_of_one_output(client_on):
     model = client_on(Tokens()).describe()
     assert (model.pooled, model.unpooled.tensor) == (None, "last_hidden_state")
     assert model.limits is None
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_model_without_its_first_output_does_not_look_down(client_on, caplog, tower):
+    """A server that lacks an output of the described model has not failed."""
+
+    class Tokens(FakeTransport):
+        def model_config(self, model, timeout_s):
+            if not model.endswith("_unpooled"):
+                raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' is not found")
+            return super().model_config(model, timeout_s)
+
+    caplog.set_level(logging.INFO, "vitriton")
+    client = client_on(Tokens(towers=[tower]))
+    assert client.describe().towers == (tower,)
+    call = client.embed if tower == "image" else client.embed_texts
+    assert len(call([b"image"] if tower == "image" else ["text"], pool=False)) == 1
+    assert not caplog.records
 
 
 def test_requests_are_filled(client_on, tmp_path):

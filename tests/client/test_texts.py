@@ -114,20 +114,21 @@ def test_results(client_on):
     transport = FakeTransport(max_length=2)
     results = client_on(transport).embed_texts(["one two", "one two three"], pool=False, on_error="return")
     assert [(result.index, result.source, result.truncated) for result in results] == [(0, "", False), (1, "", True)]
+    assert [(result.tokens, result.whole_tokens) for result in results] == [(2, 2), (2, 3)]
     assert [result.embedding.shape for result in results] == [(2, 8), (2, 8)]
 
 
 def test_images_are_never_cut(client_on):
     """`truncated` is False for an image."""
     (result,) = client_on(FakeTransport()).embed([b"image"], on_error="return")
-    assert (result.source, result.truncated) == ("bytes", False)
+    assert (result.source, result.truncated, result.tokens, result.whole_tokens) == ("bytes", False, None, None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        ({}, ["2 of 3 texts were longer than m takes, and cut to 2 tokens (max_length)"]),
-        ({"pool": False}, ["2 of 3 texts were longer than m takes, and cut to 2 tokens (max_length)"]),
+        ({}, ["cut 2 of 3 texts to 2 tokens, the most that the model 'm' takes (max_length)"]),
+        ({"pool": False}, ["cut 2 of 3 texts to 2 tokens, the most that the model 'm' takes (max_length)"]),
         ({"on_error": "return"}, []),
     ],
 )
@@ -205,9 +206,9 @@ def test_prompts(client_on, default, prompt, text):
 def test_unknown_prompts(client_on):
     """An unknown prompt is the caller's mistake, and the error lists those that there are."""
     client = client_on(FakeTransport(prompts=PROMPTS))
-    with pytest.raises(ValueError, match=r"prompt is 'quary', and the model has 'query', 'passage'$"):
+    with pytest.raises(ValueError, match=r"prompt is 'quary', which must .*, and the model has 'query', 'passage'$"):
         client.embed_texts("cat", prompt="quary")
-    with pytest.raises(ValueError, match=r"prompt is 'query', and the model has no prompts$"):
+    with pytest.raises(ValueError, match=r"prompt is 'query', which must .*, and the model has no prompts$"):
         list(client_on(FakeTransport()).stream_texts("cat", prompt="query"))
     with pytest.raises(TypeError, match="prompt is 3; it must be the name of a prompt"):
         client.embed_texts("cat", prompt=3)
@@ -223,7 +224,7 @@ def test_unknown_prompts(client_on):
         (b"bytes", "an object of type bytes is not a text; give a str", "kind"),
         (None, "an object of type NoneType is not a text; give a str", "kind"),
         (HALF_A_PAIR, "is not Unicode text: half of a surrogate pair at position 9", "encoding"),
-        (SECRET * 200_000, "1600000 bytes are over the limit of 1048576 (max_text_bytes)", "too_large"),
+        (SECRET * 200_000, "1600000 bytes are over the model's limit of 1048576 (max_text_bytes)", "too_large"),
     ],
 )
 def test_invalid_texts(client_on, text, reason, code):
@@ -402,6 +403,20 @@ def test_describe_one_tower(client_on, tower):
     assert model.towers == (tower,)
     assert (model.texts is not None) is (tower == "text")
     assert (model.pooled is not None, model.text_pooled is not None) == (tower == "image", tower == "text")
+
+
+def test_describe_a_model_that_is_loading(client_on):
+    """A model for texts that is not loaded yet is waited for, although it has no images."""
+    index = [ModelStatus(name="m_text_pooled", ready=False, state="LOADING")]
+
+    class Loading(fakes.FakeTransport):
+        def model_config(self, model, timeout_s):
+            if model != "m_text_pooled":
+                raise fakes.unknown(model)
+            raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' has no available versions")
+
+    with pytest.raises(ModelNotReady, match="its text_pooled output is not ready: LOADING"):
+        client_on(Loading(index=index), timeout_s=0.1).describe()
 
 
 def ready(*names):

@@ -2,52 +2,18 @@
 
 import json
 import logging
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-import vitriton.preprocessing.refusals
 from client.both import KINDS, make_client
-from client.conftest import HERE, write_model
+from client.conftest import write_model
 from client.scripted import ScriptedServer
+from client.text_model import MAX_LENGTH, PROMPTS, write_text_model
 from typer.testing import CliRunner
 from vitriton import InvalidText, ModelNotFound, Options, TextRules, list_models
 from vitriton.cli import app
 
 pytestmark = pytest.mark.usefixtures("subprocesses")
-
-MAX_LENGTH = 8
-PROMPTS = {"query": "1 query: ", "passage": "2 passage: "}
-CONFIG = """
-backend: "python"
-max_batch_size: 32
-input {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }}
-output {{ name: "{output}" data_type: TYPE_FP32 dims: [ {dims} ] }}
-output {{ name: "token_counts" data_type: TYPE_INT32 dims: [ 2 ] }}
-instance_group {{ count: 1 kind: KIND_CPU }}
-dynamic_batching {{ }}
-"""
-PARAMETERS = {
-    "fingerprint": "space-1",
-    "pooling": "mean",
-    "precision": "fp32",
-    "tokenize": json.dumps({"max_length": MAX_LENGTH, "max_text_bytes": 1000, "truncation_side": "right"}),
-    "prompts": json.dumps(PROMPTS),
-}
-
-
-def write_text_model(repository: Path, name: str) -> None:
-    """A model that takes texts (tiny_text_model.py)."""
-    version = repository / name / "1"
-    version.mkdir(parents=True)
-    shutil.copy(HERE / "tiny_text_model.py", version / "model.py")
-    shutil.copy(vitriton.preprocessing.refusals.__file__, version / "vitriton_refusals.py")
-    pooled = name.endswith("_text_pooled")
-    text = CONFIG.format(output="embedding" if pooled else "last_hidden_state", dims="3" if pooled else "-1, 2")
-    for key, value in PARAMETERS.items():
-        text += f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}\n"
-    (version.parent / "config.pbtxt").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +74,7 @@ def test_long_texts_are_cut(connect, caplog):
         assert caplog.messages == []
         assert client.embed_texts(texts)[:, 1].tolist() == [4, MAX_LENGTH + 1, 51]
     assert [result.truncated for result in results] == [False, True, True]
-    assert caplog.messages == ["2 of 3 texts were longer than words takes, and cut to 8 tokens (max_length)"]
+    assert caplog.messages == ["cut 2 of 3 texts to 8 tokens, the most that the model 'words' takes (max_length)"]
 
 
 def test_texts_that_cannot_be_used(connect):
@@ -157,11 +123,13 @@ def test_images_and_texts_of_one_model(connect, files):
         client.embed(files[:1])
 
 
-def test_a_model_of_texts_alone(connect):
-    """It is ready, and is described by its texts."""
-    with connect() as client:
+def test_a_model_of_texts_alone(connect, caplog):
+    """It is ready, and is described by its texts; that it has no images is no fault of the server."""
+    with connect() as client, caplog.at_level(logging.INFO, "vitriton"):
         client.wait_ready(timeout_s=10)
         model = client.describe()
+        client.embed_texts("cat")
+    assert caplog.messages == []
     assert (model.towers, model.fingerprint, model.text_pooled.shape) == (("text",), "space-1", (3,))
     assert (model.text_unpooled.shape, model.pooled) == ((-1, 2), None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from vitriton_preprocessing import ImageError, Limits, decode, format_image_errors
+from vitriton_preprocessing import ImageError, Limits, decode, format_errors
 
 
 class TritonPythonModel:
@@ -30,7 +30,7 @@ class TritonPythonModel:
             except ImageError as exc:
                 errors[index] = exc.refusal
         if errors:
-            text = format_image_errors(errors, len(images))
+            text = format_errors(errors, len(images))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
         embeddings = np.stack(rows).astype(self.dtype)
         if self.output == "last_hidden_state":

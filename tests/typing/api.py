@@ -9,8 +9,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import vitriton
+import vitriton_api
 import vitriton_bench
 import vitriton_export
+import vitriton_search
 import vitriton_server
 from numpy.typing import NDArray
 from PIL.Image import Image
@@ -31,6 +33,7 @@ from vitriton import (
     InvalidImage,
     InvalidInput,
     InvalidText,
+    InvalidVideo,
     ModelInfo,
     ModelNotFound,
     ModelNotReady,
@@ -51,6 +54,7 @@ from vitriton import (
     Unavailable,
     VitritonError,
     WaitFor,
+    embed,
     list_models,
     pipeline,
 )
@@ -67,6 +71,7 @@ from vitriton.testing import (
     model_died,
     unavailable,
 )
+from vitriton.video import Frame, VideoLike, frames
 from vitriton_export import (
     DEFAULT_MODEL,
     ExportError,
@@ -74,6 +79,8 @@ from vitriton_export import (
     ExportResult,
     HubError,
     ParityError,
+    TowerReport,
+    TowerResult,
     VerifyOptions,
     VerifyReport,
     export_model,
@@ -99,6 +106,8 @@ versions: list[str] = [
     vitriton_export.__version__,
     vitriton_server.__version__,
     vitriton_bench.__version__,
+    vitriton_api.__version__,
+    vitriton_search.__version__,
 ]
 mistakes_of_the_caller: tuple[type[ClientError], ...] = (
     InvalidInput,
@@ -116,6 +125,13 @@ of_the_server: tuple[type[ServerError], ...] = (
     InferenceFailed,
 )
 warning: type[UserWarning] = PillowVersionWarning
+of_a_video: type[VitritonError] = InvalidVideo
+
+
+def in_a_film(video: VideoLike) -> list[tuple[float, int, NDArray[np.uint8], bool]]:
+    """The frames of a video."""
+    found: Iterator[Frame] = frames(video, every_s=2.0, options=Options())
+    return [(each.time_s, each.number, each.image, each.is_interlaced) for each in (*found, *frames(video, scene=True))]
 
 
 def images(file: BinaryIO, picture: Image, array: NDArray[np.uint8]) -> list[ImageLike]:
@@ -156,8 +172,9 @@ def blocking(
     ) as client:
         wait_for: WaitFor = "any"
         client.wait_ready(servers=wait_for, timeout_s=10)
-        fingerprint: str | None = client.describe().fingerprint
-        print(fingerprint)
+        fingerprint: str | None = client.describe(timeout_s=5.0).fingerprint
+        scale: float | None = client.describe().logit_scale
+        print(fingerprint, scale)
         one: NDArray[np.floating[Any]] = client.embed("cat.jpg")
         many: NDArray[np.floating[Any]] = client.embed(["cat.jpg", b"..."], pool=False, timeout_s=5.0, dtype=dtype)
         results: list[Result] = client.embed([one, many], on_error="return")
@@ -180,7 +197,7 @@ async def asynchronous() -> None:
 
     async with AsyncClient("a:8001", model="vit", token=token) as client:
         await client.wait_ready(servers="any")
-        model: ModelInfo = await client.describe()
+        model: ModelInfo = await client.describe(timeout_s=None)
         vectors: NDArray[np.floating[Any]] = await client.embed(paths())
         results: list[Result] = await client.embed("cat.jpg", on_error="return")
         async for result in client.stream(paths()):
@@ -189,9 +206,14 @@ async def asynchronous() -> None:
         texts: NDArray[np.floating[Any]] = await client.embed_texts(paths())
         tokens: list[NDArray[np.floating[Any]]] = await client.embed_texts(paths(), pool=False)
         async for result in client.stream_texts(paths(), pool=False):
-            print(texts, tokens, result.truncated)
+            print(texts, tokens, result.truncated, result.tokens)
     models: list[ModelInfo] = await asyncio.to_thread(list_models, "a:8001")
     print(models)
+
+
+def in_one_line() -> NDArray[np.floating[Any]]:
+    """Without a client."""
+    return embed(["cat.jpg"], url="a:8001", model="vit", timeout_s=None)
 
 
 def what_is_served() -> tuple[int, ...]:
@@ -227,6 +249,10 @@ def transformers() -> None:
     """The pipeline."""
     extractor = pipeline("image-feature-extraction", model="vit", url="a:8001")
     print(extractor("cat.jpg"))
+    print(extractor("cat.jpg", image_processor_kwargs={}))
+    texts = pipeline("feature-extraction", "words", url="a:8001", truncation=True, batch_size=8)
+    print(texts("a cat", tokenize_kwargs={"max_length": 256}))
+    print(pipeline(model="words", url="a:8001")(["a cat"], pool=True))
 
 
 def a_test_of_an_application() -> FakePending:
@@ -248,6 +274,8 @@ def export_and_serve() -> None:
     try:
         result: ExportResult = export_model(ExportOptions(model=DEFAULT_MODEL, repository="models", precision="int8"))
         report: VerifyReport = verify_model(VerifyOptions(repository=result.repository))
+        pairs: list[tuple[TowerResult, TowerReport]] = list(zip(result.towers, report.towers, strict=True))
+        print(pairs)
     except (HubError, ParityError, ExportError) as exc:
         raise SystemExit(str(exc)) from exc
     try:

@@ -19,6 +19,7 @@ from vitriton._errors import (
     InvalidImage,
     InvalidInput,
     InvalidText,
+    InvalidVideo,
     ModelNotFound,
     ModelNotReady,
     PipelineMismatch,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from vitriton._call.settings import Preprocess
     from vitriton._call.stats import Stats
     from vitriton._client import Client
+    from vitriton._embed import embed
     from vitriton._images.pixels import PillowVersionWarning
     from vitriton._images.sources import ImageLike
     from vitriton._pipeline.pipeline import pipeline
@@ -66,6 +68,7 @@ __all__ = [
     "InvalidImage",
     "InvalidInput",
     "InvalidText",
+    "InvalidVideo",
     "ModelInfo",
     "ModelNotFound",
     "ModelNotReady",
@@ -87,6 +90,7 @@ __all__ = [
     "VitritonError",
     "WaitFor",
     "__version__",
+    "embed",
     "list_models",
     "pipeline",
 ]
@@ -108,6 +112,7 @@ _LAZY = {
     "Transport": "vitriton._wire.transport",
     "WaitFor": "vitriton._call.service",
     "__version__": "vitriton._version",
+    "embed": "vitriton._embed",
     "list_models": "vitriton._served.catalog",
     "pipeline": "vitriton._pipeline.pipeline",
 }

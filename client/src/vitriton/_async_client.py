@@ -10,7 +10,17 @@ from typing import Any, Literal, TypeVar, overload
 
 from vitriton._call.asynchronous import AsyncMailbox, AsyncSource
 from vitriton._call.modality import IMAGES, TEXTS
-from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
+from vitriton._call.plan import (
+    DType,
+    Given,
+    OnError,
+    Plan,
+    checked_timeout,
+    deadline_of,
+    plan_embed,
+    plan_stream,
+    take_inputs,
+)
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
@@ -229,10 +239,10 @@ class AsyncClient:
         )
         return self._stream(given, plan)
 
-    async def describe(self) -> ModelInfo:
+    async def describe(self, *, timeout_s: float | Unset | None = UNSET) -> ModelInfo:
         """See `Client.describe`."""
-        self._core.check_usable()
-        return await self._blocking(self._core.services.describe)
+        deadline = deadline_of(timeout_s, self._core.begin_call())
+        return await self._blocking(partial(self._core.services.describe, deadline))
 
     def stats(self) -> Stats:
         """See `Client.stats`."""
@@ -254,6 +264,9 @@ class AsyncClient:
     def __repr__(self) -> str:
         return repr(self._core)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._core.arguments()), ()
+
     async def _embed(self, given: Given, plan: Plan) -> Any:
         mailbox = AsyncMailbox()
         run = await self._run(given, plan, mailbox)
@@ -274,7 +287,12 @@ class AsyncClient:
         try:
             has_more = True
             while not run.finished:
-                has_more = await self._turn(run, mailbox, source, wait=not has_more)
+                try:
+                    has_more = await self._turn(run, mailbox, source, wait=not has_more)
+                except ClientError:
+                    for result in run.ready():  # answers that came before it
+                        yield result
+                    raise
                 for result in run.ready():
                     yield result
         finally:

@@ -9,7 +9,17 @@ from typing import Any, Literal, overload
 
 from vitriton._call.blocking import Mailbox, Source, SourceThread
 from vitriton._call.modality import IMAGES, TEXTS
-from vitriton._call.plan import DType, Given, OnError, Plan, checked_timeout, plan_embed, plan_stream, take_inputs
+from vitriton._call.plan import (
+    DType,
+    Given,
+    OnError,
+    Plan,
+    checked_timeout,
+    deadline_of,
+    plan_embed,
+    plan_stream,
+    take_inputs,
+)
 from vitriton._call.results import Floats, Result
 from vitriton._call.run import Run
 from vitriton._call.service import WaitFor
@@ -30,7 +40,9 @@ from vitriton._wire.transport import Transport
 class Client:
     """Embeds images and texts with a model on a Triton server.
 
-    Safe to share between threads. A client does not survive a fork: in the child process it raises ClientClosed.
+    Safe to share between threads. A client does not survive a fork: in the child process it raises ClientClosed. A
+    pickle or a copy of it is another client with the same arguments, which makes its own connections; a pickle holds
+    the token.
 
     Args:
         address: the server's address: `host`, `host:port` or `scheme://host:port`, with grpc:// (the default),
@@ -195,7 +207,8 @@ class Client:
             A Result for each image.
 
         Raises:
-            ClientError: as from `embed`. An error of the iterable comes after the results of the inputs before it.
+            ClientError: as from `embed`, after the results that were ready. An error of the iterable comes after the
+                results of the inputs before it.
         """
         default_s = self._core.begin_call()
         given = take_inputs(images, IMAGES)
@@ -309,16 +322,22 @@ class Client:
         )
         return self._stream(given, plan)
 
-    def describe(self) -> ModelInfo:
+    def describe(self, *, timeout_s: float | Unset | None = UNSET) -> ModelInfo:
         """Describes the model: its outputs, its fingerprint, its limits, and the checkpoint that was exported.
 
         Each call asks a server, as another export may have the same name by now. Unloaded outputs are missing.
 
+        Args:
+            timeout_s: the total time of the call, in seconds; None means no limit. The default is the client's
+                `timeout_s`.
+
         Raises:
+            ValueError: `timeout_s` is not above 0.
             ContractMismatch: the model was not made by `vitriton export`, or is not the expected one.
             TransportError, ServerError: see `embed`.
         """
-        return self._core.services.describe()
+        deadline = deadline_of(timeout_s, self._core.begin_call())
+        return self._core.services.describe(deadline)
 
     def stats(self) -> Stats:
         """The client's counts so far."""
@@ -339,6 +358,9 @@ class Client:
 
     def __repr__(self) -> str:
         return repr(self._core)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._core.arguments()), ()
 
     def _embed(self, given: Given, plan: Plan) -> Any:
         mailbox = Mailbox()
@@ -365,7 +387,11 @@ class Client:
             has_more = True
             while not run.finished:
                 core.check_usable()  # also in a fork that continues a stream
-                has_more = self._turn(run, mailbox, source, wait=not has_more)
+                try:
+                    has_more = self._turn(run, mailbox, source, wait=not has_more)
+                except ClientError:
+                    yield from run.ready()  # answers that came before it
+                    raise
                 yield from run.ready()
         finally:
             run.close()

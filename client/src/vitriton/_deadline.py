@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 # A longer time would overflow gRPC's deadline and Triton's microseconds (int64).
 _LONGEST_S = 365 * 24 * 3600.0
+# A server that takes longer than the first to say what it serves is silent; less than the second is no time to ask it.
+_LONGEST_SHARE_S, _SHORTEST_SHARE_S = 10.0, 0.2
 
 
 @dataclass(slots=True)
@@ -72,3 +74,15 @@ class Deadline:
     def expired(self) -> bool:
         """Whether the time is over."""
         return self.is_over(self.clock())
+
+
+def share_s(left_s: float | None, parts: int) -> float:
+    """The time for one of several servers to say what it serves, so that a silent one leaves time for the others.
+
+    Args:
+        left_s: the time that is left for all, in seconds; None means no limit.
+        parts: the number of equal parts of that time.
+    """
+    if left_s is None:
+        return _LONGEST_SHARE_S
+    return min(max(left_s / parts, _SHORTEST_SHARE_S), left_s, _LONGEST_SHARE_S)

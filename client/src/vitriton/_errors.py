@@ -18,11 +18,17 @@ VitritonError
 │  ├─ ContractMismatch     the server's tensors or fingerprint differ from the expected ones
 │  │  └─ PipelineMismatch  an argument of `vitriton.pipeline` contradicts the served model
 │  └─ ClientClosed         the caller's: the client is closed, or was made before a fork
+├─ InvalidVideo            the caller's: a video, or a part of one, cannot be read: which, why, and a code for programs
 ├─ InvalidOption           the caller's: an option of a command, an export or a launcher has an invalid value
 ├─ CommandFailed           a command failed (`_console.failure`)
 ├─ ExportError             vitriton_export: an export or its verification failed
 ├─ LauncherError           vitriton_server: Triton did not start, or stopped
-└─ BenchError              vitriton_bench: a measurement cannot be made
+├─ BenchError              vitriton_bench: a measurement cannot be made
+├─ RequestRefused          vitriton_api: a request over HTTP cannot be answered
+├─ PageRefused             vitriton_search: a request to the page cannot be answered
+├─ ShardsFailed            vitriton_ray: rows cannot be embedded, for a reason that is not in them
+├─ StoreError              vitriton_search: a vector store cannot be opened, read or written
+└─ WhereError              vitriton_search: the text of a condition cannot be understood
 
 Internal errors become one of these before a caller sees them: `CallError` of a transport, `NetworkFailure` of a
 connection, `SourceError` of an image, `RepositoryBusy` of a model repository.
@@ -88,7 +94,7 @@ InputCode = Literal[
     "format",  # not an image, or in a format that the model does not take
     "truncated",  # cut short
     "corrupt",  # the decoder fails
-    "too_large",  # over a limit on bytes, pixels, frames or memory
+    "too_large",  # over a limit on bytes, pixels, frames, memory or tokens
     "encoding",  # a text that is not UTF-8, or has half of a surrogate pair
     "shape",  # an array that is not an image, or an image so thin that resizing leaves nothing of it
     # problems of the caller's object
@@ -266,6 +272,22 @@ class PipelineMismatch(ContractMismatch, ValueError):
 
 class ClientClosed(ClientError, RuntimeError):
     """The client is closed or was made before a fork, or the program is ending. Also a RuntimeError."""
+
+
+class InvalidVideo(VitritonError):
+    """A video cannot be read, or not all of it. A retry does not help, except with a URL.
+
+    Attributes:
+        source: the path, the URL (without its query), or the kind of object.
+        reason: the reason, as one line of text.
+        code: the kind of problem, for programs.
+    """
+
+    def __init__(self, source: str, reason: str, code: InputCode = "other") -> None:
+        super().__init__(f"video {source}: {reason}")
+        self.source = source
+        self.reason = reason
+        self.code: InputCode = code
 
 
 class InvalidOption(VitritonError, ValueError):

@@ -23,7 +23,12 @@ def as_texts(texts: Any) -> tuple[Iterable[Any], int | None]:
 
 
 def encode_text(text: Any, prefix: str, max_bytes: int) -> bytes | Unreadable:
-    """The UTF-8 bytes of a text behind its prompt, or the reason why there are none, which never has its content."""
+    """The UTF-8 bytes of a text behind its prompt, or the reason why there are none, which never has its content.
+
+    `vitriton embed` gives, in place of a text that it could not read, the reason for that.
+    """
+    if isinstance(text, Unreadable):
+        return text
     if not isinstance(text, str):
         return Unreadable(f"an object of type {type(text).__name__} is not a text; give a str", "kind")
     try:
@@ -32,5 +37,5 @@ def encode_text(text: Any, prefix: str, max_bytes: int) -> bytes | Unreadable:
         at = exc.start - len(prefix)
         return Unreadable(f"is not Unicode text: half of a surrogate pair at position {at}", "encoding")
     if len(data) > max_bytes:
-        return Unreadable(f"{len(data)} bytes are over the limit of {max_bytes} (max_text_bytes)", "too_large")
+        return Unreadable(f"{len(data)} bytes are over the model's limit of {max_bytes} (max_text_bytes)", "too_large")
     return data

@@ -20,12 +20,13 @@ from vitriton._console.diagnosis import how_to_install
 from vitriton._console.failure import CommandFailed, shown_misuse
 from vitriton._console.failure import fail as fail
 from vitriton._console.help import write_section
+from vitriton._console.plugged import distribution_of, failure_of
 from vitriton._console.signals import interruptible, interruption
 from vitriton._errors import VitritonError
 from vitriton.commands import models
 from vitriton.commands.doctor import command as doctor
 from vitriton.commands.embed import command as embed
-from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
+from vitriton.commands.plugins import KNOWN, plugged_in
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, as shells count
 
@@ -111,7 +112,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="vitriton",
     cls=_Commands,
-    help="Image embeddings on NVIDIA Triton Inference Server.",
+    help="Embeddings of images and texts on NVIDIA Triton Inference Server.",
     context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode=None,  # plain text, in which no option's name is cut (`_console.help`)
     pretty_exceptions_enable=False,
@@ -149,7 +150,7 @@ def _options(
 
 
 def _show_first_steps() -> None:
-    typer.echo("Image embeddings on NVIDIA Triton Inference Server. First steps:\n")
+    typer.echo("Embeddings of images and texts on NVIDIA Triton Inference Server. First steps:\n")
     missing = [name for name in _FIRST_STEPS if name in KNOWN and name not in plugged_in()]
     for name, (line, does) in _FIRST_STEPS.items():
         typer.echo(f"  {line:<35}{'not installed' if name in missing else does}")

@@ -19,7 +19,7 @@ from vitriton._call.line import Line, Reading, Ready, first_failed
 from vitriton._call.modality import Prepare
 from vitriton._call.plan import Plan
 from vitriton._call.results import Item
-from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
+from vitriton._call.retry import SERVER_DOWN, attempt_s, look_limit_s, no_answer
 from vitriton._call.stats import Counters
 from vitriton._deadline import Deadline
 from vitriton._errors import (
@@ -200,7 +200,7 @@ class Flow:
             raise
         count = len(batch.items)
         self.sink.add(batch.items, answer)
-        self.truncated += sum(answer.truncated)
+        self.truncated += answer.truncated
         server.last_seen_s = now_s
         if server.failures and send.sent_s >= server.failed_s:  # a server that stops answers earlier requests
             self._balancer.succeeded(server)
@@ -236,7 +236,7 @@ class Flow:
         """The error of an attempt; a timeout shorter than the request's own counts as an unreachable server."""
         batch = attempt.batch
         if error.code is Code.DEADLINE_EXCEEDED and batch.cut_short and not batch.deadline.is_over(now_s):
-            return no_answer(error, self._options.attempt_timeout_s)
+            return no_answer(error, attempt.timeout_s, self._options.attempt_timeout_s)
         return error
 
     def close(self) -> None:
@@ -299,16 +299,19 @@ class Flow:
         if known is self._contract or (known is not None and self._contract.accepts(known)):
             self._send_to(batch, server, now_s)
         else:
-            batch.attempt = Verify(batch, server, self._attempt_s(batch, now_s), batch.attempts)
+            batch.attempt = Verify(batch, server, self._attempt_s(batch, now_s, verifies=True), batch.attempts)
             self.actions.append(batch.attempt)
 
     def _send_to(self, batch: Batch, server: Server, now_s: float) -> None:
         batch.attempt = Send(batch, server, self._attempt_s(batch, now_s), batch.attempts, now_s)
         self.actions.append(batch.attempt)
 
-    def _attempt_s(self, batch: Batch, now_s: float) -> float | None:
-        end = self._line.latest_end(batch, self._request_s)
-        timeout_s, batch.cut_short = attempt_s(end.left_s(now_s), self._options.attempt_timeout_s)
+    def _attempt_s(self, batch: Batch, now_s: float, *, verifies: bool = False) -> float | None:
+        left_s = self._line.latest_end(batch, self._request_s).left_s(now_s)
+        limit_s = self._options.attempt_timeout_s
+        if verifies:
+            limit_s = look_limit_s(left_s, limit_s, len(self._balancer.servers), len(batch.failed_on))
+        timeout_s, batch.cut_short = attempt_s(left_s, limit_s)
         return timeout_s
 
     # Failures

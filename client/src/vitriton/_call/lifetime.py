@@ -50,7 +50,8 @@ class Lifetime:
         if os.getpid() != self._pid:
             raise self.closed(
                 f"this {self.kind} was made in process {self._pid}, and this is its fork {os.getpid()}: connections "
-                f"do not survive a fork. Make the {self.kind} after the fork, in the process that uses it"
+                f"do not survive a fork. Make the {self.kind} after the fork, in the process that uses it, or pass it "
+                "to the worker as an argument: its pickle makes connections of its own"
             )
         if self._closing.is_set():
             raise self.closed(f"this {self.kind} is closed; make a new one")

@@ -85,12 +85,11 @@ def _text_answer(reply: InferReply, contract: Contract, count: int) -> Answer:
     """Drops the rows behind a text's last token, which pad it to the longest text of the request."""
     rows = read_reply(reply, contract, count)
     used, whole = read_token_counts(reply, contract, count).T
-    truncated = (used < whole).tolist()
     if ENSEMBLES[contract.kind].pooled:
-        return Answer(rows, truncated)
+        return Answer(rows, used.tolist(), whole.tolist())
     if used.min() < 0 or used.max() > rows.shape[1]:
         raise contract.mismatch(f"returned {rows.shape[1]} rows for a text of {used.max()} tokens")
-    return Answer([row[:tokens] for row, tokens in zip(rows, used, strict=True)], truncated)
+    return Answer([row[:tokens] for row, tokens in zip(rows, used, strict=True)], used.tolist(), whole.tolist())
 
 
 IMAGES = Modality(

@@ -11,6 +11,7 @@ import numpy as np
 
 from vitriton._call.modality import Modality
 from vitriton._call.results import ArraySink, ListSink, ResultSink
+from vitriton._deadline import Deadline
 from vitriton._options import Unset, check_time_limit
 from vitriton._repository.names import ENSEMBLES, Kind, kind_of
 from vitriton._served.contract import Contract
@@ -152,6 +153,19 @@ def plan_stream(
         eager=may_block,
         awaited=given.awaited or (threaded and may_block),
     )
+
+
+def deadline_of(timeout_s: float | Unset | None, default_s: float | None) -> Deadline:
+    """The deadline of a call that asks the servers once.
+
+    Args:
+        timeout_s: the total time of the call, in seconds; if it is not given, `default_s`.
+        default_s: the client's `timeout_s`, in seconds; None means no limit.
+
+    Raises:
+        ValueError: `timeout_s` is invalid.
+    """
+    return Deadline.after(default_s if isinstance(timeout_s, Unset) else checked_timeout(timeout_s))
 
 
 def checked_timeout(timeout_s: float | None) -> float | None:

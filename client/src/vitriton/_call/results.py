@@ -26,6 +26,8 @@ class Result:
             with dtype="served".
         error: the reason why there is no embedding.
         truncated: whether the text was cut to the model's largest number of tokens; False for an image.
+        tokens: the number of the text's tokens that the model used; None for an image, and where there is an error.
+        whole_tokens: the number of tokens of the whole text, which is larger if it was cut; None as `tokens`.
     """
 
     index: int
@@ -33,6 +35,8 @@ class Result:
     embedding: Floats | None = None
     error: InvalidInput | None = None
     truncated: bool = False
+    tokens: int | None = None
+    whole_tokens: int | None = None
 
 
 @dataclass(slots=True)
@@ -55,11 +59,18 @@ class Answer(NamedTuple):
 
     Attributes:
         rows: the embeddings: an array (B, ...), or without pooling of texts a list of arrays (T, D).
-        truncated: whether each text was cut; empty for images.
+        tokens: the number of tokens of each text that the model used; empty for images.
+        whole_tokens: the number of tokens of each whole text; empty for images.
     """
 
     rows: Any
-    truncated: Sequence[bool] = ()
+    tokens: Sequence[int] = ()
+    whole_tokens: Sequence[int] = ()
+
+    @property
+    def truncated(self) -> int:
+        """The number of texts that were cut."""
+        return sum(used != whole for used, whole in zip(self.tokens, self.whole_tokens, strict=True))
 
 
 class Sink(Protocol):
@@ -165,10 +176,12 @@ class ResultSink:
 
     def add(self, items: Sequence[Item], answer: Answer) -> None:
         """See `Sink`."""
-        truncated = answer.truncated or (False,) * len(items)
+        unknown = (None,) * len(items)
+        tokens, whole = answer.tokens or unknown, answer.whole_tokens or unknown
         # Each row is copied, so that a row that the caller keeps does not keep the whole reply in memory.
-        for item, row, cut in zip(items, answer.rows, truncated, strict=True):
-            self._put(Result(item.index, item.source, row.astype(self._dtype), truncated=cut))
+        for item, row, used, given in zip(items, answer.rows, tokens, whole, strict=True):
+            found = Result(item.index, item.source, row.astype(self._dtype), None, used != given, used, given)
+            self._put(found)
 
     def reject(self, index: int, source: str, error: InvalidInput) -> None:
         """See `Sink`."""

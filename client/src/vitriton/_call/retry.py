@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vitriton._deadline import share_s
 from vitriton._errors import without_frames
 from vitriton._wire.status import Failure
 from vitriton._wire.transport import CallError, Code
@@ -70,8 +71,33 @@ def attempt_s(left_s: float | None, limit_s: float | None) -> tuple[float | None
     return limit_s, True
 
 
-def no_answer(late: CallError, limit_s: float | None) -> CallError:
-    """The failure of an attempt that had less time than its request."""
-    failed = CallError(Code.UNAVAILABLE, f"no answer in {limit_s:g} s (attempt_timeout_s)")
+def look_limit_s(left_s: float | None, limit_s: float | None, servers: int, failed: int) -> float | None:
+    """The time limit of an attempt to read what a server serves, in seconds; None means no limit.
+
+    Of several servers, each that is untried has an equal part of the time that is left; one more part is for what
+    comes after it.
+
+    Args:
+        left_s: the time that the request has left, in seconds; None means no limit.
+        limit_s: the time limit of any attempt (`Options.attempt_timeout_s`), in seconds; None means no limit.
+        servers: the number of servers.
+        failed: the number of servers on which the request has failed.
+    """
+    if servers == 1:
+        return limit_s
+    part_s = share_s(left_s, max(servers - failed, 1) + 1)
+    return part_s if limit_s is None else min(part_s, limit_s)
+
+
+def no_answer(late: CallError, waited_s: float | None, limit_s: float | None) -> CallError:
+    """The failure of an attempt that had less time than its request.
+
+    Args:
+        late: the failure with the transport's own text.
+        waited_s: the time of the attempt, in seconds.
+        limit_s: the time limit of any attempt (`Options.attempt_timeout_s`), in seconds; None means no limit.
+    """
+    whose = " (attempt_timeout_s)" if waited_s == limit_s else ""
+    failed = CallError(Code.UNAVAILABLE, f"no answer in {waited_s:.3g} s{whose}")
     failed.__cause__ = without_frames(late)
     return failed

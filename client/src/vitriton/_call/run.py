@@ -24,7 +24,7 @@ from vitriton._images.reading import Encode, encoded, is_slow
 from vitriton._wire.transport import CallError, Code, InferReply, InferRequest, Pending
 
 _LOG = logging.getLogger("vitriton")
-_CUT = "%d of %d texts were longer than %s takes, and cut to %d tokens (max_length)"
+_CUT = "cut %d of %d texts to %d tokens, the most that the model %r takes (max_length)"
 
 Event = Callable[[], None]
 
@@ -91,7 +91,7 @@ class Run:
         """The result of the call; a warning says how many texts were cut, where the result itself does not."""
         flow, rules = self._flow, self._contract.texts
         if self._plan.array and flow.truncated and rules is not None:
-            _LOG.warning(_CUT, flow.truncated, flow.count, self._core.settings.model, rules.max_length)
+            _LOG.warning(_CUT, flow.truncated, flow.count, rules.max_length, self._core.settings.model)
         return flow.sink.result(flow.count)
 
     def ready(self) -> list[Result]:

@@ -12,14 +12,14 @@ from typing import Literal, get_args
 from vitriton._call.balance import Balancer, Server
 from vitriton._call.lifetime import Lifetime
 from vitriton._call.modality import Service
-from vitriton._call.retry import SERVER_DOWN, attempt_s, no_answer
+from vitriton._call.retry import SERVER_DOWN, attempt_s, look_limit_s, no_answer
 from vitriton._call.settings import Settings
 from vitriton._deadline import Deadline
 from vitriton._errors import ClientClosed, ClientError, ContractMismatch, ModelNotFound, ModelNotReady, Unavailable
 from vitriton._repository.names import ENSEMBLES, KINDS, Kind, encoder_name, ensemble_name
 from vitriton._served.catalog import read_index, read_model
 from vitriton._served.contract import Contract, read_contract
-from vitriton._served.failures import Call, after_attempts, not_served, port_hint, to_error
+from vitriton._served.failures import Call, after_attempts, not_served, silence, to_error
 from vitriton._served.index import is_ready
 from vitriton._served.model import ModelInfo
 from vitriton._wire.status import Failure, classify
@@ -70,9 +70,14 @@ class Services:
         Raises:
             ClientError: see `Client.embed`.
         """
-        known = self.known(kind)
-        if known is not None:
-            return known
+        return self.known(kind) or self._find((kind,), deadline)
+
+    def any_service(self, deadline: Deadline) -> Service:
+        """The service of the first kind that the model has; see `get`."""
+        return self._find(KINDS, deadline)
+
+    def _find(self, kinds: Sequence[Kind], deadline: Deadline) -> Service:
+        """The service of the first of `kinds` that a server has; waits for a server that answers."""
         failed_on: set[Server] = set()
         attempts = 0
         error: ClientError | None = None
@@ -80,34 +85,24 @@ class Services:
             self._lifetime.check_usable()
             server = self._balancer.pick(self._clock(), failed_on)
             attempts += 1
-            limit_s = self._settings.options.attempt_timeout_s
-            timeout_s, cut_short = attempt_s(deadline.remaining_s(), limit_s)
+            left_s, limit_s = deadline.remaining_s(), self._settings.options.attempt_timeout_s
+            servers = len(self._balancer.servers)
+            timeout_s, cut_short = attempt_s(left_s, look_limit_s(left_s, limit_s, servers, len(failed_on)))
             try:
-                service = self._read_service(server, kind, Deadline.after(timeout_s), attempts)
+                service = self._read_first(server, kinds, Deadline.after(timeout_s), attempts)
             except CallError as exc:
                 if cut_short and exc.code is Code.DEADLINE_EXCEEDED and not deadline.expired:
-                    exc = no_answer(exc, limit_s)
+                    exc = no_answer(exc, timeout_s, limit_s)
                 if error is not None and exc.code is Code.DEADLINE_EXCEEDED:
                     raise after_attempts(error, attempts, deadline) from exc
                 failed_on.add(server)
-                error = self._wait_for_retry(server, kind, exc, attempts, failed_on, deadline)
+                error = self._wait_for_retry(server, kinds, exc, attempts, failed_on, deadline)
                 continue
             self._note_contract(server, service.contract)
             if server in failed_on:  # else it may be stopping: it still tells its configuration then
                 self._balancer.succeeded(server)
-            self._services[kind] = service
+            self._services[service.contract.kind] = service
             return service
-
-    def any_service(self, deadline: Deadline) -> Service:
-        """The service of the first kind that the model has."""
-        first: ClientError | None = None
-        for kind in KINDS:
-            try:
-                return self.get(kind, deadline)
-            except (ModelNotFound, ModelNotReady) as exc:
-                first = first or exc
-        assert first is not None  # there are kinds
-        raise first
 
     def verify(self, server: Server, contract: Contract, deadline: Deadline, attempts: int) -> None:
         """Checks that a server has the contract of the call, before it gets its first request.
@@ -136,11 +131,10 @@ class Services:
         for server in self._balancer.servers:
             server.contracts.clear()
 
-    def describe(self) -> ModelInfo:
+    def describe(self, deadline: Deadline) -> ModelInfo:
         """See `Client.describe`."""
         self._lifetime.check_usable()
         servers = self._balancer.servers
-        deadline = Deadline.after(self._settings.timeout_s)
         for attempts in itertools.count(1):
             self.forget()
             self.any_service(deadline)  # waits for a server that answers, and checks its fingerprint
@@ -148,7 +142,7 @@ class Services:
             try:
                 info = read_model(server.transport, self._settings.model, deadline)
             except CallError as exc:
-                self._wait_for_retry(server, "pooled", exc, attempts, set(servers), deadline)
+                self._wait_for_retry(server, KINDS, exc, attempts, set(servers), deadline)
                 continue
             if info.outputs:  # else it was unloaded just now
                 break
@@ -178,6 +172,17 @@ class Services:
     def _note_contract(self, server: Server, contract: Contract) -> None:
         server.contracts[contract.model] = contract
         server.last_seen_s = self._clock()
+
+    def _read_first(self, server: Server, kinds: Sequence[Kind], deadline: Deadline, attempts: int) -> Service:
+        """Reads the first of `kinds` that a server has. That it lacks those before is no failure of the server."""
+        *others, last = kinds
+        for kind in others:
+            try:
+                return self._read_service(server, kind, deadline, attempts)
+            except CallError as exc:
+                if classify(exc.code, exc.message) is not Failure.UNKNOWN_MODEL:
+                    raise
+        return self._read_service(server, last, deadline, attempts)
 
     def _read_service(self, server: Server, kind: Kind, deadline: Deadline, attempts: int) -> Service:
         try:
@@ -211,7 +216,13 @@ class Services:
         return Service(pixels.encoder_contract(contract, encoder, spec), partial(pixels.encode, spec, memory=memory))
 
     def _wait_for_retry(
-        self, server: Server, kind: Kind, failed: CallError, attempts: int, failed_on: set[Server], deadline: Deadline
+        self,
+        server: Server,
+        kinds: Sequence[Kind],
+        failed: CallError,
+        attempts: int,
+        failed_on: set[Server],
+        deadline: Deadline,
     ) -> ClientError:
         """Waits until the next attempt is due, then returns this one's error; raises it if there must be no other."""
         self._lifetime.check_usable()
@@ -224,15 +235,17 @@ class Services:
             except CallError as exc:  # a Triton that stops unloads its models first
                 failed, failure = exc, classify(exc.code, exc.message)
             else:
-                error = self._not_served(server, kind, index, known=known, status=status)
+                error = self._not_served(server, kinds, index, known=known, status=status)
         if error is None:
-            error = to_error(failed, self._call(server, kind, deadline, attempts))
+            error = to_error(failed, self._call(server, kinds[0], deadline, attempts))
         error.__cause__ = failed
         untried = len(failed_on) < len(self._balancer.servers)
         wait_s = self._balancer.backoff.wait_s(failure, attempts, 1.0)
         if untried and (failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL):
             wait_s = 0.0
-        if failure in SERVER_DOWN or failure is Failure.UNKNOWN_MODEL:
+        # a server that has the model, but not this output, is not down
+        has_another_output = isinstance(error, ModelNotFound) and self._settings.model in error.available
+        if failure in SERVER_DOWN or (failure is Failure.UNKNOWN_MODEL and not has_another_output):
             self._balancer.failed(server, self._clock(), error, None if wait_s is None else deadline)
         if wait_s is None:
             raise error
@@ -292,12 +305,7 @@ class Services:
             return error
         if is_ready(self._settings.model, ready, index):
             return None
-        names = {status.name for status in index or ()}
-        first = next(
-            (kind for kind in KINDS if kind not in ready and ensemble_name(self._settings.model, kind) in names),
-            KINDS[0],
-        )
-        problem = self._not_served(server, first, index, known=True)
+        problem = self._not_served(server, [kind for kind in KINDS if kind not in ready], index, known=True)
         if isinstance(problem, ModelNotFound):
             raise problem
         return problem
@@ -315,8 +323,17 @@ class Services:
         return True
 
     def _not_served(
-        self, server: Server, kind: Kind, index: Sequence[ModelStatus] | None, *, known: bool, status: str | None = None
+        self,
+        server: Server,
+        kinds: Sequence[Kind],
+        index: Sequence[ModelStatus] | None,
+        *,
+        known: bool,
+        status: str | None = None,
     ) -> ModelNotFound | ModelNotReady:
+        """The error for a model of which a server serves none of `kinds`: about the first that its index has."""
+        listed = {listed.name for listed in index or ()}
+        kind = next((kind for kind in kinds if ensemble_name(self._settings.model, kind) in listed), kinds[0])
         return not_served(
             self._settings.model, kind, index, known=known, address=server.address, status=status, attempts=1
         )
@@ -334,8 +351,7 @@ class Services:
 
 def _unanswered(call: Call) -> Unavailable:
     return Unavailable(
-        f"the server at {call.address} did not answer in {call.timeout_s:g} s; check that it runs, that this is its "
-        f"{port_hint(call.address)}, and that no firewall blocks it",
+        silence(call.address, call.timeout_s),
         address=call.address,
         model=call.model,
         status=Code.DEADLINE_EXCEEDED.value,

@@ -14,7 +14,10 @@ from typing import NamedTuple
 CHECKS = "vitriton.checks"
 
 # The folders of the project's distributions in a checkout, from which they are installed: they are on no index.
-_FOLDERS = {"vitriton": "client", "vitriton-export": "export", "vitriton-server": "server", "vitriton-bench": "bench"}
+_FOLDERS = {
+    "vitriton": "client",
+    **{f"vitriton-{folder}": folder for folder in ("export", "server", "bench", "api", "search", "ray")},
+}
 
 
 class Finding(NamedTuple):

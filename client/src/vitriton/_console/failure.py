@@ -41,9 +41,12 @@ class Command(TyperCommand):
             raise _reworded(exc, ctx) from exc
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command; warnings of the client are lines on standard error, except with --quiet."""
+        """Runs the command; warnings, and what a logger's own level lets through, are lines on standard error.
+
+        With --quiet, only errors are.
+        """
         try:
-            with shown_warnings(logging.ERROR if ctx.params.get("quiet") else logging.WARNING):
+            with shown_warnings(logging.ERROR if ctx.params.get("quiet") else logging.INFO):
                 return super().invoke(ctx)
         except InvalidOption as exc:
             raise typer.BadParameter(_usage(exc, ctx), ctx) from exc

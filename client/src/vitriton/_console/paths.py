@@ -10,9 +10,16 @@ from pathlib import Path
 _LOOKED_AT = 10_000  # the largest number of neighbors among which a similar name is looked for
 
 
-def folder_fault(path: Path) -> str | None:
-    """The fault of a folder to read; None if there is none."""
+def folder_fault(path: Path, advice: str = "") -> str | None:
+    """The fault of a folder to read; None if there is none.
+
+    Args:
+        path: the folder.
+        advice: what to do if the folder does not exist, and none that does has a similar name.
+    """
     fault = _fault(path)
+    if advice and fault == f"{path} does not exist":
+        return f"{fault}; {advice}"
     if fault is None and not path.is_dir():
         fault = f"{path} is a file; name a folder"
     return fault
@@ -30,7 +37,7 @@ def target_fault(path: Path) -> str | None:
     """The fault of a file to write; None if there is none. Nothing is made."""
     folder = path.parent
     if not folder.is_dir():
-        return f"{path} cannot be written: {folder_fault(folder)}"
+        return f"{path} cannot be written: {folder_fault(folder, 'make that folder first')}"
     if path.is_dir():
         return f"{path} is a folder; name a file"
     if not os.access(folder, os.W_OK | os.X_OK):

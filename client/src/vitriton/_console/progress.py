@@ -19,20 +19,21 @@ _SILENT_S = 3.0
 
 
 class Advance(Protocol):
-    """Counts one more image."""
+    """Counts one more input."""
 
     def __call__(self, *, failed: bool) -> None:
-        """Counts one more image; `failed` if it could not be embedded."""
+        """Counts one more input; `failed` if it could not be embedded."""
 
 
 @contextmanager
-def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Advance]:
+def progress(total: int | None, done: int, failed: int, *, noun: str = "image", quiet: bool) -> Iterator[Advance]:
     """Shows progress inside a `with` block.
 
     Args:
-        total: the number of images of the run.
+        total: the number of images of the run; None if it is not known.
         done: the number of images done by an earlier part of the run.
         failed: the number of these that could not be embedded.
+        noun: the noun for one of the inputs that are counted.
         quiet: whether to show nothing.
     """
     from rich.console import Console
@@ -41,10 +42,10 @@ def progress(total: int, done: int, failed: int, *, quiet: bool) -> Iterator[Adv
     if quiet:
         yield lambda *, failed: None
     elif console.is_terminal:
-        with _bar(console, total, done, failed) as advance:
+        with _bar(console, total, done, failed, noun) as advance:
             yield advance
     else:
-        lines = Lines(total, done, failed)
+        lines = Lines(total, done, failed, noun=noun)
         with _later(lines.say):
             yield lines.advance
 
@@ -100,21 +101,24 @@ class Lines:
     """Shows progress as lines, for a log file.
 
     Args:
-        total: the number of images of the run.
+        total: the number of images of the run; None if it is not known.
         done: the number of images done by an earlier part of the run.
         failed: the number of these that could not be embedded.
         write: the function that writes a line.
         clock: the monotonic clock, in seconds.
+        noun: the noun for one of the inputs that are counted.
     """
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         done: int,
         failed: int,
         write: Callable[[str], None] = lambda line: typer.echo(line, err=True),
         clock: Callable[[], float] = time.monotonic,
+        noun: str = "image",
     ) -> None:
+        self._noun = noun
         self._total, self._done, self._failed = total, done, failed
         self._write, self._clock = write, clock
         self._began_with = done
@@ -130,9 +134,13 @@ class Lines:
     def say(self) -> None:
         """Writes a line."""
         self._wrote_s = now_s = self._clock()
-        pace = _pace(self._done - self._began_with, self._total - self._done, now_s - self._began_s)
-        parts = [f"{self._done} of {self._total} images ({self._done / self._total:.0%})", pace]
-        self._write(", ".join([*filter(None, parts), count(self._failed, "error")]))
+        left = None if self._total is None else self._total - self._done
+        pace = _pace(self._done - self._began_with, left, now_s - self._began_s, self._noun)
+        if self._total is None:
+            share = count(self._done, self._noun)
+        else:
+            share = f"{self._done} of {self._total} {self._noun}s ({self._done / self._total:.0%})"
+        self._write(", ".join([*filter(None, [share, pace]), count(self._failed, "error")]))
 
 
 def duration(seconds: float) -> str:
@@ -151,23 +159,23 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _pace(own: int, left: int, elapsed_s: float) -> str:
-    """The rate and the remaining time, by the images of this part of the run alone; empty before the first of them."""
+def _pace(own: int, left: int | None, elapsed_s: float, noun: str) -> str:
+    """The rate and the remaining time, by the inputs of this part of the run alone; empty before the first of them."""
     if not (own and elapsed_s > 0):
         return ""
     rate = own / elapsed_s
-    return f"{rate:.1f} images/s, {duration(left / rate)} left"
+    return f"{rate:.1f} {noun}s/s" + ("" if left is None else f", {duration(left / rate)} left")
 
 
 @contextmanager
-def _bar(console: Console, total: int, done: int, failed: int) -> Iterator[Advance]:
+def _bar(console: Console, total: int | None, done: int, failed: int, noun: str = "image") -> Iterator[Advance]:
     from rich import progress as bars
     from rich.text import Text
 
     class Pace(bars.ProgressColumn):
         def render(self, task: bars.Task) -> Text:
             now = int(task.completed)
-            return Text(_pace(now - done, total - now, task.elapsed or 0.0))
+            return Text(_pace(now - done, None if total is None else total - now, task.elapsed or 0.0, noun))
 
     columns = (
         bars.BarColumn(),

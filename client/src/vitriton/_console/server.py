@@ -100,7 +100,7 @@ class ServerOptions:
         from vitriton._client import Client
 
         try:
-            return Client(self.address, **self._connection(), **settings)
+            return Client(self.address, **self.connection(), **settings)
         except InvalidOption:
             raise
         except ValueError as exc:
@@ -116,7 +116,7 @@ class ServerOptions:
         from vitriton._wire.connect import connect
 
         try:
-            return connect(self.address, **self._connection())
+            return connect(self.address, **self.connection())
         except InvalidOption:
             raise
         except ValueError as exc:
@@ -135,7 +135,12 @@ class ServerOptions:
             raise InvalidOption("address", f"{self.address} names several servers; give one of them")
         return first
 
-    def _connection(self) -> dict[str, Any]:
+    def connection(self) -> dict[str, Any]:
+        """The arguments `tls`, `token` and `headers` of a client.
+
+        Raises:
+            InvalidOption: an option is invalid.
+        """
         from vitriton._wire.connection import TLS
 
         given = self.access

@@ -57,7 +57,7 @@ class UrlFetcher:
                 return self._read(response)
         except httpcore.TimeoutException as exc:
             own = timeout_s == self._options.url_timeout_s
-            limit = "url_timeout_s; timeout of a pipeline" if own else "the rest of timeout_s"
+            limit = "Options.url_timeout_s; timeout of a pipeline" if own else "the rest of timeout_s"
             raise SourceError(f"no complete answer in {timeout_s:.3g} s ({limit})", "fetch_timeout") from exc
         except OperationCancelled as exc:
             raise SourceError(_CLOSED, "not_fetched") from exc
@@ -125,7 +125,9 @@ class UrlFetcher:
                 request = response.next_request
             finally:
                 response.close()
-        raise SourceError(f"more than {self._options.url_max_redirects} redirects (url_max_redirects)", "bad_url")
+        raise SourceError(
+            f"more than {self._options.url_max_redirects} redirects (Options.url_max_redirects)", "bad_url"
+        )
 
     def _client(self) -> httpx.Client:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -182,7 +184,7 @@ class UrlFetcher:
     def _check_size(self, size: int) -> None:
         if size > self._options.url_bytes:
             raise SourceError(
-                f"its body is over the limit of {self._options.url_bytes} bytes (url_max_bytes)", "too_large"
+                f"its body is over the limit of {self._options.url_bytes} bytes (Options.url_max_bytes)", "too_large"
             )
 
 

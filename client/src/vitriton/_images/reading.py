@@ -37,6 +37,8 @@ class Reader:
             encode: the function that makes pixels of an encoded image; None: the encoded image is sent.
             deadline: the deadline of the call, for URLs.
         """
+        if isinstance(image, Unreadable):  # from where images are made, such as a video
+            return image
         try:
             data = read_image(
                 image,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import inspect
 import math
 import os
@@ -38,6 +39,7 @@ _OF_A_DICT = (
     "give the value that is the image, and for a data set one column, such as dataset['image'] (a dict with no keys "
     "other than 'bytes' and 'path' is an image, too)"
 )
+_OF_A_STR = "a str is a path, an http(s) URL or a data: URI; put 'data:;base64,' before base64"
 
 
 class Tensor(Protocol):
@@ -138,7 +140,8 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes], ref
     elif isinstance(image, (str, os.PathLike)):
         if refuse_paths:
             raise SourceError(
-                "it is neither an http(s) URL nor a data: URI, and paths are refused (refuse_paths)", "path_refused"
+                "it is neither an http(s) URL nor a data: URI, and paths are refused (Options.refuse_paths)",
+                "path_refused",
             )
         data = _read_file(image, max_bytes)
     elif isinstance(image, (bytes, bytearray, memoryview)):
@@ -147,8 +150,7 @@ def read_image(image: Any, *, max_bytes: int, fetch: Callable[[str], bytes], ref
     elif _is_pil(image) or isinstance(image, np.ndarray):
         from vitriton._images.lossless import encode_array, encode_pil
 
-        # before the copy; a picture opened from a file may be decoded, and so larger than the file
-        _check_size(image.nbytes if isinstance(image, np.ndarray) else 3 * image.width * image.height, max_bytes)
+        _check_pixels(image, max_bytes)  # before the copy
         data = encode_array(image) if isinstance(image, np.ndarray) else encode_pil(image)
     elif _is_file(image):
         data = _read_stream(_without_await(image), max_bytes)
@@ -242,7 +244,7 @@ def _to_numpy(array: Any, max_bytes: int) -> np.ndarray[Any, Any]:
             "normalized",
             "shape",
         )
-    _check_size(math.prod(shape), max_bytes)
+    _check_pixels(array, max_bytes)
     try:
         return np.asarray(array) if hasattr(array, "__array__") else np.from_dlpack(array)
     # The library's code can fail in any way.
@@ -296,7 +298,23 @@ def _without_secrets(url: str) -> str:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise SourceError(f"{size} bytes are over the limit of {max_bytes} (max_image_bytes)", "too_large")
+        raise SourceError(f"{size} bytes are over the limit of {max_bytes} (Options.max_image_bytes)", "too_large")
+
+
+def _check_pixels(image: Any, max_bytes: int) -> None:
+    """Refuses a PIL image or an array that is too large: it is sent as pixels, whatever the size of its file."""
+    if _is_pil(image):
+        size, what = 3 * image.width * image.height, f"{image.width} x {image.height} pixels"
+    else:
+        size, what = math.prod(image.shape), f"the pixels of shape {tuple(image.shape)}"
+        if image.ndim == 1:  # an encoded file
+            _check_size(size, max_bytes)
+    if size > max_bytes:
+        raise SourceError(
+            f"{what} would be sent as {size} bytes, over the limit of {max_bytes} (Options.max_image_bytes); give the "
+            "path or the bytes of its file, or scale it down",
+            "too_large",
+        )
 
 
 def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
@@ -310,7 +328,7 @@ def _decode_data_uri(uri: str, max_bytes: int) -> bytes:
     try:
         return base64.b64decode(b"".join(data.split()), validate=True)
     except binascii.Error as exc:
-        raise SourceError(f"the data URI is not valid base64: {exc}", "bad_url") from exc
+        raise SourceError(f"the data URI has no valid base64: {exc}", "bad_url") from exc
 
 
 def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
@@ -328,8 +346,11 @@ def _read_file(path: str | os.PathLike[Any], max_bytes: int) -> bytes:
             # read more only if the file has grown meanwhile
             return data if len(data) <= status.st_size else data + file.read(max_bytes)
     except FileNotFoundError as exc:
-        raise SourceError("no such file", "not_found") from exc
+        is_named = not isinstance(path, str) or "/" in path or "." in path
+        raise SourceError("no such file" if is_named else f"no such file; {_OF_A_STR}", "not_found") from exc
     except OSError as exc:
+        if isinstance(path, str) and exc.errno == errno.ENAMETOOLONG:
+            raise SourceError(f"it is too long for a path; {_OF_A_STR}", "not_found") from exc
         raise SourceError(f"the file cannot be read: {exc.strerror or exc}", "not_readable") from exc
     except ValueError as exc:
         raise SourceError(f"it is not the name of a file: {exc}", "not_found") from exc
@@ -357,7 +378,7 @@ def _read_stream(file: IO[bytes], max_bytes: int) -> bytes:
         parts.append(bytes(part))
         size += len(parts[-1])
     if size > max_bytes:  # the rest is not read, so its size is unknown
-        raise SourceError(f"it has more than the limit of {max_bytes} bytes (max_image_bytes)", "too_large")
+        raise SourceError(f"it has more than the limit of {max_bytes} bytes (Options.max_image_bytes)", "too_large")
     if not parts:
         raise SourceError("the file object has no bytes left to read; is it empty, or did you forget seek(0)?", "empty")
     return b"".join(parts)

@@ -99,7 +99,7 @@ class Network:
         if not allowed:
             raise AddressRefused(
                 f"{host} resolves to {addresses[0][4][0]}, which is not a public internet address, and such addresses "
-                "are refused (refuse_private_addresses)"
+                "are refused (Options.refuse_private_addresses)"
             )
         return allowed
 

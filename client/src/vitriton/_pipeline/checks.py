@@ -1,6 +1,6 @@
 """Checks of a pipeline's arguments against the served model. Each error names both sides, and what to do.
 
-The arguments are those of transformers.pipeline() and of its ImageFeatureExtractionPipeline.
+The arguments are those of transformers.pipeline() and of its pipelines for the tasks in `tasks`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 
 from vitriton._errors import PipelineMismatch
 from vitriton._options import check_count
+from vitriton._pipeline.devices import check_device_map
 from vitriton._pipeline.processor import check_settings
-from vitriton._pipeline.served import PATH, ServedModel, is_path
-
-TASK = "image-feature-extraction"
+from vitriton._pipeline.served import ServedModel
+from vitriton._pipeline.tasks import IMAGES, TASKS, PipelineTask
+from vitriton._repository.names import A_PATH, is_path, kind_of
 
 _PRECISIONS = {"float32": "fp32", "float": "fp32", "float16": "fp16", "half": "fp16"}
 _EXPORTED = ("fp32", "fp16", "int8", "int8-fast")  # the values of --precision
@@ -46,9 +47,8 @@ _LOADING = frozenset(
     }
 )
 
-# Arguments that have no effect, with their defaults.
+# Arguments that have no effect in any task, with their defaults.
 _IGNORED: Mapping[str, Any] = {
-    "tokenizer": None,
     "video_processor": None,
     "use_fast": True,
     "token": None,
@@ -58,7 +58,6 @@ _IGNORED: Mapping[str, Any] = {
     "batch_size": None,
     "num_workers": None,
     "args_parser": None,
-    "tokenize_kwargs": None,
     "local_files_only": False,
 }
 
@@ -84,14 +83,41 @@ _ELSEWHERE = frozenset(
     }
 )
 _OF_A_CALL = frozenset(
-    {"batch_size", "image_processor_kwargs", "num_workers", "pool", "return_tensors", "timeout", "tokenize_kwargs"}
+    {
+        "batch_size",
+        "image_processor_kwargs",
+        "num_workers",
+        "pool",
+        "return_tensors",
+        "timeout",
+        "tokenize_kwargs",
+        "truncation",
+    }
 )
 
 
-def check_task(task: str | None) -> None:
-    """Raises ValueError unless `task` is None or the pipeline's task."""
-    if task not in (None, TASK):
-        raise ValueError(f"task is {task!r}; this pipeline does {TASK!r} only")
+def read_task(task: str | None) -> PipelineTask | None:
+    """The task of a name; raises ValueError for a task that is not in `tasks`. None stays None."""
+    if task is None:
+        return None
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}; a pipeline of vitriton does {' and '.join(map(repr, TASKS))} only")
+    return TASKS[task]
+
+
+def served_task(served: ServedModel, asked: PipelineTask | None) -> PipelineTask:
+    """The task that the served model does: `asked`, or the first that it can do if none is asked for.
+
+    Raises:
+        PipelineMismatch: the model does another task.
+    """
+    can_do = [task for task in TASKS.values() if task.tower in served.towers]
+    if asked is None:
+        return can_do[0]
+    if asked in can_do:
+        return asked
+    has = f"embeds {' and '.join(f'{task.tower}s' for task in can_do)}"
+    raise _mismatch(served, f"task is {asked.name!r}", has, f"give the task {can_do[0].name!r}")
 
 
 def model_name(model: Any) -> str:
@@ -119,7 +145,7 @@ def check_source(served: ServedModel, parameter: str, value: Any) -> None:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     given = f"is {value!r}" if isinstance(value, str) else f"has the type {type(value).__name__}"
-    hint = f" ({PATH})" if isinstance(value, str) and is_path(value) else ""
+    hint = f" (it {A_PATH})" if isinstance(value, str) and is_path(value) else ""
     has = f"was exported with that of {served.name_or_path or served.name}"
     raise _mismatch(served, f"{parameter} {given}", has, f"leave out {parameter}{hint}")
 
@@ -170,6 +196,8 @@ def check_model_kwargs(served: ServedModel, model_kwargs: Mapping[str, Any] | No
             check_dtype(served, parameter, value)
         elif name == "revision":
             check_revision(served, parameter, value)
+        elif name == "device_map":
+            check_device_map(value, parameter)
         elif name not in _LOADING:
             raise _mismatch(
                 served,
@@ -216,9 +244,10 @@ def check_processor_kwargs(served: ServedModel, kwargs: Mapping[str, Any] | None
         check_settings(served, "image_processor_kwargs", dict(kwargs))
 
 
-def check_pipeline_class(pipeline_class: Any) -> None:
+def check_pipeline_class(pipeline_class: Any, task: PipelineTask | None) -> None:
     """Raises ValueError for the user's own class, whose code would have to run beside the model."""
-    if pipeline_class is not None and getattr(pipeline_class, "__name__", "") != "ImageFeatureExtractionPipeline":
+    own = [each.class_name for each in TASKS.values() if task in (None, each)]
+    if pipeline_class is not None and getattr(pipeline_class, "__name__", "") not in own:
         raise ValueError(
             f"pipeline_class is {pipeline_class!r}; its code cannot run on the server. Leave it out, and work on what "
             "this pipeline returns"
@@ -245,45 +274,47 @@ def check_switch(name: str, value: Any) -> None:
         raise TypeError(f"{name} is {value!r}; it must be True or False")
 
 
-def ignored(arguments: Mapping[str, Any]) -> list[str]:
-    """The names of the arguments that are given, and have no effect."""
-    given = [name for name, default in _IGNORED.items() if arguments[name] is not default]
+def ignored(arguments: Mapping[str, Any], task: PipelineTask) -> list[str]:
+    """The names of the arguments that are given, and have no effect in a task."""
+    given = [name for name, default in {**task.ignored, **_IGNORED}.items() if arguments[name] is not default]
     loading = [f"model_kwargs[{name!r}]" for name in arguments["model_kwargs"] or () if name in _LOADING]
     return given + loading
 
 
-def no_attribute(name: str) -> str:
-    """The text of the AttributeError for an attribute that a pipeline does not have."""
+def no_attribute(class_name: str, name: str) -> str:
+    """The text of the AttributeError for an attribute that a pipeline of this class does not have."""
     if name in _OF_A_CALL:
         return f"a pipeline has no attribute {name!r}; it is an argument of vitriton.pipeline and of a call"
     if name in _ELSEWHERE:
         return (
-            f"a pipeline of vitriton has no attribute {name!r}: the model, its device and its image processor are on a "
+            f"a pipeline of vitriton has no attribute {name!r}: the model, its device and its preprocessing are on a "
             "server; see the attribute model, which describes the served model"
         )
-    return f"'ImageFeatureExtractionPipeline' object has no attribute {name!r}"
+    return f"{class_name!r} object has no attribute {name!r}"
 
 
-def missing_output(served: ServedModel, *, pool: bool) -> PipelineMismatch | None:
+def missing_output(served: ServedModel, task: PipelineTask, *, pool: bool) -> PipelineMismatch | None:
     """The error for an output that the served model does not have; None if it has the output."""
-    if (served.pooled if pool else served.unpooled) is not None:
+    if any(output.kind == kind_of(pool, task.tower) for output in served.outputs):
         return None
     asked = "pool is True" if pool else "pool is False, the default, which returns all tokens"
     has = f"has only the {'unpooled' if pool else 'pooled'} output"
     return _mismatch(served, asked, has, f"pass pool={not pool}, or export the model with --outputs both")
 
 
-def check_pool(served: ServedModel) -> None:
+def check_pool(served: ServedModel, task: PipelineTask) -> None:
     """Raises PipelineMismatch unless the served embedding is the pooler_output that pool=True means."""
     if served.pooling == "pooler" and not served.l2_normalize:
         return
     has = f"pools by {served.pooling}" if served.pooling else "does not say how it pools"
     normalized = " and scales to length 1" if served.l2_normalize else ""
+    why = _WHY.get(served.pooling or "", "") if task is IMAGES else ""
+    remedy = "to get the served vectors, give the pipeline allow_served_pooling=True, or call vitriton.Client"
     raise _mismatch(
         served,
-        f"pool=True means the model's pooler_output{_WHY.get(served.pooling or '', '')}",
+        f"pool=True means the model's pooler_output{why}",
         has + normalized,
-        "to get the served vectors, give the pipeline allow_served_pooling=True, or call vitriton.Client.embed",
+        f"{remedy}.{task.method}",
     )
 
 

@@ -7,10 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-from numpy.typing import NDArray
-
-from vitriton._images.sources import as_images
+from vitriton._pipeline.tasks import PipelineTask
 
 if TYPE_CHECKING:
     from vitriton._call.results import Result
@@ -26,8 +23,8 @@ class FeatureIterator(Iterator[Any]):
 
     Args:
         start: the function that starts to embed; nothing happens before the first result is requested.
-        convert: the function that converts rows, (1, ...), to an answer.
-        total: the number of images; None if it is unknown.
+        convert: the function that converts a result to an answer, or raises its error.
+        total: the number of inputs; None if it is unknown.
         name: the name of the model, for messages.
         restarts: whether `start` may be called again.
     """
@@ -35,7 +32,7 @@ class FeatureIterator(Iterator[Any]):
     def __init__(
         self,
         start: Callable[[], Generator[Result, None, None]],
-        convert: Callable[[NDArray[Any]], Any],
+        convert: Callable[[Result], Any],
         total: int | None,
         *,
         name: str,
@@ -55,15 +52,11 @@ class FeatureIterator(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
-        result = next(self._running)
-        if result.error is not None:
-            raise result.error
-        assert result.embedding is not None
-        return self._convert(result.embedding[np.newaxis])
+        return self._convert(next(self._running))
 
     def __len__(self) -> int:
         if self._total is None:
-            raise TypeError("the number of images is not known: they come from an iterator")
+            raise TypeError("the number of inputs is not known: they come from an iterator")
         return self._total
 
     def __getitem__(self, index: object) -> NoReturn:
@@ -78,32 +71,30 @@ class FeatureIterator(Iterator[Any]):
         self._running.close()
 
 
-def is_single(inputs: Any) -> bool:
-    """Whether the inputs are one image."""
-    try:
-        return as_images(inputs)[0] is not inputs  # as_images makes a list of a single image
-    except TypeError:  # a data set without __iter__
-        return False
-
-
-def items_of(inputs: Any) -> Callable[[], Iterable[Any]]:
+def items_of(inputs: Any, task: PipelineTask) -> Callable[[], Iterable[Any]]:
     """A function that starts an iteration over a data set.
+
+    Args:
+        inputs: the data set.
+        task: the task, for messages.
 
     Raises:
         TypeError: `inputs` is not a data set.
     """
     if isinstance(inputs, (Mapping, Set)):
         raise TypeError(
-            f"inputs has the type {type(inputs).__name__}, which has no order to assign answers to images; give a list"
+            f"inputs has the type {type(inputs).__name__}, which has no order to assign answers to {task.tower}s; give "
+            "a list"
         )
-    if hasattr(type(inputs), "__iter__"):
+    encoded = isinstance(inputs, (bytes, bytearray, memoryview))  # they can be iterated over, and give numbers
+    if hasattr(type(inputs), "__iter__") and not encoded:
         return lambda: inputs
-    if hasattr(type(inputs), "__getitem__") and hasattr(type(inputs), "__len__"):
+    if hasattr(type(inputs), "__getitem__") and hasattr(type(inputs), "__len__") and not encoded:
         # Uses the length, as not every data set ends an iteration with an IndexError.
         return lambda: (inputs[index] for index in range(len(inputs)))
     raise TypeError(
-        f"inputs has the type {type(inputs).__name__}; give an image (a path, a URL, base64 text, a PIL image, ...), "
-        "or a list, an iterator or a data set of images"
+        f"inputs has the type {type(inputs).__name__}; give {task.one}, or a list, an iterator or a data set of "
+        f"{task.tower}s"
     )
 
 

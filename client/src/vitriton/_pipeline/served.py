@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vitriton._deadline import Deadline
 from vitriton._errors import ContractMismatch, ModelNotFound, ModelNotReady, PipelineMismatch
 from vitriton._options import Options
+from vitriton._pipeline.tasks import PipelineTask
+from vitriton._repository.names import A_PATH, is_path
 from vitriton._served.catalog import first_catalog, wait_for_catalog
 from vitriton._served.model import ModelInfo
 from vitriton._wire.connect import connect
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from vitriton._wire.transport import Transport
 
 _MAX_LISTED = 20
-PATH = "a path means nothing to a server"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,9 @@ class ClientFactory:
     """
 
     def __init__(self, url: str | Sequence[str] | None, options: Mapping[str, Any] | None) -> None:
-        self._options = dict(options or {})
+        self._options: dict[str, Any] = dict(options or {})
+        if isinstance(self._options.get("headers"), Mapping):
+            self._options["headers"] = dict(self._options["headers"])  # any mapping; a dict can be pickled
         for name, own in (("model", "model"), ("address", "url")):
             if name in self._options:
                 raise ValueError(f"client_options has {name!r}; give it as the pipeline's own argument {own}")
@@ -103,7 +106,7 @@ class ClientFactory:
         return Client(self._url, model=model, **arguments)
 
     def models(self, default: str) -> tuple[bool, list[ModelInfo]]:
-        """Reads the loaded exports that embed images; waits for a server that answers.
+        """Reads the loaded exports; waits for a server that answers.
 
         Args:
             default: the name of the export to read if the server does not list its models.
@@ -116,8 +119,8 @@ class ClientFactory:
             catalog = wait_for_catalog(transports, deadline)
             if not catalog.listed:
                 with contextlib.suppress(ModelNotFound, ModelNotReady, ContractMismatch):
-                    catalog = first_catalog(transports, deadline.remaining_s(), [default])
-        return catalog.listed, [model for model in catalog.models if model.is_ready_for("image")]
+                    catalog = first_catalog(transports, deadline, [default])
+        return catalog.listed, [model for model in catalog.models if any(map(model.is_ready_for, model.towers))]
 
     def close(self) -> None:
         """Closes the transport, if one was given. May be called again."""
@@ -138,12 +141,13 @@ class ClientFactory:
                 transport.close()
 
 
-def find(model: str, clients: ClientFactory) -> ServedModel:
+def find(model: str, clients: ClientFactory, task: PipelineTask | None) -> ServedModel:
     """Finds the served model for the argument `model`.
 
     Args:
         model: the name of an export, which is tried first, or the hub id of its checkpoint.
         clients: the factory for clients of the server.
+        task: the task; of several exports of one checkpoint, those that do it are preferred. None means any task.
 
     Raises:
         ModelNotFound: the server does not have the model.
@@ -161,7 +165,8 @@ def find(model: str, clients: ClientFactory) -> ServedModel:
             cause = exc
     # A server that does not list its models may still have this one, under the default name of its export.
     listed, known = clients.models(model.rsplit("/", 1)[-1])
-    found = [served for served in known if served.source == model]
+    fitting = [served for served in known if task is None or served.is_ready_for(task.tower)]
+    found = next(filter(None, ([served for served in each if served.source == model] for each in (fitting, known))), [])
     if len(found) > 1:
         names = _listed([f"{served.name} ({_kind(served)})" for served in found])
         raise PipelineMismatch(
@@ -171,7 +176,7 @@ def find(model: str, clients: ClientFactory) -> ServedModel:
             model=model,
         )
     if not found:
-        raise _unknown(model, clients, known, listed) from cause
+        raise _unknown(model, clients, fitting, listed) from cause
     return _read(found[0].name, clients)
 
 
@@ -194,13 +199,17 @@ def _read(name: str, clients: ClientFactory) -> ServedModel:
 
 
 def _unknown(model: str, clients: ClientFactory, known: Sequence[ModelInfo], listed: bool) -> ModelNotFound:
+    server = f"the server at {clients.address}"
     if listed:
-        has = f"it has {_listed([_with_source(served) for served in known]) or 'none that is ready'}"
+        has = f"has {_listed([_with_source(served) for served in known]) or 'no model that is ready'}"
     else:
-        has = "it does not list its models; give the name that the model was exported under"
+        has = "does not list its models; give the name that the model was exported under"
+    if is_path(model):
+        text = f"{model} {A_PATH}; {server} {has}"
+    else:
+        text = f"{server} has no model {model}, and none that was exported from it; it {has}"
     return ModelNotFound(
-        f"the server at {clients.address} has no model {model}, and none that was exported from it; "
-        f"{has}{_meant(model, known)}",
+        f"{text}{_meant(model, known)}",
         available=tuple(served.name for served in known),
         address=clients.address,
         model=model,
@@ -212,13 +221,7 @@ def _meant(model: str, known: Sequence[ModelInfo]) -> str:
     names = [name for served in known for name in (served.name, served.source) if name]
     last = Path(model).name
     near = [last] if last in names else difflib.get_close_matches(model, names, n=1)
-    path = f"; {PATH}: give the name of the export" if is_path(model) else ""
-    return f"{path}; did you mean {near[0]!r}?" if near else path
-
-
-def is_path(text: str) -> bool:
-    """Whether a text is the path of a file, and not a hub id or the name of an export."""
-    return text.startswith((".", "/", "~"))
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _with_source(served: ModelInfo) -> str:

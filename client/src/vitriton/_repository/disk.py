@@ -278,33 +278,29 @@ def sweep(repository: Path, workspace: Path) -> None:
     if not entries:
         return
     configs = models(repository)
-    needed = _needed(repository, configs)
-    if needed is None:
+    if any(config is None and (repository / name / CONFIG).exists() for name, config in configs.items()):
         _LOG.warning("nothing is tidied up in %s: it holds a config.pbtxt that cannot be read", repository)
         return
+    used = needed(repository, configs)
     for name, candidates in entries.items():
         folder = repository / name
         present = versions(folder)
         candidates &= present
-        removed = _take_out(folder, candidates - needed.get(name, set()), present, workspace)
+        removed = _take_out(folder, candidates - used.get(name, set()), present, workspace)
         candidates -= removed
     write_journal(repository, entries)
 
 
-def _needed(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, set[int]] | None:
-    """The versions of each model that ensembles name, and the ensembles' own; None if that is unknown."""
-    needed: dict[str, set[int]] = {}
+def needed(repository: Path, configs: Mapping[str, Any | None]) -> dict[str, set[int]]:
+    """The versions of each model that ensembles name, and the ensembles' own, of those whose configuration is known."""
+    found: dict[str, set[int]] = {}
     for name, config in configs.items():
-        if config is None:
-            if (repository / name / CONFIG).exists():
-                return None
-            continue
-        found = steps(config, repository)
-        for step, version in found:
-            needed.setdefault(step, set()).add(version)
-        if found:
-            needed.setdefault(name, set()).update(served_versions(config, repository / name))
-    return needed
+        named = frozenset() if config is None else steps(config, repository)
+        for step, version in named:
+            found.setdefault(step, set()).add(version)
+        if named:
+            found.setdefault(name, set()).update(served_versions(config, repository / name))
+    return found
 
 
 def _take_out(folder: Path, superfluous: set[int], present: set[int], workspace: Path) -> set[int]:

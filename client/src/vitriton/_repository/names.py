@@ -127,6 +127,14 @@ def read_ensemble_name(model: str) -> tuple[str, Kind] | None:
     return None
 
 
+A_PATH = "is a path, and a server has its models by name"  # what errors say where `is_path` holds
+
+
+def is_path(text: str) -> bool:
+    """Whether a text is the path of a folder, and neither the name of an export nor a hub id."""
+    return text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
 def given_name(model: str) -> str:
     """The export's name, which users give, for the name of an ensemble; any other name stays as it is."""
     ensemble = read_ensemble_name(model)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vitriton._deadline import Deadline
+from vitriton._deadline import Deadline, share_s
 from vitriton._errors import AccessDenied, ContractMismatch, DeadlineExceeded, Unavailable
 from vitriton._keywords import suggests_keywords
 from vitriton._options import check_time_limit
@@ -48,14 +48,15 @@ def list_models(
         address: the server's address, in the form that `Client` takes. Of several servers, the first that answers is
             used.
         models: the names of the models to describe; none means all that the server lists.
-        timeout_s: the longest wait for one server, in seconds; None means no limit.
+        timeout_s: the longest wait, in seconds, of which several servers have equal parts; None means no limit.
         tls: the trusted certificates and the client's own, for grpcs:// and https://.
         token: the bearer token, sent with each request; a function is called for each request.
         headers: the headers to send with each request.
 
     Raises:
         ValueError: an argument is invalid; the text names it.
-        Unavailable: no server answered in that time.
+        Unavailable: no server could be reached.
+        DeadlineExceeded: the last server did not answer in that time.
         ModelNotFound: the server does not have one of `models`.
         ModelNotReady: the server does not list its models, and one of `models` is not ready.
         AccessDenied: the server does not list its models to this client, and `models` names none.
@@ -68,7 +69,7 @@ def list_models(
     with contextlib.ExitStack() as stack:
         for transport in transports:
             stack.callback(transport.close)
-        catalog = first_catalog(transports, timeout_s, asked)
+        catalog = first_catalog(transports, Deadline.after(timeout_s), asked)
     if not (catalog.listed or asked):
         raise AccessDenied(
             f"the server at {catalog.address} does not list its models; name the models that you want (models)",
@@ -130,12 +131,23 @@ def read_catalog(transport: Transport, timeout_s: float | None, asked: Sequence[
     return Catalog(address=transport.address, server=server, listed=index is not None, models=found, others=others)
 
 
-def first_catalog(transports: Sequence[Transport], timeout_s: float | None, asked: Sequence[str] = ()) -> Catalog:
-    """The catalog of the first server that answers. `read_catalog` describes the arguments and the errors."""
-    for transport in transports[:-1]:
-        with contextlib.suppress(Unavailable):
-            return read_catalog(transport, timeout_s, asked)
-    return read_catalog(transports[-1], timeout_s, asked)
+def first_catalog(
+    transports: Sequence[Transport], deadline: Deadline, asked: Sequence[str] = (), *, again: bool = False
+) -> Catalog:
+    """The catalog of the first server that answers. `read_catalog` describes the errors.
+
+    Args:
+        transports: the transports to the servers. A silent one has only its part of the time.
+        deadline: the end of all attempts.
+        asked: the names of the exports to describe; none means all.
+        again: whether the last of several servers leaves a part of the time, too, so that all can be asked again.
+    """
+    *others, last = transports
+    for parts, transport in zip(range(len(transports) + again, 1, -1), others, strict=False):
+        with contextlib.suppress(Unavailable, DeadlineExceeded):
+            return read_catalog(transport, share_s(deadline.remaining_s(), parts), asked)
+    left_s = deadline.remaining_s()
+    return read_catalog(last, share_s(left_s, 2) if again and others else left_s, asked)
 
 
 def wait_for_catalog(transports: Sequence[Transport], deadline: Deadline) -> Catalog:
@@ -145,20 +157,21 @@ def wait_for_catalog(transports: Sequence[Transport], deadline: Deadline) -> Cat
         Unavailable: no server answered in that time.
         ClientError: see `read_catalog`.
     """
-    error: Unavailable | None = None
+    error: Unavailable | DeadlineExceeded | None = None
     attempts = 0
     while True:
         attempts += 1
         try:
-            catalog = first_catalog(transports, deadline.remaining_s())
+            catalog = first_catalog(transports, deadline, again=True)
             break
-        except DeadlineExceeded:
+        except (Unavailable, DeadlineExceeded) as exc:
+            is_late = isinstance(exc, DeadlineExceeded)
             if error is None:
-                raise
-        except Unavailable as exc:
-            if error is None:
+                if is_late and deadline.expired:
+                    raise
                 _LOG.warning("%s", is_down(transports[-1].address, exc, deadline, deadline.clock()))
-            error = exc
+            if error is None or not is_late:  # a wait that was cut short says less
+                error = exc
         if deadline.expired:
             raise after_attempts(error, attempts, deadline)
         time.sleep(deadline.bounded_s(min(_POLL_S * attempts, _LONGEST_POLL_S)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from vitriton._deadline import Deadline
 from vitriton._errors import (
@@ -114,6 +115,15 @@ def port_hint(address: str) -> str:
     return "gRPC port (8001 by default; 8000 is HTTP)"
 
 
+def silence(address: str, waited_s: float | None) -> str:
+    """The text for a server that was asked what it serves, and did not answer."""
+    time = "" if waited_s is None else f" in {waited_s:.3g} s"
+    return (
+        f"the server at {address} did not answer{time}; check that it runs, that this is its {port_hint(address)}, and "
+        "that no firewall blocks it"
+    )
+
+
 def after_attempts(error: ClientError, attempts: int, deadline: Deadline) -> ClientError:
     """The error of the last attempt when there is no time for another: the same error, whose text now says that."""
     within = "" if deadline.timeout_s is None else f" in {deadline.timeout_s:g} s (timeout_s)"
@@ -134,6 +144,8 @@ def is_down(address: str, reason: object, deadline: Deadline | None, now_s: floa
         now_s: the current time, in seconds.
     """
     cause = reason.__cause__ if isinstance(reason, Unavailable) else None
+    if isinstance(reason, DeadlineExceeded):
+        reason = f"no answer in {reason.timeout_s:.3g} s"
     text = f"the server at {address} is down: {cause.message if isinstance(cause, CallError) else reason}"
     if deadline is None:
         return text
@@ -149,6 +161,8 @@ def deadline_exceeded(call: Call, status: str | None = None, during: str | None 
     where = f"model {names.given_name(call.model)} at {call.address}"
     if during is not None:
         text = f"the time limit{given} for the call to {where} is over {during}; raise timeout_s (None means no limit)"
+    elif not call.model:
+        text = silence(call.address, call.timeout_s)
     elif call.renewed:
         text = f"no answer came from {where} for {call.timeout_s:g} s (timeout_s); check the server, or wait longer"
     else:
@@ -187,6 +201,7 @@ def not_served(
     return ModelNotFound(text, available=served_models(index or ()), **context)
 
 
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _NOT_SENT = "nothing was sent to the server at {address}"
 _HINTS = {
     None: "the server at {address} could not run model {model} ({status})",
@@ -208,7 +223,9 @@ def _advice(address: str, message: str) -> str:
             "its certificate is not trusted: give the certificate of its authority with TLS(ca_file=...) or "
             "--ca-file, and use the host name that the certificate has"
         )
-    advice = f"check that it runs, and that this is its {port_hint(address)}"
+    is_refused_here = "refused" in message and urlsplit(address).hostname in _THIS_MACHINE
+    how = " (`vitriton serve` starts one)" if is_refused_here else ""
+    advice = f"check that it runs{how}, and that this is its {port_hint(address)}"
     if address.startswith(("grpcs://", "https://")):
         return f"{advice}, with TLS; for a port without TLS, use {address.partition('://')[0][:4]}://"
     if "SETTINGS frame" in message:

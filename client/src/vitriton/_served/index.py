@@ -26,8 +26,9 @@ def explain_not_ready(model: str, kind: names.Kind, index: Sequence[ModelStatus]
         address: the server's address.
     """
     wanted = names.ensemble_name(model, kind)
+    path = f"{model} {names.A_PATH}; " if names.is_path(model) else ""
     if index is None:
-        return f"the server at {address} has no model {model} that is ready, and does not list its models"
+        return f"{path}the server at {address} has no model {model} that is ready, and does not list its models"
     states = {status.name: status for status in index}
     if wanted in states:
         reason = f" ({states[wanted].reason})" if states[wanted].reason else ""
@@ -41,6 +42,8 @@ def explain_not_ready(model: str, kind: names.Kind, index: Sequence[ModelStatus]
     models = served_models(index)
     more = f" and {len(models) - _MAX_LISTED} more" if len(models) > _MAX_LISTED else ""
     listed = ", ".join(models[:_MAX_LISTED]) + more if models else "no model that `vitriton export` made"
+    if path:
+        return f"{path}the server at {address} has: {listed}"
     return f"the server at {address} does not have model {model}; it has: {listed}"
 
 

@@ -70,8 +70,15 @@ class ModelInfo:
         source: the checkpoint that was exported: a hub id, or the name of a folder.
         revision: the checkpoint's commit on the hub; None for a folder.
         precision: the precision of the encoder: fp32, fp16, int8 or int8-fast.
-        pooling: the pooling method: pooler, cls, mean or projection.
+        pooling: the pooling method: pooler, cls, mean, projection, max, last or weighted-mean; methods whose vectors
+            are joined have a + between them.
         l2_normalize: whether the vectors of the pooled outputs have length 1.
+        logit_scale: the factor that turns the cosine of an image and a text into the logit of the pair; None for a
+            model whose images and texts are not compared. It is the exponential of transformers' parameter of that
+            name: multiply by it, as it is.
+        logit_bias: the number to add after that, for models trained with a sigmoid (SigLIP), whose probabilities are
+            the sigmoid of each logit. None for models without one (CLIP), whose probabilities are the softmax of an
+            image's logits over all texts.
         max_batch_size: the largest number of inputs in a request that all outputs take.
         parameters: the parameters that the export wrote into the configuration, as text.
     """
@@ -85,6 +92,8 @@ class ModelInfo:
     precision: str | None = None
     pooling: str | None = None
     l2_normalize: bool | None = None
+    logit_scale: float | None = None
+    logit_bias: float | None = None
     max_batch_size: int | None = None
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
 
@@ -100,7 +109,7 @@ class ModelInfo:
 
     def is_ready_for(self, tower: Tower) -> bool:
         """Whether an output of a tower is ready."""
-        return any(output.ready for output in self.outputs if output.tower == tower)
+        return any(output.ready for output in self._outputs(tower))
 
     @property
     def pooled(self) -> ModelOutput | None:
@@ -140,6 +149,24 @@ class ModelInfo:
         except (KeyError, ValueError, TypeError, AttributeError):
             return None
 
+    def __str__(self) -> str:
+        """The model for people: servers, checkpoint, outputs, precision, pooling and fingerprint, on a line each."""
+        commit = f", commit {self.revision}" if self.revision else ""
+        length = ", scaled to length 1" if self.l2_normalize else ""
+        lines = {
+            "model": self.name,
+            "server": ", ".join(self.addresses),
+            "checkpoint": self.source and self.source + commit,
+            **{f"{tower}s": "; ".join(map(_summary, self._outputs(tower))) for tower in self.towers},
+            "precision": self.precision,
+            "pooling": self.pooling and self.pooling + length,
+            "fingerprint": self.fingerprint,
+        }
+        return "\n".join(f"{name:<11}  {text}" for name, text in lines.items() if text)
+
+    def _outputs(self, tower: Tower) -> list[ModelOutput]:
+        return [output for output in self.outputs if output.tower == tower]
+
     def _output(self, kind: Kind) -> ModelOutput | None:
         return next((output for output in self.outputs if output.kind == kind), None)
 
@@ -159,6 +186,24 @@ def model_info(
         precision=parameters.get("precision"),
         pooling=parameters.get("pooling"),
         l2_normalize=None if l2_normalize is None else l2_normalize == "true",
+        logit_scale=_number(parameters, "logit_scale"),
+        logit_bias=_number(parameters, "logit_bias"),
         max_batch_size=min((output.max_batch_size for output in outputs if output.max_batch_size), default=None),
         parameters=dict(parameters),
     )
+
+
+def _summary(output: ModelOutput) -> str:
+    """An output in a few words, such as: unpooled 257 × 384 float32."""
+    kind = "pooled" if ENSEMBLES[output.kind].pooled else "unpooled"
+    if not output.ready:
+        return f"{kind} {output.state}{output.reason and f' ({output.reason})'}"
+    shape = " × ".join("tokens" if size < 0 else str(size) for size in output.shape or ())
+    return f"{kind} {shape} {output.dtype}"
+
+
+def _number(parameters: Mapping[str, str], name: str) -> float | None:
+    try:
+        return float(parameters[name])
+    except (KeyError, ValueError):
+        return None

@@ -37,7 +37,7 @@ class TextRules:
             return ""
         if name not in self.prompts:
             known = ", ".join(map(repr, self.prompts)) or "no prompts"
-            raise ValueError(f"prompt is {name!r}, and the model has {known}")
+            raise ValueError(f"prompt is {name!r}, which must be the name of a prompt, and the model has {known}")
         return self.prompts[name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class TLS:
             raise ValueError("TLS needs cert_file and key_file together: a certificate is used with its key")
         for name in ("ca_file", "cert_file", "key_file"):
             self.read(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **vars(self)), ()  # has the files checked where it is unpickled
 
     def read(self, name: str) -> bytes | None:
         """Reads one of the files; None if it is not set.

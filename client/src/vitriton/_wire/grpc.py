@@ -216,7 +216,8 @@ def read_config(message: Any) -> ModelConfig:
         max_batch_size=message.max_batch_size,
         inputs={tensor.name: _read_tensor(tensor) for tensor in message.input},
         outputs={tensor.name: _read_tensor(tensor) for tensor in message.output},
-        parameters={key: value.string_value for key, value in message.parameters.items()},
+        # a map of protobuf has no order, and would make each pickle another one
+        parameters={key: message.parameters[key].string_value for key in sorted(message.parameters)},
         steps=tuple(step.model_name for step in message.ensemble_scheduling.step),
         instances=sum(group.count or 1 for group in message.instance_group) or 1,
     )

@@ -284,6 +284,8 @@ def _to_call_error(exc: Exception, deadline: Deadline) -> CallError:
         return CallError(Code.UNAVAILABLE, f"failed to connect: {text}")
     if isinstance(exc, (ConnectionLost, CutShort, http.client.IncompleteRead, http.client.RemoteDisconnected)):
         return CallError(Code.UNAVAILABLE, f"the connection was lost: {text}")
+    if isinstance(exc, http.client.BadStatusLine):  # its text is whatever came, of gRPC for example
+        return CallError(Code.UNAVAILABLE, "what answers does not speak HTTP: the answer has no status line")
     return CallError(Code.UNAVAILABLE, f"what answers does not speak HTTP: {type(exc).__name__}: {text}")
 
 

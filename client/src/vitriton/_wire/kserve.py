@@ -133,7 +133,8 @@ def read_config(body: bytes) -> ModelConfig:
             inputs={_text(tensor["name"]): _tensor(tensor) for tensor in document.get("input", ())},
             outputs={_text(tensor["name"]): _tensor(tensor) for tensor in document.get("output", ())},
             parameters={
-                key: _text(value.get("string_value", "")) for key, value in document.get("parameters", {}).items()
+                key: _text(value.get("string_value", ""))
+                for key, value in sorted(document.get("parameters", {}).items())
             },
             steps=tuple(_text(step["model_name"]) for step in document.get("ensemble_scheduling", {}).get("step", ())),
             instances=sum(int(group.get("count", 1)) for group in document.get("instance_group", ())) or 1,

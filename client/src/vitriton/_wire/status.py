@@ -50,6 +50,7 @@ _TABLE: tuple[tuple[Code, str, Failure], ...] = (
     (Code.INVALID_ARGUMENT, "Request for unknown model", Failure.UNKNOWN_MODEL),  # with model namespacing
     (Code.INVALID_ARGUMENT, "", Failure.BAD_REQUEST),
     (Code.RESOURCE_EXHAUSTED, "larger than max", Failure.TOO_LARGE),
+    (Code.RESOURCE_EXHAUSTED, "larger than the gateway allows", Failure.TOO_LARGE),  # docker/gateway
     (Code.PERMISSION_DENIED, "", Failure.RESTRICTED),
     (Code.UNAUTHENTICATED, "", Failure.RESTRICTED),
     (Code.CANCELLED, "", Failure.CANCELLED),

@@ -95,6 +95,8 @@ def _show(catalog: Catalog, *, show_all: bool) -> None:
     for served in catalog.models:
         if served.texts is not None:
             typer.echo(f"{served.name}: {_texts(served.texts)}", err=True)
+        if served.logit_scale is not None:
+            typer.echo(f"{served.name}: images and texts in one space; {_logits(served)}", err=True)
     for output in (output for served in catalog.models for output in served.outputs if output.reason):
         typer.echo(f"{output.model}: {output.reason}", err=True)
     if show_all:
@@ -111,6 +113,12 @@ def _texts(rules: TextRules) -> str:
     names = [f"{name} (default)" if name == rules.default_prompt else name for name in rules.prompts]
     prompts = f"; prompts: {', '.join(names)}" if names else ""
     return f"texts of up to {rules.max_length} tokens{prompts}"
+
+
+def _logits(served: ModelInfo) -> str:
+    """What turns the cosine of an image and a text into a logit."""
+    bias = "" if served.logit_bias is None else f", logit_bias {served.logit_bias:g}"
+    return f"logit_scale {served.logit_scale:g}{bias}"
 
 
 def _cells(served: ModelInfo, output: ModelOutput, *, short: bool) -> list[str]:
@@ -147,7 +155,15 @@ def _document(catalog: Catalog) -> dict[str, Any]:
 def _model_document(served: ModelInfo) -> dict[str, Any]:
     outputs = [{**asdict(output), "ready": output.ready, **_told(served, output)} for output in served.outputs]
     texts = None if served.texts is None else asdict(served.texts)
-    return {"name": served.name, "ready": served.ready, "towers": served.towers, "texts": texts, "outputs": outputs}
+    return {
+        "name": served.name,
+        "ready": served.ready,
+        "towers": served.towers,
+        "texts": texts,
+        "logit_scale": served.logit_scale,
+        "logit_bias": served.logit_bias,
+        "outputs": outputs,
+    }
 
 
 def _told(served: ModelInfo, output: ModelOutput) -> dict[str, Any]:

@@ -9,19 +9,27 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from vitriton._console.diagnosis import Finding, how_to_install
-from vitriton.commands.plugins import KNOWN, distribution_of, failure_of, plugged_in
+from vitriton._console.plugged import distribution_of, failure_of
+from vitriton.commands.plugins import KNOWN, plugged_in
 
-_OURS = ("vitriton", "vitriton-export", "vitriton-server", "vitriton-bench")
+_OURS = (
+    *("vitriton", "vitriton-export", "vitriton-server", "vitriton-bench", "vitriton-api", "vitriton-search"),
+    "vitriton-ray",
+)
 _LIBRARIES = (
     *("numpy", "pillow", "tritonclient", "grpcio", "protobuf", "httpx", "typer", "rich"),
-    *("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "nvidia-pytriton", "pyarrow"),
+    *("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "nvidia-pytriton", "pyarrow", "av"),
 )
 # A distribution → another one that has the same modules.
 _STANDS_IN = {"onnxruntime": "onnxruntime-gpu"}
 # The server's own checks judge these: an image with a Triton of its own has no need of them.
 _JUDGED_THERE = {"vitriton-server": ("nvidia-pytriton", "onnxruntime")}
 # Parts of the client that need an extra: what they are for → the distribution, and the extra.
-_EXTRAS = {"embed to .parquet": ("pyarrow", "parquet"), "tracing": ("opentelemetry-api", "otel")}
+_EXTRAS = {
+    "embed to .parquet": ("pyarrow", "parquet"),
+    "frames of videos": ("av", "video"),
+    "tracing": ("opentelemetry-api", "otel"),
+}
 
 
 def versions() -> Iterator[Finding]:

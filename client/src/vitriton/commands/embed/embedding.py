@@ -1,17 +1,17 @@
-"""The embedding of a run's remaining images, in commits."""
+"""The embedding of a run's remaining inputs, in commits."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from vitriton._console.progress import duration
 from vitriton._console.signals import Signals, Stopped
 from vitriton._errors import ClientError, ContractMismatch, TransportError, Unavailable
+from vitriton.commands.embed.inputs import BulkInputs
 from vitriton.commands.embed.job import Job
 from vitriton.commands.embed.journal import Outcome, WorkFolder
 
@@ -27,29 +27,29 @@ _COMMIT_BYTES = 32 * 1024 * 1024
 
 
 class Embedding:
-    """Embeds the images that a work folder does not have yet.
+    """Embeds the inputs that a work folder does not have yet.
 
     Args:
         work: the work folder, in which the job has begun.
         job: the job of the run.
-        sources: the paths and URLs of all images of the run.
+        inputs: all inputs of the run.
         make_rescuer: the function that makes a client with little time, for the commit of a run that fails.
         signals: the signals that may end the run.
-        advance: the function that counts each image.
+        advance: the function that counts each input.
     """
 
     def __init__(
         self,
         work: WorkFolder,
         job: Job,
-        sources: Sequence[str],
+        inputs: BulkInputs,
         make_rescuer: Callable[[], Client],
         signals: Signals,
         advance: Advance,
     ) -> None:
         self._work = work
         self._job = job
-        self._sources = sources
+        self._inputs = inputs
         self._make_rescuer = make_rescuer
         self._signals = signals
         self._advance = advance
@@ -59,19 +59,18 @@ class Embedding:
         self._answered_s: float | None = None  # the time of the last result
 
     def run(self, client: Client) -> None:
-        """Embeds all remaining images.
+        """Embeds all remaining inputs.
 
         Raises:
             ClientError: the server failed; if it had answered before, the text says when it stopped.
             Stopped: a signal arrived.
             OSError: the work folder cannot be written.
-            CommandFailed: the server's embeddings do not match the job.
+            CommandFailed: the server's embeddings do not match the job, or the inputs have changed.
 
         Results from before any of these errors are committed, if the server can still confirm its fingerprint.
         """
         first = self._work.done
-        rest = islice(self._sources, first, None)
-        stream = client.stream(rest, pool=self._job.pool, on_error="return")
+        stream = self._inputs.stream(client, first, pool=self._job.pool)
         try:
             with closing(stream) as results:
                 for result in results:
@@ -90,8 +89,8 @@ class Embedding:
     def _take(self, result: Result, index: int) -> None:
         self._answered_s = time.monotonic()
         problem = None if result.error is None else result.error.errors[0]
-        reason, code = (None, None) if problem is None else (problem.reason, problem.code)
-        self._waiting.append(Outcome(index, result.embedding, reason, code))
+        reason, code = (None, None) if problem is None else (self._inputs.reason(index, problem.reason), problem.code)
+        self._waiting.append(Outcome(index, result.embedding, reason, code, result.truncated))
         if result.embedding is not None:
             self._waiting_bytes += result.embedding.nbytes
         self._advance(failed=result.error is not None)

@@ -3,12 +3,14 @@
 A work folder holds
 
 - `rows.f32`: the embeddings so far, little-endian float32, row after row in input order;
-- `sources`: the paths and URLs of the images, each with a null byte at its end;
-- `journal.jsonl`: the job, then a line for each commit: the numbers of images and rows, and which images have no
-  embedding, and why.
+- `sources`: the names of the inputs, such as the paths and URLs of images, each with a null byte at its end. An empty
+  name comes before that of a video, and between them the time and the number of the frame;
+- `journal.jsonl`: the job, then a line for each commit: so far, the numbers of inputs, of embeddings, of their floats,
+  and of texts that were cut; and in this commit, which inputs have no embedding, and why, and the number of tokens of
+  each embedding if they differ in it.
 
 A commit writes rows, fsync, line, fsync. So a complete line describes rows that are on the disk. A resumed run cuts off
-everything after the last complete line and embeds those images again: nothing is lost or duplicated.
+everything after the last complete line and embeds those inputs again: nothing is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import contextlib
 import json
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from io import FileIO
-from itertools import chain, repeat
+from itertools import islice, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -30,34 +32,50 @@ from numpy.typing import NDArray
 
 from vitriton._console.failure import CommandFailed
 from vitriton._errors import InputCode
-from vitriton.commands.embed.job import Job, job_change
+from vitriton.commands.embed.job import Job, Name, job_change
 
 try:
     import fcntl
 except ImportError:  # Windows: two runs are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
-_FORMAT = 1  # raised when an older reader would misunderstand a newer folder
+_FORMAT = 4  # raised when an older reader would misunderstand a newer folder
 _JOURNAL, _SOURCES, _ROWS, _DRAFT = "journal.jsonl", "sources", "rows.f32", "result-"
 _FLOAT = np.dtype("<f4")
+_BLOCK_BYTES = 64 * 1024 * 1024  # of embeddings that are in memory at a time
+_CHUNK_BYTES = 1024 * 1024
 
 Rows = NDArray[np.float32]
 
 
 class Outcome(NamedTuple):
-    """The result for one image: either `embedding` or `reason` is None.
+    """The result for one input: either `embedding` or `reason` is None.
 
     Attributes:
-        index: the position in the list of images.
+        index: the position among the inputs.
         embedding: the embedding, float32, of the job's shape.
         reason: the reason why there is no embedding.
         code: the kind of reason, for programs.
+        truncated: whether a text was cut.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     embedding: Rows | None
     reason: str | None
     code: InputCode | None = None
+    truncated: bool = False
+
+
+class Block(NamedTuple):
+    """Consecutive embeddings.
+
+    Attributes:
+        origins: the index and the name of each one's input.
+        rows: the embeddings, (n, *shape) float32; if they are ragged, a list of n arrays (T, D).
+    """
+
+    origins: Sequence[tuple[int, Name]]
+    rows: Sequence[Rows] | Rows
 
 
 class WorkFolder:
@@ -69,9 +87,11 @@ class WorkFolder:
 
     Attributes:
         job: the job of the run in the folder; None if there is none.
-        done: the number of finished images, from the start of the list.
-        rows: the number of finished images that have an embedding.
-        is_publishing: whether all images are done, and the results are being moved to their places.
+        done: the number of finished inputs, from the first on.
+        rows: the number of finished inputs that have an embedding.
+        floats: the number of floats of all embeddings.
+        truncated: the number of texts that were cut.
+        is_publishing: whether all inputs are done, and the results are being moved to their places.
 
     Raises:
         CommandFailed: another process holds the folder, or it holds something else.
@@ -81,7 +101,7 @@ class WorkFolder:
     def __init__(self, path: Path, *, resume: bool = True) -> None:
         self.path = path
         self.job: Job | None = None
-        self.done = self.rows = 0
+        self.done = self.rows = self.floats = self.truncated = 0
         self.is_publishing = False
         self._failed = array("q")  # indices; ascending
         self._rows_file: FileIO | None = None
@@ -111,15 +131,15 @@ class WorkFolder:
 
     @property
     def failed(self) -> int:
-        """The number of finished images without an embedding."""
+        """The number of finished inputs without an embedding."""
         return len(self._failed)
 
-    def begin(self, job: Job, sources: Sequence[str] = ()) -> None:
+    def begin(self, job: Job, names: Iterable[Name] = ()) -> None:
         """Begins a job in the folder, or checks that its run has the same job.
 
         Args:
             job: the job.
-            sources: the paths and URLs of the job's images, for the error if a later run has others.
+            names: the names of the job's inputs.
 
         Raises:
             CommandFailed: the folder holds a run with another job.
@@ -127,24 +147,24 @@ class WorkFolder:
         if self.job is None:
             self._rows_file = _open_bytes(self.rows_path)
             self._rows_file.truncate(0)
-            self._sources_path.write_bytes(b"".join(os.fsencode(source) + b"\0" for source in sources))
+            self._write_names(names)
             self._append({"format": _FORMAT, "job": asdict(job)})
             sync_folder(self.path)
             sync_folder(self.path.parent)
             self.job = job
             return
         if job != self.job:
-            change = job_change(self.job, job, self._read_sources(), sources)
+            change = job_change(self.job, job, self.names(), names)
             raise CommandFailed(
                 f"{self.path} holds an interrupted run that this command cannot continue: {change}. Repeat the earlier "
                 "command, or discard that run with --no-resume"
             )
         self._rows_file = _open_bytes(self.rows_path)
-        self._rows_file.truncate(self.rows * job.row_bytes)
+        self._rows_file.truncate(self.floats * _FLOAT.itemsize)
         self._rows_file.seek(0, os.SEEK_END)
 
     def commit(self, outcomes: Sequence[Outcome]) -> None:
-        """Writes the outcomes of the next images to the disk.
+        """Writes the outcomes of the next inputs to the disk.
 
         Raises:
             CommandFailed: an embedding has another shape than the job's.
@@ -157,29 +177,73 @@ class WorkFolder:
             raise ValueError("a commit takes the outcomes that follow on what is done, in order")
         rows = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
         for row in rows:
-            if row.shape != job.shape:
+            if not job.fits(row.shape):
                 raise CommandFailed(
                     f"the server returned an embedding of shape {list(row.shape)} after {list(job.shape)}; was "
                     "the model exported again?"
                 )
         failed = [outcome for outcome in outcomes if outcome.embedding is None]
         if rows:
-            _write(rows_file, np.stack(rows).astype(_FLOAT, copy=False).data.cast("B"))
+            floats = np.concatenate([row.reshape(-1) for row in rows])
+            _write(rows_file, floats.astype(_FLOAT, copy=False).data.cast("B"))
             os.fsync(rows_file.fileno())
-        done, count = self.done + len(outcomes), self.rows + len(rows)
-        reasons, codes = [(each.index, each.reason) for each in failed], [each.code or "other" for each in failed]
-        self._append({"done": done, "rows": count, "failed": reasons, "codes": codes})
-        self.done, self.rows = done, count
-        self._failed.extend(each.index for each in failed)
+        entry = {
+            "done": self.done + len(outcomes),
+            "rows": self.rows + len(rows),
+            "floats": self.floats + sum(row.size for row in rows),
+            "truncated": self.truncated + sum(outcome.truncated for outcome in outcomes),
+            "failed": [(each.index, each.reason) for each in failed],
+            "codes": [each.code or "other" for each in failed],
+        }
+        if job.is_ragged:
+            entry["tokens"] = [len(row) for row in rows]
+        self._append(entry)
+        self._count(entry)
 
-    def blocks(self, max_rows: int) -> Iterator[tuple[list[int], Rows]]:
-        """Yields all embeddings so far in blocks: the indices of at most `max_rows` images, and (n, *shape) float32."""
-        job, indices = self.begun_job, self.indices()
+    def blocks(self, max_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
+        """Yields all embeddings so far, in blocks of at most `max_bytes`, or of one embedding if that has more."""
+        job, origins = self.begun_job, self.origins()
         with self.rows_path.open("rb") as file:
-            for first in range(0, self.rows, max_rows):
-                count = min(max_rows, self.rows - first)
-                rows = np.frombuffer(file.read(count * job.row_bytes), _FLOAT).reshape(count, *job.shape)
-                yield [next(indices) for _ in range(count)], rows
+            for tokens in self._spans(max_bytes):
+                count = len(tokens)
+                floats = np.frombuffer(file.read(sum(tokens) * job.width * _FLOAT.itemsize), _FLOAT)
+                if job.is_ragged:
+                    rows: Any = np.split(floats.reshape(-1, job.width), np.cumsum(tokens)[:-1])
+                else:
+                    rows = floats.reshape(count, *job.shape)
+                yield Block(list(islice(origins, count)), rows)
+
+    def origins(self) -> Iterator[tuple[int, Name]]:
+        """Yields index and name of each input that has an embedding, in order."""
+        failed = iter(self._failed)
+        next_failed = next(failed, None)
+        for index, name in enumerate(islice(self.names(), self.done)):
+            if index == next_failed:
+                next_failed = next(failed, None)
+            else:
+                yield index, name
+
+    def tokens(self) -> Iterator[int]:
+        """Yields the number of tokens of each ragged embedding, in order."""
+        for entry in self._entries():
+            yield from entry.get("tokens", ())
+
+    def names(self) -> Iterator[Name]:
+        """Yields the names of all inputs, in order."""
+        fields = self._fields()
+        for field in fields:
+            if field:
+                yield Name(os.fsdecode(field))
+            else:
+                time_s, frame = next(fields).split()
+                yield Name(os.fsdecode(next(fields)), float(time_s), int(frame))
+
+    def _fields(self) -> Iterator[bytes]:
+        rest = b""
+        with self._sources_path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                *whole, rest = (rest + chunk).split(b"\0")
+                yield from whole
 
     @property
     def rows_path(self) -> Path:
@@ -190,14 +254,12 @@ class WorkFolder:
         """The path where a result is written before it moves to its place."""
         return self.path / f"{_DRAFT}{name}"
 
-    def failures(self) -> Iterator[tuple[int, str, InputCode]]:
-        """Yields index, reason and code of each image without an embedding, in order."""
-        with (self.path / _JOURNAL).open("rb") as file:
-            for line in file:
-                entry = json.loads(line)
-                codes = chain(entry.get("codes", ()), repeat("other"))  # runs of older versions have no codes
-                for (index, reason), code in zip(entry.get("failed", ()), codes, strict=False):
-                    yield index, reason, code
+    def failures(self) -> Iterator[tuple[int, Name, str, InputCode]]:
+        """Yields index, name, reason and code of each input without an embedding, in order."""
+        named = enumerate(self.names())
+        for entry in self._entries():
+            for (failed, reason), code in zip(entry.get("failed", ()), entry.get("codes", ()), strict=True):
+                yield failed, next(name for index, name in named if index == failed), reason, code
 
     def mark_publishing(self) -> None:
         """Notes that the results are complete and are being moved to their places."""
@@ -218,15 +280,24 @@ class WorkFolder:
             self._clear()
         self._journal.close()
 
-    def indices(self) -> Iterator[int]:
-        """The indices of images that have an embedding, in order."""
-        failed = iter(self._failed)
-        next_failed = next(failed, None)
-        for index in range(self.done):
-            if index == next_failed:
-                next_failed = next(failed, None)
-            else:
-                yield index
+    def _spans(self, max_bytes: int) -> Iterator[list[int]]:
+        """Yields the numbers of tokens of the embeddings in each block; an embedding of fixed shape counts as one."""
+        job = self.begun_job
+        most = max(1, max_bytes // (job.width * _FLOAT.itemsize))
+        span: list[int] = []
+        size = 0
+        for tokens in self.tokens() if job.is_ragged else repeat(1, self.rows):
+            if span and size + tokens > most:
+                yield span
+                span, size = [], 0
+            span.append(tokens)
+            size += tokens
+        if span:
+            yield span
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        with (self.path / _JOURNAL).open("rb") as file:
+            yield from map(json.loads, file)
 
     def _clear(self) -> None:
         # The journal goes last, because it identifies the folder.
@@ -283,11 +354,16 @@ class WorkFolder:
         if "state" in entry:
             self.is_publishing = True
             return True
-        if entry["rows"] * self.job.row_bytes > rows_bytes:
+        if entry["floats"] * _FLOAT.itemsize > rows_bytes:
             return False
-        self.done, self.rows = entry["done"], entry["rows"]
-        self._failed.extend(index for index, _ in entry["failed"])
+        self._count(entry)
         return True
+
+    def _count(self, entry: dict[str, Any]) -> None:
+        """Takes a commit into the counts."""
+        self.done, self.rows = entry["done"], entry["rows"]
+        self.floats, self.truncated = entry["floats"], entry["truncated"]
+        self._failed.extend(index for index, _ in entry["failed"])
 
     def _append(self, entry: dict[str, Any]) -> None:
         _write(self._journal, memoryview(json.dumps(entry).encode() + b"\n"))
@@ -297,11 +373,14 @@ class WorkFolder:
     def _sources_path(self) -> Path:
         return self.path / _SOURCES
 
-    def _read_sources(self) -> list[str] | None:
-        """The sources of the run in the folder; None if an older version began it."""
-        if not self._sources_path.exists():
-            return None
-        return [os.fsdecode(source) for source in self._sources_path.read_bytes().split(b"\0")[:-1]]
+    def _write_names(self, names: Iterable[Name]) -> None:
+        with self._sources_path.open("wb") as file:
+            for name in names:
+                if name.frame is not None:
+                    file.write(f"\0{name.time_s!r} {name.frame}\0".encode())
+                file.write(os.fsencode(name.source) + b"\0")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from vitriton._console.failure import CommandFailed, reason
-from vitriton._console.inputs import Inputs, find_inputs
+from vitriton._console.inputs import find_inputs
 from vitriton._console.progress import count, duration, progress, step
 from vitriton._console.signals import Signals, Stopped
-from vitriton._errors import ClientError
+from vitriton._errors import ClientError, InvalidOption
 from vitriton._options import Options
+from vitriton._storage import Storage, is_remote
+from vitriton.commands.embed.append import AppendedImages, open_output
 from vitriton.commands.embed.embedding import Embedding
+from vitriton.commands.embed.inputs import BulkImages, BulkInputs
 from vitriton.commands.embed.job import Job
 from vitriton.commands.embed.journal import WorkFolder
+from vitriton.commands.embed.lists import read_list
 from vitriton.commands.embed.model import only_model
 from vitriton.commands.embed.options import EmbedOptions
 from vitriton.commands.embed.outputs import Paths, draft, publish
+from vitriton.commands.embed.texts import open_texts
+from vitriton.commands.embed.videos import BulkFrames
 
 if TYPE_CHECKING:
     from vitriton._client import Client
 
 _RESCUE_TIMEOUT_S = 1.0
-EXIT_SOME_FAILED = 3  # all is done, and some images could not be embedded
+EXIT_SOME_FAILED = 3  # all is done, and some inputs could not be embedded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +46,10 @@ class Summary:
     Attributes:
         job: the job of the run.
         paths: the paths of the run's files.
-        failed: the number of images that could not be embedded.
-        before: the number of images done by an earlier part of the run.
-        passed_over: the number of files in folders without an image's suffix.
+        failed: the number of inputs that could not be embedded.
+        before: the number of inputs done by an earlier part of the run, without those of the output that it adds to.
+        truncated: the number of texts that were cut.
+        details: what only images or only texts have, by its name for programs.
         seconds: the duration of this part of the run, in seconds.
     """
 
@@ -47,7 +57,8 @@ class Summary:
     paths: Paths
     failed: int
     before: int
-    passed_over: int
+    truncated: int
+    details: Mapping[str, object]
     seconds: float
 
     def to_json(self) -> str:
@@ -56,31 +67,34 @@ class Summary:
             "output": str(self.paths.output),
             "sources": None if self.paths.sources is None else str(self.paths.sources),
             "errors": str(self.paths.errors) if self.failed else None,
-            "images": self.job.images,
-            "embedded": self.job.images - self.failed,
+            f"{self.job.tower}s": self.job.inputs,
+            "embedded": self.job.inputs - self.failed,
             "failed": self.failed,
             "done_before": self.before,
-            "passed_over": self.passed_over,
+            **self.details,
             "model": self.job.model,
             "fingerprint": self.job.fingerprint,
             "pool": self.job.pool,
             "shape": self.job.shape,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self._rate(), 3),
+            f"{self.job.tower}s_per_second": round(self._rate(), 3),
         }
         return json.dumps(document)
 
     def to_text(self) -> str:
         """The summary for people, on one line."""
+        noun, truncated, kept = self.job.tower, self.truncated, self.job.kept or 0
+        cut = f"; {count(truncated, noun)} longer than the model takes, and cut" if truncated else ""
         before = f", {self.before} of them in earlier runs" if self.before else ""
-        failed = f"; {count(self.failed, 'image')} could not be: see {self.paths.errors}" if self.failed else ""
+        beside = f", beside {count(kept, noun)} that it had" if kept else ""
+        failed = f"; {count(self.failed, noun)} could not be: see {self.paths.errors}" if self.failed else ""
         return (
-            f"{count(self.job.images - self.failed, 'image')} embedded into {self.paths.output} in "
-            f"{duration(self.seconds)}, {self._rate():.1f} images/s{before}{failed}"
+            f"{count(self.job.inputs - kept - self.failed, noun)} embedded into {self.paths.output} in "
+            f"{duration(self.seconds)}, {self._rate():.1f} {noun}s/s{beside}{before}{failed}{cut}"
         )
 
     def _rate(self) -> float:
-        return (self.job.images - self.before) / self.seconds
+        return (self.job.inputs - (self.job.kept or 0) - self.before) / self.seconds
 
 
 def run(options: EmbedOptions) -> int:
@@ -106,17 +120,20 @@ def run(options: EmbedOptions) -> int:
 def _run(options: EmbedOptions, signals: Signals) -> Summary:
     started_s = time.monotonic()
     paths = options.paths
-    paths.check()
-    inputs = find_inputs(options.images, options.list_file, recursive=options.recursive)
-    if inputs.passed_over and not options.quiet:
-        typer.echo(f"note: {inputs.describe_passed_over()}", err=True)
-    with WorkFolder(paths.work, resume=options.resume) as work:
-        if not (options.overwrite or work.is_publishing):
-            paths.check_free()
+    read = options.texts or options.list_file
+    paths.check(None if read is None else Path(read))
+    if options.append:
+        _finish(options, signals)
+    with _open_inputs(options) as inputs, WorkFolder(paths.work, resume=options.resume) as work:
+        if inputs.note and not options.quiet:
+            typer.echo(f"note: {inputs.note}", err=True)
+        if not (options.overwrite or work.is_publishing or inputs.kept is not None):
+            paths.check_free(can_append=options.can_append)
         before = work.done
         try:
             job = _embed(options, inputs, work, signals)
-            _write(options, inputs, work, signals)
+            if work.job is not None:  # else there is nothing to add
+                _write(options, work, signals)
         except Stopped as exc:
             exc.args = (_safe(work),)
             raise
@@ -127,16 +144,49 @@ def _run(options: EmbedOptions, signals: Signals) -> Summary:
             job=job,
             paths=paths,
             failed=work.failed,
-            before=before,
-            passed_over=inputs.passed_over.total(),
+            before=max(0, before - (job.kept or 0)),
+            truncated=work.truncated,
+            details=inputs.details(job, work.truncated),
             seconds=time.monotonic() - started_s,
         )
 
 
-def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> Job:
-    """Embeds the remaining images."""
+def _finish(options: EmbedOptions, signals: Signals) -> None:
+    """Moves the files of a run to their places that a crash kept from it: the rows to add to may be among them."""
+    if options.paths.work.is_dir():
+        with WorkFolder(options.paths.work) as work:
+            if work.is_publishing:
+                _write(options, work, signals)
+
+
+@contextmanager
+def _open_inputs(options: EmbedOptions) -> Iterator[BulkInputs]:
+    """The images, the frames of videos, or the texts of the command, for a `with` block."""
+    if options.texts is None:
+        listed, every_s = None, options.every_s
+        if options.list_file is not None:
+            listed = read_list(options.list_file, options.path_column, options.id_column)
+        found = find_inputs(
+            options.images, listed, recursive=options.recursive, videos=every_s is not None, storage=Storage()
+        )
+        if every_s is not None:
+            if any(map(is_remote, found.sources)):
+                raise InvalidOption("every", "is for files of this machine and URLs; copy what is in a store first")
+            yield BulkFrames(found, every_s, quiet=options.quiet)
+        elif options.append and options.output.exists():
+            yield AppendedImages(open_output(options.paths), found)
+        else:
+            yield BulkImages(found)
+        return
+    prompt = "" if options.no_prompt else options.prompt
+    with open_texts(options.texts, options.text_column, options.id_column, prompt, quiet=options.quiet) as texts:
+        yield texts
+
+
+def _embed(options: EmbedOptions, inputs: BulkInputs, work: WorkFolder, signals: Signals) -> Job:
+    """Embeds the remaining inputs."""
     with step(f"Asking {options.server.address}", quiet=options.quiet):
-        model = options.model or only_model(options.server, options.timeout_s)
+        model = options.model or only_model(options.server, options.timeout_s, inputs.tower)
 
     def make_client(timeout_s: float, max_attempts: int | None = None) -> Client:
         return options.server.client(
@@ -149,35 +199,44 @@ def _embed(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Sig
 
     with make_client(options.timeout_s) as client:
         with step(f"Asking {options.server.address}", quiet=options.quiet):
-            job = _job(client, model, options.pool, inputs)
-        work.begin(job, inputs.sources)
-        if work.done < job.images:
-            with progress(job.images, work.done, work.failed, quiet=options.quiet) as advance:
+            job = _job(client, model, options, inputs)
+        if job.kept == job.inputs and work.job is None:  # the output has all images
+            return job
+        work.begin(job, inputs.names())
+        if work.done < job.inputs:
+            with progress(job.inputs, work.done, work.failed, noun=job.tower, quiet=options.quiet) as advance:
                 rescuer = partial(make_client, _RESCUE_TIMEOUT_S, max_attempts=1)
-                Embedding(work, job, inputs.sources, rescuer, signals, advance).run(client)
+                Embedding(work, job, inputs, rescuer, signals, advance).run(client)
     return job
 
 
-def _job(client: Client, model: str, pool: bool, inputs: Inputs) -> Job:
-    shape = client.embed([], pool=pool).shape[1:]
+def _job(client: Client, model: str, options: EmbedOptions, inputs: BulkInputs) -> Job:
+    shape = inputs.shape(client, pool=options.pool)
     if 0 in shape:
         raise CommandFailed(f"the outputs of model {model} have no fixed shape, so they do not fit in one file")
     fingerprint = client.describe().fingerprint
     if fingerprint is None:
         raise CommandFailed(f"the configuration of model {model} has no fingerprint; export it with `vitriton export`")
-    return Job(
+    job = Job(
         model=model,
         fingerprint=fingerprint,
-        pool=pool,
+        pool=options.pool,
         shape=shape,
-        images=len(inputs.sources),
-        images_sha256=inputs.sha256(),
+        inputs=inputs.total,
+        inputs_sha256=inputs.sha256(),
+        tower=inputs.tower,
+        prompt=inputs.prompt(client),
+        kept=inputs.kept,
+        every_s=inputs.every_s,
+        id_column=options.id_column,
     )
+    inputs.check(job)
+    return job
 
 
-def _write(options: EmbedOptions, inputs: Inputs, work: WorkFolder, signals: Signals) -> None:
+def _write(options: EmbedOptions, work: WorkFolder, signals: Signals) -> None:
     with step(f"Writing {options.paths.output}", quiet=options.quiet):
-        drafts = draft(work, options.paths, inputs.sources)
+        drafts = draft(work, options.paths)
     with signals.held():
         publish(work, options.paths, drafts)
 
@@ -187,8 +246,8 @@ def _safe(work: WorkFolder) -> str:
     if work.job is None:
         return ""
     return (
-        f"; {work.done} of {count(work.job.images, 'image')} are done and saved in {work.path}; repeat the command to "
-        "continue"
+        f"; {work.done} of {count(work.job.inputs, work.job.tower)} are done and saved in {work.path}; repeat the "
+        "command to continue"
     )
 
 

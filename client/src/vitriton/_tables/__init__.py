@@ -1,0 +1,1 @@
+"""Tables of paths or of texts, read row by row: CSV, JSON Lines, Parquet."""
