@@ -39,6 +39,26 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
     assert done.stderr.splitlines()[-1] == f"Next: vitriton serve --repository {tmp_path / 'r'}"
 
 
+def test_its_result_for_programs(tiny_vit_checkpoint, tmp_path):
+    """--json: nothing else is on standard output, also where the repository holds the export already."""
+    command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled", "--json"]
+    program = [sys.executable, "-c", "from vitriton.cli import main; main()", *command, "--precision", "int8"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    made = json.loads(done.stdout)
+    assert made["manifest"] == json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())
+    assert (made["exported"], made["name"], made["repository"]) == (True, "tiny-vit", str(tmp_path / "r"))
+    models = {model["name"]: model for model in made["models"]}
+    assert sorted(models) == ["tiny-vit_pooled", "tiny-vit_pooled_encoder", "tiny-vit_preprocess"]
+    encoder = models["tiny-vit_pooled_encoder"]
+    assert encoder["path"] == str(tmp_path / "r" / "tiny-vit_pooled_encoder")
+    assert encoder["bytes"] > made["manifest"]["files"]["tiny-vit_pooled_encoder/model.onnx"]["bytes"]
+    assert "8/8 Install" in done.stderr
+    again = run(app, [*command, "--precision", "int8", "--skip-existing"])
+    assert (again.exit_code, json.loads(again.stdout)) == (0, made | {"exported": False, "notes": []})
+    other = run(app, [*command, "--precision", "int8", "--pooling", "mean"])
+    assert (other.exit_code, other.stdout) == (1, "")
+
+
 def test_it_says_what_it_replaces(tiny_vit_checkpoint, tmp_path):
     """Once it is sure to begin, and at the end: the version, its model and its time; and what it leaves to clients."""
     command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r")]
@@ -61,7 +81,8 @@ def test_it_says_why_it_replaces_nothing(tiny_vit_checkpoint, tmp_path):
     done = run(app, [*command, "--pooling", "mean", "--l2-normalize", "--image-processor-kwargs", '{"resample": 3}'])
     assert done.exit_code == 1
     changed = (
-        "--pooling was pooler and is mean; --l2-normalize was not given and is given; the preprocessing is another"
+        "--pooling was pooler and is mean; --l2-normalize was not given and is given; --image-processor-kwargs was {} "
+        'and is {"resample": 3}; the preprocessing is another'
     )
     assert f"must not be mixed: {changed}; its fingerprint is v1-" in done.stderr
     assert "Replaces" not in done.stderr
@@ -70,14 +91,15 @@ def test_it_says_why_it_replaces_nothing(tiny_vit_checkpoint, tmp_path):
 
 
 def test_it_warns_of_other_weights_before_the_work(tiny_vit_checkpoint, tmp_path):
-    """A second file of weights is told as soon as the checkpoint is loaded, and only then."""
-    folder = shutil.copytree(tiny_vit_checkpoint, tmp_path / "two")
+    """A second file of weights is told as soon as the checkpoint is loaded, and a folder's empty name before that."""
+    folder = shutil.copytree(tiny_vit_checkpoint, tmp_path / "two" / "checkpoint-500")
     (folder / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     done = run(app, ["export", str(folder), "--repository", str(tmp_path / "r"), "--outputs", "pooled"])
     assert done.exit_code == 0, done.output
     lines = [line.split()[0] for line in done.stderr.splitlines()]
     assert lines.index("warning:") == lines.index("5/8") - 1
     assert lines.count("warning:") == 1
+    assert done.stderr.startswith("note: the name of this export is checkpoint-500, ")
 
 
 def test_it_warns_of_models_that_no_server_can_load(tiny_vit_checkpoint, tmp_path):

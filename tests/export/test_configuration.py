@@ -31,7 +31,7 @@ def plan(folder: Path):
     options = ExportOptions(model=str(folder), repository=folder.parent / "none")
     source = sources.find(str(folder), None)
     outline(source, options)
-    return towers.plan(sources.fetch_weights(source), options)
+    return towers.plans(sources.fetch_weights(source), options)[0]
 
 
 def edit(folder: Path, file: str, **entries: object) -> None:
@@ -254,6 +254,16 @@ def test_images_of_another_size_than_the_models_are_told(checkpoint, tmp_path):
     manifest = json.loads((tmp_path / "r/tiny_pooled/1/manifest.json").read_text())
     assert manifest["warnings"] == [warning]
     assert manifest["source"]["weights_files"] == ["model.safetensors"]
+
+
+def test_a_folder_called_model_is_named_after_the_one_above(checkpoint):
+    """As in wheels: "model" would name nothing."""
+    inside = checkpoint.parent / "flowers" / "model"
+    shutil.copytree(checkpoint, inside)
+    assert (sources.find(str(checkpoint), None).model_id, sources.find(str(inside), None).model_id) == (
+        "tiny",
+        "flowers",
+    )
 
 
 def test_images_of_another_size_are_nothing_to_tell_where_the_reference_takes_them(family, tmp_path):

@@ -107,7 +107,7 @@ def test_a_checkpoint_without_its_files(options, file):
     [
         (lambda models: (models / "tiny_pooled_encoder/1/model.onnx").write_bytes(b""), "1/model.onnx is empty"),
         (lambda models: (models / "tiny_unpooled_encoder/1/model.onnx").unlink(), "1/model.onnx is missing"),
-        (lambda models: (models / "tiny_preprocess/1/preprocess.json").write_text("{}"), "is not the preprocessing"),
+        (lambda models: (models / "tiny_preprocess/1/preprocess.json").write_text("{}"), "is not the file"),
         (lambda models: shutil.rmtree(models / "tiny_preprocess/1"), "version 1 of tiny_preprocess is missing"),
         (lambda models: (models / "tiny_preprocess/config.pbtxt").unlink(), "tiny_preprocess/config.pbtxt is missing"),
         (lambda models: (models / "tiny_unpooled/1/manifest.json").write_text("{"), "cannot be read"),
@@ -118,7 +118,7 @@ def test_a_checkpoint_without_its_files(options, file):
     ids=range(9),
 )
 def test_what_is_not_whole_is_exported_again(options, damage, reason):
-    """Graphs are compared with the manifest's hashes; of the rest it is looked whether it is there."""
+    """All files are compared with the manifest's hashes."""
     damage(Path(options.repository))
     said = difference(options)
     assert said is not None
@@ -131,7 +131,7 @@ def test_a_graph_of_the_same_size(options):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert "is not the graph that was exported" in difference(options)
+    assert "is not the file that was exported" in difference(options)
 
 
 def test_the_command(options):
@@ -141,7 +141,7 @@ def test_the_command(options):
     command = ["export", options.model, "--repository", str(options.repository), "--warmup", "1,2", "--skip-existing"]
     first, second = run(app, command), run(app, command)
     assert (first.exit_code, second.exit_code) == (0, 0), first.output + second.output
-    assert "to be exported: tiny_pooled_encoder/1/model.onnx is not the graph that was exported" in first.stderr
+    assert "to be exported: tiny_pooled_encoder/1/model.onnx is not the file that was exported" in first.stderr
     assert second.stderr == f"tiny is in {options.repository} already\n"
     assert second.stdout == ""
     assert (Path(options.repository) / "tiny_pooled/2/manifest.json").is_file()

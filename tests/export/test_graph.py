@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from support import small_models
-from vitriton_export._graph import onnx_export, rewrites
+from vitriton_export._graph import onnx_export, quantize, rewrites, smooth
 from vitriton_export._graph.attention import attention
 from vitriton_export._graph.encoder import Encoder
 from vitriton_export._processors.processor import Normalization
@@ -31,11 +31,11 @@ def _exported(name, *, fused=True):
         return onnx_export.to_onnx(encoder, small_models.INPUTS)
 
 
-def _run(model, pixels=PIXELS):
+def _run(model, **inputs):
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
-    return session.run(None, {"pixels": pixels})[0]
+    return session.run(None, inputs or {"pixels": PIXELS})[0]
 
 
 def _ops(model):
@@ -101,6 +101,38 @@ def test_no_clutter_is_left():
     ops = _ops(graph)
     assert not ops.keys() & {"IsNaN", "Where", "Softmax"}
     assert ops["Reshape"] == 1  # the patches
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["in the weights", "beside a residual"])
+def test_smoothing_changes_no_number(tmp_path, residual):
+    """A channel of large values is divided, and the weights that it meets are multiplied, to the last bit."""
+    graph = _normalized(residual=residual)
+    x = np.random.default_rng(1).normal(size=(2, 3, 16)).astype(np.float32)
+    before = _run(graph, x=x)
+    smooth.smooth(graph, [{"x": x}], tmp_path)
+    np.testing.assert_array_equal(_run(graph, x=x), before)
+    weight = next(layer.weight for layer in quantize.layers(graph))
+    assert weight[3].min() >= 8 > 2 >= np.delete(weight, 3, axis=0).max()
+    assert _ops(graph)["Mul"] == residual
+    assert not list(tmp_path.iterdir())
+
+
+def _normalized(*, residual):
+    """LayerNormalization with one channel 100 times the others, a linear layer of ones, and perhaps a residual."""
+    shape = ir.Shape(["batch", "length", 16])
+    x, y = ir.val("x", ir.DataType.FLOAT, shape), ir.val("y", ir.DataType.FLOAT, shape)
+    scale = np.where(np.arange(16) == 3, 100, 1).astype(np.float32)
+    content = {"scale": scale, "bias": np.zeros(16, np.float32), "weight": np.ones((16, 16), np.float32)}
+    weights = {name: ir.Value(name=name, const_value=ir.tensor(array, name=name)) for name, array in content.items()}
+    norm = ir.node("LayerNormalization", [x, weights["scale"], weights["bias"]])
+    norm.outputs[0].name, norm.outputs[0].shape, norm.outputs[0].dtype = "norm", shape, ir.DataType.FLOAT
+    product = ir.node("MatMul", [norm.outputs[0], weights["weight"]], outputs=None if residual else [y])
+    nodes = [norm, product]
+    if residual:
+        product.outputs[0].name = "product"
+        nodes.append(ir.node("Sum", [product.outputs[0], norm.outputs[0]], outputs=[y]))
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=[*weights.values()], opset_imports={"": 20}, name="normalized")
+    return ir.Model(graph, ir_version=10)
 
 
 def test_the_model_is_left_with_eager_attention():

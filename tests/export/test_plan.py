@@ -20,7 +20,7 @@ from vitriton_export._checkpoint.families import Family, lacking
 from vitriton_export._checkpoint.source import CONFIGS, CheckpointSource, fetch_weights, find
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._processors.processor import Normalization
-from vitriton_export._repository.fingerprint import architecture, fingerprint, weights_sha256
+from vitriton_export._repository.fingerprint import ExportedSpace, architecture, weights_sha256
 from vitriton_export._towers import images
 from vitriton_export.placeholder import default_deployment
 
@@ -75,6 +75,28 @@ def test_options_that_no_export_can_have(options, message):
 def test_the_name_is_the_last_part_of_the_model(model, name):
     """Without --name, hub ids and folders alike give their last part."""
     assert ExportOptions(model=model).deployed_name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model", "checkpoint-500", "Output", "final_model", "best.ckpt", "epoch_3", "checkpoints", "5dca" * 10, "tmp"],
+)
+def test_a_name_that_says_nothing_is_told(name, tmp_path):
+    """As scripts call their folders; the folder above may be a better name."""
+    (tmp_path / "flowers" / name).mkdir(parents=True)
+    told = ExportOptions(model=str(tmp_path / "flowers" / name)).untold_name
+    assert told == (
+        f"the name of this export is {name}, as that of its folder; --name gives another, such as --name flowers"
+    )
+    (tmp_path / "output" / name).mkdir(parents=True)
+    assert ExportOptions(model=str(tmp_path / "output" / name)).untold_name.endswith("; --name gives another")
+    assert ExportOptions(model=str(tmp_path / "flowers" / name), name="model").untold_name is None
+
+
+@pytest.mark.parametrize("name", ["flowers", "model-flowers", "vit-base", "outback", "bestiary", "5dca358"])
+def test_a_name_that_says_something(name):
+    """Nothing is told."""
+    assert ExportOptions(model=name).untold_name is None
 
 
 @pytest.mark.parametrize("kind", [str, Path, PurePath])
@@ -136,6 +158,7 @@ def test_a_folder_has_no_revisions(tiny_vit_checkpoint):
         ("[]", "is not a JSON object"),
         ("{}", "has no model_type"),
         ('{"model_type": "whisper"}', "m is of type whisper, which takes neither images nor texts"),
+        ('{"model_type": "chinese_clip_text_model"}', "if it is a part of a larger model, export that one"),
         ('{"model_type": "funnel"}', "m is of type funnel, which is not among the text models that are proven"),
         (
             '{"model_type": "esm"}',
@@ -276,12 +299,12 @@ def _spec(**changes):
 )
 def test_whatever_moves_a_vector_changes_the_fingerprint(change):
     """Two exports whose vectors differ never have one fingerprint."""
-    assert fingerprint(**SPACE | change) != fingerprint(**SPACE)
+    assert ExportedSpace(**SPACE | change).fingerprint != ExportedSpace(**SPACE).fingerprint
 
 
 def test_fingerprints_of_earlier_exports_stay():
     """Whoever keeps vectors keeps their fingerprint: what is computed here is what earlier versions computed."""
-    assert fingerprint(**SPACE) == "v1-43288f864dc0232920446f75f516dacf"
+    assert ExportedSpace(**SPACE).fingerprint == "v1-43288f864dc0232920446f75f516dacf"
 
 
 @pytest.mark.parametrize("outputs", ["unpooled", "both"])
@@ -300,7 +323,7 @@ def test_pooling_counts_only_where_there_is_an_embedding(tiny_vit_checkpoint, tm
 def test_limits_do_not_change_the_fingerprint():
     """A limit refuses images, it does not move them."""
     limited = _spec(limits=Limits(max_pixels=9, formats=("PNG",)))
-    assert fingerprint(**SPACE | limited) == fingerprint(**SPACE)
+    assert ExportedSpace(**SPACE | limited).fingerprint == ExportedSpace(**SPACE).fingerprint
 
 
 def test_names_and_training_do_not_change_the_fingerprint():

@@ -95,6 +95,7 @@ def _gate():
     return nullcontext() if _precision.adds_products_exactly() else suppress(ParityError)
 
 
+@pytest.mark.long
 def test_int8_of_trained_weights(trained_checkpoint, tmp_path):
     """DINOv2-small passes the gates: the worst image is at 0.995, and alone each is what it is in a batch."""
     repository = tmp_path / "r"

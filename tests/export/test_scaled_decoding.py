@@ -184,6 +184,7 @@ def test_filters_without_antialiasing(resample):
         with_scaled_decoding(describe(processor)[0], processor)
 
 
+@pytest.mark.long
 def test_an_export_reports_what_it_does(tiny_vit_checkpoint, tmp_path):
     """Stages of their own, another embedding space, and everything else as exact as ever."""
     base = {"model": str(tiny_vit_checkpoint), "outputs": "pooled", "max_batch_size": 8}

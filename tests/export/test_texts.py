@@ -1,25 +1,52 @@
 """Models that take texts: what is read of a checkpoint, what is exported, and what is refused."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import hub, text_architectures, trained_minilm
+from support import hub, text_architectures, trained_minilm, two_towers
 from torch import nn
+from transformers import AutoTokenizer, CLIPTextModelWithProjection
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._errors import OptionError
+from vitriton_export._graph.precision import adds_products_exactly
 from vitriton_export._graph.text_encoder import pool
 from vitriton_export._parity.texts import TextRunner, corpus
 
 QUICK = ("bert",)  # the others are long
+# encoders whose attention is one node with a mask; the others have causal masks, biases, or attention of their own
+FUSED = {
+    "albert",
+    "bart",
+    "bert",
+    "bert-generation",
+    "camembert",
+    "data2vec-text",
+    "distilbert",
+    "electra",
+    "ernie",
+    "gte",
+    "mobilebert",
+    "modernbert",
+    "roberta",
+    "roberta-prelayernorm",
+    "siglip2_text_model",
+    "siglip_text_model",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 TEXTS = [b"a man rides a bicycle", b"the quick brown fox jumps over the lazy dog, and the dog sleeps", b""]
 
 
@@ -30,6 +57,12 @@ def bert(tmp_path_factory):
 
 def export(checkpoint, tmp_path, **options):
     return export_model(ExportOptions(model=str(checkpoint), repository=tmp_path / "r", name="m", **options))
+
+
+def ops(tmp_path):
+    """The nodes of the graph for whole texts, counted by kind."""
+    graph = ir.load(tmp_path / "r" / "m_text_unpooled_encoder" / "1" / "model.onnx").graph
+    return Counter(node.op_type for node in graph)
 
 
 def as_sentence_transformers(checkpoint, folder, modules, **settings):
@@ -64,6 +97,7 @@ def test_a_small_model_of_each_architecture(model_type, tmp_path):
     assert {stage.stage: stage.images for stage in result.parity}["input_ids"] == len(corpus())
     assert all(stage.passed for stage in result.parity)
     assert result.deployment.pooling == TEXT_FAMILIES[model_type].pooling
+    assert (ops(tmp_path)["MultiHeadAttention"] > 0) == (model_type in FUSED)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +111,15 @@ def test_precisions(bert, tmp_path, precision):
     assert stages["embedding"].min_cosine >= 0.99
     if precision != "int8-fast":
         assert stages["embedding alone"].min_cosine >= 0.99999
+
+
+def test_the_graph_has_no_needless_work(bert, tmp_path):
+    """Two layers: six products each; no Reshape around the attention; no bias of keys and values."""
+    export(bert, tmp_path)
+    found = ops(tmp_path)
+    assert (found["MultiHeadAttention"], found["MatMul"], found["Reshape"], found["Transpose"]) == (2, 12, 0, 0)
+    # a LayerNormalization behind an Add would be fused at load, to a slower kernel
+    assert found["Sum"] == found["LayerNormalization"] == 5
 
 
 def test_the_files_of_sentence_transformers(bert, tmp_path):
@@ -146,10 +189,11 @@ def test_dimensions(bert, tmp_path):
     [
         ({"image_size": 224}, "image_size is for models that take images"),
         ({"max_length": 1000}, "max_length is 1000, and the model has 80 positions"),
+        ({"max_length": 2}, "max_length is 2, and the tokenizer adds 2 special tokens to each text, .* give 3 or more"),
         ({"dimensions": 33}, "dimensions is 33, and embeddings have 32"),
         ({"pooling": "projection"}, "has no projection to compare with text; use --pooling auto, pooler"),
     ],
-    ids=["images", "positions", "dimensions", "projection"],
+    ids=["images", "positions", "special_tokens", "dimensions", "projection"],
 )
 def test_options_that_do_not_fit(bert, tmp_path, options, reason):
     with pytest.raises((OptionError, ExportError), match=reason):
@@ -182,6 +226,20 @@ def test_the_poolings():
     assert pool(named, mask, ["cls", "max"]).tolist() == [[1, 8, 5, 8]]
 
 
+def test_a_text_tower_by_itself(tmp_path):
+    """Its embedding is the projected vector; a checkpoint without the projection is refused."""
+    folder = text_architectures.write("clip_text_model", tmp_path / "clip")
+    export(folder, tmp_path, outputs="pooled")
+    (vector,) = TextRunner(tmp_path / "r", "m", ["text_pooled"]).run(TEXTS[:1]).values["embedding"]
+    ids = AutoTokenizer.from_pretrained(folder)(TEXTS[0].decode(), return_tensors="pt")["input_ids"]
+    model = CLIPTextModelWithProjection.from_pretrained(folder)
+    with torch.no_grad():
+        np.testing.assert_allclose(vector, model(ids).text_embeds[0].numpy(), atol=1e-4)
+    model.text_model.save_pretrained(folder)
+    with pytest.raises(ExportError, match=r"lacks 1 weight of CLIPTextModelWithProjection.*: text_projection\.weight"):
+        export(folder, tmp_path)
+
+
 def test_a_text_is_cut_and_refused(bert, tmp_path):
     """The step tells how many tokens a whole text has; what it cannot use, it names."""
     export(bert, tmp_path, max_length=6, max_text_bytes=60)
@@ -195,12 +253,29 @@ def test_verify(bert, tmp_path):
     export(bert, tmp_path)
     report = verify_model(VerifyOptions(repository=tmp_path / "r"))
     assert (report.passed, report.images) == (True, len(corpus()))
-    (tmp_path / "texts.txt").write_bytes(b"one line\n\nanother one\nno UTF-8: \xff\n")
-    report = verify_model(VerifyOptions(repository=tmp_path / "r", texts=tmp_path / "texts.txt"))
-    assert (report.passed, report.compared) == (True, 2)
+    (tmp_path / "texts.txt").write_bytes(b"one line\r\n\none \r more\nno UTF-8: \xff\n")
+    counted = []
+    report = verify_model(
+        VerifyOptions(repository=tmp_path / "r", texts=tmp_path / "texts.txt"),
+        progress=lambda total, noun: contextlib.nullcontext(lambda **_: counted.append((total, noun))),
+    )
+    assert (report.passed, report.compared) == (True, 3)  # an empty line is a text, as for `vitriton embed`
     assert [(entry.image, entry.reason[:12]) for entry in report.unusable] == [("line 4", "is not UTF-8")]
+    assert counted == [(4, "text")] * 4
     with pytest.raises(OptionError, match="images are given, and m takes texts"):
         verify_model(VerifyOptions(repository=tmp_path / "r", images="examples/photos"))
+
+
+def test_a_model_of_another_kind_is_no_reference(bert, tmp_path):
+    """It is said what it is, and nothing of options that a verification does not have."""
+    export(bert, tmp_path, outputs="pooled")
+    clip = two_towers.write("clip", tmp_path / "clip")
+    with pytest.raises(ExportError) as caught:
+        verify_model(VerifyOptions(repository=tmp_path / "r", reference=str(clip)))
+    assert str(caught.value) == (
+        f"{clip} is not the checkpoint of m, which was exported from bert: pooling is mean, and the images and texts "
+        "of clip are compared in its projection; name the right one with --reference and --revision"
+    )
 
 
 def test_an_export_again(bert, tmp_path):
@@ -211,6 +286,13 @@ def test_an_export_again(bert, tmp_path):
         export(bert, tmp_path, pooling="cls")
 
 
+def test_another_pooling_than_that_of_sentence_transformers_is_noted(bert, tmp_path):
+    folder = as_sentence_transformers(bert, tmp_path / "sentence", [TRANSFORMER, MEAN])
+    result = export(folder, tmp_path, pooling="cls", outputs="pooled")
+    assert result.notes == ("pooling is cls, in place of mean, which its sentence-transformers files say",)
+
+
+@pytest.mark.long
 @pytest.mark.usefixtures("subprocesses")
 def test_a_folder_of_sentence_transformers_on_the_hub(bert, tmp_path):
     """Its modules' folders are downloaded, too, and nothing else of it."""
@@ -234,3 +316,13 @@ def test_trained_weights(tmp_path):
     assert (deployment.pooling, deployment.l2_normalize, deployment.step.spec.max_length) == ("mean", True, 256)
     assert result.notes == ("pooling is mean, as its sentence-transformers files say",)
     assert next(stage for stage in result.parity if stage.stage == "embedding").max_abs_error < 1e-5
+
+
+def test_int8_of_trained_weights(tmp_path):
+    """all-MiniLM-L6-v2 passes the usual gate: the channels of its largest values are smoothed."""
+    if not adds_products_exactly():
+        pytest.skip("products saturate on this CPU")
+    result = export(trained_minilm.checkpoint(), tmp_path, outputs="pooled", precision="int8")
+    stages = {stage.stage: stage for stage in result.parity}
+    assert stages["embedding"].min_cosine >= 0.995
+    assert stages["embedding alone"].min_cosine >= 0.99999

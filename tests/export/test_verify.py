@@ -65,7 +65,7 @@ def as_exported(model: Path) -> None:
     entry = {"sha256": hashlib.sha256(model.read_bytes()).hexdigest(), "bytes": model.stat().st_size}
     for path in model.parents[2].glob("*/1/manifest.json"):
         manifest = json.loads(path.read_text())
-        manifest["graphs"][f"{model.parents[1].name}/{model.name}"] = entry
+        manifest["files"][f"{model.parents[1].name}/{model.name}"] = entry
         path.write_text(json.dumps(manifest))
 
 
@@ -90,7 +90,7 @@ def test_what_was_exported_is_within_its_gates(exported, tiny_vit_checkpoint):
         assert step in done.stderr
     report = json.loads(run("tiny-vit", "--repository", exported, "--reference", tiny_vit_checkpoint, "--json").stdout)
     manifest = json.loads((exported / "tiny-vit_pooled/1/manifest.json").read_text())
-    assert report["stages"] == manifest["parity"]["stages"]
+    assert report["stages"] == [{"tower": "image", **stage} for stage in manifest["parity"]["stages"]]
 
 
 def test_the_report_for_programs(exported, tiny_vit_checkpoint, images):
@@ -103,6 +103,7 @@ def test_the_report_for_programs(exported, tiny_vit_checkpoint, images):
     assert report["images"] == {"given": 8, "compared": 6, "unusable": 2}
     assert [stage["stage"] for stage in report["stages"]] == STAGES
     assert report["stages"][0].keys() == {
+        "tower",
         "stage",
         "images",
         "max_abs_error",
@@ -181,9 +182,9 @@ def _allow_more(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "fault"),
     [
-        ("tiny-vit_unpooled_encoder/1/model.onnx", _flip, "is not the graph that was exported"),
-        ("tiny-vit_pooled_encoder/1/model.onnx", _cut, "is not the graph that was exported"),
-        ("tiny-vit_preprocess/1/preprocess.json", _allow_more, "is not the preprocessing that was exported"),
+        ("tiny-vit_unpooled_encoder/1/model.onnx", _flip, "is not the file that was exported"),
+        ("tiny-vit_pooled_encoder/1/model.onnx", _cut, "is not the file that was exported"),
+        ("tiny-vit_preprocess/1/preprocess.json", _allow_more, "is not the file that was exported"),
     ],
 )
 def test_files_that_are_not_the_exported_ones(file, change, fault, repository, tiny_vit_checkpoint):
@@ -207,11 +208,24 @@ def test_the_files_alone(repository):
     _flip(repository / "tiny-vit_pooled_encoder/1/model.onnx")
     done = run("--repository", repository, "--files")
     assert done.exit_code == 1
-    assert "tiny-vit_pooled_encoder/1/model.onnx is not the graph that was exported" in done.stderr
+    assert "tiny-vit_pooled_encoder/1/model.onnx is not the file that was exported" in done.stderr
     (repository / "tiny-vit_pooled/1/manifest.json").unlink()
     done = run("--repository", repository, "--files")
     assert done.exit_code == 1
     assert "tiny-vit_pooled/1/manifest.json is missing; copy it, or export the model again" in done.stderr
+
+
+def test_a_version_that_no_ensemble_uses(repository, tiny_vit_checkpoint):
+    """Somebody's own folder is refused by its name; what a later export has replaced is not."""
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=repository, outputs="pooled"))
+    assert run("--repository", repository, "--files").exit_code == 0
+    for folder in ("tiny-vit_preprocess/9", "tiny-vit_unpooled/3"):
+        (repository / folder).mkdir()
+        done = run("--repository", repository, "--files")
+        assert done.exit_code == 1
+        assert f"no ensemble uses version {folder}, and Triton may load it all" in done.stderr
+        assert done.stderr.endswith(f"; remove {repository / folder}\n")
+        (repository / folder).rmdir()
 
 
 def test_an_older_export_is_verified(repository, tiny_vit_checkpoint):
@@ -238,6 +252,21 @@ def test_the_versions_are_those_that_triton_runs(repository, tiny_vit_checkpoint
         path.write_text(text_format.MessageToString(config))
         done = run("--repository", repository, "--reference", tiny_vit_checkpoint)
         assert done.exit_code == code, f"version {version}: {done.output}"
+
+
+def test_an_output_that_a_later_export_left(repository, tiny_vit_checkpoint):
+    """It stays in service in its version, with its manifest; a step that both share has the later configuration."""
+    options = {"outputs": "pooled", "max_batch_size": 64}
+    export_model(ExportOptions(model=str(tiny_vit_checkpoint), repository=repository, **options))
+    assert (repository / "tiny-vit_pooled/2").is_dir()
+    assert (repository / "tiny-vit_unpooled/1").is_dir()
+    done = run("--repository", repository, "--files")
+    assert done.exit_code == 0, done.output
+    for model in ("tiny-vit_pooled", "tiny-vit_pooled_encoder"):
+        shutil.rmtree(repository / model)
+    done = run("--repository", repository, "--files")
+    assert done.exit_code == 1
+    assert "is not as it was exported: tiny-vit_pooled is missing; copy or export it again" in done.stderr
 
 
 def test_a_repository_is_not_read_while_it_changes(repository, tiny_vit_checkpoint):
@@ -355,6 +384,9 @@ def test_an_export_without_weights_cannot_be_verified(tmp_path):
     [
         ["--url", "localhost:1", "--repository", "r"],
         ["--url", "localhost:1", "--files"],
+        ["--files", "--texts", "missing.txt"],
+        ["--files", "--images", "."],
+        ["--files", "--reference", "."],
         ["one", "--model", "two"],
         ["--limit", "3"],
         ["--limit", "0", "--images", "."],

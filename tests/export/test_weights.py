@@ -42,7 +42,7 @@ def refusal(folder: Path | str) -> str:
 
 def plan(folder: Path):
     options = ExportOptions(model=str(folder), repository=folder.parent / "none")
-    return towers.plan(sources.fetch_weights(sources.find(str(folder), None)), options)
+    return towers.plans(sources.fetch_weights(sources.find(str(folder), None)), options)[0]
 
 
 def rewrite(folder: Path, change) -> None:

@@ -8,9 +8,9 @@ from vitriton_export._errors import ExportError, HubError, ParityError
 from vitriton_export._options import DEFAULT_MODEL, ExportOptions
 
 if TYPE_CHECKING:
-    from vitriton_export._export import ExportResult, export_model
+    from vitriton_export._export import ExportResult, TowerResult, export_model
     from vitriton_export._verify.options import VerifyOptions
-    from vitriton_export._verify.report import VerifyReport, verify_model
+    from vitriton_export._verify.report import TowerReport, VerifyReport, verify_model
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -19,6 +19,8 @@ __all__ = [
     "ExportResult",
     "HubError",
     "ParityError",
+    "TowerReport",
+    "TowerResult",
     "VerifyOptions",
     "VerifyReport",
     "__version__",
@@ -29,11 +31,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports torch and transformers on first use, so that `vitriton --help` does not."""
-    if name in ("ExportResult", "export_model"):
+    if name in ("ExportResult", "TowerResult", "export_model"):
         from vitriton_export import _export
 
         return getattr(_export, name)
-    if name in ("VerifyOptions", "VerifyReport", "verify_model"):
+    if name in ("TowerReport", "VerifyOptions", "VerifyReport", "verify_model"):
         from vitriton_export._verify import report
 
         return getattr(report, name)

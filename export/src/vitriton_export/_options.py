@@ -34,6 +34,7 @@ Precision = Literal["fp32", "fp16", "int8", "int8-fast"]
 OutputDtype = Literal["fp32", "fp16"]
 Optimize = Literal["default", "none"]
 JpegDecoding = Literal["exact", "scaled"]
+Towers = Literal["auto", "both", "image", "text"]
 
 MAX_IMAGE_SIZE = 4096  # in pixels, for each side
 _MAX_IMAGE_BYTES = 2**31 - 1  # the largest gRPC message
@@ -74,6 +75,14 @@ def check_min_cosine(value: float | None) -> None:
         raise OptionError("min_cosine", f"is {value}; it must be between 0 and 1, both excluded")
 
 
+# Names of folders that training scripts write to, and of a snapshot in the hub's cache, which say nothing of the model
+_UNTOLD = re.compile(
+    r"(models?|checkpoints?|ckpts?|out(puts?)?|results?|final|best|last|latest|main|weights|pretrained|exports?|hf|tmp)"
+    r"([._-]?(model|checkpoint|ckpt|weights|\d+))*|(epoch|step)[._-]?\d+|[0-9a-f]{40}",
+    re.IGNORECASE,
+)
+
+
 @suggests_keywords
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(Serving):
@@ -87,10 +96,15 @@ class ExportOptions(Serving):
         revision: the branch, tag or commit of the model on the hub.
         repository: the Triton model repository to write to; it is created if it does not exist.
         name: the name under which the model is served. None: the last part of the model's id.
-        pooling: the method that makes one vector of an image's tokens; auto uses the checkpoint's pooler if it is
-            trained or has no parameters, else the CLS token, else the mean.
+        towers: the towers of the model to serve: for images, for texts, or both; auto serves all that the checkpoint
+            has the files of.
+        pooling: the method that makes one vector of the tokens of an image or a text; auto uses the projection of a
+            model that compares images with texts. For other images, it uses the checkpoint's pooler if it is trained or
+            has no parameters, else the CLS token, else the mean; for other texts, what the files of
+            sentence-transformers say, else the last token of a causal model, else the mean.
         l2_normalize: scale embeddings to length 1 inside the graph.
-        outputs: the outputs to serve: one vector for each image (pooled), all tokens of each image (unpooled), or both.
+        outputs: the outputs to serve: one vector for each image or text (pooled), all of its tokens (unpooled), or
+            both.
         precision: the precision of weights and arithmetic; fp16 is for GPUs, int8 for CPUs. int8 scales each token
             separately; int8-fast shares one scale within a batch, so the images of a batch affect each other's
             embeddings ("Alone and in a batch" in the documentation).
@@ -105,10 +119,11 @@ class ExportOptions(Serving):
         image_size: the height and width of the images that the network receives, in pixels. None: the image processor's
             own size.
         image_processor_kwargs: the image processor settings that override those of the checkpoint, as a JSON object.
-        max_batch_size: the largest number of images that the server puts into one batch.
+        max_batch_size: the largest number of images or texts that the server puts into one batch.
         jpeg_decoding: the way JPEGs are decoded; exact makes the same pixels as transformers, scaled decodes large
             JPEGs at a reduced size, which is faster and changes the pixels slightly.
-        max_length: the largest number of tokens of a text; longer texts are cut. None: the checkpoint's own.
+        max_length: the largest number of tokens of a text, with the special tokens; longer texts are cut. None: the
+            checkpoint's own.
         dimensions: the number of leading dimensions of an embedding to keep, for models that were trained for it
             (Matryoshka). None: all.
         max_text_bytes: the largest accepted size of a text, in bytes of UTF-8.
@@ -127,6 +142,7 @@ class ExportOptions(Serving):
         "model_repository"
     )
     name: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_REPOSITORY)] = None
+    towers: Annotated[Towers, typer.Option(rich_help_panel=_MODEL)] = "auto"
     pooling: Annotated[Pooling, typer.Option(rich_help_panel=_EMBEDDING)] = "auto"
     l2_normalize: Annotated[bool, typer.Option("--l2-normalize", rich_help_panel=_EMBEDDING)] = False
     outputs: Annotated[Outputs, typer.Option(rich_help_panel=_EMBEDDING)] = "both"
@@ -272,6 +288,16 @@ class ExportOptions(Serving):
     def deployed_name(self) -> str:
         """The prefix of the ensembles' names."""
         return self.name if self.name is not None else Path(self.model.rstrip("/")).resolve().name
+
+    @property
+    def untold_name(self) -> str | None:
+        """Says that nobody chose the name, if it is one like "model" or "checkpoint-500", which may be any model's."""
+        if self.name is not None or not _UNTOLD.fullmatch(self.deployed_name):
+            return None
+        above = Path(self.model).expanduser().resolve().parent.name
+        usable = _NAME.fullmatch(above) and not _ENDING.search(above) and not _UNTOLD.fullmatch(above)
+        example = f", such as --name {above}" if usable and Path(self.model).expanduser().is_dir() else ""
+        return f"the name of this export is {self.deployed_name}, as that of its folder; --name gives another{example}"
 
     @property
     def serving(self) -> Serving:

@@ -21,6 +21,7 @@ _MAP_ALONE = Family(grid=False, pooler=())
 
 _CLIP = Family(prefix=("cls",), pooler=("post_layernorm.", "visual_projection."))
 _HEAD = Family(pooler=("head.",))  # attention pooling
+_BOTH = "its vision tower, and its text tower if there is a tokenizer"
 _FLOATS = "its image processor resizes floats, so `pixels` are FP32"
 _NAFLEX = Family(
     grid=False,
@@ -35,20 +36,20 @@ _TORCHVISION = "with an image processor that has a PIL backend; its own is on to
 _OWN_SIZE = "with an image processor of one size; its own gives each image another, and is refused"
 
 
-_PART: dict[str, Any] = {"tower": "vision_config", "part": "vision_model", "note": "its vision tower"}
+_PART: dict[str, Any] = {"tower": "vision_config", "part": "vision_model", "projection": "get_image_features"}
 
 
-def _tower(vision: Family, model: str, projection: str | None = None) -> Family:
-    return replace(vision, model=model, tower="vision_config", projection=projection, note="its vision tower")
+def _tower(vision: Family, model: str, projection: str = "get_image_features") -> Family:
+    return replace(vision, model=model, tower="vision_config", projection=projection, note=_BOTH)
 
 
 _CLIP_PROJECTED = replace(_CLIP, projection="CLIPVisionModelWithProjection", model="CLIPVisionModel")
 _SIGLIP = replace(_HEAD, projection="pooler", model="SiglipVisionModel")
 
 FAMILIES: dict[str, Family] = {
-    "aimv2": replace(_HEAD, **_PART),
+    "aimv2": replace(_HEAD, **_PART, note="its vision tower"),
     "aimv2_vision_model": _HEAD,
-    "altclip": replace(_CLIP, **_PART),
+    "altclip": replace(_CLIP, **_PART, note=_BOTH),
     "beit": _CLS,
     "bit": _MAP,
     "chinese_clip": _tower(_CLIP, "ChineseCLIPVisionModel"),

@@ -9,13 +9,15 @@ from typing import Any
 from transformers import AutoImageProcessor, PreTrainedModel
 from vitriton.preprocessing import PreprocessSpec
 
+from vitriton_export._checkpoint import two_towers
 from vitriton_export._checkpoint.config import load_config
 from vitriton_export._checkpoint.families import Family, check_pooling
 from vitriton_export._checkpoint.heads import Head
-from vitriton_export._checkpoint.loading import load_model, quiet
+from vitriton_export._checkpoint.loading import Loaded, load_model, quiet
 from vitriton_export._checkpoint.network import PixelNetwork
 from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor
-from vitriton_export._errors import ExportError, OptionError, explained
+from vitriton_export._checkpoint.two_towers import TwoTowers
+from vitriton_export._errors import ExportError, explained
 from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._processors import float_processor, processor, sizes, timm_processor
 from vitriton_export._processors.normalization import Normalization
@@ -88,8 +90,6 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
     with quiet():
         config, known = load_config(source)
     check_pooling(chosen.pooling, known, source.model_id)
-    for name in chosen.for_texts():
-        raise OptionError(name, f"is for models that take texts, and {source.model_id} takes images; leave it out")
     check_image_processor(source)
     with quiet(), explained(f"the image processor of {source.model_id} has invalid settings"):
         image_processor = _load_image_processor(source, config, chosen.image_processor_settings)
@@ -100,8 +100,13 @@ def outline(source: CheckpointSource, options: ExportOptions | None = None) -> O
     return Outline(known, image_processor, spec, normalization)
 
 
-def load(source: CheckpointSource, options: ExportOptions | None = None) -> Checkpoint:
+def load(source: CheckpointSource, options: ExportOptions | None = None, towers: TwoTowers | None = None) -> Checkpoint:
     """Loads the model and its image processor.
+
+    Args:
+        source: the checkpoint.
+        options: the options of the export.
+        towers: the loaded model, if it has two towers whose vectors meet; None: it is loaded here.
 
     Raises:
         ExportError: the checkpoint cannot be loaded, or lacks weights that inference needs.
@@ -109,9 +114,13 @@ def load(source: CheckpointSource, options: ExportOptions | None = None) -> Chec
     small = outline(source, options)
     known = small.family
     projects = options is not None and options.pooling == "projection" and known.projection not in (None, "pooler")
-    if projects:
-        known = replace(known, model=known.projection)
-    loaded = load_model(source, known, () if projects else known.pooler)
+    if towers is None and projects and known.projection == "get_image_features":
+        towers = two_towers.load(source)
+    if towers is not None:
+        loaded = Loaded(towers.image, (), towers.warnings, None)
+    else:
+        known = replace(known, model=known.projection) if projects else known
+        loaded = load_model(source, known, () if projects else known.pooler)
     with explained(f"config.json of {source.model_id} is invalid"):
         network = PixelNetwork(loaded.model, known).eval()
         cut_off = _cut_off(source.model_id, loaded.model.config, known, small.spec)

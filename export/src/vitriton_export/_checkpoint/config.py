@@ -9,8 +9,13 @@ from typing import Any
 from vitriton_export import _documents
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
 from vitriton_export._checkpoint.families import Architecture, Family, check_pooling
-from vitriton_export._checkpoint.source import CheckpointSource, check_image_processor, fetch_weights
-from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
+from vitriton_export._checkpoint.source import (
+    CheckpointSource,
+    check_image_processor,
+    fetch_weights,
+    has_image_processor,
+)
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES, TEXT_TOWERS
 from vitriton_export._checkpoint.weights import ENTRIES
 from vitriton_export._errors import ExportError, explained
 
@@ -31,19 +36,20 @@ MEND = "; correct that entry, or use the file that save_pretrained writes"
 _COUNTS = {re.compile(r"layers|depth|stages|blocks|num_block"): 2_000, re.compile(r"num_labels|num_classes"): 1_000_000}
 
 
-def check_files(source: CheckpointSource, pooling: str) -> None:
+def check_files(source: CheckpointSource, pooling: str, towers: str = "auto") -> None:
     """Checks the files of a folder without torch and transformers: the small ones, and the beginnings of the others.
 
     What only transformers can tell of an architecture that is not in the list is left to `load_config`.
 
     Raises:
-        ExportError: the checkpoint cannot be exported, or not with this pooling.
+        ExportError: the checkpoint cannot be exported, or not with this pooling or these towers.
     """
     _, model_type = _read(source)
     known: Architecture | None = FAMILIES.get(model_type) or TEXT_FAMILIES.get(model_type)
     if known is not None:
         check_pooling(pooling, known, source.model_id)
-        if model_type in FAMILIES:
+        has_texts = model_type in TEXT_TOWERS and towers != "image"  # it may do without images
+        if model_type in FAMILIES and (has_image_processor(source) or not has_texts):
             check_image_processor(source)
         fetch_weights(source)
 

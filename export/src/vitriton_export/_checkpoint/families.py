@@ -115,8 +115,8 @@ class Family(Architecture):
         counts: the entries of the configuration with the number of tokens of each name; 1 without an entry.
         grid: whether each patch has a token, so that prefix and suffix can be checked.
         pooler_is_cls: whether the pooler has no parameters and returns the CLS token of last_hidden_state.
-        projection: the source of the vector that is compared with text: a class that returns it as image_embeds, or
-            "pooler".
+        projection: the source of the vector that is compared with text: a class that returns it as image_embeds,
+            "pooler", or "get_image_features" of the full model.
         inputs: the kind of call: with pixel values, with a fixed order of patches (ViT-MAE), or with packed patches
             (NaFlex).
     """
@@ -158,17 +158,22 @@ class TextFamily(Architecture):
     """An architecture that takes texts.
 
     Attributes:
-        pooling: the pooling of a checkpoint that does not say how its tokens are pooled.
+        pooling: the pooling of a checkpoint that does not say how its tokens are pooled; "projection", which has no
+            other beside it, for a tower that shares a space with images.
         skipped_positions: the entry of the configuration with the number of the last position that is not used; None:
             all are used.
+        fixed_length: whether the model was trained on texts of one length, whose padding it reads as tokens.
     """
 
-    pooling: Literal["mean", "last"] = "mean"
+    pooling: Literal["mean", "last", "projection"] = "mean"
     skipped_positions: str | None = None
+    fixed_length: bool = False
 
     @property
     def poolings(self) -> tuple[str, ...]:
         """See `Architecture`."""
+        if self.pooling == "projection":
+            return ("auto", "projection")
         return ("auto", *(("pooler",) if self.pooler else ()), *_OF_TOKENS)
 
 

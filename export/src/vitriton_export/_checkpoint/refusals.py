@@ -98,8 +98,12 @@ _BY_TYPE = {name: reason for reason, names in _REASONS.items() for name in names
 
 def refusal(model_type: str) -> str:
     """Says why `model_type` is not exported, as the end of a sentence that names it."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
     if model_type in _BY_TYPE:
         return _BY_TYPE[model_type]
+    if model_type not in MODEL_MAPPING_NAMES:
+        return "which AutoModel of transformers does not load; if it is a part of a larger model, export that one"
     parameters = called_with(model_type)
     if "pixel_values" not in parameters:
         return (

@@ -41,7 +41,8 @@ class CheckpointSource:
 
     Attributes:
         folder: the folder of its files.
-        model_id: the name for people: the hub id, or the folder's own name.
+        model_id: the name for people: the hub id, or the folder's own name; the name of the folder above where its own
+            is "model".
         revision: the commit on the hub; None for a folder.
         weights: the files of weights; None before they are found.
     """
@@ -107,7 +108,8 @@ def find_folder(model: str, revision: str | None, option: str = "model") -> Chec
         return None
     if revision is not None:
         raise OptionError("revision", f"is {revision}, and {model} is a folder, which has no revisions; leave it out")
-    source = CheckpointSource(path, path.resolve().name, None)
+    own, above = path.resolve().name, path.resolve().parent.name
+    source = CheckpointSource(path, above if own == "model" and above else own, None)
     _check_readable(path)
     _weights.check_adapter(path, source.where)
     _documents.check_regular(path / "config.json", source.where)
@@ -141,11 +143,16 @@ def check_image_processor(source: CheckpointSource) -> None:
         _documents.check_regular(path, source.where)
         if path.is_file():
             _documents.read(path, source.model_id)
-    if not any((source.folder / name).is_file() for name in PROCESSORS) and not has_timm_config(source.folder):
+    if not has_image_processor(source):
         raise ExportError(
             f"{source.where} has no preprocessor_config.json, so nothing says how its images are prepared; "
             "write one with the image processor's save_pretrained"
         )
+
+
+def has_image_processor(source: CheckpointSource) -> bool:
+    """Whether a checkpoint has the settings of an image processor."""
+    return any((source.folder / name).is_file() for name in PROCESSORS) or has_timm_config(source.folder)
 
 
 def files_sha256(folder: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vitriton_export._checkpoint.families import TextFamily
 
 _PLAIN = TextFamily()
@@ -11,6 +13,8 @@ _DECODER = TextFamily(pooler=(), pooling="last")
 _SEQ2SEQ = TextFamily(
     pooler=(), note="last_hidden_state is the decoder's, with shifted input, as transformers' pipeline returns it"
 )
+_TOWER = TextFamily(pooler=(), pooling="projection", note="the text tower, in one space with images")
+_FIXED = replace(_TOWER, fixed_length=True, note=f"{_TOWER.note}; all texts have the length of its training")
 
 TEXT_FAMILIES: dict[str, TextFamily] = {
     "albert": _PLAIN,
@@ -19,6 +23,7 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
     "bert-generation": _ALONE,
     "biogpt": _DECODER,
     "camembert": _OFFSET,
+    "clip_text_model": replace(_TOWER, model="CLIPTextModelWithProjection"),
     "codegen": _DECODER,
     "cohere": _DECODER,
     "cohere2": _DECODER,
@@ -46,6 +51,7 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
     "llama": _DECODER,
     "luke": _PLAIN,
     "megatron-bert": _PLAIN,
+    "metaclip_2_text_model": replace(_TOWER, model="MetaClip2TextModelWithProjection"),
     "ministral": _DECODER,
     "mistral": _DECODER,
     "mobilebert": _PLAIN,
@@ -70,6 +76,8 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
     "roberta": _OFFSET,
     "roberta-prelayernorm": _OFFSET,
     "roformer": _ALONE,
+    "siglip2_text_model": replace(_FIXED, model="Siglip2TextModel"),
+    "siglip_text_model": replace(_FIXED, model="SiglipTextModel"),
     "squeezebert": _PLAIN,
     "stablelm": _DECODER,
     "starcoder2": _DECODER,
@@ -79,4 +87,14 @@ TEXT_FAMILIES: dict[str, TextFamily] = {
     "xlm-roberta": _OFFSET,
     "xlm-roberta-xl": _OFFSET,
     "xmod": _OFFSET,
+}
+
+# The text towers of models that take images, too; `architectures.FAMILIES` has their image towers.
+TEXT_TOWERS: dict[str, TextFamily] = {
+    "altclip": replace(_TOWER, skipped_positions="pad_token_id"),
+    "chinese_clip": _TOWER,
+    "clip": _TOWER,
+    "metaclip_2": _TOWER,
+    "siglip": _FIXED,
+    "siglip2": _FIXED,
 }

@@ -20,7 +20,8 @@ from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import load_model, quiet
 from vitriton_export._checkpoint.sentence import Sentence
 from vitriton_export._checkpoint.source import CheckpointSource
-from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES, TEXT_TOWERS
+from vitriton_export._checkpoint.two_towers import TwoTowers
 from vitriton_export._errors import ExportError, OptionError, explained
 from vitriton_export._options import ExportOptions
 from vitriton_export.triton.tokenize.vitriton_tokenizing import TOKENIZER, TokenizeSpec
@@ -80,18 +81,24 @@ def outline(source: CheckpointSource, options: ExportOptions) -> TextOutline:
     """
     with quiet():
         config = read_config(source)
-    known = TEXT_FAMILIES[config.model_type]
+    if config.model_type in TEXT_FAMILIES:
+        known, sentence = TEXT_FAMILIES[config.model_type], _sentence.read(source)
+    else:
+        known, sentence, config = TEXT_TOWERS[config.model_type], None, config.text_config
     check_pooling(options.pooling, known, source.model_id)
-    for name in options.for_images():
-        raise OptionError(name, f"is for models that take images, and {source.model_id} takes texts; leave it out")
-    sentence = _sentence.read(source)
     tokenizer = _load_tokenizer(source)
     if sentence is not None and sentence.lower_case:
         _lower_case(tokenizer.backend_tokenizer)
+    if known.fixed_length and tokenizer.padding_side != "right":
+        raise ExportError(
+            f"the tokenizer of {source.model_id} pads texts on the {tokenizer.padding_side}, and a server pads them on "
+            "the right; set padding_side in tokenizer_config.json to the side of the model's training"
+        )
     spec = TokenizeSpec(
         max_length=_max_length(options, config, known, tokenizer, sentence),
         truncation_side=tokenizer.truncation_side,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        fixed_length=known.fixed_length,
         max_text_bytes=options.max_text_bytes,
     )
     return TextOutline(config, known, tokenizer, spec, sentence)
@@ -114,13 +121,20 @@ def _load_tokenizer(source: CheckpointSource) -> Any:
     return tokenizer
 
 
-def load(source: CheckpointSource, options: ExportOptions) -> TextCheckpoint:
+def load(source: CheckpointSource, options: ExportOptions, towers: TwoTowers | None = None) -> TextCheckpoint:
     """Loads the model, its tokenizer and the layers after its tokens.
+
+    Args:
+        source: the checkpoint.
+        options: the options of the export.
+        towers: the loaded model, if it has two towers; None: it is loaded here.
 
     Raises:
         ExportError: the checkpoint cannot be loaded, or lacks weights that inference needs.
     """
     small = outline(source, options)
+    if towers is not None:
+        return TextCheckpoint(source, towers.text, small, nn.Sequential(), (), towers.warnings)
     loaded = load_model(source, small.family, small.family.pooler)
     if hasattr(loaded.model.config, "use_cache"):
         loaded.model.config.use_cache = False  # there is no next token
@@ -136,6 +150,8 @@ def poolings(options: ExportOptions, checkpoint: TextCheckpoint) -> tuple[tuple[
         ExportError: the model does not have the requested pooling, or its pooler is untrained.
     """
     asked, small, model_id = options.pooling, checkpoint.outline, checkpoint.source.model_id
+    if small.family.pooling == "projection":
+        return ("projection",), ""
     if asked == "auto" and small.sentence is not None:
         return small.sentence.poolings, "as its sentence-transformers files say"
     if asked == "auto":
@@ -152,6 +168,8 @@ def poolings(options: ExportOptions, checkpoint: TextCheckpoint) -> tuple[tuple[
             f"the pooler of {model_id} is untrained: the checkpoint has no {checkpoint.untrained_pooler[0]}, so its "
             "output would be random; use --pooling auto, cls or mean (--allow-untrained-pooler exports it nevertheless)"
         )
+    if small.sentence is not None and small.sentence.poolings != (asked,):
+        return (asked,), f"in place of {'+'.join(small.sentence.poolings)}, which its sentence-transformers files say"
     return (asked,), ""
 
 
@@ -161,9 +179,18 @@ def _max_length(
     skipped = 0 if known.skipped_positions is None else 1 + int(getattr(config, known.skipped_positions) or 0)
     positions = getattr(config, "max_position_embeddings", None) or _NO_LIMIT + skipped
     most = int(positions) - skipped
+    if options.max_length is not None and known.fixed_length:
+        raise OptionError("max_length", "is given, and the model takes texts of one length; leave it out")
     if options.max_length is not None:
         if options.max_length > most:
             raise OptionError("max_length", f"is {options.max_length}, and the model has {most} positions")
+        added = int(tokenizer.num_special_tokens_to_add())
+        if options.max_length <= added:
+            raise OptionError(
+                "max_length",
+                f"is {options.max_length}, and the tokenizer adds {added} special tokens to each text, so no room is "
+                f"left for the text itself; give {added + 1} or more",
+            )
         return options.max_length
     own = [most, _MAX_LENGTH]
     if sentence is not None and sentence.max_length is not None:

@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 _NAME = "vitriton_fused"
+_KEYS = "vitriton_keys"  # the attribute of a mask that hides padding alone: the keys that it shows, (B, T)
 
 
 @contextlib.contextmanager
@@ -49,6 +50,8 @@ def _mask(
     if allow_is_bidirectional_skip and attention_mask is None and local_size is None:
         return None
     mask: torch.Tensor = eager_mask(attention_mask=attention_mask, local_size=local_size, **kwargs)
+    if allow_is_bidirectional_skip and local_size is None:
+        setattr(mask, _KEYS, attention_mask)  # lost if the model changes the mask, as it should be
     return mask
 
 
@@ -69,14 +72,18 @@ def _fused(
         key: the keys, of the same shape; other shapes, as of grouped heads, fall back to the architecture's own eager
         attention.
         value: the values, of the same shape.
-        attention_mask: the mask or the position biases, which fall back as well; None: none.
+        attention_mask: the mask of padding as `_mask` made it; another one, or position biases, fall back as well;
+        None: none.
         scaling: the factor of the products; by default 1 / √dim.
         **kwargs: the architecture's other arguments; only eager attention reads them.
 
     Returns:
         (B, T, heads, dim), as from every attention function of transformers, and no attention weights.
     """
-    plain = attention_mask is None and not any(isinstance(extra, torch.Tensor) for extra in kwargs.values())
+    keys: torch.Tensor | None = getattr(attention_mask, _KEYS, None)
+    plain = (attention_mask is None or keys is not None) and not any(
+        isinstance(extra, torch.Tensor) for extra in kwargs.values()
+    )
     if not plain or not query.shape[1] == key.shape[1] == value.shape[1] or value.shape[-1] != query.shape[-1]:
         eager = vars(sys.modules[type(module).__module__])["eager_attention_forward"]
         weighted: tuple[torch.Tensor, torch.Tensor | None] = eager(
@@ -85,10 +92,15 @@ def _fused(
         return weighted
     _, heads, _, dim = query.shape
     flat = [tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value)]  # (B, T, heads × dim)
+    attributes: dict[str, Any] = {"num_heads": heads, "scale": float(dim**-0.5 if scaling is None else scaling)}
+    inputs: list[torch.Tensor | None] = [*flat]
+    if keys is not None:
+        inputs += [None, keys.to(torch.int32)]
+        attributes["mask_filter_value"] = torch.finfo(query.dtype).min
     output = torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
-        flat,
-        {"num_heads": heads, "scale": float(dim**-0.5 if scaling is None else scaling)},
+        inputs,
+        attributes,
         dtype=query.dtype,
         shape=flat[0].shape,
         version=1,

@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.tensor(normalization.scale, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("bias", torch.tensor(normalization.bias, dtype=torch.float32).view(1, 3, 1, 1))
         if packed:
-            naflex.make_exportable(model.model)
+            naflex.make_exportable(getattr(model.model, "vision_model", model.model))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, H, W, 3) uint8 or float32 → embedding (B, D), last_hidden_state (B, T, D) or (B, D, h, w)."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from vitriton_export._errors import ExportError
-from vitriton_export._graph import quantize, rewrites
+from vitriton_export._graph import quantize, rewrites, smooth
 from vitriton_export._options import Optimize, Precision
 from vitriton_export._serving import Device
 
@@ -29,13 +30,21 @@ _SATURATES = (
 )
 
 
-def finish(graph: ir.Model, precision: Precision, optimize: Optimize) -> str | None:
+def finish(
+    graph: ir.Model,
+    precision: Precision,
+    optimize: Optimize,
+    folder: Path | None = None,
+    examples: Sequence[smooth.Feed] = (),
+) -> str | None:
     """Rewrites a graph with a single output, in place.
 
     Args:
         graph: the graph as exported, at the precision of its weights.
         precision: the target precision; the export itself produces float16.
         optimize: the rewriting to apply.
+        folder: the folder for temporary files; None: the system's.
+        examples: inputs of the graph, with which int8 is smoothed; none: it is not.
 
     Returns:
         A warning for the user, or None.
@@ -44,9 +53,11 @@ def finish(graph: ir.Model, precision: Precision, optimize: Optimize) -> str | N
         ExportError: the graph has nothing that int8 could speed up.
     """
     if optimize == "default":
-        rewrites.optimize(graph)
+        rewrites.optimize(graph, for_gpu=precision == "fp16")
     if precision not in ("int8", "int8-fast"):
         return None
+    if examples:
+        smooth.smooth(graph, examples, folder)
     total = sum(
         weight.const_value.size for weight in graph.graph.initializers.values() if weight.const_value is not None
     )

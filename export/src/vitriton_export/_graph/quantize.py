@@ -58,22 +58,27 @@ def quantize(model: ir.Model, *, per_token: bool) -> int:
     Returns:
         The number of weights that are now int8; 0 if the graph has no such product.
     """
-    layers = [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
+    found = layers(model)
     quantized: dict[ir.Value, _Quantized] = {}
-    for layer in layers:
+    for layer in found:
         if layer.x not in quantized:  # the input of queries, keys and values is quantized once
             quantized[layer.x] = _quantized(
                 layer.x, layer.weight.shape[0], _first_user(model, layer.x), per_token=per_token
             )
         replace(layer.node, _multiply(quantized[layer.x], layer))
-    embeddings = [found for node in model.graph if (found := patch_embedding(node)) is not None] if layers else []
+    embeddings = [each for node in model.graph if (each := patch_embedding(node)) is not None] if found else []
     for embedding in embeddings:
         replace(embedding.node, _embed(embedding))
-    if layers:
+    if found:
         model.graph.opset_imports[MICROSOFT] = 1
         model.graph.opset_imports[""] = max(_OPSET, model.graph.opset_imports[""])
     passes.RemoveUnusedNodesPass()(model)
-    return sum(weight.size for weight in (*(layer.weight for layer in layers), *(found.weight for found in embeddings)))
+    return sum(weight.size for weight in (*(layer.weight for layer in found), *(each.weight for each in embeddings)))
+
+
+def layers(model: ir.Model) -> list[Linear]:
+    """Returns the layers that `quantize` quantizes, in the graph's order."""
+    return [layer for node in model.graph if (layer := linear_at(node)) is not None and _pays(layer)]
 
 
 def _pays(layer: Linear) -> bool:

@@ -16,12 +16,19 @@ from vitriton_export._graph.linear import linear_before, linear_behind
 Axes = dict[int, int]
 
 
-def optimize(model: ir.Model) -> None:
-    """Removes work that the outputs do not need, in place."""
+def optimize(model: ir.Model, *, for_gpu: bool = False) -> None:
+    """Removes work that the outputs do not need, in place.
+
+    Args:
+        model: the graph.
+        for_gpu: whether to leave out what helps a CPU alone.
+    """
     drop_reshapes(model)
     fold_scales(model)
     fold_attention_biases(model)
     narrow(model)
+    if not for_gpu:
+        keep_norms(model)
 
 
 def drop_reshapes(model: ir.Model) -> None:
@@ -31,12 +38,33 @@ def drop_reshapes(model: ir.Model) -> None:
             continue
         before, sizes = value(node, 0).producer(), array(node.inputs[1])
         copies = sizes is None or 0 in sizes  # 0 copies a size of the input
-        if before is not None and before.op_type == "Reshape" and not copies:
+        follows = before is not None and before.op_type == "Reshape"
+        if before is not None and follows and (not copies or _same_dims(value(before, 0), node.outputs[0])):
             node.replace_input_with(0, value(before, 0))
         source, result = value(node, 0), node.outputs[0]
-        if dims(source) is not None and dims(source) == dims(result) and not result.is_graph_output():
+        if _same_dims(source, result) and not result.is_graph_output():
             result.replace_all_uses_with(source)
     passes.RemoveUnusedNodesPass()(model)
+
+
+def _same_dims(one: ir.Value, other: ir.Value) -> bool:
+    return dims(one) is not None and dims(one) == dims(other)
+
+
+def keep_norms(model: ir.Model) -> None:
+    """Adds residuals that only a LayerNormalization reads by Sum, in place.
+
+    ONNX Runtime fuses Add and LayerNormalization to SkipLayerNormalization, whose CPU kernel is several times slower
+    than the two.
+    """
+    for node in list(model.graph):
+        if node.op_type != "LayerNormalization":
+            continue
+        source = value(node, 0)
+        adds = source.producer()
+        alone = len(source.consumers()) == 1 and not source.is_graph_output()
+        if adds is not None and adds.op_type == "Add" and alone:
+            replace(adds, insert(adds, "Sum", adds.inputs))
 
 
 def fold_scales(model: ir.Model) -> None:
@@ -61,7 +89,7 @@ def fold_attention_biases(model: ir.Model) -> None:
     up to 1, so the result contains their bias once, and the next layer turns it into a bias of its own.
     """
     for node in list(model.graph):
-        if node.op_type != "MultiHeadAttention" or len(node.inputs) != 3:
+        if node.op_type != "MultiHeadAttention":
             continue
         keys = linear_before(value(node, 1))
         if keys is not None and keys.bias is not None:
@@ -213,7 +241,7 @@ def _matmul(node: ir.Node, axis: int) -> Axes | None:
 
 def _attention(node: ir.Node, axis: int) -> Axes | None:
     """Handles MultiHeadAttention (com.microsoft): a token depends on its own query, and on all keys and values."""
-    return {0: 1} if axis == 1 and len(node.inputs) == 3 else None
+    return {0: 1} if axis == 1 else None
 
 
 def _transpose(node: ir.Node, axis: int) -> Axes | None:

@@ -15,7 +15,8 @@ def pool(outputs: Any, mask: torch.Tensor, poolings: Sequence[str]) -> torch.Ten
     """Pools a transformers output as sentence-transformers does.
 
     Args:
-        outputs: the output of the model: last_hidden_state (B, T, D), and pooler_output (B, D) for "pooler".
+        outputs: the output of the model: last_hidden_state (B, T, D), and pooler_output (B, D) for "pooler" and
+            "projection", or text_embeds (B, D) of a tower that is a model of its own.
         mask: (B, T), 1 for tokens and 0 for the padding after them.
         poolings: the kinds of pooling, whose vectors are joined.
 
@@ -27,8 +28,8 @@ def pool(outputs: Any, mask: torch.Tensor, poolings: Sequence[str]) -> torch.Ten
 
 def _pool(outputs: Any, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     tokens: torch.Tensor = outputs.last_hidden_state
-    if pooling == "pooler":
-        pooler: torch.Tensor = outputs.pooler_output
+    if pooling in ("pooler", "projection"):
+        pooler: torch.Tensor = outputs["text_embeds" if "text_embeds" in outputs else "pooler_output"]
         return pooler
     if pooling == "cls":
         return tokens[:, 0]
@@ -72,7 +73,10 @@ def embed(
 
 
 class TextEncoder(nn.Module):
-    """Runs the model and makes the embedding. Both outputs have `output_dtype`, whatever the model computes in."""
+    """Runs the model and makes the embedding. Both outputs have `output_dtype`, whatever the model computes in.
+
+    With `masked` False, the model gets no attention mask, and reads padding as tokens.
+    """
 
     def __init__(
         self,
@@ -82,10 +86,12 @@ class TextEncoder(nn.Module):
         *,
         dimensions: int | None,
         l2_normalize: bool,
+        masked: bool = True,
         output_dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.model = model
+        self.masked = masked
         self.poolings = tuple(poolings)
         self.dense = dense
         self.dimensions = dimensions
@@ -94,7 +100,8 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T) and (B, T) int64 → embedding (B, D), last_hidden_state (B, T, D)."""
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        mask = {"attention_mask": attention_mask} if self.masked else {}
+        outputs = self.model(input_ids=input_ids, **mask)
         embedding = embed(
             outputs,
             attention_mask,

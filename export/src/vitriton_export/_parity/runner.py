@@ -41,7 +41,7 @@ class RepositoryRunner:
         try:
             self._module: Any = _load(preprocess)
             self._spec = self._module.PreprocessSpec.from_json((preprocess / "preprocess.json").read_text())
-        except (OSError, ValueError, KeyError) as exc:
+        except Exception as exc:  # it is the export's own code, which may be damaged
             raise ExportError(f"the preprocessing in {preprocess} cannot be loaded: {one_line(exc)}") from exc
         if not within_limits:
             self._spec = replace(self._spec, limits=self._module.Limits())

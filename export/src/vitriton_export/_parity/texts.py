@@ -77,7 +77,7 @@ def corpus() -> dict[str, bytes]:
 
 
 class TextReference:
-    """transformers: its tokenizer, its model in float32, each text alone, so that no padding is involved.
+    """transformers: its tokenizer, its model in float32, each text alone, padded only where the model needs it.
 
     Args:
         checkpoint: the checkpoint with the reference model.
@@ -102,34 +102,45 @@ class TextReference:
         refused: dict[int, str] = {}
         found: list[tuple[Array, Array, Array]] = []
         for position, data in enumerate(texts):
-            inputs = self._tokenize(data)
-            if not inputs["input_ids"].shape[1]:
+            own_ids = self._tokenize(data)[INPUT_IDS][0].numpy()
+            if not len(own_ids):
                 refused[position] = "the tokenizer gives no tokens"
                 continue
+            inputs = self._tokenize(data, padding="max_length" if self._checkpoint.outline.spec.fixed_length else False)
             outputs = forward(self._checkpoint, inputs)
             with torch.no_grad():
                 embedding = embed(
-                    outputs, inputs["attention_mask"], self._poolings, self._checkpoint.dense, **self._settings
+                    outputs, inputs[ATTENTION_MASK], self._poolings, self._checkpoint.dense, **self._settings
                 )
-            found.append((inputs["input_ids"][0].numpy(), embedding[0].numpy(), outputs.last_hidden_state[0].numpy()))
+            found.append((own_ids, embedding[0].numpy(), outputs.last_hidden_state[0, : len(own_ids)].numpy()))
         ids, embeddings, tokens = ([each[place] for each in found] for place in range(3))
         return BatchResult(refused, {INPUT_IDS: ids, _EMBEDDING: embeddings, _TOKENS: tokens})
 
-    def _tokenize(self, data: bytes) -> Mapping[str, torch.Tensor]:
+    def _tokenize(self, data: bytes, padding: str | bool = False) -> Mapping[str, torch.Tensor]:
         small = self._checkpoint.outline
-        inputs = small.tokenizer(data.decode(), truncation=True, max_length=small.spec.max_length, return_tensors="pt")
+        inputs = small.tokenizer(
+            data.decode(),
+            truncation=True,
+            max_length=small.spec.max_length,
+            padding=padding,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
         return {name: inputs[name].to(torch.int64) for name in (INPUT_IDS, ATTENTION_MASK)}
 
 
 def forward(checkpoint: TextCheckpoint, inputs: Mapping[str, torch.Tensor]) -> Any:
     """Runs the model: input_ids and attention_mask (B, T) int64 → a transformers output.
 
+    Texts of one length have no mask, as in the model's training.
+
     Raises:
         ParityError: the model does not accept these ids.
     """
+    given = {INPUT_IDS: inputs[INPUT_IDS]} if checkpoint.outline.family.fixed_length else inputs
     try:
         with torch.no_grad():
-            return checkpoint.model(**inputs)
+            return checkpoint.model(**given)
     except (ValueError, RuntimeError, IndexError) as exc:
         shape = " x ".join(map(str, inputs[INPUT_IDS].shape))
         raise ParityError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,8 @@ class Deployment:
         precision: the precision of the encoders.
         output_dtype: the data type of the encoders' outputs.
         fingerprint: the name of the embedding space.
+        logits: what turns the cosine of an image and a text into a logit: logit_scale and logit_bias, where the model
+            has them.
         serving: the settings with which Triton runs it.
         verification: the options of the export that change its images or its gates, by the names of `ExportOptions`;
             `vitriton verify` reads them from a running server.
@@ -54,6 +56,7 @@ class Deployment:
     precision: Precision
     output_dtype: OutputDtype
     fingerprint: str
+    logits: Mapping[str, float] = field(default_factory=dict)
     serving: Serving = field(default_factory=Serving)
     verification: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,6 +82,12 @@ class Deployment:
     def output_type(self) -> str:
         """The data type of the outputs, as Triton writes it."""
         return self.output_dtype.upper()
+
+
+def model_names(deployments: Sequence[Deployment]) -> list[str]:
+    """Returns the names of all models of the towers of an export, each after those that it needs, ensembles last."""
+    kinds = [kind for deployment in deployments for kind in deployment.shapes]
+    return names.model_names(deployments[0].name, kinds)
 
 
 def write(deployment: Deployment, folder: Path) -> None:
@@ -182,6 +191,7 @@ def _ensemble_parameters(deployment: Deployment) -> dict[str, str]:
         "l2_normalize": str(deployment.l2_normalize).lower(),
         "precision": deployment.precision,
         **deployment.step.ensemble_parameters,
+        **{name: repr(value) for name, value in deployment.logits.items()},
     }
     if deployment.revision is not None:
         parameters["revision"] = deployment.revision

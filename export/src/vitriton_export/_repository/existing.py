@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vitriton._repository import complete, disk
-from vitriton._repository.names import ENSEMBLES, KINDS, Kind, ensemble_name, kind_of
+from vitriton._repository.names import ENSEMBLES, KINDS, Kind, Tower, ensemble_name, kind_of, kinds_of
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import printable
@@ -20,34 +20,49 @@ from vitriton_export._repository.deployment import Deployment
 # Options that locate the export, or that are compared by what they resolve to
 _NOT_DECIDING = ("limits", "max_text_bytes", "prompts", "default_prompt")
 _COMPARED_OTHERWISE = {"model", "revision", "name", "repository"}
+# The options that change vectors by the way inputs are prepared or embeddings are cut, with their defaults
+_PREPARING: Mapping[str, Any] = {
+    "image_size": None,
+    "image_processor_kwargs": {},
+    "jpeg_decoding": "exact",
+    "max_length": None,
+    "dimensions": None,
+}
 
 
 def difference(options: ExportOptions) -> str | None:
     """Says why an export with these options must be made; None where the repository holds it complete.
 
     It is complete when a manifest has the same model and revision (for a folder: the same files) and the same options,
-    and graphs and preprocessing on disk are those in the manifest. Versions of libraries do not count. Branches are
-    not followed: the revision of a hub id is compared as given, or with the commit that was exported.
+    and the files on disk are those in the manifest. Versions of libraries do not count. Branches are not followed: the
+    revision of a hub id is compared as given, or with the commit that was exported.
     """
     repository = options.folder
     try:
         ensembles = {kind: repository / ensemble_name(options.deployed_name, kind) for kind in KINDS}
-        found = next((kind for kind in KINDS if ensembles[kind].exists()), KINDS[0])
-        configs = {kind: disk.read_config(ensembles[kind]) for kind in options.kinds(ENSEMBLES[found].tower)}
-        for kind, config in configs.items():
+        wanted = kinds_of(options.towers) if options.towers in ("image", "text") else KINDS
+        found = next((kind for kind in wanted if ensembles[kind].exists()), wanted[0])
+        for kind in (kind for tower in _towers(ensembles[found], found) for kind in options.kinds(tower)):
+            config = disk.read_config(ensembles[kind])
             fingerprint = None if config is None else disk.fingerprint(config)
             if config is None or fingerprint in (None, disk.NOT_EXPORTED):
                 return f"{ensembles[kind]} holds no export"
             version = max(disk.served_versions(config, ensembles[kind]), default=0)
             manifest = json.loads((ensembles[kind] / str(version) / "manifest.json").read_text())
-            reason = _other(manifest, options) or damaged(repository, ensembles[kind].name)
-            if reason is None and manifest["fingerprint"] != fingerprint:
-                reason = f"{ensembles[kind]} and its manifest have two fingerprints"
+            reason = _other(manifest, options) or complete.missing(repository, ensembles[kind].name, read_graphs=True)
             if reason is not None:
                 return reason
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         return f"what is in {repository} cannot be read ({type(exc).__name__})"
     return None
+
+
+def _towers(ensemble: Path, kind: Kind) -> Sequence[Tower]:
+    """Returns the towers that were exported together with an ensemble."""
+    config = disk.read_config(ensemble)
+    version = 0 if config is None else max(disk.served_versions(config, ensemble), default=0)
+    towers: Sequence[Tower] = complete.read_manifest(ensemble / str(version)).get("towers", [ENSEMBLES[kind].tower])
+    return towers
 
 
 def earlier(repository: Path, name: str) -> dict[Kind, str]:
@@ -60,6 +75,16 @@ def earlier(repository: Path, name: str) -> dict[Kind, str]:
             version = max(disk.served_versions(config, folder), default=0)
             found[kind] = f"version {version}{_origin(folder / str(version) / 'manifest.json')}"
     return found
+
+
+def read_manifest(repository: Path, name: str) -> dict[str, Any]:
+    """Reads the manifest of an export that is there; empty if there is none, or none that can be read."""
+    for kind in KINDS:
+        folder = repository / ensemble_name(name, kind)
+        config = disk.read_config(folder)
+        if config is not None:
+            return complete.read_manifest(folder / str(max(disk.served_versions(config, folder), default=0)))
+    return {}
 
 
 def changes(manifest: Mapping[str, Any], deployment: Deployment, weights: str | None) -> str:
@@ -76,11 +101,15 @@ def changes(manifest: Mapping[str, Any], deployment: Deployment, weights: str | 
         "precision": deployment.precision,
     }
     named = [_change(name, manifest, now) for name in now if name in manifest and manifest[name] != now[name]]
+    if "options" in manifest:
+        given, planned = _preparing(manifest["options"]), _preparing(deployment.verification)
+        named += [_change(name, given, planned) for name in _PREPARING if given[name] != planned[name]]
     prepared = deployment.step.to_document()
     now = {name: _deciding(entries) for name, entries in prepared.items()}
     then = {name: _deciding(manifest.get(name)) for name in prepared}
     named += [f"the {name} is another" for name in now if then[name] not in (None, now[name])]
-    outputs, pooled = manifest.get("outputs"), kind_of(True, deployment.step.tower)
+    is_same_tower = prepared.keys() <= manifest.keys()
+    outputs, pooled = manifest.get("outputs") if is_same_tower else None, kind_of(True, deployment.step.tower)
     if outputs is not None and (ensemble_name(deployment.name, pooled) in outputs) != (pooled in deployment.shapes):
         named.append("only one of the two has a pooled output")
     # these decide which weights count
@@ -88,6 +117,13 @@ def changes(manifest: Mapping[str, Any], deployment: Deployment, weights: str | 
         known = manifest.get("source", {}).get("weights_sha256")
         named += ["the weights are others"] if known not in (None, weights) else []
     return "; ".join(named) or "the weights or the configuration are others"
+
+
+def _preparing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that `_PREPARING` names, with the settings of an image processor as data."""
+    found = {name: options.get(name, default) for name, default in _PREPARING.items()}
+    settings = found["image_processor_kwargs"]
+    return found | {"image_processor_kwargs": json.loads(settings) if isinstance(settings, str) else settings}
 
 
 def _deciding(entries: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -135,26 +171,3 @@ def _typed(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def damaged(repository: Path, ensemble: str) -> str | None:
-    """Says which part of an export's ensemble is missing or is not the exported one; None if all are as exported.
-
-    It reads the graphs and compares their hashes, which `vitriton._repository.complete` does not.
-
-    Args:
-        repository: the folder of the models.
-        ensemble: the name of the ensemble.
-    """
-    fault = complete.missing(repository, ensemble)
-    if fault is not None:
-        return fault
-    config: Any = disk.read_config(repository / ensemble)
-    manifest = complete.read_manifest(
-        repository / ensemble / str(max(disk.served_versions(config, repository / ensemble)))
-    )
-    for step, version in sorted(disk.steps(config, repository)):
-        for file, graph in complete.graphs(manifest, step).items():
-            if sources.sha256(repository / step / str(version) / file) != graph.get("sha256"):
-                return f"{step}/{version}/{file} {complete.OTHER_GRAPH}"
-    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,34 +37,48 @@ def architecture(config: Any, family: Architecture, *, pooler: bool) -> dict[str
     return {"model_type": config.model_type, **family.computes(config, pooler=pooler)}
 
 
-def fingerprint(
-    *,
-    weights: str,
-    config: Mapping[str, Any],
-    prepared: Mapping[str, Any],
-    pooling: str | None,
-    l2_normalize: bool,
-    precision: Precision,
-) -> str:
-    """Returns the fingerprint of an export.
+@dataclass(frozen=True, kw_only=True)
+class ExportedSpace:
+    """What decides the vectors of an export.
 
-    Args:
+    The exporter's version, the graph's layout and the limits on inputs are left out: they do not change a vector.
+
+    Attributes:
         weights: the hash of the weights, from `weights_sha256`.
         config: the entries of the configuration, from `architecture`.
         prepared: how the inputs of the encoder are made, from `FirstStep.space`.
         pooling: the pooling that makes the embedding; None where there are only tokens.
         l2_normalize: whether embeddings are scaled to length 1; tokens are not.
         precision: the precision of the encoder.
-
-    The exporter's version, the graph's layout and the limits on inputs are left out: they do not change a vector.
     """
-    inputs = {
-        "weights": weights,
-        "config": config,
-        **prepared,
-        "precision": precision,
-    }
-    if pooling is not None:
-        inputs |= {"pooling": pooling, "l2_normalize": l2_normalize}
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return f"v1-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    weights: str
+    config: Mapping[str, Any]
+    prepared: Mapping[str, Any]
+    pooling: str | None
+    l2_normalize: bool
+    precision: Precision
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the space."""
+        inputs = {
+            "weights": self.weights,
+            "config": self.config,
+            **self.prepared,
+            "precision": self.precision,
+        }
+        if self.pooling is not None:
+            inputs |= {"pooling": self.pooling, "l2_normalize": self.l2_normalize}
+        text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+        return f"v1-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def joined(image: ExportedSpace, text: ExportedSpace) -> ExportedSpace:
+    """Returns the space of two towers whose vectors are compared: what decides the vectors of either decides it."""
+    return replace(
+        text,
+        weights=hashlib.sha256(f"{image.weights} {text.weights}".encode()).hexdigest(),
+        config={"image": image.config, "text": text.config},
+        prepared={"image": image.prepared, "text": text.prepared},
+    )

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +181,8 @@ def staging_folder(repository: Path, needed_bytes: int, name: str = "") -> Itera
         yield staging
 
 
-def install(staging: Path, repository: Path, deployment: Deployment) -> int:
-    """Puts the staged models into the repository, each after those that it needs.
+def install(staging: Path, repository: Path, *deployments: Deployment) -> int:
+    """Puts the staged models of all towers of an export into the repository, each after those that it needs.
 
     The models that exist are served until the ensembles, at the end, name the new versions. One export runs at a time:
     the target is checked again under a lock. When a step fails, the steps before it are undone; when the process is
@@ -199,7 +199,7 @@ def install(staging: Path, repository: Path, deployment: Deployment) -> int:
     _sync(staging)  # before the lock, as it may take long
     try:
         with disk.locked(repository, exclusive=True):
-            return _install(staging, repository, deployment)
+            return _install(staging, repository, deployments)
     except disk.RepositoryBusy as exc:
         raise ExportError(str(exc)) from exc
 
@@ -261,19 +261,21 @@ def _check_room(repository: Path, parent: Path, needed_bytes: int) -> None:
         )
 
 
-def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
-    check_target(repository, deployment)
+def _install(staging: Path, repository: Path, deployments: Sequence[Deployment]) -> int:
+    for deployment in deployments:
+        check_target(repository, deployment)
     disk.sweep(repository, staging)
-    present = {name: disk.versions(repository / name) for name in deployment.model_names}
-    version = _next_version(repository, deployment, present)
-    _number(staging, deployment, version)
+    present = {name: disk.versions(repository / name) for name in _deployment.model_names(deployments)}
+    version = _next_version(repository, present)
+    for deployment in deployments:
+        _number(staging, deployment, version)
     journal = disk.read_journal(repository)
     for name, found in present.items():
         journal[name] = journal.get(name, set()) | found | {version}
     disk.write_journal(repository, journal)
     try:
         with contextlib.ExitStack() as undo:
-            for name in deployment.model_names:
+            for name in present:
                 _put(staging / name, repository / name, version, undo)
             undo.pop_all()
         for name in present:
@@ -286,7 +288,7 @@ def _install(staging: Path, repository: Path, deployment: Deployment) -> int:
     return version
 
 
-def _next_version(repository: Path, deployment: Deployment, present: dict[str, set[int]]) -> int:
+def _next_version(repository: Path, present: dict[str, set[int]]) -> int:
     """Returns one more than the highest version; those of a placeholder do not count, as it is replaced as a whole."""
     exported = [
         found for name, found in present.items() if read_fingerprint(repository / name / disk.CONFIG) != NOT_EXPORTED

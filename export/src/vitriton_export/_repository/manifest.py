@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository.names import OUTPUT
+from vitriton._repository.names import OUTPUT, Tower
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._checkpoint.heads import Head
@@ -45,10 +45,12 @@ def build(
     demanded: Mapping[str, Gate],
     staging: Path,
     options: ExportOptions,
+    towers: Sequence[Tower],
     warnings: Sequence[str] = (),
     head: Head | None = None,
+    example: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Returns the manifest of a staged export, whose graphs are written and verified.
+    """Returns the manifest of a staged export, whose files are written and verified.
 
     Args:
         deployment: the staged deployment.
@@ -58,18 +60,22 @@ def build(
         demanded: the gates, by stage.
         staging: the staging folder.
         options: the options of the export.
+        towers: the towers of the export, installed together.
         warnings: the warnings that the user was shown.
         head: the head that is not exported, or None.
+        example: an input of the gate and the reference's embedding of it, or None.
     """
     # without the version folder, which gets its number at installation
-    graphs = {
-        f"{name}/{path.name}": path
+    files = {
+        f"{name}/{path.relative_to(staging / name / VERSION).as_posix()}": path
         for name in deployment.model_names
-        for path in sorted((staging / name / VERSION).glob("model.onnx*"))
+        for path in sorted((staging / name / VERSION).rglob("*"))
+        if path.is_file()
     }
     return {
         "format": FORMAT,
         "name": deployment.name,
+        "towers": list(towers),
         "fingerprint": deployment.fingerprint,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": {
@@ -83,6 +89,7 @@ def build(
         "head": None if head is None else head.to_document(),
         "pooling": deployment.pooling,
         "l2_normalize": deployment.l2_normalize,
+        **deployment.logits,
         "precision": deployment.precision,
         "options": plain(options),
         "max_batch_size": deployment.max_batch_size,
@@ -95,14 +102,13 @@ def build(
             }
             for kind, shape in deployment.shapes.items()
         },
-        "graphs": {
-            name: {"sha256": sources.sha256(path), "bytes": path.stat().st_size} for name, path in graphs.items()
-        },
+        "files": {name: {"sha256": sources.sha256(path), "bytes": path.stat().st_size} for name, path in files.items()},
         "parity": {
             "reference": "transformers, torch float32, PIL image processor",
             "gates": gates.to_document(demanded),
             "stages": [stage.to_dict() for stage in parity],
         },
+        "example": example,
         "warnings": list(warnings),
         "versions": {
             "python": platform.python_version(),

@@ -27,7 +27,7 @@ def remove(repository: Path, name: str) -> list[str]:
         OptionError: there is no such repository or export.
         ExportError: vitriton did not write the models, or an export of that name is running.
     """
-    if (fault := folder_fault(repository)) is not None:
+    if (fault := folder_fault(repository, "name the repository that holds the export")) is not None:
         raise OptionError("repository", fault)
     try:
         if name in disk.remove_abandoned(repository):

@@ -18,12 +18,10 @@ from vitriton.preprocessing import is_scaled
 from vitriton_export._checkpoint import checkpoint as _checkpoint
 from vitriton_export._checkpoint.checkpoint import Checkpoint
 from vitriton_export._checkpoint.families import Family
-from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import not_finite
-from vitriton_export._checkpoint.source import CheckpointSource
-from vitriton_export._errors import ExportError, explained, printable
+from vitriton_export._errors import ExportError, explained
 from vitriton_export._graph.encoder import Encoder, pool
-from vitriton_export._options import ExportOptions, OutputDtype, Pooling
+from vitriton_export._options import ExportOptions, Pooling
 from vitriton_export._parity import compare, corpus
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity.gates import Gate
@@ -31,49 +29,24 @@ from vitriton_export._parity.runner import RepositoryRunner
 from vitriton_export._processors.reference_pixels import tolerance
 from vitriton_export._repository import fingerprint as _fingerprint
 from vitriton_export._repository.deployment import Deployment
+from vitriton_export._repository.fingerprint import ExportedSpace
 from vitriton_export._repository.first_step import PreprocessStep
+from vitriton_export._towers.plan import DTYPES, ExportPlan
 
-_DTYPES: Mapping[OutputDtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 
-
-@dataclass(frozen=True)
-class ImagePlan:
-    """The plan of an image tower; see `ExportPlan`.
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(ExportPlan):
+    """The plan of an image tower.
 
     Attributes:
         checkpoint: the loaded checkpoint.
-        weights: the hash of the weights that the outputs depend on.
         pooling: the pooling that makes the embedding.
         step: the first step.
-        deployment: the deployment: names, shapes, pooling, fingerprint.
     """
 
     checkpoint: Checkpoint
-    weights: str
     pooling: Pooling
     step: PreprocessStep
-    deployment: Deployment
-    notes: tuple[str, ...] = ()
-
-    @property
-    def source(self) -> CheckpointSource:
-        """See `ExportPlan`."""
-        return self.checkpoint.source
-
-    @property
-    def model(self) -> nn.Module:
-        """See `ExportPlan`."""
-        return self.checkpoint.model
-
-    @property
-    def head(self) -> Head | None:
-        """See `ExportPlan`."""
-        return self.checkpoint.head
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """See `ExportPlan`."""
-        return tuple(printable(each) for each in self.checkpoint.warnings)
 
     def corpus(self) -> Mapping[str, bytes]:
         """See `ExportPlan`."""
@@ -104,7 +77,7 @@ class ImagePlan:
         return self.step.spec.scales_jpegs and is_scaled(data, self.step.spec)
 
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
-        """See `ExportPlan`. It changes the model."""
+        """See `ExportPlan`."""
         if self.deployment.precision == "fp16":
             self.checkpoint.model.half()
         module = Encoder(
@@ -114,7 +87,7 @@ class ImagePlan:
             **self.checkpoint.tokens,
             packed=self.checkpoint.family.inputs == "patches",
             l2_normalize=self.deployment.l2_normalize,
-            output_dtype=_DTYPES[self.deployment.output_dtype],
+            output_dtype=DTYPES[self.deployment.output_dtype],
         ).eval()
         ((name, output),) = self.step.outputs.items()
         dtype = torch.float32 if self.step.spec.dtype == np.float32 else torch.uint8
@@ -152,20 +125,18 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ImagePlan:
     }
     _check_tokens(checkpoint, outputs, spec.height, spec.width)
     kinds = options.kinds("image")
-    space: Pooling | None = _space(pooling, checkpoint.family)
-    if "pooled" not in kinds:  # tokens alone: the graph makes no embedding
-        space = None
-    weights = _fingerprint.weights_sha256(_used(checkpoint, space))
+    # tokens alone: the graph makes no embedding
+    embeds: Pooling | None = _space(pooling, checkpoint.family) if "pooled" in kinds else None
     step = PreprocessStep(
         spec=replace(spec, limits=options.limits), normalization=normalization, pillow_version=PIL.__version__
     )
-    fingerprint = _fingerprint.fingerprint(
-        weights=weights,
+    space = ExportedSpace(
+        weights=_fingerprint.weights_sha256(_used(checkpoint, embeds)),
         config=_fingerprint.architecture(
-            checkpoint.model.config, checkpoint.family, pooler=space in ("pooler", "projection")
+            checkpoint.model.config, checkpoint.family, pooler=embeds in ("pooler", "projection")
         ),
         prepared=step.space,
-        pooling=space,
+        pooling=embeds,
         l2_normalize=options.l2_normalize,
         precision=options.precision,
     )
@@ -180,11 +151,11 @@ def _plan(options: ExportOptions, checkpoint: Checkpoint) -> ImagePlan:
         l2_normalize=options.l2_normalize,
         precision=options.precision,
         output_dtype=options.output_dtype,
-        fingerprint=fingerprint,
+        fingerprint=space.fingerprint,
         serving=options.serving,
         verification=options.verification,
     )
-    return ImagePlan(checkpoint, weights, pooling, step, deployment)
+    return ImagePlan(checkpoint=checkpoint, space=space, pooling=pooling, step=step, deployment=deployment)
 
 
 def _space(pooling: Pooling, known: Family) -> Pooling:

@@ -11,64 +11,38 @@ from torch import nn
 from vitriton._repository.names import ATTENTION_MASK, INPUT_IDS, Kind
 
 from vitriton_export._checkpoint import text_checkpoint as _checkpoint
-from vitriton_export._checkpoint.heads import Head
 from vitriton_export._checkpoint.loading import not_finite
-from vitriton_export._checkpoint.source import CheckpointSource
 from vitriton_export._checkpoint.text_checkpoint import TextCheckpoint
-from vitriton_export._errors import ExportError, OptionError, explained, printable
+from vitriton_export._errors import ExportError, OptionError, explained
 from vitriton_export._graph.text_encoder import TextEncoder, embed
-from vitriton_export._options import ExportOptions, OutputDtype
+from vitriton_export._options import ExportOptions
 from vitriton_export._parity import gates as _gates
 from vitriton_export._parity import texts as _texts
 from vitriton_export._parity.gates import Gate
 from vitriton_export._repository import fingerprint as _fingerprint
 from vitriton_export._repository.deployment import Deployment
+from vitriton_export._repository.fingerprint import ExportedSpace
 from vitriton_export._repository.first_step import TokenizeStep
+from vitriton_export._towers.plan import DTYPES, ExportPlan
 
-_DTYPES: Mapping[OutputDtype, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 _EXAMPLE_LENGTH = 9
 
 
-@dataclass(frozen=True)
-class TextPlan:
-    """The plan of a text tower; see `ExportPlan`.
+@dataclass(frozen=True, kw_only=True)
+class TextPlan(ExportPlan):
+    """The plan of a text tower.
 
     Attributes:
         checkpoint: the loaded checkpoint.
-        weights: the hash of the weights that the outputs depend on.
         poolings: the poolings that make the embedding.
         dimensions: the number of leading dimensions to keep; None: all.
         step: the first step.
-        deployment: the deployment: names, shapes, pooling, fingerprint.
     """
 
     checkpoint: TextCheckpoint
-    weights: str
     poolings: tuple[str, ...]
     dimensions: int | None
     step: TokenizeStep
-    deployment: Deployment
-    notes: tuple[str, ...] = ()
-
-    @property
-    def source(self) -> CheckpointSource:
-        """See `ExportPlan`."""
-        return self.checkpoint.source
-
-    @property
-    def model(self) -> nn.Module:
-        """See `ExportPlan`."""
-        return self.checkpoint.model
-
-    @property
-    def head(self) -> Head | None:
-        """See `ExportPlan`."""
-        return self.checkpoint.head
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """See `ExportPlan`."""
-        return tuple(printable(each) for each in self.checkpoint.warnings)
 
     def corpus(self) -> Mapping[str, bytes]:
         """See `ExportPlan`."""
@@ -95,7 +69,7 @@ class TextPlan:
         return False
 
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
-        """See `ExportPlan`. It changes the model."""
+        """See `ExportPlan`."""
         if self.deployment.precision == "fp16":
             self.checkpoint.model.half()
             self.checkpoint.dense.half()
@@ -105,7 +79,8 @@ class TextPlan:
             self.checkpoint.dense,
             dimensions=self.dimensions,
             l2_normalize=self.deployment.l2_normalize,
-            output_dtype=_DTYPES[self.deployment.output_dtype],
+            masked=not self.step.spec.fixed_length,
+            output_dtype=DTYPES[self.deployment.output_dtype],
         ).eval()
         ids, mask = _example(self.checkpoint)
         axes = {0: "batch", 1: "length"}
@@ -146,10 +121,9 @@ def _plan(options: ExportOptions, checkpoint: TextCheckpoint) -> TextPlan:
         "text_unpooled": (-1, outputs.last_hidden_state.shape[2]),
     }
     pooled = "text_pooled" in kinds
-    weights = _fingerprint.weights_sha256(_used(checkpoint, poolings if pooled else ()))
     pooling = "+".join(poolings)
-    fingerprint = _fingerprint.fingerprint(
-        weights=weights,
+    space = ExportedSpace(
+        weights=_fingerprint.weights_sha256(_used(checkpoint, poolings if pooled else ())),
         config=_fingerprint.architecture(checkpoint.model.config, small.family, pooler="pooler" in poolings),
         prepared={**step.space, **({"dimensions": options.dimensions} if options.dimensions and pooled else {})},
         pooling=pooling if pooled else None,
@@ -167,12 +141,20 @@ def _plan(options: ExportOptions, checkpoint: TextCheckpoint) -> TextPlan:
         l2_normalize=l2_normalize,
         precision=options.precision,
         output_dtype=options.output_dtype,
-        fingerprint=fingerprint,
+        fingerprint=space.fingerprint,
         serving=options.serving,
         verification=options.verification,
     )
     notes = (f"pooling is {pooling}, {reason}",) if reason else ()
-    return TextPlan(checkpoint, weights, poolings, options.dimensions, step, deployment, notes)
+    return TextPlan(
+        checkpoint=checkpoint,
+        space=space,
+        poolings=poolings,
+        dimensions=options.dimensions,
+        step=step,
+        deployment=deployment,
+        notes=notes,
+    )
 
 
 def _example(checkpoint: TextCheckpoint) -> tuple[torch.Tensor, torch.Tensor]:

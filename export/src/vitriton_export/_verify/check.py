@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vitriton._console.server import ServerOptions
 from vitriton._repository import disk
+from vitriton._repository.complete import missing, stray
 from vitriton._repository.names import ensemble_name
 from vitriton._served.catalog import read_catalog
 from vitriton._served.model import ModelInfo
@@ -16,7 +17,6 @@ from vitriton._wire.transport import Transport
 
 from vitriton_export._checkpoint import source as sources
 from vitriton_export._errors import ExportError
-from vitriton_export._repository import existing
 from vitriton_export._verify.exported import Exported, check_complete, from_repository
 from vitriton_export._verify.options import VerifyOptions
 
@@ -39,13 +39,13 @@ def check(options: VerifyOptions) -> None:
         if served.source is not None:  # or else an error tells what its configuration lacks
             reference_model(options, served.name, served.source, served.revision)
     else:
-        with read(options.folder, options.name) as exported:
+        with read(options.folder, options.name) as (exported, *_):
             reference_model(options, exported.name, exported.model_id, exported.revision, exported.options)
 
 
 @contextlib.contextmanager
-def read(repository: Path, name: str | None) -> Iterator[Exported]:
-    """Reads what an export says of itself; no other export changes the repository during the block.
+def read(repository: Path, name: str | None) -> Iterator[tuple[Exported, ...]]:
+    """Reads what the towers of an export say of themselves; no other export changes the repository during the block.
 
     Raises:
         OptionError: there is no such export, or it has no weights yet.
@@ -58,14 +58,29 @@ def read(repository: Path, name: str | None) -> Iterator[Exported]:
         raise ExportError(str(exc)) from exc
 
 
-def check_files(repository: Path, exported: Exported) -> None:
-    """Compares the files of an export with its manifest, and reads all of its graphs for that.
+def check_files(repository: Path, towers: Sequence[Exported]) -> None:
+    """Compares the files of an export with its manifests, and reads all of its graphs for that.
 
     Raises:
         ExportError: a part is missing or is not the exported one; the text names it.
     """
-    for kind in exported.kinds:
-        check_complete(repository, exported.name, existing.damaged(repository, ensemble_name(exported.name, kind)))
+    for exported in towers:
+        for kind in exported.kinds:
+            fault = missing(repository, ensemble_name(exported.name, kind), read_graphs=True)
+            check_complete(repository, exported.name, fault)
+
+
+def check_versions(repository: Path, name: str) -> None:
+    """Checks that an export has no version beside those that its ensembles use.
+
+    Raises:
+        ExportError: it has one; the text names it.
+    """
+    if (version := stray(repository, name)) is not None:
+        raise ExportError(
+            f"{name} in {repository} is not as it was exported: no ensemble uses version {version}, and Triton may "
+            f"load it all the same; remove {repository / version}"
+        )
 
 
 def find(transport: Transport, name: str | None, timeout_s: float) -> ModelInfo:

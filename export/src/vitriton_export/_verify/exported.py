@@ -12,7 +12,7 @@ import numpy as np
 from vitriton._console.paths import folder_fault
 from vitriton._repository.complete import MANIFEST, missing
 from vitriton._repository.disk import NOT_EXPORTED
-from vitriton._repository.names import ENSEMBLES, INPUT_IDS, KINDS, Kind, Tower, ensemble_name
+from vitriton._repository.names import ENSEMBLES, INPUT_IDS, KINDS, Kind, Tower, ensemble_name, kinds_of
 from vitriton.preprocessing import ImageError, PreprocessSpec, preprocess
 
 from vitriton_export._errors import ExportError, OptionError, one_line
@@ -31,11 +31,11 @@ _PARAMETERS = {"preprocessing": "preprocess", "normalization": "normalization"}
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """An export, as described by what is deployed.
+    """One tower of an export, as described by what is deployed.
 
     Attributes:
         name: the name of the export.
-        kinds: the kinds of the ensembles that are present.
+        kinds: the kinds of the tower's ensembles that are present.
         outputs: the outputs that were exported.
         model_id: the source of the weights: a hub id, or the name of a folder.
         revision: the commit on the hub; None for a folder.
@@ -70,7 +70,7 @@ class Exported:
 
     @property
     def tower(self) -> Tower:
-        """The tower of the model that is served."""
+        """The tower."""
         return ENSEMBLES[self.kinds[0]].tower
 
     def refusal(self, data: bytes) -> str | None:
@@ -85,18 +85,21 @@ class Exported:
         return None
 
 
-def from_repository(repository: Path, name: str | None) -> Exported:
-    """Reads the manifest of an export.
+def from_repository(repository: Path, name: str | None) -> tuple[Exported, ...]:
+    """Reads the manifests of an export.
 
     Args:
         repository: the folder of the models.
         name: the name of the export; None: the only one in the repository.
 
+    Returns:
+        Its towers, images first.
+
     Raises:
         OptionError: there is no such export, or it has no weights yet.
-        ExportError: the manifest cannot be read.
+        ExportError: a manifest cannot be read.
     """
-    if (fault := folder_fault(repository)) is not None:
+    if (fault := folder_fault(repository, "name the repository that holds the export")) is not None:
         raise OptionError("repository", fault)
     name = name if name is not None else _only_name(repository)
     folders = {kind: repository / ensemble_name(name, kind) for kind in KINDS}
@@ -105,18 +108,26 @@ def from_repository(repository: Path, name: str | None) -> Exported:
         raise OptionError("", f"{repository} has no model {name}; it has: {', '.join(exports(repository)) or 'none'}")
     if read_fingerprint(folders[kinds[0]] / "config.pbtxt") == NOT_EXPORTED:
         raise OptionError("repository", f"{repository} has no weights yet for {name}; run `vitriton export` for it")
-    path = ensemble_version(folders[kinds[0]]) / MANIFEST
+    by_tower = {tower: tuple(kind for kind in kinds if kind in kinds_of(tower)) for tower in _PREPARED}
+    for kind in kinds:
+        check_complete(repository, name, missing(repository, ensemble_name(name, kind)))
+    read = {kind: _read(folders[kind], name, of_tower, kinds) for of_tower in by_tower.values() for kind in of_tower}
+    return tuple(read[of_tower[0]] for of_tower in by_tower.values() if of_tower)
+
+
+def _read(ensemble: Path, name: str, kinds: tuple[Kind, ...], present: tuple[Kind, ...]) -> Exported:
+    """Reads an ensemble's manifest: the description of a tower, of whose ensembles `kinds` are present."""
+    path = ensemble_version(ensemble) / MANIFEST
     if not path.exists():
         raise ExportError(f"{path} is missing; copy it, or export the model again")
     try:
-        exported = _from_manifest(json.loads(path.read_text()), name, kinds)
+        manifest = json.loads(path.read_text())
+        check_complete(ensemble.parent, name, _absent(manifest, name, present))
+        return _from_manifest(manifest, name, kinds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ExportError(
             f"{path} cannot be read ({type(exc).__name__}: {one_line(exc)}); export the model again"
         ) from exc
-    for kind in kinds:
-        check_complete(repository, name, missing(repository, ensemble_name(name, kind)))
-    return exported
 
 
 def check_complete(repository: Path, name: str, fault: str | None) -> None:
@@ -137,12 +148,12 @@ def from_parameters(
     datatype: str | None,
     parameters: Mapping[str, str],
 ) -> Exported:
-    """Reads the parameters that `vitriton export` wrote into a served model's configuration.
+    """Reads the parameters that `vitriton export` wrote into the configuration of a tower of a served model.
 
     Args:
         name: the name of the export.
-        kinds: the kinds of the ensembles that are ready.
-        exported_kinds: the kinds of the ensembles that the server has, ready or not.
+        kinds: the kinds of the tower's ensembles that are ready.
+        exported_kinds: the kinds of the tower's ensembles that the server has, ready or not.
         max_batch_size: the largest batch of the ensembles.
         datatype: the data type of their outputs, by Triton's name.
         parameters: the parameters of one of the ensembles.
@@ -210,6 +221,15 @@ def _from_manifest(manifest: Mapping[str, Any], name: str, kinds: tuple[Kind, ..
         gates=_gates.gates(precision) if gates is None else _gates.from_document(gates),
         versions=manifest["versions"],
     )
+
+
+def _absent(manifest: Mapping[str, Any], name: str, present: tuple[Kind, ...]) -> str | None:
+    """Says which output or tower was exported with an ensemble and is not there. Later exports remove none."""
+    exported = [kind for kind in KINDS if ensemble_name(manifest["name"], kind) in manifest["outputs"]]
+    faults = [f"{ensemble_name(name, kind)} is missing" for kind in exported if kind not in present]
+    towers = {ENSEMBLES[kind].tower for kind in present}
+    faults += [f"its {tower} tower is missing" for tower in manifest.get("towers", ()) if tower not in towers]
+    return next(iter(faults), None)
 
 
 def _image_step(parameters: Mapping[str, str]) -> dict[str, Any]:

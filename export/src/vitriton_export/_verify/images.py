@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -95,10 +96,11 @@ class Folder:
 
 
 class TextLines:
-    """The texts in a file, one on each line; empty lines are left out.
+    """The texts in a file, one on each line, as `vitriton embed --texts` reads them: an empty line is an empty text.
 
     Args:
-        file: the file, in UTF-8; a line that is not is refused as the model refuses it.
+        file: the file, in UTF-8, with lines that end with LF or CRLF; a line that is not UTF-8 is refused as the model
+            refuses it.
         limit: the largest number of texts, evenly spread over all of them; None: all.
 
     Raises:
@@ -109,13 +111,15 @@ class TextLines:
         if (fault := file_fault(file)) is not None:
             raise OptionError("texts", fault)
         try:
-            lines = [(number, line) for number, line in enumerate(file.read_bytes().splitlines(), 1) if line.strip()]
+            data = file.read_bytes()
         except OSError as exc:
             raise OptionError("texts", f"{file} cannot be read: {exc.strerror or exc}") from exc
-        if not lines:
+        if not data:
             raise OptionError("texts", f"{file} has no texts; give one on each line")
+        lines = data.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
         count = len(lines) if limit is None else min(limit, len(lines))
-        self._lines = [lines[index * len(lines) // count] for index in range(count)]
+        numbers = [index * len(lines) // count for index in range(count)]
+        self._lines = [(number + 1, lines[number].removesuffix(b"\r")) for number in numbers]
 
     def __len__(self) -> int:
         return len(self._lines)

@@ -12,6 +12,7 @@ from vitriton._console.completion import exported_names
 from vitriton._console.options import faults
 from vitriton._console.server import SERVER, URL, ServerOptions
 from vitriton._keywords import suggests_keywords
+from vitriton._repository.names import Tower
 
 from vitriton_export._errors import OptionError
 from vitriton_export._options import check_min_cosine
@@ -33,7 +34,8 @@ class VerifyOptions:
         reference: the hub id or the folder of the checkpoint to compare with. None: the checkpoint that was exported.
         revision: the branch, tag or commit of the reference on the hub. None: the revision that was exported.
         images: a folder with your own images to compare. None: built-in test images.
-        texts: a file with your own texts to compare, one on each line, in UTF-8. None: built-in test texts.
+        texts: a file with your own texts to compare, one on each line, in UTF-8; an empty line is an empty text.
+            None: built-in test texts.
         limit: the largest number of images or texts to use, spread evenly over all of them. None: all.
         min_cosine: the lowest accepted cosine similarity of the outputs with the reference; between 0 and 1, both
             excluded. None: the limits for the model's precision.
@@ -59,16 +61,19 @@ class VerifyOptions:
         if not self.timeout_s > 0:
             raise OptionError("timeout_s", f"is {self.timeout_s:g}; it must be a number of seconds above 0")
 
-    def inputs(self) -> NamedInputs | None:
-        """Returns the user's own inputs; None for the built-in ones.
+    def inputs(self) -> dict[Tower, NamedInputs]:
+        """Returns the user's own inputs, by the tower that takes them; empty for the built-in ones.
 
         Raises:
             OptionError: they are not there.
             ExportError: they cannot be read.
         """
+        given: dict[Tower, NamedInputs] = {}
+        if self.images is not None:
+            given["image"] = Folder(Path(self.images), self.limit)
         if self.texts is not None:
-            return TextLines(Path(self.texts), self.limit)
-        return None if self.images is None else Folder(Path(self.images), self.limit)
+            given["text"] = TextLines(Path(self.texts), self.limit)
+        return given
 
     @property
     def folder(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from importlib import metadata
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL
 from vitriton._keywords import suggests_keywords
+from vitriton._repository.names import Tower
 
 from vitriton_export import _towers as towers
 from vitriton_export._checkpoint import source as sources
@@ -34,8 +35,32 @@ from vitriton_export._verify.options import VerifyOptions
 if TYPE_CHECKING:
     from vitriton._console.progress import Advance
 
-Progress = Callable[[int], AbstractContextManager["Advance"]]
+Progress = Callable[[int, str], AbstractContextManager["Advance"]]
 _LIBRARIES = ("transformers", "torch", "onnxruntime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerReport:
+    """The verification of one tower of a model.
+
+    Attributes:
+        exported: the tower's description of itself.
+        images: the number of images or texts given.
+        stages: the stages that were compared.
+        skipped: the reasons why stages were skipped, by stage.
+        unusable: the images or texts that were not compared.
+    """
+
+    exported: Exported
+    images: int
+    stages: Sequence[Stage]
+    skipped: Mapping[str, str]
+    unusable: Sequence[Unusable]
+
+    @property
+    def compared(self) -> int:
+        """The number of images or texts that were compared."""
+        return max(stage.images for stage in self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,26 +68,33 @@ class VerifyReport:
     """The result of a verification.
 
     Attributes:
-        exported: the model's description of itself.
+        towers: the verified towers of the model, images first.
         subject: the verified model, in words.
         reference: the hub id or the folder of the reference.
-        images: the number of images given.
-        stages: the stages that were compared.
-        skipped: the reasons why stages were skipped, by stage.
-        unusable: the images that were not compared.
         notes: the remarks beside the figures.
         versions: the versions of the libraries on this machine, by name.
     """
 
-    exported: Exported
+    towers: tuple[TowerReport, ...]
     subject: str
     reference: str
-    images: int
-    stages: Sequence[Stage]
-    skipped: dict[str, str]
-    unusable: Sequence[Unusable]
     notes: Sequence[str]
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exported(self) -> Exported:
+        """The first tower's description of itself."""
+        return self.towers[0].exported
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages that were compared, of all towers."""
+        return [stage for tower in self.towers for stage in tower.stages]
+
+    @property
+    def unusable(self) -> list[Unusable]:
+        """The images and texts that were not compared."""
+        return [entry for tower in self.towers for entry in tower.unusable]
 
     @property
     def passed(self) -> bool:
@@ -70,9 +102,14 @@ class VerifyReport:
         return all(stage.passed for stage in self.stages)
 
     @property
+    def images(self) -> int:
+        """The number of images and texts given."""
+        return sum(tower.images for tower in self.towers)
+
+    @property
     def compared(self) -> int:
-        """The number of images that were compared."""
-        return max(stage.images for stage in self.stages)
+        """The number of images and texts that were compared."""
+        return sum(tower.compared for tower in self.towers)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report for JSON; the keys are stable."""
@@ -86,8 +123,14 @@ class VerifyReport:
             "l2_normalize": self.exported.l2_normalize,
             "reference": {"model": self.reference, "versions": self.versions},
             "images": {"given": self.images, "compared": self.compared, "unusable": len(self.unusable)},
-            "stages": [stage.to_dict() for stage in self.stages],
-            "skipped": [{"stage": stage, "reason": reason} for stage, reason in self.skipped.items()],
+            "stages": [
+                {"tower": tower.exported.tower, **stage.to_dict()} for tower in self.towers for stage in tower.stages
+            ],
+            "skipped": [
+                {"tower": tower.exported.tower, "stage": stage, "reason": reason}
+                for tower in self.towers
+                for stage, reason in tower.skipped.items()
+            ],
             "unusable": [asdict(entry) for entry in self.unusable],
             "notes": list(self.notes),
         }
@@ -105,7 +148,8 @@ def verify_model(
     Args:
         options: the options of the verification.
         step: the function that is called with the name of each step; the context that it returns spans the step.
-        progress: the function that is called with the number of images; its context gives a callback for each image.
+        progress: the function that is called with the number of inputs and the noun for one of them ("image", "text",
+            or "input" for both); its context gives a callback for each input.
 
     Returns:
         The report, whether or not the model meets its gates.
@@ -117,33 +161,66 @@ def verify_model(
     given = options.inputs()
     with contextlib.ExitStack() as resources:
         with step("Find the model"):
-            exported, runner, subject, skipped = _open(options, resources)
-            _check_inputs(options, exported)
+            opened = _open(options, resources)
+            subjects = _chosen(given, opened.towers)
         with step("Load the reference"):
-            model = reference_model(options, exported.name, exported.model_id, exported.revision, exported.options)
-            plan = _plan(model, options, exported)
-            _check_reference(exported, plan, model)
-        images: NamedInputs = Corpus(plan.corpus()) if given is None else given
-        reference = plan.reference()
-        advance = resources.enter_context(progress(len(images)) if progress else _silent())
-        run = _Run(images, exported, reference, advance)
-        demanded = gates.with_min_cosine(exported.gates, options.min_cosine)
-        comparison = compare.compare(run.pairs(), runner, demanded, plan.is_apart)
+            first = opened.towers[0].exported
+            model = reference_model(options, first.name, first.model_id, first.revision, first.options)
+            plans = _plans(model, options, opened.towers)
+            planned = [plans[subject.exported.tower] for subject in subjects]
+            for subject, plan in zip(subjects, planned, strict=True):
+                _check_reference(subject.exported, plan, model)
+        inputs = [given.get(plan.deployment.step.tower) or Corpus(plan.corpus()) for plan in planned]
+        noun = "input" if len(subjects) > 1 else subjects[0].exported.tower
+        advance = resources.enter_context(progress(sum(map(len, inputs)), noun) if progress else _silent())
+        reports = [
+            _compared(options, subject, plan, images, advance)
+            for subject, plan, images in zip(subjects, planned, inputs, strict=True)
+        ]
+    versions = {"pillow": PIL.__version__, **{name: metadata.version(name) for name in _LIBRARIES}}
+    return VerifyReport(
+        towers=tuple(reports),
+        subject=opened.name,
+        reference=_named(planned[0]),
+        notes=[*opened.notes, *_passed_over(given), *_notes(subjects[0].exported, versions)],
+        versions=versions,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """A tower of the deployed model: its description, its runner, and the reasons for stages it cannot show."""
+
+    exported: Exported
+    runner: Runner
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """The deployed model: its towers, its name in words, and remarks."""
+
+    towers: Sequence[_Subject]
+    name: str
+    notes: Sequence[str] = ()
+
+
+def _compared(
+    options: VerifyOptions, subject: _Subject, plan: ExportPlan, images: NamedInputs, advance: Advance
+) -> TowerReport:
+    run = _Run(images, subject.exported, plan.reference(), advance)
+    demanded = gates.with_min_cosine(subject.exported.gates, options.min_cosine)
+    comparison = compare.compare(run.pairs(), subject.runner, demanded, plan.is_apart)
     unusable = [*run.unusable, *comparison.unusable]
     if not comparison.stages:
         reasons = "; ".join(f"{entry.image}: {entry.reason}" for entry in unusable[:3])
-        raise ExportError(f"none of the {len(images)} images can be used: {reasons}")
-    versions = {"pillow": PIL.__version__, **{name: metadata.version(name) for name in _LIBRARIES}}
-    return VerifyReport(
-        exported=exported,
-        subject=subject,
-        reference=_named(plan),
+        raise ExportError(f"none of the {len(images)} {subject.exported.tower}s can be used: {reasons}")
+    return TowerReport(
+        exported=subject.exported,
         images=len(images),
         stages=comparison.stages,
-        skipped=skipped,
+        skipped=subject.skipped,
         unusable=unusable,
-        notes=[*_passed_over(given), *_notes(exported, versions)],
-        versions=versions,
     )
 
 
@@ -194,27 +271,38 @@ def _silent() -> Iterator[Advance]:
     yield lambda *, failed: None
 
 
-def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> tuple[Exported, Runner, str, dict[str, str]]:
-    """Returns the description, the runner and the name of the model, and the reasons for stages it cannot show."""
+def _open(options: VerifyOptions, resources: contextlib.ExitStack) -> _Opened:
     if options.server is not None:
         from vitriton._console.server import ServerOptions
 
-        from vitriton_export._verify.served import ServerRunner
+        from vitriton_export._verify.served import open_towers
 
         server = ServerOptions(address=options.server) if isinstance(options.server, str) else options.server
-        served = resources.enter_context(ServerRunner(server, options.name, options.timeout_s))
-        subject = f"{served.exported.name} on the server at {served.address}"
-        return served.exported, served, subject, served.skipped
-    with read(options.folder, options.name) as exported:
-        check_files(options.folder, exported)
-        kind = TextRunner if exported.tower == "text" else RepositoryRunner
-        runner: Runner = kind(options.folder, exported.name, exported.kinds)
-    return exported, runner, f"{exported.name} in {options.folder}, run by ONNX Runtime", {}
+        runners, model = open_towers(server, options.name, options.timeout_s, resources)
+        answering = {runner.exported.tower for runner in runners}
+        return _Opened(
+            towers=[_Subject(exported=each.exported, runner=each, skipped=each.skipped) for each in runners],
+            name=f"{model.name} on the server at {model.addresses[0]}",
+            notes=[
+                f"{output.model} is not ready: {output.reason or output.state}"
+                for output in model.outputs
+                if output.tower not in answering
+            ],
+        )
+    with read(options.folder, options.name) as towers:
+        check_files(options.folder, towers)
+        subjects = [_Subject(exported=each, runner=_runner(options.folder, each)) for each in towers]
+    return _Opened(towers=subjects, name=f"{towers[0].name} in {options.folder}, run by ONNX Runtime")
 
 
-def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
-    """Plans an export of the reference with the settings of the deployed one."""
-    revision = options.revision
+def _runner(repository: Path, exported: Exported) -> Runner:
+    kind = TextRunner if exported.tower == "text" else RepositoryRunner
+    return kind(repository, exported.name, exported.kinds)
+
+
+def _plans(model: str, options: VerifyOptions, subjects: Sequence[_Subject]) -> dict[Tower, ExportPlan]:
+    """Plans an export of the reference with the settings of the deployed one; returns the plan of each tower."""
+    exported, revision = subjects[0].exported, options.revision
     if revision is None and model == exported.model_id and not Path(model).is_dir():
         revision = exported.revision
     known = {field.name for field in fields(ExportOptions)}
@@ -223,6 +311,7 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
         "revision": revision,
         "name": exported.name,
         "repository": options.folder,
+        "towers": "both" if len(subjects) > 1 else exported.tower,
         "pooling": "auto"
         if "+" in exported.pooling
         else exported.pooling,  # joined poolings are of the checkpoint's files
@@ -234,8 +323,13 @@ def _plan(model: str, options: VerifyOptions, exported: Exported) -> ExportPlan:
     }
     source = sources.find(model, revision, "reference")
     planned = ExportOptions(**settings)
-    towers.outline(source, planned)
-    return towers.plan(sources.fetch_weights(source), planned)
+    try:
+        towers.outline(source, planned)
+        plans = towers.plans(sources.fetch_weights(source), planned)
+    except OptionError as exc:  # the export had these options, so another checkpoint does not take them
+        fault, _, _ = str(exc).partition("; ")  # what follows is advice for an export
+        raise _other_reference(exported, model, fault) from exc
+    return {plan.deployment.step.tower: plan for plan in plans}
 
 
 def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
@@ -252,22 +346,34 @@ def _check_reference(exported: Exported, plan: ExportPlan, model: str) -> None:
         "pooling": exported.pooling,
         **exported.prepared,
     }
-    raise ExportError(
-        f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}"
-        f"{f' at {exported.revision}' if exported.revision else ''}: {changes(known, deployment, plan.weights)}; its "
-        f"fingerprint is {deployment.fingerprint}, and the export has {exported.fingerprint}; name the right one with "
-        "--reference and --revision"
+    raise _other_reference(
+        exported,
+        model,
+        f"{changes(known, deployment, plan.weights)}; its fingerprint is {deployment.fingerprint}, and the export has "
+        f"{exported.fingerprint}",
     )
 
 
-def _check_inputs(options: VerifyOptions, exported: Exported) -> None:
-    for option, tower in (("images", "image"), ("texts", "text")):
-        if getattr(options, option) is not None and exported.tower != tower:
-            raise OptionError(option, f"are given, and {exported.name} takes {exported.tower}s; leave them out")
+def _other_reference(exported: Exported, model: str, why: str) -> ExportError:
+    """Returns the error for a reference that is not the model that was exported."""
+    revision = "" if exported.revision is None else f" at {exported.revision}"
+    return ExportError(
+        f"{model} is not the checkpoint of {exported.name}, which was exported from {exported.model_id}{revision}: "
+        f"{why}; name the right one with --reference and --revision"
+    )
 
 
-def _passed_over(given: NamedInputs | None) -> list[str]:
-    return [given.passed_over] if isinstance(given, Folder) and given.passed_over else []
+def _chosen(given: Mapping[Tower, NamedInputs], subjects: Sequence[_Subject]) -> Sequence[_Subject]:
+    """Returns the towers that take the given inputs; all of them for the built-in ones."""
+    there = {subject.exported.tower: subject for subject in subjects}
+    for tower in given.keys() - there.keys():
+        exported = subjects[0].exported
+        raise OptionError(f"{tower}s", f"are given, and {exported.name} takes {exported.tower}s; leave them out")
+    return [subject for tower, subject in there.items() if tower in given] or subjects
+
+
+def _passed_over(given: Mapping[Tower, NamedInputs]) -> list[str]:
+    return [each.passed_over for each in given.values() if isinstance(each, Folder) and each.passed_over]
 
 
 def _named(plan: ExportPlan) -> str:

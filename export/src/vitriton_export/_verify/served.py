@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 import numpy as np
 from vitriton import Client, Result
 from vitriton._console.server import ServerOptions
-from vitriton._repository.names import ENSEMBLES, OUTPUT, Kind, first_step_name
+from vitriton._repository.names import ENSEMBLES, OUTPUT, Kind, Tower, first_step_name
 from vitriton._served.failures import Call, to_error
 from vitriton._served.model import ModelInfo, ModelOutput
 from vitriton._wire.status import Failure, classify
-from vitriton._wire.transport import CallError, InferReply, InferRequest
+from vitriton._wire.transport import CallError, InferReply, InferRequest, Transport
 
 from vitriton_export._errors import ExportError
 from vitriton_export._parity.compare import Array, BatchResult
@@ -25,52 +25,58 @@ _OUT_OF_REACH = (Failure.UNKNOWN_MODEL, Failure.NOT_READY, Failure.RESTRICTED)
 _DTYPES = {"UINT8": np.uint8, "FP32": np.float32, "INT64": np.int64}
 
 
-class ServerRunner:
-    """A served model, called over the network as in production; a context manager.
+def open_towers(
+    server: ServerOptions, name: str | None, timeout_s: float, resources: contextlib.ExitStack
+) -> tuple[list[ServerRunner], ModelInfo]:
+    """Opens the towers of a served model that answer.
 
     Args:
         server: the server's address and the options of the connection.
         name: the name of the export; None: the only one on the server.
         timeout_s: the timeout of each request, in seconds.
-
-    Attributes:
-        exported: the model's description of itself.
-        address: the address of the server.
-        skipped: the reasons why stages cannot be seen from outside, by stage.
+        resources: the stack that closes the connections.
 
     Raises:
         ExportError: the server has no such model, or several models, or the model's parameters are incomplete.
         VitritonError: the server does not answer.
         InvalidOption: an option of the connection cannot be used.
     """
+    transport = resources.enter_context(contextlib.closing(server.transport()))
+    model = find(transport, name, timeout_s)
+    client: Client = resources.enter_context(server.client(model=model.name, timeout_s=timeout_s))
+    ready = [tower for tower in model.towers if model.is_ready_for(tower)]
+    return [ServerRunner(model, tower, transport, client, timeout_s) for tower in ready], model
 
-    def __init__(self, server: ServerOptions, name: str | None, timeout_s: float) -> None:
+
+class ServerRunner:
+    """A tower of a served model, called over the network as in production.
+
+    Args:
+        model: the model; an output of the tower is ready.
+        tower: the tower.
+        transport: the connection to the server.
+        client: the client of the model.
+        timeout_s: the timeout of each request, in seconds.
+
+    Attributes:
+        exported: the model's description of itself.
+        skipped: the reasons why stages cannot be seen from outside, by stage.
+
+    Raises:
+        ExportError: the model's parameters are incomplete.
+    """
+
+    def __init__(self, model: ModelInfo, tower: Tower, transport: Transport, client: Client, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._transport = server.transport()
-        self.address = self._transport.address
-        try:
-            model = find(self._transport, name, timeout_s)
-            ready = {output.kind: output for output in model.outputs if output.ready}
-            self.exported = _describe(model, ready)
-            self._client: Client = server.client(model=model.name, timeout_s=timeout_s)
-        except BaseException:
-            self._transport.close()
-            raise
+        self._transport = transport
+        self._client = client
+        outputs = [output for output in model.outputs if output.tower == tower]
+        self.exported = _describe(model, outputs)
         self.skipped: dict[str, str] = {
             OUTPUT[output.kind]: f"{output.model} is not ready: {output.reason or output.state}"
-            for output in model.outputs
+            for output in outputs
             if not output.ready
         }
-
-    def __enter__(self) -> ServerRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Closes the connections."""
-        self._client.close()
-        self._transport.close()
 
     def run(self, inputs: Sequence[bytes]) -> BatchResult:
         """Requests the outputs, and those of the first step where possible; inputs that the server refuses are refused.
@@ -142,8 +148,8 @@ def _as_array(reply: InferReply) -> Array:
     return np.frombuffer(reply.data, dtype).reshape(reply.shape)
 
 
-def _describe(model: ModelInfo, ready: Mapping[Kind, ModelOutput]) -> Exported:
-    any_of_them = next(iter(ready.values()))
-    sizes = [output.max_batch_size or 1 for output in ready.values()]
-    kinds: list[Kind] = [output.kind for output in model.outputs]
-    return from_parameters(model.name, list(ready), kinds, min(sizes), any_of_them.datatype, model.parameters)
+def _describe(model: ModelInfo, outputs: Sequence[ModelOutput]) -> Exported:
+    ready = [output for output in outputs if output.ready]
+    sizes = [output.max_batch_size or 1 for output in ready]
+    kinds, exported = ([output.kind for output in each] for each in (ready, outputs))
+    return from_parameters(model.name, kinds, exported, min(sizes), ready[0].datatype, model.parameters)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +24,13 @@ from vitriton_export.commands import results
 
 if TYPE_CHECKING:
     from vitriton_export._export import ExportResult
+    from vitriton_export._towers.plan import ExportPlan
 
 _EXAMPLES = """
 vitriton export
 vitriton export facebook/dinov2-small --repository models --precision int8
 vitriton export ./my-checkpoint --name products-v3 --outputs pooled
+vitriton export facebook/dinov2-small --skip-existing --json
 vitriton export --list
 """
 _REMOVE_EXAMPLES = "vitriton remove products-v3 --repository models"
@@ -64,6 +68,9 @@ def export(
     list_models: Annotated[
         bool, typer.Option("--list", is_eager=True, callback=_list, help="List the supported architectures and exit.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, with the content of manifest.json.")
+    ] = False,
 ) -> None:
     """Export a model to a Triton model repository, and prove that it computes what transformers computes."""
     from vitriton._console.signals import Signals
@@ -71,16 +78,23 @@ def export(
     progress = Console(stderr=True)
     started = time.perf_counter()
     if skip_existing and _is_there(options, progress):
+        if as_json:
+            typer.echo(json.dumps(results.document(options, None), indent=2))
         return
     _check(options)
     results.warn_of_path(options.folder, progress)
+    if options.untold_name is not None:
+        print_line(progress, f"note: {options.untold_name}")
     warned = _warn_of_precision(options, progress)
     with Signals():  # SIGTERM, too, ends it with a clean-up
         result, replaced, told = _export(options, progress)
     took = f"{time.perf_counter() - started:.1f} s"
     instead = f"; it replaces {replaced}" if replaced else ""
     print_line(progress, f"Exported {result.deployment.model_id} as {result.deployment.name} in {took}{instead}")
-    results.show(result, results.console())
+    if as_json:
+        typer.echo(json.dumps(results.document(options, result), indent=2))
+    else:
+        results.show(result, results.console())
     results.warn(result, progress, {warned, *told})
     results.show_next_step(result, progress)
 
@@ -121,26 +135,32 @@ def _check(options: ExportOptions) -> None:
         options.folder, options.deployed_name, max_batch_size=options.max_batch_size, precision=options.precision
     )
     if source is not None:
-        check_files(source, options.pooling)
+        check_files(source, options.pooling, options.towers)
 
 
-def _tell_of_earlier(options: ExportOptions, progress: Console) -> str:
+def _tell_of_earlier(options: ExportOptions, plans: Sequence[ExportPlan], progress: Console) -> str:
     """Shows what the export replaces, and what it leaves; returns the former."""
     from vitriton_export._repository.existing import earlier
 
     there = earlier(options.folder, options.deployed_name)
-    kinds = {*options.kinds("image"), *options.kinds("text")}  # an export of the other tower is refused
-    replaced = " and ".join(dict.fromkeys(there[kind] for kind in kinds if kind in there))
-    if replaced:
-        print_line(progress, f"Replaces {replaced}")
-    for kind in sorted(there.keys() - kinds):
+    written = {kind for plan in plans for kind in plan.deployment.shapes}
+    models: tuple[dict[str, list[str]], dict[str, list[str]]] = {}, {}  # replaced and left: version → its ensembles
+    for kind, version in there.items():
+        models[kind not in written].setdefault(version, []).append(ensemble_name(options.deployed_name, kind))
+    replaced, left = models
+    told = " and ".join(
+        version if len(replaced) == 1 else f"{version} ({', '.join(names)})" for version, names in replaced.items()
+    )
+    if told:
+        print_line(progress, f"Replaces {told}")
+    for version, names in left.items():
+        are = "is" if len(names) == 1 else "are"
         print_line(
             progress,
-            f"note: {ensemble_name(options.deployed_name, kind)} is not replaced: clients still get {there[kind]}, "
-            f"with weights of its own; to drop it, run `vitriton remove {options.deployed_name} --repository "
-            f"{options.folder}` before the export",
+            f"note: {' and '.join(names)} {are} not replaced: clients still get {version}, with weights of its own; to "
+            f"drop it, run `vitriton remove {options.deployed_name} --repository {options.folder}` before the export",
         )
-    return replaced
+    return told
 
 
 def _warn_of_precision(options: ExportOptions, progress: Console) -> str | None:
@@ -164,11 +184,12 @@ def _export(options: ExportOptions, progress: Console) -> tuple[ExportResult, st
 
     with step("Import torch and transformers"), importing():
         from vitriton_export._export import carry_out, prepare
-    plan = prepare(options, step)
-    replaced = _tell_of_earlier(options, progress)
-    for warning in plan.warnings:
+    plans = prepare(options, step)
+    replaced = _tell_of_earlier(options, plans, progress)
+    warnings = tuple(dict.fromkeys(warning for plan in plans for warning in plan.warnings))
+    for warning in warnings:
         print_line(progress, f"warning: {warning}")
-    return carry_out(options, plan, step), replaced, plan.warnings
+    return carry_out(options, plans, step), replaced, warnings
 
 
 def _is_there(options: ExportOptions, progress: Console) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from vitriton._console import progress, tables
 from vitriton._console.tables import Column, print_line
+from vitriton._repository.names import Tower
 
 from vitriton_export._options import ExportOptions
 
@@ -40,23 +41,57 @@ def show(result: ExportResult, console: Console) -> None:
     """Shows the models, the parity report and the fingerprint of an export."""
     from vitriton_export._repository.deployment import configs
 
-    deployment = result.deployment
-    models = [(name, _outputs(config), _bytes(result.sizes[name])) for name, config in configs(deployment, 1).items()]
+    made = {name: config for tower in result.towers for name, config in configs(tower.deployment, 1).items()}
+    models = [(name, _outputs(made[name]), _bytes(size)) for name, size in result.sizes.items()]
     columns = (Column("model"), Column("output"), Column("size", is_number=True))
     tables.show(console, columns, models, str(result.repository))
-    show_parity(console, result.parity, "parity")
+    for tower in result.towers:
+        of = tower.deployment.step.tower
+        show_parity(console, tower.parity, of, f"parity, {of}s")
+    deployment = result.deployment
     facts = {
         "pooling": f"{deployment.pooling}{', L2-normalized' if deployment.l2_normalize else ''}",
         "precision": deployment.precision,
         "fingerprint": deployment.fingerprint,
+        **{name: f"{value:g}" for name, value in deployment.logits.items()},
     }
     for name, fact in facts.items():
         print_line(console, f"{name:<11}  {fact}" if console.is_terminal else f"{name}\t{fact}")
 
 
-def show_parity(console: Console, stages: Sequence[Stage], title: str) -> None:
-    """Shows the table of a parity report."""
-    numbers = [Column(name, is_number=True) for name in ("images", "max abs error", "min cosine", "mean cosine")]
+def document(options: ExportOptions, result: ExportResult | None) -> dict[str, Any]:
+    """Describes an export for programs; the keys are stable.
+
+    Args:
+        options: the options of the export.
+        result: the result; None if the repository held the export already.
+    """
+    from vitriton._repository.names import KINDS, ensemble_name, model_names
+
+    from vitriton_export._repository.existing import read_manifest
+
+    name, repository = options.deployed_name, options.folder.resolve()
+    manifest = read_manifest(repository, name) if result is None else result.manifest
+    written = [kind for kind in KINDS if ensemble_name(name, kind) in manifest["outputs"]]
+    folders = [repository / model for model in model_names(name, written)]
+    sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
+    return {
+        "exported": result is not None,
+        "name": name,
+        "repository": str(repository),
+        "models": [
+            {"name": folder.name, "path": str(folder), "bytes": size}
+            for folder, size in zip(folders, sizes, strict=True)
+        ],
+        "warnings": list(manifest["warnings"] if result is None else result.warnings),
+        "notes": [] if result is None else list(result.notes),
+        "manifest": manifest,
+    }
+
+
+def show_parity(console: Console, stages: Sequence[Stage], tower: Tower, title: str) -> None:
+    """Shows the table of a tower's parity report."""
+    numbers = [Column(name, is_number=True) for name in (f"{tower}s", "max abs error", "min cosine", "mean cosine")]
     columns = (Column("stage", wraps=True), *numbers, Column("gate", wraps=True), Column("result"))
     rows = [
         (
@@ -109,8 +144,8 @@ def _warn_of_others(repository: Path, console: Console) -> None:
 
     for name in without_weights(repository):
         console.print(
-            f"note: {repository} also holds {name}, which has no weights yet: `vitriton serve` leaves it out, and "
-            "Triton itself cannot load it; export that model too, or export to another --repository",
+            f"note: {repository} also holds {name}, which has no weights yet (`vitriton serve` leaves it out; Triton "
+            "itself cannot load it)",
             highlight=False,
             markup=False,
             soft_wrap=True,

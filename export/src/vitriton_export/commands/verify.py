@@ -17,19 +17,20 @@ from vitriton_export._verify.options import VerifyOptions
 from vitriton_export.commands import results
 
 if TYPE_CHECKING:
-    from vitriton_export._verify.report import VerifyReport
+    from vitriton_export._verify.report import TowerReport, VerifyReport
 
 EXIT_GATE_BROKEN = 3
-_LISTED = 10  # the unusable images in the printed report
+_NOT_WITH_FILES = ("images", "texts", "limit", "reference", "revision", "min_cosine")
+_LISTED = 10  # the unusable inputs in the printed report
 
 _HELP = (
-    "Compare a deployed model with transformers, image by image.\n\n"
+    "Compare a deployed model with transformers, input by input.\n\n"
     "Without --url, ONNX Runtime runs the model on this machine, from the files of the repository. With --url, a "
     "running server runs it. The reference is the checkpoint that was exported. Name it with --reference if its folder "
     "has moved, or if a server runs a model that was exported from a folder.\n\n"
     "Exit code: 0, all outputs are within their limits; 1, the model could not be verified; 2, an option, a value or a "
     "path is wrong; 3, an output is outside its limit; 130, interrupted. "
-    "Images that cannot be used are listed and do not change the exit code."
+    "Images and texts that cannot be used are listed and do not change the exit code."
 )
 
 
@@ -76,7 +77,7 @@ def verify(
         server=None if options.server is None else ServerOptions(address=str(options.server), access=access),
     )
     if files:
-        _verify_files(asked)
+        _verify_files(asked, as_json=as_json)
         return
     with step("Find the model", quiet=quiet):
         check(asked)
@@ -86,7 +87,7 @@ def verify(
     report = verify_model(
         asked,
         lambda title: results.step(console, title),
-        lambda total: progress(total, 0, 0, quiet=quiet),
+        lambda total, noun: progress(total, 0, 0, noun=noun, quiet=quiet),
     )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2, allow_nan=False))
@@ -96,47 +97,62 @@ def verify(
         raise typer.Exit(EXIT_GATE_BROKEN)
 
 
-def _verify_files(options: VerifyOptions) -> None:
-    from vitriton_export._verify.check import check_files, read
+def _verify_files(options: VerifyOptions, *, as_json: bool) -> None:
+    from vitriton_export._verify.check import check_files, check_versions, read
 
-    with read(options.folder, options.name) as exported:
-        check_files(options.folder, exported)
-    typer.echo(f"the files of {exported.name} in {options.folder} are those that were exported")
+    with read(options.folder, options.name) as towers:
+        check_files(options.folder, towers)
+        check_versions(options.folder, towers[0].name)
+    if as_json:
+        document = {"name": towers[0].name, "repository": str(options.folder), "fingerprint": towers[0].fingerprint}
+        typer.echo(json.dumps(document | {"passed": True}, indent=2))
+    else:
+        typer.echo(f"the files of {towers[0].name} in {options.folder} are those that were exported")
 
 
 def _check(options: VerifyOptions, model: str | None, *, files: bool) -> None:
     if files and options.server is not None:
         raise OptionError("files", "reads a repository, and `server` is given; leave out one of them")
+    for option in _NOT_WITH_FILES if files else ():
+        if getattr(options, option) is not None:
+            raise OptionError(option, "is given, and `files` compares the files alone; leave out one of them")
     if options.server is not None and options.repository is not None:
         raise OptionError("", "give either `server` or `repository`, not both")
     if None not in (options.name, model) and options.name != model:
         raise OptionError("", f"`name` is {options.name} and `model` is {model}; give one of them")
-    if options.images is not None and options.texts is not None:
-        raise OptionError("", "give either `images` or `texts`, not both")
     if options.limit is not None and options.images is None and options.texts is None:
         raise OptionError("limit", "applies only to `images` and `texts`, which are not given")
 
 
 def _show(report: VerifyReport, console: Console) -> None:
-    results.show_parity(console, report.stages, report.subject)
+    for tower in report.towers:
+        of = tower.exported.tower
+        title = report.subject if len(report.towers) == 1 else f"{report.subject}: {of} tower"
+        results.show_parity(console, tower.stages, of, title)
+    lines = [line for tower in report.towers for line in _lines(tower)]
+    lines += [f"note: {note}" for note in report.notes]
+    broken = [stage.stage for stage in report.stages if not stage.passed]
+    verdict = f"broken: {', '.join(broken)}" if broken else "within its gates"
+    counts = (f"{tower.compared} of {tower.images} {tower.exported.tower}s" for tower in report.towers)
+    lines.append(
+        f"{' and '.join(counts)} compared with {report.reference}; fingerprint {report.exported.fingerprint}\n"
+        f"{report.exported.name} is {verdict}"
+    )
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _lines(tower: TowerReport) -> list[str]:
     lines = [
-        f"{stage.stage}: worst images: "
+        f"{stage.stage}: worst {tower.exported.tower}s: "
         + ", ".join(
             f"{figures.image} (error {results.number(figures.max_abs_error)}, cosine {figures.min_cosine:.7f})"
             for figures in stage.worst
         )
-        for stage in report.stages
+        for stage in tower.stages
         if stage.worst
     ]
-    lines += [f"{stage}: skipped, {why}" for stage, why in report.skipped.items()]
-    lines += [f"not compared: {entry.image}: {entry.reason}" for entry in report.unusable[:_LISTED]]
-    if len(report.unusable) > _LISTED:
-        lines.append(f"not compared: {len(report.unusable) - _LISTED} more (--json lists all)")
-    lines += [f"note: {note}" for note in report.notes]
-    broken = [stage.stage for stage in report.stages if not stage.passed]
-    verdict = f"broken: {', '.join(broken)}" if broken else "within its gates"
-    lines.append(
-        f"{report.compared} of {report.images} {report.exported.tower}s compared with {report.reference}; fingerprint "
-        f"{report.exported.fingerprint}\n{report.exported.name} is {verdict}"
-    )
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    lines += [f"{stage}: skipped, {why}" for stage, why in tower.skipped.items()]
+    lines += [f"not compared: {entry.image}: {entry.reason}" for entry in tower.unusable[:_LISTED]]
+    if len(tower.unusable) > _LISTED:
+        lines.append(f"not compared: {len(tower.unusable) - _LISTED} more (--json lists all)")
+    return lines

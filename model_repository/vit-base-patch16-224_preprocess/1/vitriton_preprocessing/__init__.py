@@ -9,7 +9,7 @@ from .decoding import decode, is_scaled, preprocess
 from .limits import DEFAULT_FORMATS, DEFAULT_MAX_BYTES, DEFAULT_MAX_DECODE_BYTES, DEFAULT_MAX_PIXELS, Limits
 from .memory import Memory
 from .pixels import Pixels, to_pixels
-from .refusals import Code, ImageError, Refusal, format_errors, format_image_errors, parse_errors
+from .refusals import Code, ImageError, Refusal, format_errors, parse_errors
 from .spec import FORMAT, PreprocessSpec
 from .steps import (
     RESAMPLE,
@@ -55,7 +55,6 @@ __all__ = [
     "Thumbnail",
     "decode",
     "format_errors",
-    "format_image_errors",
     "is_scaled",
     "parse_errors",
     "preprocess",

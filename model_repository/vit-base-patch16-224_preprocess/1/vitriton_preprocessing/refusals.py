@@ -83,11 +83,6 @@ def format_errors(errors: Mapping[int, Refusal], batch_size: int, noun: str = "i
     return start + indices + (codes if len(codes) <= _CODES_BYTES else "")
 
 
-def format_image_errors(errors: Mapping[int, Refusal], batch_size: int) -> str:
-    """Writes the error for images; the preprocess steps of all exports call it by this name."""
-    return format_errors(errors, batch_size)
-
-
 def parse_errors(message: str) -> dict[int, Refusal] | None:
     """Reads the text of `format_errors`, inside any text that Triton adds; None if it is not there.
 

@@ -23,7 +23,7 @@ import triton_python_backend_utils as pb_utils
 # Triton appends this folder to the path; at the front, no installed module can shadow it.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from vitriton_preprocessing import ImageError, Memory, Pixels, PreprocessSpec, Refusal, format_image_errors, preprocess
+from vitriton_preprocessing import ImageError, Memory, Pixels, PreprocessSpec, Refusal, format_errors, preprocess
 
 Decoded = Future[Refusal | None]  # None once the image's row of pixels is written
 
@@ -145,6 +145,6 @@ class TritonPythonModel:
     def _respond(self, pixels: Pixels, refusals: list[Refusal | None]) -> pb_utils.InferenceResponse:
         errors = {index: refusal for index, refusal in enumerate(refusals) if refusal is not None}
         if errors:
-            text = format_image_errors(errors, len(refusals))
+            text = format_errors(errors, len(refusals))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(text, pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("pixels", pixels)])
