@@ -12,12 +12,12 @@
 set -eu
 umask 077
 
-folder=${1:?say which folder the files go to}
+folder=${1:?name the folder for the files: make-test-ca.sh FOLDER [NAME]...}
 shift
 if [ "$(id -u)" = 0 ]; then owner=${OWNER:-1000:1000}; else owner=${OWNER:-$(id -u):$(id -g)}; fi
 mkdir -p "$folder"
 for file in ca.pem server.pem server.key tokens token; do
-    if [ -e "$folder/$file" ]; then echo "$folder/$file is there already" >&2; exit 1; fi
+    if [ -e "$folder/$file" ]; then echo "$folder/$file exists already; remove it, or name another folder" >&2; exit 1; fi
 done
 names="DNS:localhost,IP:127.0.0.1"
 for name in "$@"; do

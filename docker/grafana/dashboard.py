@@ -20,9 +20,9 @@ _WIDTH = 24  # of Grafana's grid
 
 # The series that the variables `service` and `name` select. Clients call ensembles, and their steps do the work.
 SERVICE = 'service=~"$service"'
-ENSEMBLES = f'{SERVICE}, model=~"$name(_pooled|_unpooled)"'
-STEPS = f'{SERVICE}, model=~"$name(_preprocess|_pooled_encoder|_unpooled_encoder)"'
-PREPROCESS = f'{SERVICE}, model=~"$name(_preprocess)"'
+ENSEMBLES = f'{SERVICE}, model=~"$name(_text)?(_pooled|_unpooled)"'
+STEPS = f'{SERVICE}, model=~"$name(_preprocess|_tokenize|(_text)?(_pooled|_unpooled)_encoder)"'
+FIRST_STEP = f'{SERVICE}, model=~"$name(_preprocess|_tokenize)"'
 ANY = f'{SERVICE}, model=~"$name(_.+)"'
 
 
@@ -77,7 +77,7 @@ def _quantile(metric: str, quantile: str, labels: str) -> str:
 
 
 def _stages(output: str) -> Panel:
-    encoder = f'{SERVICE}, model=~"$name(_{output}_encoder)"'
+    encoder = f'{SERVICE}, model=~"$name(_text)?_{output}_encoder"'
     stages = (
         ("queue", "queue"),
         ("compute_input", "input"),
@@ -87,13 +87,13 @@ def _stages(output: str) -> Panel:
     return Panel(
         title=f"Mean time of a request in each stage, {output}",
         why=(
-            "The parts of a request's mean time, stacked. Reduce the largest part. Preprocess queue: add cores, or let "
-            "clients make the pixels. Encoder compute: use a lower precision or a GPU. Encoder queue: add instances or "
-            "a server. One preprocess step serves both outputs."
+            "The parts of a request's mean time, stacked. Reduce the largest part. The first step preprocesses images "
+            "or tokenizes texts, for both outputs. Its queue: add cores, or let clients make the pixels. Encoder "
+            "compute: use a lower precision or a GPU. Encoder queue: add instances or a server."
         ),
         queries=[
             Query(expr=_mean_seconds(part, labels), legend=f"{step}: {text}")
-            for step, labels in (("preprocess", PREPROCESS), ("encoder", encoder))
+            for step, labels in (("first step", FIRST_STEP), ("encoder", encoder))
             for part, text in stages
         ],
         unit="s",
@@ -123,8 +123,8 @@ ROWS: dict[str, Sequence[Panel]] = {
             colors=((None, "green"), (1, "red")),
         ),
         Panel(
-            title="Images per second",
-            why="The images in requests that were answered; refused requests do not count.",
+            title="Images and texts per second",
+            why="The images and texts in requests that were answered; refused requests do not count.",
             queries=[Query(expr=_by_model("nv_inference_count", ENSEMBLES), legend="{{model}}")],
             unit="short",
             width=9,
@@ -133,7 +133,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             title="Latency of requests",
             why=(
                 "The time from a request's arrival at Triton to its answer, over the last minute, without the network "
-                "and the gateway. A request may hold several images. The objective is in "
+                "and the gateway. A request may hold several images or texts. The objective is in "
                 "docker/prometheus/objectives.yml."
             ),
             queries=[
@@ -151,7 +151,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             why=(
                 "BACKEND: the process of a step died, or the step raised an error (alert ModelFails). REJECTED: a "
                 "queue was full, or the wait was too long (alert QueueFull). CANCELED: the client gave up. OTHER, for "
-                "an ensemble: most often images that cannot be read; failures of its steps count here too. Triton "
+                "an ensemble: most often inputs that cannot be read; failures of its steps count here too. Triton "
                 "2.51 counts each of them twice."
             ),
             queries=[
@@ -165,7 +165,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             title="Requests per second",
-            why="The answered requests. Images per second divided by this is the mean number of images in a request.",
+            why="The answered requests. Images and texts per second divided by this is their mean number in a request.",
             queries=[Query(expr=_by_model("nv_inference_request_success", ENSEMBLES), legend="{{model}}")],
             unit="reqps",
             width=12,
@@ -201,7 +201,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     ),
     "Batches and queues": (
         Panel(
-            title="Images in a batch",
+            title="Images or texts in a batch",
             why=(
                 "The mean size of the batches that the dynamic batcher makes. If it is 1 under load, the step is never "
                 "behind the clients, or a higher --max-queue-delay-us could gather more."
@@ -312,7 +312,9 @@ def make_dashboard() -> dict[str, Any]:
             "list": [
                 _variable("service", 'label_values(up{job="triton"}, service)', ""),
                 _variable(
-                    "name", 'label_values(nv_inference_count{service=~"$service"}, model)', "/^(.+)_(?:un)?pooled$/"
+                    "name",
+                    'label_values(nv_inference_count{service=~"$service"}, model)',
+                    "/^(.+?)(?:_text)?_(?:un)?pooled$/",
                 ),
             ]
         },

@@ -193,6 +193,27 @@ def test_a_batch_in_slices(backend: ModuleType) -> None:
     assert [size for _, size in graph.runs] == [4]
 
 
+@pytest.mark.parametrize(("length", "sizes"), [(2, [10]), (16, [4, 4, 2]), (64, [1] * 10), (500, [1] * 10)])
+def test_rows_of_token_ids_are_counted_by_their_tokens(backend: ModuleType, length: int, sizes: list[int]) -> None:
+    """Short texts share a run, and a long one has a run of its own."""
+    ids = np.arange(10 * length).reshape(10, length)
+    found, together = [], []
+
+    def run(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        found.append(len(feed["x"]))
+        return [feed["x"]]
+
+    def all_cores(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        together.append(len(feed["x"]))
+        return [feed["x"]]
+
+    np.testing.assert_array_equal(backend.sliced(run, 3, 64)(["x"], {"x": ids})[0], ids)
+    assert found == sizes
+    found.clear()
+    np.testing.assert_array_equal(backend.side_by_side(run, all_cores, 2, 3, 64)(["x"], {"x": ids})[0], ids)
+    assert (max(found), sum(found), together) == (min(5, sizes[0]), 10, [])
+
+
 @pytest.mark.parametrize(
     ("size", "cores", "sizes"),
     [
@@ -382,18 +403,35 @@ def test_the_file_system_of_a_folder(backend: ModuleType, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("shapes", "fixed"),
+    ("shapes", "joined"),
     [
         ([["batch", 768]], True),
         ([["batch"]], True),
+        ([["batch", "length", 768]], True),
         ([["batch", 3], ["batch", "longest"]], False),
+        ([["batch", "batch"]], False),
         ([["batch", None]], False),
         ([[]], False),
     ],
 )
-def test_only_outputs_of_fixed_rows_are_sliced(backend: ModuleType, shapes: list[list[Any]], fixed: bool) -> None:
+def test_only_outputs_that_can_be_joined_are_sliced(backend: ModuleType, shapes: list[list[Any]], joined: bool) -> None:
     """What is as wide as the longest of the batch, or as the batch, could not be put together again."""
-    assert backend.rows_are_fixed([SimpleNamespace(shape=shape) for shape in shapes]) is fixed
+    inputs = [SimpleNamespace(shape=["batch", "length"])]
+    assert backend.rows_can_be_joined(inputs, [SimpleNamespace(shape=shape) for shape in shapes]) is joined
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "token_ids"),
+    [
+        ("tensor(int64)", ["batch", "length"], True),
+        ("tensor(int64)", ["batch", 8], False),
+        ("tensor(uint8)", ["batch", 224, 224, 3], False),
+        ("tensor(float)", ["batch", "length"], False),
+    ],
+)
+def test_which_rows_are_token_ids(backend: ModuleType, kind: str, shape: list[Any], token_ids: bool) -> None:
+    """Whole numbers in rows of an open length."""
+    assert backend.rows_are_token_ids([SimpleNamespace(type=kind, shape=shape)]) is token_ids
 
 
 @pytest.mark.parametrize("output", [np.float32(1), np.ones((1, 2), np.float32)])

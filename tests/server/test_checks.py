@@ -204,12 +204,21 @@ def test_a_leftover_folder(exported: Path) -> None:
         repository_checks.check(exported)
 
 
+def test_a_folder_of_something_else(tmp_path: Path) -> None:
+    """Nobody is told to remove what is in it."""
+    for name in ("photos", "a", "b", "c"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(RepositoryError, match=r"is not a model repository: .* \(a, b, c, …\); name the folder that"):
+        repository_checks.check(tmp_path)
+
+
 def test_an_export_without_weights(exported: Path, tmp_path: Path) -> None:
     """The error gives the model's name and the command that fills it in."""
     bare = copy_repository(exported, tmp_path / "bare")
     (bare / "tiny_pooled_encoder" / "1" / "model.onnx").unlink()
-    what = rf"{bare} has incomplete exports: tiny_pooled: tiny_pooled_encoder/1/model.onnx is missing; "
-    text = rf"{what}run `vitriton export MODEL --name tiny --repository {bare}` .*--skip-broken"
+    what = rf"{bare} has exports that are not complete .*: tiny_pooled: tiny_pooled_encoder/1/model.onnx is missing; "
+    copied = "if the repository was copied here, copy the folder again; else "
+    text = rf"{what}{copied}run `vitriton export MODEL --name tiny --repository {bare}` .*--skip-broken"
     with pytest.raises(RepositoryError, match=text):
         TritonServer(bare).start()
 
@@ -218,7 +227,9 @@ def test_an_export_that_did_not_finish(exported: Path) -> None:
     """Weights beside an ensemble that still has the placeholder are no finished export."""
     add_encoder(exported, "other_unpooled_encoder")
     add_ensemble(exported, "other_unpooled", encoder="other_unpooled_encoder", fingerprint="not-exported")
-    with pytest.raises(RepositoryError, match=r"other_unpooled: it has no weights yet, or its export did not finish"):
+    add_ensemble(exported, "other_pooled", encoder="other_pooled_encoder", fingerprint="not-exported")
+    text = r"changed: other: it has no weights yet, or its export did not finish; run `vitriton export MODEL "
+    with pytest.raises(RepositoryError, match=text):  # one line for both outputs
         repository_checks.check(exported)
 
 

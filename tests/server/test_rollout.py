@@ -14,7 +14,7 @@ from server.test_cores import write
 from server.test_memory import V2
 from support import marked
 from vitriton_server._process.memory import MemoryWatch
-from vitriton_server._rollout.plan import at_rest, next_view, without
+from vitriton_server._rollout.plan import at_rest, next_view, scan, without
 from vitriton_server._rollout.rollout import INTERVAL_S, Rollout
 from vitriton_server._rollout.view import Model, View, ViewFolder
 
@@ -48,6 +48,15 @@ def test_a_new_export_comes_steps_first() -> None:
     assert set(view) == {"m_preprocess", "m_encoder"}
     assert set(next_view(view, wanted, {}, {("m_encoder", 1)})) == {"m_preprocess", "m_encoder"}
     assert next_view(view, wanted, {}, loaded(view)) == wanted
+
+
+def test_an_export_without_weights_is_reported_once() -> None:
+    """With both of its outputs in one line, as each start of a checkout's repository shows it."""
+    models, problems = scan(Path(__file__).parents[2] / "model_repository")
+    assert models == {}
+    assert problems == {
+        "vit-base-patch16-224": "it has no weights yet, or its export did not finish; export it, or remove it"
+    }
 
 
 def test_a_replacement_goes_through_states_that_are_whole() -> None:

@@ -18,6 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from vitriton._console.signals import ENDING
+from vitriton._repository import disk
+from vitriton._repository.names import ensemble_name
 
 from vitriton_server._errors import LauncherError, ModelLoadError
 from vitriton_server._process.log import is_error, is_problem, loaded_model, machine_has_gpu
@@ -25,6 +27,7 @@ from vitriton_server._rollout.repository import builds_engines, describe
 from vitriton_server._server import TritonServer
 
 _REMINDER_S = 10.0
+_NAMED = 4  # models that still load: a reminder is one short line
 _SAME_S = 1.0  # a terminal and a process in it may both send one signal
 _DEFAULT_PORT = 8001  # of gRPC, where the client looks for a server
 _END = b"\0"  # not the number of any signal
@@ -46,6 +49,7 @@ class Reporter:
         self._announced = False
         self._errors: list[str] = []  # of Triton's log, until it is known whether the start fails
         self._loading: set[str] = set()
+        self._models = 0
         self._builds_engines = False
 
     def line(self, line: str) -> None:
@@ -75,7 +79,9 @@ class Reporter:
 
     def _serve(self, server: TritonServer, repository: Path, events: _Events) -> int:
         self._messages.print(f"Loading the models in {escape(str(repository))}")
-        self._loading = {folder.name for folder in repository.iterdir() if folder.is_dir()}
+        # without the models that nobody has exported yet, which are left out
+        self._loading = {name for name, config in disk.models(repository).items() if not _is_unfilled(config)}
+        self._models = len(self._loading)
         self._builds_engines = builds_engines(repository)
         with ThreadPoolExecutor(2) as pool:
             work = pool.submit(self._start_and_wait, server, repository)
@@ -129,9 +135,12 @@ class Reporter:
     def _remind(self, ready: threading.Event) -> None:
         why = "; TensorRT builds engines for new graphs, which takes minutes" if self._builds_engines else ""
         while not ready.wait(_REMINDER_S):
-            names = ", ".join(sorted(self._loading)) or "Triton opens its ports"
+            names = sorted(self._loading)
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            what = f"{', '.join(names[:_NAMED])}{more}" if names else "Triton opens its ports"
+            loaded = f"{self._models - len(names)} of {self._models} loaded"
             seconds = time.monotonic() - self._started_s
-            self._messages.print(f"  still loading after {seconds:.0f} s: {escape(names)}{why}")
+            self._messages.print(f"  still loading after {seconds:.0f} s, {loaded}: {escape(what)}{why}")
 
     def _show(self, error: LauncherError) -> None:
         self._messages.print(f"[bold red]error:[/] {escape(error.message)}")
@@ -164,7 +173,13 @@ class Reporter:
             return
         url = "" if server.grpc_address == f"127.0.0.1:{_DEFAULT_PORT}" else f" --url {server.grpc_address}"
         model = "" if len(exports) == 1 else f" --model {exports[0]}"
-        self._messages.print(f"Next: vitriton embed DIR -o vectors.npy{url}{model}", markup=False)
+        takes_images = any(ensemble_name(exports[0], kind) in server.models for kind in ("pooled", "unpooled"))
+        inputs = "DIR" if takes_images else "--texts FILE"
+        self._messages.print(f"Next: vitriton embed {inputs} -o vectors.npy{url}{model}", markup=False)
+
+
+def _is_unfilled(config: Any) -> bool:
+    return config is not None and disk.fingerprint(config) == disk.NOT_EXPORTED
 
 
 class _Lines(Console):

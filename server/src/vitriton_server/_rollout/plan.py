@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitriton._repository import disk
-from vitriton._repository.complete import broken_exports
+from vitriton._repository.complete import NO_WEIGHTS, broken_exports, by_export
 from vitriton._repository.names import model_names, read_ensemble_name
 
 from vitriton_server._rollout.view import Model, View
@@ -32,9 +32,7 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
     exported = {name for name, config in configs.items() if config is not None and disk.fingerprint(config)}
     broken = broken_exports(repository, configs)
     theirs = {part for each in broken if (told := read_ensemble_name(each)) for part in model_names(told[0])}
-    problems = {
-        name: f"its export is not complete: {fault}; export it again, or remove it" for name, fault in broken.items()
-    }
+    problems = {name: f"{fault}; {_remedy(fault)}" for name, fault in by_export(broken).items()}
     for name, config in configs.items():
         if name in broken or (config is None and name in theirs):
             continue
@@ -113,6 +111,12 @@ def _named(models: Iterable[Model]) -> dict[str, set[int]]:
 
 def _is_exported(step: Version, wanted: View) -> bool:
     return step[0] in wanted and wanted[step[0]].config is not None
+
+
+def _remedy(fault: str) -> str:
+    if fault == NO_WEIGHTS:
+        return "export it, or remove it"
+    return "if it was copied here, copy it again; else export it again, or remove it"
 
 
 def _text(repository: Path, name: str) -> str:

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from vitriton._console.paths import folder_fault
 from vitriton._repository import disk
-from vitriton._repository.complete import broken_exports
+from vitriton._repository.complete import NO_WEIGHTS, broken_exports, by_export
 from vitriton._repository.disk import FINGERPRINT
 from vitriton._repository.names import read_ensemble_name
 
 from vitriton_server._errors import RepositoryError
+from vitriton_server._rollout.plan import scan
 
+_NAMED = 3  # the folders that an error names
 # The python backend of 2.51.0 puts the path unquoted on a shell's command line and decodes it as ASCII.
 _PASSES = re.compile(r"[A-Za-z0-9/._+=@,:~%-]*")
 
@@ -31,9 +33,9 @@ def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = F
         RepositoryError: the repository is missing or empty, or holds a folder that is not a model or an export without
         its weights.
     """
-    if (fault := folder_fault(repository)) is not None:
-        advice = f"; make a repository with `vitriton export MODEL --repository {repository}`, or name another"
-        raise RepositoryError(fault if fault.endswith("?") else fault + advice)
+    advice = f"make a repository with `vitriton export MODEL --repository {repository}`, or name another"
+    if (fault := folder_fault(repository, advice)) is not None:
+        raise RepositoryError(fault)
     if not _PASSES.fullmatch(str(repository.resolve())):
         raise RepositoryError(
             f"{repository.resolve()} has a character that Triton's python backend cannot pass on to its "
@@ -51,6 +53,11 @@ def check(repository: Path, *, may_be_empty: bool = False, skip_broken: bool = F
         )
     if skip_broken:
         return [folder.name for folder in folders]
+    if folders and not any(map(_is_model, folders)):
+        raise RepositoryError(
+            f"{repository} is not a model repository: none of its folders is a model ({_few(folders)}); name the "
+            "folder that `vitriton export` writes to"
+        )
     for folder in folders:
         if not _is_model(folder):
             raise RepositoryError(
@@ -100,6 +107,12 @@ def _check_level(repository: Path) -> None:
             )
 
 
+def _few(folders: Sequence[Path]) -> str:
+    """The names of some of the folders."""
+    names = ", ".join(folder.name for folder in folders[:_NAMED])
+    return names if len(folders) <= _NAMED else f"{names}, …"
+
+
 def _is_model(folder: Path) -> bool:
     return (folder / "config.pbtxt").is_file() or any(
         entry.is_dir() and entry.name.isdigit() for entry in folder.iterdir()
@@ -111,11 +124,14 @@ def _check_exports(repository: Path) -> None:
     if not broken:
         return
     names = sorted({(read_ensemble_name(ensemble) or (ensemble, None))[0] for ensemble in broken})
-    listed = "; ".join(f"{ensemble}: {fault}" for ensemble, fault in broken.items())
+    listed = "; ".join(f"{name}: {fault}" for name, fault in by_export(broken).items())
+    was_whole = any(fault != NO_WEIGHTS for fault in broken.values())
+    copy = "if the repository was copied here, copy the folder again; else " if was_whole else ""
     remedy = " and ".join(f"`vitriton export MODEL --name {name} --repository {repository}`" for name in names)
+    rest = ", name another repository, or serve the other models with --skip-broken"
     raise RepositoryError(
-        f"{repository} has incomplete exports: {listed}; run {remedy} (MODEL: its Hugging Face id or a local "
-        "checkpoint), name another repository, or serve the other models with --skip-broken"
+        f"{repository} has exports that are not complete or were changed: {listed}; {copy}run {remedy} (MODEL: its "
+        f"Hugging Face id or a local checkpoint){rest if scan(repository)[0] else ', or name another repository'}"
     )
 
 
@@ -153,4 +169,6 @@ def describe(repository: Path, models: Iterable[str]) -> list[Served]:
 def _details(configs: Mapping[str, Any], name: str, kinds: Sequence[str]) -> tuple[str, ...]:
     parameters = configs[f"{name}_{kinds[0]}" if kinds[0] else name].parameters
     shown = [parameters[key].string_value for key in ("precision", "pooling") if key in parameters]
-    return (" and ".join(kinds), *shown, parameters[FINGERPRINT].string_value)
+    *first, last = kinds
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return (listed, *shown, parameters[FINGERPRINT].string_value)

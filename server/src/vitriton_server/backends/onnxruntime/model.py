@@ -69,6 +69,11 @@ CPU_ROWS = 4
 # Rows of one run on one core, while each other core has such a run of its own.
 CORE_ROWS = 2
 
+# Tokens of one run, where a row is the token ids of a text: as many rows as have these. A row of two tokens is too
+# little work for a run, and one of 512 fills it.
+CPU_TOKENS = 512
+CORE_TOKENS = 256
+
 # How long a thread spins for work before it sleeps: longer than an operator waits for the one before it. By default it
 # spins for tens of milliseconds after a run, on a core that preprocessing then needs.
 SPIN_DURATION = "session.intra_op.spin_duration_us"
@@ -273,7 +278,7 @@ def load(
             for entry, value in SAVE_PREPARED.items():
                 saving.add_session_config_entry(entry, value)
             session = opened(path, saving)
-            if not rows_are_fixed(session.get_outputs()):
+            if not rows_can_be_joined(session.get_inputs(), session.get_outputs()):
                 return session, None
             del session  # with its copy of the weights
             return opened(folder / PREPARED_GRAPH, whole), opened(folder / PREPARED_GRAPH, session_options(config, 1))
@@ -316,9 +321,17 @@ def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
     return ""
 
 
-def rows_are_fixed(outputs: Iterable[Any]) -> bool:
-    """Whether each of the graph's outputs has fixed axes, apart from the batch."""
-    return all(node.shape and all(isinstance(dim, int) for dim in node.shape[1:]) for node in outputs)
+def rows_can_be_joined(inputs: Iterable[Any], outputs: Iterable[Any]) -> bool:
+    """Whether the other axes of the graph's outputs are the same for all rows of a batch: fixed, or an input's."""
+    known = {dim for node in inputs for dim in node.shape[1:] if isinstance(dim, str)}
+    return all(node.shape and all(isinstance(dim, int) or dim in known for dim in node.shape[1:]) for node in outputs)
+
+
+def rows_are_token_ids(inputs: Iterable[Any]) -> bool:
+    """Whether each row of each of the graph's inputs is a sequence of whole numbers, of an open length."""
+    return all(
+        node.type == "tensor(int64)" and len(node.shape) == 2 and not isinstance(node.shape[1], int) for node in inputs
+    )
 
 
 class TritonPythonModel:
@@ -353,10 +366,12 @@ class TritonPythonModel:
             self._run_options.add_run_config_entry(SHRINK_ARENA, shrink)
         self._run = self._runs(session)
         on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
-        if on_cpu and config.max_batch_size > 0 and rows_are_fixed(session.get_outputs()):
-            self._run = sliced(self._run, CPU_ROWS)
+        of_texts = rows_are_token_ids(session.get_inputs())
+        if on_cpu and config.max_batch_size > 0 and rows_can_be_joined(session.get_inputs(), session.get_outputs()):
+            self._run = sliced(self._run, CPU_ROWS, CPU_TOKENS if of_texts else None)
         if single is not None:
-            self._run = side_by_side(self._runs(single), self._run, cores, CORE_ROWS)
+            tokens = CORE_TOKENS if of_texts else None
+            self._run = side_by_side(self._runs(single), self._run, cores, CORE_ROWS, tokens)
 
     def _runs(self, session: ort.InferenceSession) -> Run:
         return lambda names, feed: session.run(names, feed, self._run_options)

@@ -43,19 +43,24 @@ def run_batch(
     return answers
 
 
-def sliced(run: Run, rows: int) -> Run:
+def sliced(run: Run, rows: int, tokens: int | None = None) -> Run:
     """Wraps a run to compute some rows of the batch at a time; whole if an output does not have a row for each.
 
-    Only for outputs whose other axes are fixed: if they depend on the batch, slices cannot be joined.
+    Only for outputs whose other axes are the same for all slices: if they depend on the batch, slices cannot be joined.
+
+    Args:
+        run: the run.
+        rows: the largest number of rows at a time.
+        tokens: the number of tokens at a time, in place of `rows`, for inputs of token ids, (B, T); at least one row.
     """
 
     def run_slices(names: list[str], feed: Arrays) -> list[Array]:
-        size = _size(feed)
-        if size <= rows:
+        size, step = _size(feed), _step(feed, rows, tokens)
+        if size <= step:
             return run(names, feed)
         parts = []
-        for start in range(0, size, rows):
-            part = slice(start, min(start + rows, size))
+        for start in range(0, size, step):
+            part = slice(start, min(start + step, size))
             parts.append(run(names, _rows(feed, part)))
             if not _has_rows(parts[-1], part):
                 return run(names, feed)
@@ -64,7 +69,7 @@ def sliced(run: Run, rows: int) -> Run:
     return run_slices
 
 
-def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
+def side_by_side(alone: Run, together: Run, cores: int, rows: int, tokens: int | None = None) -> Run:
     """Wraps two runs so that each core computes rows of its own; together they compute the rows left over.
 
     A core that computes alone does not wait for others between operators.
@@ -74,9 +79,10 @@ def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
         together: the same run on all cores.
         cores: the number of cores.
         rows: the number of rows that a core computes at a time.
+        tokens: the number of tokens that a core computes at a time, as for `sliced`.
 
     Returns:
-        A run for outputs whose other axes are fixed, as for `sliced`.
+        A run for the same outputs as that of `sliced`.
     """
     threads = ThreadPoolExecutor(cores)
 
@@ -84,7 +90,7 @@ def side_by_side(alone: Run, together: Run, cores: int, rows: int) -> Run:
         size = _size(feed)
         if size < cores:
             return together(names, feed)
-        slices = even_slices(size, cores, rows)
+        slices = even_slices(size, cores, _step(feed, rows, tokens))
         parts = list(threads.map(lambda part: alone(names, _rows(feed, part)), slices))
         if (done := slices[-1].stop) < size:
             slices.append(slice(done, size))
@@ -106,6 +112,10 @@ def even_slices(size: int, cores: int, rows: int) -> list[slice]:
         slices += [slice(begin, begin + step) for begin in range(start, start + cores * step, step)]
         start += cores * step
     return slices
+
+
+def _step(feed: Arrays, rows: int, tokens: int | None) -> int:
+    return rows if tokens is None else max(1, tokens // max(1, next(iter(feed.values())).shape[1]))
 
 
 def _size(feed: Arrays) -> int:
