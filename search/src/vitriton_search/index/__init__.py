@@ -1,0 +1,1 @@
+"""Brings a store up to date with files, URLs and outputs of `vitriton embed`."""

@@ -1,0 +1,1 @@
+"""Qdrant as a store: a server, or its engine in this process."""
