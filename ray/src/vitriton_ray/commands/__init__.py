@@ -1,0 +1,1 @@
+"""The commands: `vitriton embed --engine ray` and `vitriton bench --bulk`."""
