@@ -20,7 +20,8 @@ from report.exports.checkpoint import random_vit
 from report.exports.exports import PEER_BATCH
 from report.median import confidence
 from report.rounds.speed import Sample
-from report.sides.litserve import LitServe, Peer
+from report.sides.litserve import LitServe
+from report.sides.peer import Peer
 from vitriton_bench._payload import find_images
 
 _SECONDS = 2.0  # longer, until each caller has two answers
@@ -51,14 +52,14 @@ def main() -> None:
                         found[size].append(peers[size].sample(arguments.callers, _SECONDS))
             for size, samples in found.items():
                 ratios = [
-                    sample.images_per_s / base.images_per_s
+                    sample.inputs_per_s / base.inputs_per_s
                     for sample, base in zip(samples, found[PEER_BATCH], strict=True)
                 ]
                 low, high = confidence(ratios)
                 ratio = f"{statistics.median(ratios):.2f} x  ({low:.2f} to {high:.2f})"
                 print(
                     f"{dtype}  at most {size:2} in a batch  {ratio}  "
-                    f"{statistics.median(sample.images_per_s for sample in samples):5.2f} images/s  "
+                    f"{statistics.median(sample.inputs_per_s for sample in samples):5.2f} images/s  "
                     f"p99 {statistics.median(sample.p99_ms for sample in samples):5.0f} ms",
                     flush=True,
                 )

@@ -1,7 +1,8 @@
 """The size and the cost of common models, for docs/guides/which-model.md.
 
     python bench/which_model.py                               # computes what their configurations tell, in a minute
-    python bench/which_model.py --measure dinov2-small ...    # exports and serves these too, and measures images/s
+    python bench/which_model.py --measure                     # exports and serves all of them, and measures images/s
+    python bench/which_model.py --measure dinov2-small ...    # only these
 
 Parameters, tokens, dimensions and arithmetic are read off a model without weights (torch's meta device). `--measure`
 takes random weights, as speed does not depend on them: it exports each model pooled, in float32 and int8, and lets the
@@ -15,6 +16,7 @@ import itertools
 import json
 import re
 import statistics
+import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -185,19 +187,32 @@ def table(document: Mapping[str, Any]) -> str:
         )
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     machine = document.get("machine")
-    return text + (f"\n\nimages/s: {machine['cpu']}, {machine['cores']} cores, 8 photos a call." if machine else "")
+    if not machine:
+        return text
+    note = (
+        f"The images/s are measured on {machine['cpu']}, {machine['cores']} cores, with one caller who sends 8 photos "
+        "at a time, and with random weights: the speed does not depend on their values. Use them to compare models "
+        "with each other; another machine has other figures."
+    )
+    return f"{text}\n\n{textwrap.fill(note, 120)}"
 
 
 def main() -> None:
     """Computes and measures, writes the results and the page's table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", nargs="*", default=[], choices=[model.name for model in MODELS], metavar="NAME")
+    parser.add_argument(
+        "--measure", nargs="*", metavar="NAME", help="measure the images/s of these models; without a name, of all"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("out/which-model"), help="folder of checkpoints and exports"
     )
-    parser.add_argument("--images", type=Path, default=ROOT / "examples" / "photos")
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--images", type=Path, default=ROOT / "examples" / "photos", help="folder of JPEG files")
+    parser.add_argument("--rounds", type=int, default=21, help="number of rounds in which the precisions take turns")
     arguments = parser.parse_args()
+    names = [model.name for model in MODELS]
+    measured = names if arguments.measure == [] else arguments.measure or []
+    if unknown := sorted(set(measured) - set(names)):
+        parser.error(f"--measure {', '.join(unknown)}: there is no such model; choose from {', '.join(names)}")
     before = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"models": []}
     known = {entry["id"]: entry.get("images_per_s") for entry in before["models"]}
     images = [path.read_bytes() for path in sorted(arguments.images.glob("*.jpg"))[:8]]
@@ -205,11 +220,11 @@ def main() -> None:
     for model in MODELS:
         entry = sizes(model)
         speeds = known.get(model.id)
-        if model.name in arguments.measure:
+        if model.name in measured:
             speeds = measure(model, arguments.folder / model.name, images, arguments.rounds)
         document["models"].append(entry | ({"images_per_s": speeds} if speeds else {}))
         print(table({"models": document["models"][-1:]}).splitlines()[-1], flush=True)
-    machine = _machine.describe() if arguments.measure else before.get("machine")
+    machine = _machine.describe() if measured else before.get("machine")
     document |= {"machine": machine} if machine else {}
     document = significant(document)
     write_text(json.dumps(document, indent=1) + "\n", RESULTS)

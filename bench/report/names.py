@@ -8,6 +8,8 @@ from vitriton_bench._load.names import callers
 
 MANY = 32  # the number of callers of a loaded server
 
+SENTENCES = "sentence-transformers fp32"  # at its best batch size
+
 Way = Literal["ready pixels", "from JPEG"]
 
 
@@ -24,6 +26,16 @@ def litserve(dtype: str, number: int) -> str:
 def ours(precision: str, number: int, kind: str = "pooled") -> str:
     """A Triton with an export, with this number of callers."""
     return f"Vitriton {precision}{'' if kind == 'pooled' else ' ' + kind}, {callers(number)}"
+
+
+def infinity(number: int) -> str:
+    """infinity-emb, with this number of callers."""
+    return f"infinity fp32, {callers(number)}"
+
+
+def at_peers_rate(precision: str) -> str:
+    """A Triton with an export, with requests at the rate that infinity-emb reached."""
+    return f"Vitriton {precision}, at infinity's rate"
 
 
 def bare(precision: str, way: Way) -> str:

@@ -71,6 +71,50 @@ class Plan:
         return self.work / "models"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextPlan:
+    """The settings of a report on texts.
+
+    Attributes:
+        model: the folder of a checkpoint of sentence-transformers.
+        work: the folder for exports.
+        texts: the file of the texts, one on each line; None: the built-in ones.
+        infinity: the program infinity_emb, in an environment of its own.
+        reuse: whether to use existing exports.
+        budget_s: the time of the whole run; rounds end when it does.
+        rounds: the most rounds.
+        seconds: the length of each measurement, longer until all callers have two answers.
+        looks: the number of measurements of each setting of the peers, before the rounds.
+        batches: the batch sizes to try in one process.
+        callers: the number of callers.
+        accelerator: the accelerator of the exports, as in `vitriton export`.
+    """
+
+    model: str
+    work: Path
+    texts: Path | None = None
+    infinity: Path = Path(".venv-texts/bin/infinity_emb")
+    reuse: bool = False
+    budget_s: float = 690.0
+    rounds: int = 7
+    seconds: float = 6.0
+    looks: int = 2
+    batches: tuple[int, ...] = (1, 8, 32, 64)
+    callers: int = names.MANY
+    accelerator: None = None
+
+    @property
+    def repository(self) -> Path:
+        """The model repository with the exports."""
+        return self.work / "models"
+
+
+def quick_text_plan(**settings: object) -> TextPlan:
+    """A plan with one short round, which shows that everything works."""
+    short = {"budget_s": 60.0, "rounds": 1, "seconds": 0.3, "looks": 1, "batches": (32,), "callers": 4}
+    return TextPlan(**{**short, **settings})  # type: ignore[arg-type]  # the names of settings are the command's own
+
+
 def quick_plan(**settings: object) -> Plan:
     """A plan for two minutes, with a ViT-Tiny, short measurements and few rounds, which shows that everything works."""
     short = {

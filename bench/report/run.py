@@ -6,9 +6,9 @@ pages and pictures. An interruption ends the phases and keeps the document.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vitriton_bench._errors import BenchError
 
@@ -23,8 +23,9 @@ from report.phases.start import prepare, start
 from report.phases.steady import steady
 from report.phases.sweep import sweep
 from report.plan import Plan
-from report.state import State
+from report.state import Race, State
 
+R = TypeVar("R", bound=Race)
 Phase = Callable[[State], None]
 
 NEEDED: tuple[Phase, ...] = (prepare, limits, start)
@@ -44,12 +45,26 @@ def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], Non
         BenchError: a required part is missing, or there was no time for any load.
         KeyboardInterrupt: the run was interrupted before anything was measured.
     """
-    state = State(plan, target, command, tell)
+    return carry_out(State(plan, target, command, tell), NEEDED, OTHERS)
+
+
+def carry_out(state: R, needed: Sequence[Callable[[R], None]], others: Sequence[Callable[[R], None]]) -> dict[str, Any]:
+    """Runs phase after phase; returns the document, also after an interruption.
+
+    Args:
+        state: the state of the run.
+        needed: the phases without which there is no run.
+        others: the phases that lose only their own figures when they fail.
+
+    Raises:
+        BenchError: a required part is missing, or there was no time for any load.
+        KeyboardInterrupt: the run was interrupted before anything was measured.
+    """
     with state.stack, state.record.kept(state.clock.say):
-        for phase in NEEDED:
+        for phase in needed:
             phase(state)
             state.record.save()
-        for phase in OTHERS:
+        for phase in others:
             attempt(phase, state)
             state.record.save()
     if not state.record.has_measured:
@@ -59,7 +74,7 @@ def run(plan: Plan, target: Path | None, command: str, tell: Callable[[str], Non
     return state.record.save()
 
 
-def attempt(phase: Phase, state: State) -> None:
+def attempt(phase: Callable[[R], None], state: R) -> None:
     """Runs a phase; one that fails, or has no time left, loses only its own figures."""
     if state.clock.left_s < 0:
         state.document["failed"][phase.__name__] = "there was no time for it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,76 @@ from vitriton_server import usable_cores
 from report.clock import Clock
 from report.exports.exports import Exports
 from report.plan import Plan
-from report.sides.litserve import Peer
+from report.rounds.rounds import Measurement, run
 from report.sides.onnx_runtime import Bare
+from report.sides.peer import Peer
 from report.sides.pipeline import Pipeline
 from report.sides.triton import Served
 
 
-class State:
-    """The state of one run.
+class Race:
+    """The state of any run in which sides take turns.
+
+    Args:
+        budget_s: the time of the whole run, in seconds.
+        described: the entries that the document begins with, beside those of every run.
+        target: the file of the document; None for none.
+        command: the command line that the document names.
+        tell: the function that shows a line of progress.
+
+    Attributes:
+        stack: the contexts that end with the run.
+        scratch: the temporary folder of the run.
+        clock: the elapsed and the remaining time.
+        record: the document, which is written as it grows.
+    """
+
+    scratch: Path
+
+    def __init__(
+        self, budget_s: float, described: dict[str, Any], target: Path | None, command: str, tell: Callable[[str], None]
+    ) -> None:
+        self.clock = Clock(budget_s, tell)
+        self.stack = contextlib.ExitStack()
+        began = {"format": FORMAT, "command": command, "machine": _machine.describe(), "versions": _machine.versions()}
+        self.record = Record({**began, **described, "failed": {}}, target, counts=("sweep", "rounds"))
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document, with all measurements so far."""
+        return self.record.document
+
+    def left_out(self, name: str, reason: object) -> None:
+        """Notes and shows that something is not measured."""
+        self.document["failed"][name] = str(reason)
+        self.clock.say(f"{name} is left out: {reason}")
+
+    def take_turns(self, measurements: Mapping[str, Measurement], most: int, *, reserve_s: float = 0.0) -> None:
+        """Measures rounds until the time is over; the document is saved before each.
+
+        Args:
+            measurements: the measurements of a round, by name.
+            most: the most rounds.
+            reserve_s: the time that must be left after the rounds, in seconds.
+        """
+
+        def say(text: str) -> None:
+            self.record.save()
+            self.clock.say(text)
+
+        self.document["rounds"] = []
+        run(
+            measurements,
+            self.document["rounds"],
+            self.document["failed"],
+            most=most,
+            allowed_s=lambda: self.clock.left_s - reserve_s,
+            say=say,
+        )
+
+
+class State(Race):
+    """The state of one run with images.
 
     Args:
         plan: the settings of the report.
@@ -34,8 +96,6 @@ class State:
         tell: the function that shows a line of progress.
 
     Attributes:
-        stack: the contexts that end with the run.
-        scratch: the temporary folder of the run.
         payload: the file of the photos for perf_analyzer.
         analyzer: the perf_analyzer program.
         exports: the exports to compare.
@@ -48,51 +108,29 @@ class State:
         BenchError: there are no photos.
     """
 
-    scratch: Path
     payload: Path
     analyzer: PerfAnalyzer
     exports: Exports
     bares: dict[str, Bare]
     pipelines: dict[str, Pipeline]
-    peers: dict[str, Peer]
+    peers: dict[str, Peer[bytes]]
     served: dict[tuple[str, str], Served]
 
     def __init__(self, plan: Plan, target: Path | None, command: str, tell: Callable[[str], None]) -> None:
         self.plan = plan
-        self.clock = Clock(plan.budget_s, tell)
         self.cores = usable_cores()
         self.gpu = torch.cuda.is_available()
         self.fast, self.peer_fast = ("fp16", "fp16") if self.gpu else ("int8", "bf16")
         self.images = _read(plan.images)
-        self.stack = contextlib.ExitStack()
-        self.record = Record(self._began(command), target, counts=("sweep", "rounds"))
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """The document, with all measurements so far."""
-        return self.record.document
-
-    def left_out(self, name: str, reason: object) -> None:
-        """Notes and shows that something is not measured."""
-        self.document["failed"][name] = str(reason)
-        self.clock.say(f"{name} is left out: {reason}")
-
-    def _began(self, command: str) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "command": command,
-            "machine": _machine.describe(),
-            "versions": _machine.versions(),
-            "images": _photos.describe(self.images),
-            "settings": {
-                "device": "gpu" if self.gpu else "cpu",
-                "fast": self.fast,
-                "peer_fast": self.peer_fast,
-                "seconds": self.plan.seconds,
-                "rounds": self.plan.rounds,
-            },
-            "failed": {},
+        settings = {
+            "device": "gpu" if self.gpu else "cpu",
+            "fast": self.fast,
+            "peer_fast": self.peer_fast,
+            "seconds": plan.seconds,
+            "rounds": plan.rounds,
         }
+        described = {"images": _photos.describe(self.images), "settings": settings}
+        super().__init__(plan.budget_s, described, target, command, tell)
 
 
 def _read(folder: Path) -> list[bytes]:

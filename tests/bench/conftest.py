@@ -25,6 +25,22 @@ def server(subprocesses, repository):
         yield running
 
 
+@pytest.fixture(scope="session")
+def texts_repository(torch, subprocesses, tmp_path_factory) -> Path:
+    """An export of a model for texts, both outputs."""
+    from support import text_architectures
+
+    checkpoint = text_architectures.write("bert", tmp_path_factory.mktemp("bert") / "bert")
+    return exports.export(checkpoint, tmp_path_factory.mktemp("bench-texts") / "repository")
+
+
+@pytest.fixture(scope="session")
+def texts_server(subprocesses, texts_repository):
+    """A real Triton with it, on free ports."""
+    with TritonServer(texts_repository) as running:
+        yield running
+
+
 @pytest.fixture(autouse=True)
 def downloads(monkeypatch):
     """What is downloaded is kept in the checkout's cache."""

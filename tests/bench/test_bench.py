@@ -40,17 +40,66 @@ def test_a_sweep_of_a_running_server(server, tmp_path):
     assert (document["format"], document["failed"], len(document["sweep"])) == (FORMAT, {}, 8)
     assert document["images"]["count"] == 8
     for row in document["sweep"]:
-        assert row["images_per_s"] > 0
+        assert row["inputs_per_s"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
         assert row["split_ms"]["encode"] > 0
         assert row["split_ms"]["preprocess"] > 0
         assert 0 < row["busy"]["encode"] <= 1
         assert row["bottleneck"]
-        shown = f"{row['images_per_s']:.4g}"
+        shown = f"{row['inputs_per_s']:.4g}"
         assert shown in done.stdout
         assert shown in page.read_text()
     assert sorted(path.name for path in plots.iterdir()) == ["stages.svg", "throughput.svg"]
     assert "](plots/throughput.svg)" in page.read_text()
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "of its own"])
+def test_a_sweep_of_texts(running, texts_repository, tmp_path, request):
+    """A model for texts is found by its name; each load has texts/s, latencies, the split and the padding."""
+    target, page = tmp_path / "bench.json", tmp_path / "page.md"
+    where = ["--repository", str(texts_repository)]
+    if running:
+        where = ["--url", request.getfixturevalue("texts_server").grpc_address]
+    what = ["--output", "pooled,unpooled", "--concurrency", "2", "--batch-size", "8", "--seconds", "0.6"]
+    done = run(app, ["bench", "bert", *where, *what, "--json", str(target)])
+    assert done.exit_code == 0, done.output
+    document = json.loads(target.read_text())
+    assert document["failed"] == {}
+    assert [row["kind"] for row in document["sweep"]] == ["text_pooled", "text_unpooled"]
+    assert document["texts"]["count"] == 256
+    assert 2 < document["texts"]["least_tokens"] < document["texts"]["most_tokens"] == 72  # the most of this model
+    for row in document["sweep"]:
+        assert row["inputs_per_s"] > 0
+        assert row["split_ms"]["encode"] > 0
+        assert row["padding"] > 1.2  # eight texts of different lengths in a request
+    assert run(compare.app, ["--from", str(target), "--markdown", str(page)]).exit_code == 0
+    for text in (done.stdout, page.read_text()):
+        assert "texts/s" in text
+        assert "images" not in text
+
+
+def test_texts_in_shared_memory(texts_server, tmp_path):
+    """The region of an unpooled output has room for the longest text, of each input in a request."""
+    target = tmp_path / "bench.json"
+    what = ["--output", "pooled,unpooled", "--shared-memory", "system", "--concurrency", "2", "--batch-size", "8"]
+    done = run(
+        app, ["bench", "bert", "--url", texts_server.grpc_address, *what, "--seconds", "0.6", "--json", str(target)]
+    )
+    document = json.loads(target.read_text())
+    assert (done.exit_code, document["failed"]) == (0, {}), done.output
+    assert [row["shared_memory"] for row in document["sweep"]] == ["system"] * 2
+
+
+def test_a_server_has_padding_even_for_texts_alone(texts_server, tmp_path):
+    """A text is padded to one of a few lengths; 5 tokens become 8."""
+    file, target = tmp_path / "texts.txt", tmp_path / "bench.json"
+    file.write_text("the\n")
+    what = ["--texts", str(file), "--concurrency", "1", "--seconds", "0.6", "--json", str(target)]
+    done = run(app, ["bench", "bert", "--url", f"http://{texts_server.http_address}", *what])
+    assert done.exit_code == 0, done.output
+    document = json.loads(target.read_text())
+    tokens = document["texts"]["mean_tokens"]
+    assert document["sweep"][0]["padding"] == pytest.approx(-(-tokens // 4) * 4 / tokens, rel=1e-3)
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -74,14 +123,18 @@ def test_a_sweep_of_a_server_of_its_own(repository, tmp_path):
     done = run(app, ["bench", "tiny-vit", "--repository", str(repository), *what, *SHORT, "--json", str(target)])
     assert done.exit_code == 0, done.output
     (row,) = json.loads(target.read_text())["sweep"]
-    assert row["images_per_batch"] == pytest.approx(4)
-    assert row["images_per_s"] * row["mean_ms"] / 1e3 == pytest.approx(4, rel=0.5)  # one request after the other
+    assert row["inputs_per_batch"] == pytest.approx(4)
+    assert row["inputs_per_s"] * row["mean_ms"] / 1e3 == pytest.approx(4, rel=0.5)  # one request after the other
 
 
-def test_the_readmes_perf_analyzer(server, tmp_path):
+@pytest.mark.parametrize("what", ["images", "texts"])
+def test_the_readmes_perf_analyzer(what, request, subprocesses, torch, tmp_path):
     """The commands that bench/README.md shows for plain perf_analyzer work as they stand there."""
+    server = request.getfixturevalue("server" if what == "images" else "texts_server")
     text = (ROOT / "bench" / "README.md").read_text()
-    block = next(block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "\nperf_analyzer " in block)
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "\nperf_analyzer " in block]
+    assert len(blocks) == 2
+    block = blocks[what == "texts"]
     lines = re.sub(r" *\\\n *", " ", block).splitlines()
     write = next(line for line in lines if line.startswith("vitriton bench ")).split()
     measure = next(line for line in lines if line.startswith("perf_analyzer ")).split()
@@ -92,6 +145,7 @@ def test_the_readmes_perf_analyzer(server, tmp_path):
         "payload.json": payload,
         "localhost:8001": server.grpc_address,
         "dinov2-small_pooled": "tiny-vit_pooled",
+        "texts_text_pooled": "bert_text_pooled",
     }
     assert run(app, [replaced.get(part, part) for part in write[1:]]).exit_code == 0
     if shutil.which("perf_analyzer") is None:
@@ -149,8 +203,15 @@ def test_a_sweep_that_measures_nothing_keeps_the_file_of_before(server, tmp_path
     assert target.read_text() == "before"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("what", ["sweep", "report"])
+@pytest.mark.parametrize(
+    ("what", "number"),
+    [
+        ("sweep", signal.SIGINT),
+        ("report", signal.SIGTERM),
+        pytest.param("sweep", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("report", signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_before_anything_is_measured(what, number, server, tmp_path):
     """Exit code 128 and the signal; what was there before is still there, and no temporary folder is left."""
     target, page, temporary = tmp_path / "bench.json", tmp_path / "page.md", tmp_path / "temporary"

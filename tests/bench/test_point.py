@@ -45,9 +45,9 @@ def test_a_grid_has_every_combination():
     ("point", "rows", "seconds"),
     [
         (Point(concurrency=32), [], 9.0),
-        (Point(concurrency=32), [{"images_per_s": 100.0}], 9.0),
-        (Point(concurrency=32), [{"images_per_s": 100.0}, {"images_per_s": 4.0}], 28.8),
-        (Point(concurrency=2, batch=16), [{"images_per_s": 4.0}], 28.8),
+        (Point(concurrency=32), [{"inputs_per_s": 100.0}], 9.0),
+        (Point(concurrency=32), [{"inputs_per_s": 100.0}, {"inputs_per_s": 4.0}], 28.8),
+        (Point(concurrency=2, batch=16), [{"inputs_per_s": 4.0}], 28.8),
     ],
 )
 def test_a_slow_model_is_measured_longer(point, rows, seconds):
@@ -68,7 +68,7 @@ def test_the_table_of_perf_analyzer():
     """Latencies are in microseconds there."""
     head = "Concurrency,Inferences/Second,Client Send,p50 latency,p90 latency,p95 latency,p99 latency,Avg latency"
     assert parse_table(f"{head}\n4,6.26,37,604572,927841,1001609,1068479,614040\n") == {
-        "images_per_s": 6.26,
+        "inputs_per_s": 6.26,
         "p50_ms": 604.572,
         "p90_ms": 927.841,
         "p99_ms": 1068.479,

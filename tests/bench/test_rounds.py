@@ -6,16 +6,16 @@ import time
 
 import pytest
 from report.rounds.rounds import run
-from report.rounds.speed import Sample, drive, repeat, whole_waves
+from report.rounds.speed import Sample, drive, pace, repeat, whole_waves
 
-SAMPLE = Sample(images_per_s=1.0, p50_ms=1.0, p99_ms=1.0, calls=1)
+SAMPLE = Sample(inputs_per_s=1.0, p50_ms=1.0, p99_ms=1.0, calls=1)
 
 
 def test_only_whole_waves_count():
     """Two callers, two answers each second: the first wave starts the clock, half a wave at the end is cut off."""
     seen = [(1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 1.0), (3.0, 1.0), (3.0, 3.0), (4.0, 9.0)]
     sample = whole_waves(seen, 2)
-    assert sample.images_per_s == pytest.approx(2.0)
+    assert sample.inputs_per_s == pytest.approx(2.0)
     assert sample.calls == 4
     assert sample.p50_ms == pytest.approx(1000)
     assert sample.p99_ms == pytest.approx(2940)
@@ -44,6 +44,23 @@ def test_a_call_that_fails_ends_the_measurement():
 
     with pytest.raises(ValueError, match="no"):
         drive(call, [b"a"], callers=2, seconds=5.0)
+
+
+def test_requests_at_a_rate_do_not_wait_for_answers():
+    """All are sent in order; a request that is late because of others has the time of its delay, too."""
+    sent, lock = [], threading.Lock()
+
+    def call(text):
+        sent.append(text)
+        with lock:  # a server that answers one at a time
+            time.sleep(0.01)
+
+    sample = pace(call, ["a", "b"], rate=1000.0, seconds=0.02)
+    assert sorted(sent) == ["a"] * 10 + ["b"] * 10
+    assert sample.calls == 20
+    assert sample.p50_ms > 50
+    with pytest.raises(ValueError, match="no"):
+        pace(lambda text: (_ for _ in ()).throw(ValueError("no")), ["a"], rate=10.0, seconds=0.1)
 
 
 def test_a_slow_call_is_made_once():

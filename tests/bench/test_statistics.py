@@ -36,21 +36,21 @@ def look(requests, images, executions):
 
 def test_the_time_of_a_request_is_split():
     """Only what came between two looks counts; the rest of what the caller saw is the client's."""
-    parts = split(look(10, 10, 5), look(30, 30, 15), STEPS, client_s=0.103, images_per_s=20.0)
+    parts = split(look(10, 10, 5), look(30, 30, 15), STEPS, client_s=0.103, inputs_per_s=20.0)
     assert parts.client_s == pytest.approx(0.003)
     assert parts.queue_s == pytest.approx(0.040)
     assert parts.preprocess_s == pytest.approx(0.010)
     assert parts.encode_s == pytest.approx(0.045)
     assert parts.copies_s == pytest.approx(0.004)
     assert parts.other_s == pytest.approx(0.001)
-    assert parts.images_per_batch == 2
+    assert parts.inputs_per_batch == 2
     assert parts.preprocess_busy == pytest.approx(0.2)  # 10 ms an image, 20 images/s
     assert parts.encode_busy == pytest.approx(0.49)  # 49 ms for two images
 
 
 def test_without_requests_there_is_nothing_to_split():
     """A measurement whose requests all failed."""
-    assert split(look(3, 3, 3), look(3, 3, 3), STEPS, client_s=0.1, images_per_s=1.0) is None
+    assert split(look(3, 3, 3), look(3, 3, 3), STEPS, client_s=0.1, inputs_per_s=1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,9 @@ def test_where_the_bottleneck_is(encode, preprocess, client_s, expected):
         encode_s=0.05,
         copies_s=0.0,
         other_s=0.0,
-        images_per_batch=1.0,
+        inputs_per_batch=1.0,
         preprocess_busy=preprocess,
         encode_busy=encode,
     )
-    assert bottleneck(parts) == expected
+    assert bottleneck(parts, "image") == expected
+    assert bottleneck(parts, "text") == expected.replace("preprocessing", "tokenizing")

@@ -10,8 +10,8 @@ from report.pages.tables import limit_images_per_s, tables
 from report.pages.targets import Target, Verdict, verdicts
 
 
-def speed(images_per_s, p50_ms=1.0, p99_ms=2.0):
-    return {"images_per_s": images_per_s, "p50_ms": p50_ms, "p99_ms": p99_ms, "calls": 9}
+def speed(inputs_per_s, p50_ms=1.0, p99_ms=2.0):
+    return {"inputs_per_s": inputs_per_s, "p50_ms": p50_ms, "p99_ms": p99_ms, "calls": 9}
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitriton._repository.names import ensemble_name
 from vitriton_bench._errors import BenchError
 from vitriton_export import ExportError, ExportOptions, export_model
 
 from report.exports.checkpoint import random_vit
-from report.plan import Plan
+from report.plan import Plan, TextPlan
 
 PEER_BATCH = 16  # the most images in a LitServe batch: bench/litserve_batches.py
 _LABELS = {"base": "ViT-B/16, random weights", "tiny": "ViT-Ti/16, random weights"}
@@ -66,18 +65,29 @@ def export(plan: Plan, fast: str, say: Say, *, gpu: bool) -> Exports:
     return Exports(model=model, label=label, repository=plan.repository, names=names, pooling=pooling)
 
 
-def export_one(plan: Plan, model: str, name: str, say: Say, *, precision: str, outputs: str, gpu: bool) -> str:
+def export_one(
+    plan: Plan | TextPlan, model: str, name: str, say: Say, *, precision: str, outputs: str, gpu: bool, **more: Any
+) -> str:
     """Exports one precision, unless an equal export may be reused; returns its pooling.
+
+    Args:
+        plan: the settings of the report.
+        model: the folder or hub id of the checkpoint.
+        name: the name of the export.
+        say: the function that shows a line of progress.
+        precision: the precision.
+        outputs: the outputs.
+        gpu: whether it is for a GPU.
+        **more: other options of the export.
 
     Raises:
         BenchError: the export fails.
     """
     repository = plan.repository
-    manifest = repository / ensemble_name(name, "pooled") / "1" / "manifest.json"
     device = "auto" if plan.accelerator else "gpu" if gpu else "cpu"
     options: dict[str, Any] = {"precision": precision, "outputs": outputs}
-    options |= {"accelerator": plan.accelerator, "device": device}
-    if not (plan.reuse and made_with(manifest, options)):
+    options |= {"accelerator": plan.accelerator, "device": device, **more}
+    if not (plan.reuse and made_with(_manifest(repository, name), options)):
         say(f"exporting {name}")
         for old in repository.glob(f"{name}_*"):
             shutil.rmtree(old)
@@ -85,8 +95,13 @@ def export_one(plan: Plan, model: str, name: str, say: Say, *, precision: str, o
             export_model(ExportOptions(model=model, repository=repository, name=name, **options))
         except ExportError as exc:
             raise BenchError(f"{model} cannot be exported: {exc}") from exc
-    pooling = json.loads(manifest.read_text())["pooling"]
+    pooling = json.loads(_manifest(repository, name).read_text())["pooling"]
     return str(pooling)
+
+
+def _manifest(repository: Path, name: str) -> Path:
+    """The manifest of an export, of a model for images or for texts."""
+    return next(repository.glob(f"{name}_*pooled/1/manifest.json"), repository / name)
 
 
 def made_with(manifest: Path, options: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from vitriton_bench._errors import BenchError
 from vitriton_bench._load import names
 from vitriton_bench._statistics.split import SPLIT
+from vitriton_bench._tables.tables import noun
 
 Document = Mapping[str, Any]
 TITLES = {"throughput.svg": "Throughput against p99 latency", "stages.svg": "Where the time of a request goes"}
@@ -54,13 +55,13 @@ def _throughput(document: Document, target: Path) -> Path:
         series.setdefault(_series(row), []).append(row)
     for name, rows in series.items():
         known = sorted(rows, key=lambda row: row.get("concurrency", 0))
-        axes.plot([row["images_per_s"] for row in known], [row["p99_ms"] for row in known], "o-", label=name)
+        axes.plot([row["inputs_per_s"] for row in known], [row["p99_ms"] for row in known], "o-", label=name)
         for row in known:
-            axes.annotate(str(row.get("concurrency", "")), (row["images_per_s"], row["p99_ms"]), fontsize=7)
+            axes.annotate(str(row.get("concurrency", "")), (row["inputs_per_s"], row["p99_ms"]), fontsize=7)
     for name, samples in _peers(document).items():
-        speed, p99 = (statistics.median(sample[field] for sample in samples) for field in ("images_per_s", "p99_ms"))
+        speed, p99 = (statistics.median(sample[field] for sample in samples) for field in ("inputs_per_s", "p99_ms"))
         axes.plot([speed], [p99], "x", label=name)
-    axes.set(xlabel="images/s", ylabel="p99 latency, ms", yscale="log", title="beside the points: callers")
+    axes.set(xlabel=f"{noun(document)}/s", ylabel="p99 latency, ms", yscale="log", title="beside the points: callers")
     axes.grid(visible=True, alpha=0.3)
     figure.legend(fontsize=7, loc="outside right upper")
     return _save(figure, target)

@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vitriton_bench._tables.tables import Table, sweep_tables
+from vitriton_bench._tables.tables import Table, noun, sweep_tables
 
 from report.pages.targets import Verdict, verdicts
 
 Document = Mapping[str, Any]
 
+_SIDE = ("lowest to highest", "p50 ms", "p99 ms", "worst cosine")
 _PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -46,7 +47,8 @@ def limit_images_per_s(document: Document, name: str) -> float | None:
 def _targets(document: Document) -> Table:
     found = verdicts(document) if "rounds" in document else []
     met = sum(verdict.met is True for verdict in found)
-    notes = [f"{met} of {len(found)} targets are met in this run."]
+    bounds = sum(verdict.target.bound is not None for verdict in found)
+    notes = [f"{met} of {bounds} targets are met in this run."]
     notes += sorted({f"{verdict.target.what}: {verdict.target.note}." for verdict in found if verdict.target.note})
     return Table(
         title="Targets",
@@ -58,11 +60,12 @@ def _targets(document: Document) -> Table:
 
 def _target_row(verdict: Verdict) -> list[str]:
     target, ratios = verdict.target, verdict.ratios
-    wanted = f"{'≥' if target.at_least else '≤'} {target.bound:g}"
+    wanted = "" if target.bound is None else f"{'≥' if target.at_least else '≤'} {target.bound:g}"
     if verdict.median is None:
         return [target.what, wanted, "not measured", "", "0", "?"]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return [target.what, wanted, f"{verdict.median:.2f}", spread, str(len(ratios)), "yes" if verdict.met else "no"]
+    met = {None: "", True: "yes", False: "no"}[verdict.met]
+    return [target.what, wanted, f"{verdict.median:.2f}", spread, str(len(ratios)), met]
 
 
 def _contenders(document: Document) -> Table:
@@ -70,22 +73,22 @@ def _contenders(document: Document) -> Table:
     known = sorted({name for entry in rounds for name in entry}, key=_order)
     return Table(
         title="Side by side",
-        columns=("what", "batch", "images/s", "lowest to highest", "p50 ms", "p99 ms", "worst cosine", "of the limit"),
+        columns=("what", "batch", f"{noun(document)}/s", *_SIDE, *(["of the limit"] if "limits" in document else [])),
         rows=[_contender_row(document, name, [entry[name] for entry in rounds if name in entry]) for name in known],
     )
 
 
 def _order(name: str) -> tuple[int, str]:
-    kinds = ("Vitriton", "pipeline", "LitServe", "ONNX Runtime")
+    kinds = ("Vitriton", "pipeline", "sentence-transformers", "LitServe", "infinity", "ONNX Runtime")
     return next((index for index, kind in enumerate(kinds) if name.startswith(kind)), len(kinds)), name
 
 
 def _contender_row(document: Document, name: str, samples: Sequence[Document]) -> list[str]:
-    speeds = [sample["images_per_s"] for sample in samples]
+    speeds = [sample["inputs_per_s"] for sample in samples]
     speed = statistics.median(speeds)
     accuracy = document.get("accuracy", {}).get(" ".join(name.split(",")[0].removesuffix(" unpooled").split()))
     limit = limit_images_per_s(document, name)
-    served = name.startswith(("Vitriton", "LitServe"))
+    served = name.startswith(("Vitriton", "LitServe", "infinity"))
     timed = served or "one by one" in name
     batch = "1" if "one by one" in name else str(document["settings"].get("batch", {}).get(name, "server's"))
     return [
@@ -96,7 +99,7 @@ def _contender_row(document: Document, name: str, samples: Sequence[Document]) -
         _median(samples, "p50_ms") if timed else "",
         _median(samples, "p99_ms") if timed else "",
         "" if accuracy is None or "unpooled" in name else f"{accuracy:.5f}",
-        "" if limit is None else f"{speed / limit:.0%}",
+        *([] if "limits" not in document else ["" if limit is None else f"{speed / limit:.0%}"]),
     ]
 
 
@@ -128,7 +131,7 @@ def _steady(document: Document) -> Table:
         rows=[
             [
                 f"{row['rate']:.3g}/s, {row['arrivals']}",
-                *(f"{row[name]:.4g}" for name in ("images_per_s", "p50_ms", "p99_ms", "alone_p50_ms")),
+                *(f"{row[name]:.4g}" for name in ("inputs_per_s", "p50_ms", "p99_ms", "alone_p50_ms")),
                 f"{row['p99_ms'] / row['alone_p50_ms']:.2f}",
             ]
             for row in document.get("steady", [])
@@ -151,9 +154,9 @@ def _rest(document: Document) -> Table:
         rows.append(["scaled decoding, worst cosine to exact", f"{large['worst_cosine']:.5f}"])
     small = document.get("small", {}).get("rounds", [])
     if small:
-        rows.append(["ViT-Tiny fp32 served, images/s", _spread(row["served"]["images_per_s"] for row in small)])
+        rows.append(["ViT-Tiny fp32 served, images/s", _spread(row["served"]["inputs_per_s"] for row in small)])
         rows.append(
-            ["ViT-Tiny fp32 in one process, images/s", _spread(row["one process"]["images_per_s"] for row in small)]
+            ["ViT-Tiny fp32 in one process, images/s", _spread(row["one process"]["inputs_per_s"] for row in small)]
         )
     memory = document.get("memory")
     if memory:

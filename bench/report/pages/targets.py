@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitriton_bench._tables.tables import noun
+
 from report import names
 
 Document = Mapping[str, Any]
@@ -21,14 +23,14 @@ class Target:
 
     Attributes:
         what: the two sides, in words.
-        bound: the ratio to reach.
+        bound: the ratio to reach; None if the ratio is only shown.
         at_least: whether the ratio must be above the bound; else it must be below.
         ratios: the ratios of the rounds in which both sides were measured.
         note: the information that a reader needs to judge the ratio.
     """
 
     what: str
-    bound: float
+    bound: float | None
     at_least: bool
     ratios: Ratios
     note: str = ""
@@ -53,10 +55,10 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median reaches the bound; None if it was not measured."""
-        if self.median is None:
-            return None
+        """Whether the median reaches the bound; None if it was not measured, or there is no bound."""
         bound = self.target.bound
+        if self.median is None or bound is None:
+            return None
         return self.median >= bound if self.target.at_least else self.median <= bound
 
 
@@ -66,8 +68,10 @@ def verdicts(document: Document) -> list[Verdict]:
 
 
 def targets(document: Document) -> list[Target]:
-    """The targets for a CPU or for a GPU, with the best settings of the run."""
+    """The targets for texts, or else for a CPU or a GPU, with the best settings of the run."""
     settings = document["settings"]
+    if noun(document) == "texts":
+        return _of_texts(settings["fast"], settings["callers"])
     fast, peer_fast = settings["fast"], settings["peer_fast"]
     callers = settings.get("callers", {})
     best = {precision: names.ours(precision, callers.get(precision, names.MANY)) for precision in ("fp32", fast)}
@@ -80,6 +84,19 @@ def targets(document: Document) -> list[Target]:
         *_at_a_steady_load(document),
         *_of_the_parts(document),
     ]
+
+
+def _of_texts(fast: str, callers: int) -> list[Target]:
+    peer, found = [names.infinity(callers)], list[Target]()
+    for precision, bound in (("fp32", 1.3), (fast, 2.0)):
+        ours = names.ours(precision, callers)
+        what = f"{callers} callers: {precision} / infinity fp32"
+        found.append(_speed(what, ours, peer, bound))
+        at_rate = f"p99, {precision} at infinity's rate / infinity with {callers} callers"
+        found.append(_latency(at_rate, names.at_peers_rate(precision), peer, 1.0, "p99_ms"))
+        for other in (names.SENTENCES, names.pipeline("fp32")):
+            found.append(_speed(f"{callers} callers: {precision} / {other}", ours, [other], None))
+    return found
 
 
 def _on_a_gpu(best: str, fast: str, peer_fast: str) -> list[Target]:
@@ -103,7 +120,7 @@ def _beside_one_process(best: str) -> list[Target]:
             bound=0.85,
             at_least=True,
             ratios=lambda known: _ratios(
-                known.get("small", {}).get("rounds", []), "served", ["one process"], "images_per_s"
+                known.get("small", {}).get("rounds", []), "served", ["one process"], "inputs_per_s"
             ),
             note="served is measured by perf_analyzer, which shares the cores",
         ),
@@ -173,12 +190,12 @@ def _of_the_parts(document: Document) -> list[Target]:
     ]
 
 
-def _speed(what: str, own: str, others: Sequence[str], bound: float) -> Target:
+def _speed(what: str, own: str, others: Sequence[str], bound: float | None) -> Target:
     return Target(
         what=what,
         bound=bound,
         at_least=True,
-        ratios=lambda known: _ratios(known.get("rounds", []), own, others, "images_per_s"),
+        ratios=lambda known: _ratios(known.get("rounds", []), own, others, "inputs_per_s"),
     )
 
 
@@ -193,7 +210,7 @@ def _latency(what: str, own: str, others: Sequence[str], bound: float, field: st
 
 def _ratios(rounds: Sequence[Document], own: str, others: Sequence[str], field: str) -> list[float]:
     """Our figure divided by the best of the others, in each round that has them all."""
-    best = max if field == "images_per_s" else min
+    best = max if field == "inputs_per_s" else min
     return [
         entry[own][field] / best(entry[other][field] for other in others)
         for entry in rounds
@@ -206,7 +223,7 @@ def _of_peak(document: Document, own: str, precision: str) -> list[float]:
     flop = document.get("model", {}).get("flop")
     if not peak or not flop:
         return []
-    return [entry[own]["images_per_s"] * flop / peak for entry in document.get("rounds", []) if own in entry]
+    return [entry[own]["inputs_per_s"] * flop / peak for entry in document.get("rounds", []) if own in entry]
 
 
 def _steady(document: Document, arrivals: str) -> list[float]:

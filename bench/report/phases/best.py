@@ -40,5 +40,5 @@ def best_callers(sweep: list[dict[str, Any]], precision: str) -> int:
         if (row["precision"], row["kind"], row["protocol"], row["batch"], row["shared_memory"])
         == (precision, "pooled", "grpc", 1, "none")
     ]
-    top = max((row["images_per_s"] for row in plain), default=0.0)
-    return int(max((row["concurrency"] for row in plain if row["images_per_s"] >= _CLOSE * top), default=names.MANY))
+    top = max((row["inputs_per_s"] for row in plain), default=0.0)
+    return int(max((row["concurrency"] for row in plain if row["inputs_per_s"] >= _CLOSE * top), default=names.MANY))

@@ -37,4 +37,4 @@ def _alone(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, seco
     figures = run(analyzer, step, point, target, seconds)
     own = source.read([step])[step].since(before)
     inside = own.images / (own.inside_ns * 1e-9) if own.inside_ns else 0.0
-    return {"images_per_s": figures["images_per_s"], "inside_images_per_s": inside}
+    return {"inputs_per_s": figures["inputs_per_s"], "inside_images_per_s": inside}

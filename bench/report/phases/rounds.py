@@ -5,27 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from report import names
-from report.rounds.rounds import Measurement, run
+from report.rounds.rounds import Measurement
 from report.rounds.speed import Sample
 from report.state import State
 
 
 def rounds(state: State) -> None:
     """Measures rounds until the time is over."""
-
-    def say(text: str) -> None:
-        state.record.save()
-        state.clock.say(text)
-
-    state.document["rounds"] = []
-    run(
-        _measurements(state),
-        state.document["rounds"],
-        state.document["failed"],
-        most=state.plan.rounds,
-        allowed_s=lambda: state.clock.left_s - state.plan.after_s,
-        say=say,
-    )
+    state.take_turns(_measurements(state), state.plan.rounds, reserve_s=state.plan.after_s)
 
 
 def _measurements(state: State) -> dict[str, Measurement]:

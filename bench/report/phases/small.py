@@ -18,7 +18,7 @@ _NAME = "vit-tiny-random-fp32"
 _BATCHES = (1, 4, 8, 16)
 _CALLERS = 16
 _LOOKS = 2
-_KEPT = {"images_per_s", "p50_ms", "p99_ms", "split_ms", "busy", "bottleneck", "images_per_batch"}
+_KEPT = {"inputs_per_s", "p50_ms", "p99_ms", "split_ms", "busy", "bottleneck", "inputs_per_batch"}
 
 
 def small(state: State) -> None:
@@ -44,6 +44,6 @@ def _round(state: State, bare: Bare, batch: int, server: Served) -> dict[str, An
     target = server.target(state.payload)
     found = measure(state.analyzer, server.name, Point(concurrency=_CALLERS), target, seconds)
     return {
-        "one process": {"images_per_s": alone.images_per_s},
+        "one process": {"inputs_per_s": alone.inputs_per_s},
         "served": {name: value for name, value in found.items() if name in _KEPT},
     }

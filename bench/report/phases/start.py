@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from vitriton._repository.names import Kind
 from vitriton_bench._errors import BenchError
-from vitriton_bench._payload import find_images, write_payload
+from vitriton_bench._payload import IMAGE, find_images, read_images, write_payload
 from vitriton_bench._perf_analyzer import program
 
 from report.exports.exports import PEER_BATCH, export
-from report.sides.litserve import LitServe, Peer
+from report.sides.litserve import LitServe
+from report.sides.peer import Peer
 from report.sides.pipeline import Pipeline
 from report.sides.reference import flop, worst_cosine
 from report.sides.triton import Served, served
@@ -25,7 +26,7 @@ def prepare(state: State) -> None:
     """Writes the payload, finds perf_analyzer, and exports the models."""
     state.scratch = Path(state.stack.enter_context(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
     state.payload = state.scratch / "payload.json"
-    write_payload(find_images(state.plan.images), state.payload)
+    write_payload(read_images(find_images(state.plan.images)), IMAGE, state.payload)
     state.analyzer = program.get(state.plan.perf_analyzer, state.clock.say)
     state.document["versions"]["perf_analyzer"] = state.analyzer.version
     state.exports = export(state.plan, state.fast, state.clock.say, gpu=state.gpu)

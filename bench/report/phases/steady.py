@@ -17,6 +17,6 @@ def steady(state: State) -> None:
         state.clock.say(f"requests at 70 % of the peak, {arrivals}")
         alone = state.bares["fp32"].from_bytes(1, state.plan.seconds)
         peak = own.sample(state.document["settings"]["callers"]["fp32"], state.plan.seconds)
-        point = at_rate(Point(), _LOAD * peak.images_per_s, arrivals)
+        point = at_rate(Point(), _LOAD * peak.inputs_per_s, arrivals)
         row = measure(state.analyzer, own.name, point, own.target(state.payload), state.plan.steady_s)
-        rows.append({**row, "alone_p50_ms": alone.p50_ms, "peak_images_per_s": peak.images_per_s})
+        rows.append({**row, "alone_p50_ms": alone.p50_ms, "peak_images_per_s": peak.inputs_per_s})

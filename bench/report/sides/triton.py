@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 from vitriton import Client
-from vitriton._repository.names import Kind
+from vitriton._repository.names import ENSEMBLES, Kind
 from vitriton_bench._load.point import Protocol
 from vitriton_bench._load.target import Target
+from vitriton_bench._statistics.source import StatisticsSource, TokenCounts
 from vitriton_bench._sweep.server import serve
 from vitriton_server import TritonServer
 
-from report.rounds.speed import Sample, drive
+from report.rounds.speed import Sample, drive, pace
+
+Inputs = Sequence[bytes] | Sequence[str]
 
 _CALL_S = 600.0
 
@@ -28,28 +32,37 @@ class Served:
         client: a client of that server.
         name: the name of the export.
         kind: the ensemble.
-        images: the encoded images.
+        inputs: the encoded images, or the texts.
         graph_bytes: the bytes of the graphs that the server has loaded.
     """
 
     def __init__(
-        self, server: TritonServer, client: Client, name: str, kind: Kind, images: Sequence[bytes], graph_bytes: int
+        self, server: TritonServer, client: Client, name: str, kind: Kind, inputs: Inputs, graph_bytes: int
     ) -> None:
         self._server = server
-        self._client = client
-        self._images = images
+        self._inputs = inputs
+        embed: Any = client.embed if ENSEMBLES[kind].tower == "image" else client.embed_texts
+        self._embed = functools.partial(embed, pool=ENSEMBLES[kind].pooled)
         self.name = name
         self.kind = kind
         self.graph_bytes = graph_bytes
 
-    def embed(self, images: Sequence[bytes]) -> npt.NDArray[Any]:
-        """Embeds images, (N, D)."""
-        return self._client.embed(list(images), pool=self.kind == "pooled")
+    def embed(self, inputs: Inputs) -> npt.NDArray[Any]:
+        """Embeds images or texts, (N, D)."""
+        made: npt.NDArray[Any] = self._embed(list(inputs))
+        return made
 
     def sample(self, callers: int, seconds: float) -> Sample:
         """Measures the speed for this number of callers, over gRPC."""
-        pool = self.kind == "pooled"
-        return drive(lambda image: self._client.embed(image, pool=pool), self._images, callers, seconds)
+        return drive(self._embed, self._inputs, callers, seconds)
+
+    def paced(self, rate: float, seconds: float) -> Sample:
+        """Measures the times of requests that come at a rate, over gRPC."""
+        return pace(self._embed, self._inputs, rate, seconds)
+
+    def tokens(self, texts: Sequence[str]) -> TokenCounts:
+        """Counts the tokens that the server makes of texts, each in a request of its own."""
+        return StatisticsSource(f"grpc://{self._server.grpc_address}").tokens(self.name, texts, 1)
 
     def target(self, payload: Path) -> Target:
         """The server and its input, for perf_analyzer."""
@@ -63,14 +76,14 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(repository: Path, name: str, kind: Kind, images: Sequence[bytes], scratch: Path) -> Iterator[Served]:
+def served(repository: Path, name: str, kind: Kind, inputs: Inputs, scratch: Path) -> Iterator[Served]:
     """Serves only one ensemble of an export and its two steps, so that its memory can be measured.
 
     Args:
         repository: the model repository.
         name: the name of the export.
         kind: the ensemble.
-        images: the encoded images.
+        inputs: the encoded images, or the texts.
         scratch: the folder for links.
     """
     shown = scratch / f"{name}-{kind}"
@@ -79,4 +92,4 @@ def served(repository: Path, name: str, kind: Kind, images: Sequence[bytes], scr
         Client(server.grpc_address, model=name, timeout_s=_CALL_S) as client,
     ):
         graph_bytes = sum(path.stat().st_size for path in shown.glob("*/*/model.onnx*"))
-        yield Served(server, client, name, kind, images, graph_bytes)
+        yield Served(server, client, name, kind, inputs, graph_bytes)

@@ -14,6 +14,7 @@ LIBRARIES = (
     "onnxruntime-gpu",
     "torch",
     "transformers",
+    "sentence-transformers",
     "litserve",
     "numpy",
     "pillow",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitriton._repository.names import ensemble_name
+from vitriton._repository.names import ENSEMBLES, ensemble_name
 
 from vitriton_bench._load.perf_analyzer import run
 from vitriton_bench._load.point import Point
@@ -34,8 +34,8 @@ def measure(analyzer: PerfAnalyzer, name: str, point: Point, target: Target, sec
     steps = source.steps(model)
     before = source.read(steps.names)
     figures = run(analyzer, model, point, target, seconds)
-    client_s, images_per_s = figures["mean_ms"] / 1e3, figures["images_per_s"]
-    parts = split(before, source.read(steps.names), steps, client_s=client_s, images_per_s=images_per_s)
+    client_s, inputs_per_s = figures["mean_ms"] / 1e3, figures["inputs_per_s"]
+    parts = split(before, source.read(steps.names), steps, client_s=client_s, inputs_per_s=inputs_per_s)
     return _row(point, figures, parts)
 
 
@@ -55,7 +55,7 @@ def _row(point: Point, figures: dict[str, float], parts: Split | None) -> dict[s
     }
     if parts is not None:
         made["split_ms"] = {part: getattr(parts, f"{part}_s") * 1e3 for part in SPLIT}
-        made["images_per_batch"] = parts.images_per_batch
+        made["inputs_per_batch"] = parts.inputs_per_batch
         made["busy"] = {"preprocess": parts.preprocess_busy, "encode": parts.encode_busy}
-        made["bottleneck"] = bottleneck(parts)
+        made["bottleneck"] = bottleneck(parts, ENSEMBLES[point.kind].tower)
     return made

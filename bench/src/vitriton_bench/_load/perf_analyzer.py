@@ -35,7 +35,7 @@ _COLUMNS = {"p50_ms": "p50 latency", "p90_ms": "p90 latency", "p99_ms": "p99 lat
 
 
 def run(analyzer: PerfAnalyzer, model: str, point: Point, target: Target, seconds: float) -> dict[str, float]:
-    """Measures images/s and latencies in ms of a model under a load.
+    """Measures inputs/s and latencies in ms of a model under a load.
 
     Args:
         analyzer: the perf_analyzer program.
@@ -71,7 +71,7 @@ def long_enough(point: Point, seconds: float, rows: Sequence[Mapping[str, Any]])
         seconds: the shortest length, in seconds.
         rows: the earlier measurements of the same model; the last one gives its speed.
     """
-    speed = rows[-1]["images_per_s"] if rows else 0.0
+    speed = rows[-1]["inputs_per_s"] if rows else 0.0
     return max(seconds, _WINDOWS * _WAVES * point.concurrency * point.batch / speed) if speed else seconds
 
 
@@ -107,7 +107,7 @@ def poisson_intervals(rate: float, seconds: float) -> str:
 
 
 def parse_table(text: str) -> dict[str, float]:
-    """Reads images/s and latencies in ms from perf_analyzer's CSV.
+    """Reads inputs/s and latencies in ms from perf_analyzer's CSV.
 
     Raises:
         BenchError: the text is not such a table.
@@ -115,8 +115,8 @@ def parse_table(text: str) -> dict[str, float]:
     rows = list(csv.DictReader(io.StringIO(text)))
     try:
         row = rows[0]
-        # "infer/sec" counts images, whatever the batch size
-        return {"images_per_s": float(row["Inferences/Second"])} | {
+        # "infer/sec" counts images or texts, whatever the batch size
+        return {"inputs_per_s": float(row["Inferences/Second"])} | {
             name: float(row[column]) / 1e3 for name, column in _COLUMNS.items()
         }
     except (IndexError, KeyError, TypeError, ValueError) as exc:

@@ -23,11 +23,11 @@ class Point:
     Attributes:
         kind: the ensemble.
         protocol: the protocol of the requests.
-        batch: the number of images in a request.
+        batch: the number of images or texts in a request.
         concurrency: the number of callers that never pause; 0 for requests at a rate.
         rate: the requests a second, whether earlier ones are answered or not; None for callers.
         arrivals: the distribution of the intervals between requests at a rate.
-        shared_memory: the kind of shared memory for images and outputs, or none.
+        shared_memory: the kind of shared memory for inputs and outputs, or none.
     """
 
     kind: Kind = "pooled"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitriton._repository.names import Kind, ensemble_name
+from vitriton._served.texts import read_text_rules
 
 from vitriton_bench._load.point import Protocol
 from vitriton_bench._statistics.source import StatisticsSource
@@ -22,7 +23,7 @@ class Target:
     Attributes:
         addresses: the server's `host:port`, by protocol.
         payload: the input file of perf_analyzer.
-        output_bytes: the bytes of a response for one image, by kind; 0 if they depend on the image.
+        output_bytes: the bytes of the largest response for one input, by kind; 0 if they have no bound.
     """
 
     addresses: dict[Protocol, str]
@@ -51,5 +52,18 @@ def _source(addresses: dict[Protocol, str]) -> StatisticsSource:
 
 
 def _output_bytes(source: StatisticsSource, model: str) -> int:
-    outputs = source.config(model).outputs.values()
-    return sum(max(math.prod(output.shape), 0) * _ELEMENT_BYTES.get(output.datatype, 4) for output in outputs)
+    config = source.config(model)
+    longest = _most_tokens(config.parameters)
+    shapes = [
+        ([longest if size < 0 else size for size in output.shape], output.datatype)
+        for output in config.outputs.values()
+    ]
+    return sum(math.prod(shape) * _ELEMENT_BYTES.get(datatype, 4) for shape, datatype in shapes)
+
+
+def _most_tokens(parameters: Mapping[str, str]) -> int:
+    """The most tokens of a text; 0 for a model of images."""
+    try:
+        return read_text_rules(parameters).max_length
+    except ValueError:
+        return 0

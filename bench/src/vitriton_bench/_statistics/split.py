@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vitriton._repository.names import Tower
 from vitriton._wire.statistics import ModelStatistics
 
 SPLIT = ("client", "queue", "preprocess", "encode", "copies", "other")
+FIRST_STEP: Mapping[Tower, str] = {"image": "preprocessing", "text": "tokenizing"}
 BUSY = 0.85  # part of the time; a step that is busy for longer has no capacity left
 
 
@@ -17,7 +19,7 @@ class EnsembleSteps:
 
     Attributes:
         ensemble: the name of the model that clients call.
-        preprocess: the name of the step that takes the image.
+        preprocess: the name of the step that takes the image or the text.
         encoder: the name of the last step.
         instances: the number of instances that run in parallel, by step.
     """
@@ -40,12 +42,12 @@ class Split:
     Attributes:
         client_s: the callers' wait beyond the server's time: the client, the network, decoding messages.
         queue_s: the time waiting for a busy step.
-        preprocess_s: the time decoding and resizing.
+        preprocess_s: the time in the first step: decoding and resizing, or tokenizing.
         encode_s: the time in the encoder.
         copies_s: the time copying tensors into and out of the steps.
         other_s: the remaining time, between the steps.
-        images_per_batch: the average number of images in a batch of the encoder.
-        preprocess_busy: the part of the time in which the preprocessing step worked, over all its instances.
+        inputs_per_batch: the average number of images or texts in a batch of the encoder.
+        preprocess_busy: the part of the time in which the first step worked, over all its instances.
         encode_busy: the part of the time in which the encoder worked, over all its instances.
     """
 
@@ -55,7 +57,7 @@ class Split:
     encode_s: float
     copies_s: float
     other_s: float
-    images_per_batch: float
+    inputs_per_batch: float
     preprocess_busy: float
     encode_busy: float
 
@@ -66,7 +68,7 @@ def split(
     steps: EnsembleSteps,
     *,
     client_s: float,
-    images_per_s: float,
+    inputs_per_s: float,
 ) -> Split | None:
     """The split between two readings of the counters.
 
@@ -75,7 +77,7 @@ def split(
         after: the counters after the measurement.
         steps: the models of the ensemble.
         client_s: the client's mean latency.
-        images_per_s: the client's throughput; multiplied by a step's time for an image, it gives the step's busy part,
+        inputs_per_s: the client's throughput; multiplied by a step's time for an input, it gives the step's busy part,
             whatever else happened between the readings.
 
     Returns:
@@ -95,22 +97,22 @@ def split(
         encode_s=encode_s,
         copies_s=copies_s,
         other_s=max(request_s - queue_s - copies_s - preprocess_s - encode_s, 0.0),
-        images_per_batch=enc.images / enc.executions,
-        preprocess_busy=_busy(pre, images_per_s, steps.instances.get(steps.preprocess, 1)),
-        encode_busy=_busy(enc, images_per_s, steps.instances.get(steps.encoder, 1)),
+        inputs_per_batch=enc.images / enc.executions,
+        preprocess_busy=_busy(pre, inputs_per_s, steps.instances.get(steps.preprocess, 1)),
+        encode_busy=_busy(enc, inputs_per_s, steps.instances.get(steps.encoder, 1)),
     )
 
 
-def bottleneck(parts: Split) -> str:
+def bottleneck(parts: Split, tower: Tower) -> str:
     """The part that would have to be faster, or more."""
     if parts.encode_busy >= BUSY and parts.encode_busy >= parts.preprocess_busy:
         return "encoder"
     if parts.preprocess_busy >= BUSY:
-        return "preprocessing"
+        return FIRST_STEP[tower]
     if parts.client_s > max(parts.encode_s, parts.preprocess_s):
         return "client and wire"
     return "too few callers"
 
 
-def _busy(step: ModelStatistics, images_per_s: float, instances: int) -> float:
-    return min(step.busy_ns * 1e-9 / step.images * images_per_s / instances, 1.0)
+def _busy(step: ModelStatistics, inputs_per_s: float, instances: int) -> float:
+    return min(step.busy_ns * 1e-9 / step.images * inputs_per_s / instances, 1.0)

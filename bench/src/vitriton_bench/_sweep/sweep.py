@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,25 +11,29 @@ from typing import Any
 
 from vitriton._repository.names import Kind
 
-from vitriton_bench import _machine, _photos
+from vitriton_bench import _machine
 from vitriton_bench._document import FORMAT, Record
 from vitriton_bench._errors import BenchError
 from vitriton_bench._load.measure import measure
 from vitriton_bench._load.perf_analyzer import long_enough
+from vitriton_bench._load.point import Point
 from vitriton_bench._load.target import Target
-from vitriton_bench._payload import find_images, write_payload
 from vitriton_bench._perf_analyzer import program
+from vitriton_bench._sweep.inputs import SweepInputs
 from vitriton_bench._sweep.options import Sweep
 from vitriton_bench._sweep.server import serve
+
+_TOKENIZED = 4096  # texts whose tokens are counted
 
 Say = Callable[[str], None]
 
 
-def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, Any]:
+def run(sweep: Sweep, inputs: SweepInputs, target: Path | None, command: str, say: Say) -> dict[str, Any]:
     """Measures point after point; returns the document, also after an interruption.
 
     Args:
         sweep: the loads to measure and their server.
+        inputs: the images or texts to send.
         target: the file of the document, written after each point; None for none.
         command: the command line that the document names.
         say: the function that shows a line of progress.
@@ -37,17 +42,18 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, 
         BenchError: no point can be measured.
         KeyboardInterrupt: the run was interrupted before the first point was over.
     """
-    record = Record(_began(sweep, command), target, counts=("sweep",))
-    document = record.document
+    record = Record(_began(sweep, inputs, command), target, counts=("sweep",))
+    document, points = record.document, sweep.points(inputs.tower)
     analyzer = program.get(sweep.perf_analyzer, say)
     document["versions"]["perf_analyzer"] = analyzer.version
-    with record.kept(say), _target(sweep, say) as known:
-        for number, point in enumerate(sweep.points, start=1):
-            say(f"point {number} of {len(sweep.points)}")
+    with record.kept(say), _target(sweep, inputs, say) as known:
+        for number, point in enumerate(points, start=1):
+            say(f"point {number} of {len(points)}")
             same = [row for row in document["sweep"] if row["kind"] == point.kind]
             try:
                 seconds = long_enough(point, sweep.seconds, same)
-                document["sweep"].append(measure(analyzer, sweep.name, point, known, seconds))
+                row = measure(analyzer, sweep.name, point, known, seconds)
+                document["sweep"].append(row | _padding(document, known, sweep.name, inputs, point))
             except (
                 BenchError
             ) as exc:  # only this point is lost: there is no shared memory with another host, for example
@@ -59,28 +65,43 @@ def run(sweep: Sweep, target: Path | None, command: str, say: Say) -> dict[str, 
     return record.save()
 
 
-def _began(sweep: Sweep, command: str) -> dict[str, Any]:
+def _began(sweep: Sweep, inputs: SweepInputs, command: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "command": command,
         "name": sweep.name,
         "machine": _machine.describe(),
         "versions": _machine.versions(),
-        "images": _photos.describe([path.read_bytes() for path in find_images(sweep.images)]),
+        inputs.noun: inputs.describe(),
         "settings": {"seconds": sweep.seconds, "started": not sweep.addresses},
         "sweep": [],
         "failed": {},
     }
 
 
+def _padding(
+    document: dict[str, Any], target: Target, name: str, inputs: SweepInputs, point: Point
+) -> dict[str, float]:
+    """The padding of a load of texts, for its row; describes the tokens of the texts when they are first known."""
+    if not inputs.texts:
+        return {}
+    tokens = target.source().tokens(name, inputs.texts[:_TOKENIZED], point.batch)
+    document[inputs.noun] |= {
+        "mean_tokens": statistics.mean(tokens.counts),
+        "least_tokens": min(tokens.counts),
+        "most_tokens": max(tokens.counts),
+    }
+    return {"padding": tokens.padding}
+
+
 @contextlib.contextmanager
-def _target(sweep: Sweep, say: Say) -> Iterator[Target]:
+def _target(sweep: Sweep, inputs: SweepInputs, say: Say) -> Iterator[Target]:
     """The given server, or one that runs during the block."""
-    kinds: list[Kind] = list(dict.fromkeys(point.kind for point in sweep.points))
+    kinds: list[Kind] = list(dict.fromkeys(point.kind for point in sweep.points(inputs.tower)))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vitriton-bench-")))
         payload = folder / "payload.json"
-        write_payload(find_images(sweep.images), payload)
+        inputs.write(payload)
         addresses = sweep.addresses
         if not addresses:
             say(f"starting a server on {sweep.repository}")

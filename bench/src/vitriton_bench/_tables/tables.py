@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitriton._repository.names import Tower
+
 from vitriton_bench._load import names
-from vitriton_bench._statistics.split import SPLIT
+from vitriton_bench._statistics.split import FIRST_STEP, SPLIT
 
 Document = Mapping[str, Any]
 
@@ -41,9 +43,24 @@ def machine(document: Document) -> str:
     return f"{known['cpu']}, {cores}" + (f", {known['gpu']}" if known.get("gpu") else "")
 
 
-def photos(document: Document) -> str:
-    """The images that were sent, in one line."""
-    known = document["images"]
+def noun(document: Document) -> str:
+    """What was sent: "images" or "texts"."""
+    return "texts" if "texts" in document else "images"
+
+
+def inputs(document: Document) -> str:
+    """The images or texts that were sent, in one line."""
+    return _texts(document["texts"]) if noun(document) == "texts" else _images(document["images"])
+
+
+def _texts(known: Document) -> str:
+    unit = "tokens" if "mean_tokens" in known else "bytes"
+    mean, least, most = (known[f"{part}_{unit}"] for part in ("mean", "least", "most"))
+    padding = f"; padded, {known['padding']:.2f} times as many" if "padding" in known else ""
+    return f"{known['count']} texts of {least} to {most} {unit}, {mean:.0f} on average{padding}"
+
+
+def _images(known: Document) -> str:
     kilobytes = [known[name] / 1e3 for name in ("mean_bytes", "least_bytes", "most_bytes")]
     sizes = ", ".join(known["sizes"][:5]) + (", …" if len(known["sizes"]) > 5 else "")
     mean, least, most = (f"{size:.0f}" for size in kilobytes)
@@ -63,25 +80,43 @@ def _load(row: Document) -> str:
 
 
 def _loads(document: Document) -> Table:
+    rows, what = document.get("sweep", []), noun(document)
+    is_padded = bool(rows) and all("padding" in row for row in rows)
     return Table(
         title="Load, by perf_analyzer",
-        columns=("load", "images/s", "p50 ms", "p90 ms", "p99 ms", "images/batch"),
+        columns=(
+            "load",
+            f"{what}/s",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            f"{what}/batch",
+            *(["padding"] if is_padded else []),
+        ),
         rows=[
-            [_load(row), *(f"{row[name]:.4g}" for name in ("images_per_s", "p50_ms", "p90_ms", "p99_ms")), _batch(row)]
-            for row in document.get("sweep", [])
+            [
+                _load(row),
+                *(f"{row[name]:.4g}" for name in ("inputs_per_s", "p50_ms", "p90_ms", "p99_ms")),
+                _batch(row),
+                *([f"{row['padding']:.2f}"] if is_padded else []),
+            ]
+            for row in rows
         ],
+        notes=["padding: tokens that the server computes for each token of the texts."] if is_padded else (),
     )
 
 
 def _batch(row: Document) -> str:
-    return f"{row['images_per_batch']:.1f}" if "images_per_batch" in row else ""
+    return f"{row['inputs_per_batch']:.1f}" if "inputs_per_batch" in row else ""
 
 
 def _split(document: Document) -> Table:
     rows = [row for row in document.get("sweep", []) if "split_ms" in row]
+    tower: Tower = "text" if noun(document) == "texts" else "image"
+    parts = ["tokenize" if tower == "text" and part == "preprocess" else part for part in SPLIT]
     return Table(
         title="Where the time of a request goes, by Triton's statistics",
-        columns=("load, ms", *SPLIT, "encoder busy", "preprocessing busy", "bottleneck"),
+        columns=("load, ms", *parts, "encoder busy", f"{FIRST_STEP[tower]} busy", "bottleneck"),
         rows=[[_load(row), *_parts(row)] for row in rows],
         notes=(
             [
