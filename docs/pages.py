@@ -21,7 +21,9 @@ PAGES = {
     "client/README.md": "start/client.md",
     "server/README.md": "guides/serve.md",
     "bench/README.md": "benchmarks/measuring.md",
+    "api/README.md": "start/api.md",
     "model_repository/README.md": "reference/model-repository.md",
+    "deploy/helm/vitriton/README.md": "reference/chart.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
 }

@@ -1,13 +1,13 @@
 """Makes the pages of the reference that come from code: `python docs/reference.py` (make reference).
 
 `commands.md` lists the options of every command, from the commands themselves. `settings.md` lists the settings of the
-compose files, from .env.example.
+compose files, from .env.example. The section of `observability.md` about the dashboard lists its panels, from its JSON.
 """
 
 from __future__ import annotations
 
+import json
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,44 @@ import typer
 from vitriton.cli import app
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs" / "reference"
-COMMANDS = ("export", "verify", "remove", "serve", "embed", "models", "bench")
+FOLDER = ROOT / "docs"
+OBSERVABILITY = FOLDER / "operations" / "observability.md"
+DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "vitriton.json"
+COMMANDS = ("export", "verify", "remove", "serve", "embed", "search", "models", "bench", "api", "doctor")
+# Options with which a command is another one, with options of its own
+_ELSEWHERE = {"embed": ("--engine ray",), "bench": ("--bulk",)}
 _NOTES = re.compile(r"\s*\[(?P<notes>(?:default: .*|required|\S*<=?x\S*|x>=\S*))\]$", re.DOTALL)
 _RANGE = re.compile(r"(?:; )?(?P<least>-?[\d.]+)<=x<=(?P<most>[\d.]+)|(?:; )?x>=(?P<bound>[\d.]+)")
 _TYPES = {"<int range>": "<int>", "<float range>": "<float>", "<list[str]>": "<str>"}
 _CHOICES = re.compile(r" <([\w-]+(?:\|[\w-]+)+)>")
 _SECTION = re.compile(r"# --- (.*) ---")
 _SETTING = re.compile(r"#(\w+)=(.*)")
+_METRIC = re.compile(r"\b(?:nv_\w+|vitriton:\w+|up(?={)|ALERTS(?={))")
+_DASHBOARD_SECTION = re.compile(r"(?<=dashboards/vitriton\.json -->\n\n).*(?=\n\n<!-- end -->)", re.DOTALL)
 
 
 def commands() -> str:
     """The page of the commands."""
     pages = [f"# Commands\n\n{_made('the commands themselves')}\n`vitriton COMMAND --help` shows the same options."]
-    group: Any = typer.main.get_command(app)
-    parent = group.make_context("vitriton", [], resilient_parsing=True)
-    for name in COMMANDS:
-        command = group.resolve_command(parent, [name])[1]
-        context = command.make_context(name, [], parent=parent, resilient_parsing=True)
+    for name, command, context in all_commands():
         usage = " ".join(command.collect_usage_pieces(context))
         pages.append(f"## vitriton {name}\n\n```text\nvitriton {name} {usage}\n```\n\n{_paragraphs(command.help)}")
         rows = [_option(parameter, context) for parameter in command.get_params(context)]
         pages.append(_table(("option", "default", "meaning"), (row for row in rows if row)))
     return "\n\n".join(pages) + "\n"
+
+
+def all_commands() -> Iterator[tuple[str, Any, Any]]:
+    """Yields all commands, and in place of a group those in it: the name, the command, and its context."""
+    group: Any = typer.main.get_command(app)
+    parent = group.make_context("vitriton", [], resilient_parsing=True)
+    for name in COMMANDS:
+        yield from _with_those_in_it(name, group.resolve_command(parent, [name])[1], parent)
+        for words in _ELSEWHERE.get(name, ()):
+            context = group.resolve_command(parent, [name])[1].make_context(
+                name, words.split(), parent=parent, resilient_parsing=True
+            )
+            yield f"{name} {words}", context.command, context
 
 
 def settings() -> str:
@@ -51,6 +66,33 @@ def settings() -> str:
     for title, rows in _sections((ROOT / ".env.example").read_text()):
         pages.append(f"## {title}\n\n" + _table(("setting", "default", "meaning"), rows))
     return "\n\n".join(pages) + "\n"
+
+
+def observability() -> str:
+    """The page about observability, with a table of panels for each row of the dashboard."""
+    parts: list[str] = []
+    rows: list[tuple[str, str, str]] = []
+    head = ("panel", "what it shows, and what to do", "metrics")
+    for panel in [*json.loads(DASHBOARD.read_text())["panels"], {"type": "row"}]:
+        if panel["type"] != "row":
+            asked = " ".join(target["expr"] for target in panel["targets"])
+            metrics = ", ".join(f"`{name}`" for name in dict.fromkeys(_METRIC.findall(asked)))
+            rows.append((panel["title"], _linked(panel["description"]), metrics))
+        elif rows:
+            parts.append(_table(head, rows))
+            rows = []
+        if "panels" in panel:
+            parts.append(f"### {panel['title']}")
+    return _DASHBOARD_SECTION.sub(lambda _: "\n\n".join(parts), OBSERVABILITY.read_text())
+
+
+def _with_those_in_it(name: str, command: Any, parent: Any) -> Iterator[tuple[str, Any, Any]]:
+    context = command.make_context(name.rpartition(" ")[2], [], parent=parent, resilient_parsing=True)
+    if not hasattr(command, "commands"):
+        yield name, command, context
+        return
+    for inner in command.list_commands(context):
+        yield from _with_those_in_it(f"{name} {inner}", command.get_command(context, inner), context)
 
 
 def _made(source: str) -> str:
@@ -117,9 +159,12 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-PAGES = {"commands.md": commands, "settings.md": settings}
+PAGES = {
+    "reference/commands.md": commands,
+    "reference/settings.md": settings,
+    "operations/observability.md": observability,
+}
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     for page, make in PAGES.items():
-        (folder / page).write_text(make())
+        (FOLDER / page).write_text(make())
