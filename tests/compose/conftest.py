@@ -16,6 +16,7 @@ from compose.project import CPU, PORTS, ROOT, Project, free_ports, no_engine
 MODEL = "dinov2-small-trained"
 TINY = "tiny-vit"
 TINY_TOO = "tiny-vit-too"
+TEXTS = "tiny-bert"
 UNREADABLE = "tiny-vit-of-somebody"  # for the container's user
 
 MakeProject = Callable[..., Project]
@@ -39,7 +40,10 @@ def engine() -> None:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory, trained_checkpoint, tiny_vit_checkpoint) -> Path:
     """A folder of checkpoints that any user may read, as a container's must."""
+    from support import text_architectures  # not above: it imports torch
+
     folder = tmp_path_factory.mktemp("checkpoints")
+    text_architectures.write("bert", folder / TEXTS)
     shutil.copytree(trained_checkpoint, folder / MODEL)
     shutil.copytree(tiny_vit_checkpoint, folder / TINY)
     shutil.copytree(tiny_vit_checkpoint, folder / TINY_TOO)
@@ -85,7 +89,9 @@ def make_project(engine, tmp_path_factory, build_settings, checkpoints) -> Itera
 @pytest.fixture(scope="session")
 def small(make_project) -> Project:
     """A model that answers in a moment, and little memory, which can be exhausted without harm to others."""
-    project = make_project("small", MODEL=f"/checkpoints/{TINY}", TRITON_MEMORY="1g", TRITON_SHM="128m")
+    project = make_project(
+        "small", profiles=("search",), MODEL=f"/checkpoints/{TINY}", TRITON_MEMORY="1g", TRITON_SHM="128m"
+    )
     project.compose("build", "export", "triton")
     project.up()
     return project
@@ -122,10 +128,20 @@ def gateway_files(engine, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def front(make_project, gateway_files) -> Project:
     """A small model behind the gateway, watched by Prometheus."""
+    return _in_front(make_project, gateway_files, "front", TINY)
+
+
+@pytest.fixture(scope="session")
+def text_front(make_project, gateway_files) -> Project:
+    """The same with a small model for texts."""
+    return _in_front(make_project, gateway_files, "texts", TEXTS)
+
+
+def _in_front(make_project: MakeProject, gateway_files: Path, purpose: str, model: str) -> Project:
     project = make_project(
-        "front",
-        profiles=("gateway", "observability", "bench"),
-        MODEL=f"/checkpoints/{TINY}",
+        purpose,
+        profiles=("gateway", "observability", "bench", "api"),
+        MODEL=f"/checkpoints/{model}",
         GATEWAY_FILES=str(gateway_files),
         GATEWAY_USER=gateway_user(),
         GRAFANA_PASSWORD_FILE=str(gateway_files / "token"),

@@ -23,6 +23,8 @@ PORTS = {
     "gateway": "GATEWAY_PORT",
     "prometheus": "PROMETHEUS_PORT",
     "grafana": "GRAFANA_PORT",
+    "api": "API_PORT",
+    "search": "SEARCH_PORT",
 }
 _PATIENCE_S = 900  # for one command; the longest builds an image with torch
 

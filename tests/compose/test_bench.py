@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from compose.conftest import TINY
+from compose.conftest import TEXTS, TINY
 from compose.project import ROOT
 
 # A few dozen requests, whether or not the measurements agree with each other.
@@ -31,11 +31,23 @@ def test_photos_are_measured(front, sdk, output):
 
 
 @pytest.mark.long
+def test_a_file_of_texts(text_front, sdk, tmp_path):
+    """In place of a folder of photos, for a model for texts."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "texts.txt").write_text("a man rides a bicycle\n\nthe quick brown fox\n")
+    text_front.env.update(
+        SDK_IMAGE=sdk, BENCH_MODEL=f"{TEXTS}_text_pooled", BENCH_INPUT=str(tmp_path / "texts.txt"), BENCH_ARGS=SHORT
+    )
+    done = text_front.compose("run", "--rm", "bench")
+    assert re.search(r"Concurrency: 2, throughput: [1-9][\d.]* infer/sec, latency \d+ usec", done.stdout), done.stdout
+
+
+@pytest.mark.long
 def test_a_folder_without_images(front, sdk, tmp_path):
     """It is named, and nothing is measured."""
     tmp_path.chmod(0o755)
-    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{TINY}_pooled", BENCH_IMAGES=str(tmp_path))
+    front.env.update(SDK_IMAGE=sdk, BENCH_MODEL=f"{TINY}_pooled", BENCH_INPUT=str(tmp_path))
     done = front.compose("run", "--rm", "bench", check=False)
-    front.env.pop("BENCH_IMAGES")
+    front.env.pop("BENCH_INPUT")
     assert done.returncode == 1
-    assert "/photos has no .jpg, .jpeg, .png, .webp files" in done.stderr
+    assert "/input has no .jpg, .jpeg, .png, .webp files" in done.stderr

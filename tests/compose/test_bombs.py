@@ -220,7 +220,7 @@ def unharmed(watch: Watch) -> None:
 def test_a_compressed_body_is_refused(way, headers):
     """Whatever it is compressed with, and however that is written: 415, with a text for the client."""
     status, text = way.post(headers, gzip.compress(nested(10, "data")))
-    assert (status, "takes no compressed bodies" in json.loads(text)["error"]) == (415, True)
+    assert (status, "takes no compressed requests" in json.loads(text)["error"]) == (415, True)
 
 
 @pytest.mark.parametrize("headers", DISGUISES, ids=str)

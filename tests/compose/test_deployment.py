@@ -187,6 +187,6 @@ def test_a_damaged_graph_is_exported_again(changing):
     changing.compose("restart", "triton")
     wait_until(lambda: changing.health("triton") == "healthy", LOADS_S, "healthy")
     assert is_served(changing, name)
-    assert f"{name}_pooled_encoder/1/model.onnx is not the graph that was exported" in changing.logs("export")
+    assert f"{name}_pooled_encoder/1/model.onnx is not the file that was exported" in changing.logs("export")
     manifest = changing.execute("triton", "cat", f"/data/models/{name}_pooled/2/manifest.json").stdout
     assert json.loads(manifest)["name"] == name

@@ -256,7 +256,7 @@ def test_what_does_not_pass(gateway, http, method, path):
     connection = HTTPSConnection(host, int(port), context=context, timeout=60)  # sends paths as they are
     connection.request(method, path, headers={"authorization": f"Bearer {gateway.token}"})
     answer = connection.getresponse()
-    assert (answer.status, json.load(answer)["error"].startswith("the gateway lets")) == (403, True)
+    assert (answer.status, json.load(answer)["error"].startswith("the gateway does not let")) == (403, True)
     connection.close()
     assert http.get(f"/v2/models/{POOLED}/ready").status_code == 200
 
@@ -264,7 +264,7 @@ def test_what_does_not_pass(gateway, http, method, path):
 @pytest.mark.parametrize("name", GRPC_REFUSED)
 def test_what_does_not_pass_over_grpc(stub, metadata, name):
     """The same of gRPC's methods."""
-    with pytest.raises(grpc.RpcError, match="the gateway lets") as caught:
+    with pytest.raises(grpc.RpcError, match="the gateway does not let") as caught:
         getattr(stub, name)(GRPC_REFUSED[name], timeout=30, metadata=metadata)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
@@ -274,7 +274,7 @@ def test_bodies_of_64_mib(connect, protocol):
     """A request of 64 MiB is embedded; one of more than the limit is refused, and not tried again."""
     client = connect(protocol, max_request_bytes=128 * MIB)
     assert np.array_equal(client.embed([padded(64 * MIB)]), client.embed([PHOTO]))
-    with pytest.raises(InferenceFailed, match="larger than max of the gateway") as caught:
+    with pytest.raises(InferenceFailed, match="larger than the gateway allows") as caught:
         client.embed([padded(80 * MIB)])
     assert (caught.value.status, caught.value.attempts) == ("RESOURCE_EXHAUSTED", 1)
 

@@ -75,7 +75,10 @@ def test_an_error_is_json(ask: Ask, request_parts: tuple[str, ...], status: int)
 
 def test_http_without_tls(ask: Ask) -> None:
     """Who forgets TLS is told so in JSON too."""
-    assert ask("GET /v2 HTTP/1.1", tls=False) == (400, "the gateway wants TLS: https:// or grpcs://")
+    assert ask("GET /v2 HTTP/1.1", tls=False) == (
+        400,
+        "the gateway takes only connections with TLS; begin the address with https:// or grpcs://",
+    )
 
 
 def test_an_error_keeps_its_place_in_the_log(ask: Ask, front: Project) -> None:

@@ -119,9 +119,9 @@ def test_a_bad_certificate_holds_no_token_back(front: Project, files: Path, chan
         tokens.write(f"\nadded {added}\n")
     wait_until(lambda: status(front, files / "ca.pem", added) == 200, FOLLOWS_S, "the new token gets in")
     assert status(front, files / "ca.pem", token) == 200
-    assert "gateway: certificate: what there is now cannot be used" in front.logs("gateway")
+    assert "gateway: certificate: the new version cannot be used" in front.logs("gateway")
     check = front.execute("gateway", "sh", "/etc/vitriton/gateway.sh", "check")
-    assert check.stdout.startswith("certificate: an older state is used: ")
+    assert check.stdout.startswith("certificate: the gateway uses the last good version: ")
     assert token not in check.stdout + front.logs("gateway")
 
 
@@ -151,7 +151,7 @@ def test_a_triton_elsewhere_is_found(front: Project, files: Path) -> None:
         half(files / "server.key")
     wait_until(lambda: status(front, ca, added) == 200, FOLLOWS_S, "Triton is found")
     wait_until(lambda: refused(front) == {"tokens", "certificate"}, FOLLOWS_S, "the two are not forgotten")
-    assert "gateway: address: what there is now cannot be used" in front.logs("gateway")
+    assert "gateway: address: the new version cannot be used" in front.logs("gateway")
 
 
 def test_the_longest_token(front: Project, files: Path) -> None:
@@ -166,7 +166,7 @@ def test_nobody_who_follows(front: Project) -> None:
     """Where nothing has been looked at for long, the gateway is not healthy: a new certificate would not be shown."""
     script = "touch -d '2020-01-01 00:00:00' /tmp/metrics && sh /etc/vitriton/gateway.sh check"
     check = front.execute("gateway", "sh", "-c", script, check=False)
-    assert (check.returncode, "nobody has followed" in check.stdout) == (1, True)
+    assert (check.returncode, "the gateway has not checked" in check.stdout) == (1, True)
 
 
 def test_its_metrics_are_not_published(front: Project) -> None:
@@ -183,8 +183,11 @@ def test_its_metrics_are_not_published(front: Project) -> None:
         (lambda folder: half(folder / "server.pem"), 'cannot load certificate "'),
         (lambda folder: half(folder / "server.key"), 'cannot load certificate key "'),
         (another_key, "key values mismatch"),
-        (lambda folder: (folder / "server.key").unlink(), "/run/gateway/server.key is not there, or uid"),
-        (lambda folder: (folder / "tokens").chmod(0), "/run/gateway/tokens is not there, or uid"),
+        (
+            lambda folder: (folder / "server.key").unlink(),
+            "/run/gateway/server.key is missing, or the user with the id",
+        ),
+        (lambda folder: (folder / "tokens").chmod(0), "/run/gateway/tokens is missing, or the user with the id"),
         (lambda folder: (folder / "tokens").write_text("# none\n"), "/run/gateway/tokens holds no token"),
         (lambda folder: (folder / "tokens").write_text("search short\n"), "line 1: a token has 24 to 4000 characters"),
     ],

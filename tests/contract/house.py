@@ -20,6 +20,9 @@ PACKAGES = {
     "export": "export/src/vitriton_export",
     "server": "server/src/vitriton_server",
     "bench": "bench/src/vitriton_bench",
+    "api": "api/src/vitriton_api",
+    "search": "search/src/vitriton_search",
+    "ray": "ray/src/vitriton_ray",
     "report": "bench/report",
 }
 LONG_FILE = 400

@@ -15,8 +15,8 @@ from vitriton_bench import _payload as payload
 from vitriton_server._process import runtime
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = ("client", "export", "server", "bench")
-OURS = {"vitriton", "vitriton_export", "vitriton_server", "vitriton_bench"}
+DISTRIBUTIONS = ("client", "export", "server", "bench", "api", "search", "ray")
+OURS = {"vitriton" if name == "client" else f"vitriton_{name}" for name in DISTRIBUTIONS}
 STEPS = (
     "export/src/vitriton_export/triton/preprocess/model.py",
     "export/src/vitriton_export/triton/tokenize/model.py",
@@ -51,6 +51,9 @@ def _imported(path: Path) -> set[str]:
         ("export", "vitriton_export", {"vitriton"}),
         ("server", "vitriton_server", {"vitriton"}),
         ("bench", "vitriton_bench", {"vitriton", "vitriton_server"}),
+        ("api", "vitriton_api", {"vitriton"}),
+        ("search", "vitriton_search", {"vitriton"}),
+        ("ray", "vitriton_ray", {"vitriton", "vitriton_server"}),
     ],
 )
 def test_dependencies_point_one_way(distribution, package, allowed):
@@ -82,7 +85,7 @@ def _rooms_of_the_client(path: Path) -> set[str]:
     return {name.split(".")[1] for name in found if name.startswith("vitriton.")}
 
 
-@pytest.mark.parametrize("distribution", ["export", "server", "bench"])
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS[1:])
 def test_the_others_use_of_the_client_what_is_declared(distribution):
     """Everything else of the client may change without a look at them."""
     used = {path: _rooms_of_the_client(path) for path in (ROOT / distribution).rglob("*.py")}
@@ -92,7 +95,7 @@ def test_the_others_use_of_the_client_what_is_declared(distribution):
 
 def test_what_is_declared_is_used():
     """A row of the table that nobody needs is taken out of it."""
-    files = (path for name in ("export", "server", "bench") for path in (ROOT / name).rglob("*.py"))
+    files = (path for name in DISTRIBUTIONS[1:] for path in (ROOT / name).rglob("*.py"))
     used = set().union(*map(_rooms_of_the_client, files))
     assert {room for room in shared_modules() if room.startswith("_")} <= used
 
@@ -163,7 +166,7 @@ def _project(distribution: str) -> dict[str, Any]:
 
 
 def test_one_version():
-    """The four distributions have one version and require one another in it; the images are tagged with it."""
+    """The distributions have one version and require one another in it; the images are tagged with it."""
     projects = [_project(name) for name in DISTRIBUTIONS]
     version = projects[0]["version"]
     assert {project["version"] for project in projects} == {version}
@@ -217,7 +220,7 @@ def test_what_stands_alone_agrees_on_the_names_of_tensors():
     dicts = [node for node in ast.walk(ast.parse((ROOT / STEPS[1]).read_text())) if isinstance(node, ast.Dict)]
     returned = [ast.literal_eval(key) for node in dicts for key in node.keys if key is not None]
     assert returned == [names.INPUT_IDS, names.ATTENTION_MASK, names.TOKEN_COUNTS]
-    assert payload.INPUT == names.IMAGE
+    assert (payload.IMAGE, payload.TEXT) == (names.IMAGE, names.TEXT)
 
 
 def test_the_names_of_an_export():

@@ -1,4 +1,4 @@
-"""One tree of errors for all four distributions."""
+"""One tree of errors for all distributions."""
 
 import ast
 import copy
@@ -30,7 +30,7 @@ EXAMPLES = {
 
 
 def _sources() -> Iterator[tuple[str, Path, ast.Module]]:
-    """Module, path within the package and syntax tree of all that the four distributions are."""
+    """Module, path within the package and syntax tree of all that the distributions are."""
     for distribution in house.PACKAGES:
         package = house.package_folder(ROOT, distribution)
         for path in sorted(package.rglob("*.py")):
@@ -78,7 +78,15 @@ def _example(kind: type[Exception]) -> Exception:
 def test_they_are_found():
     """The walk sees the errors of each distribution, and those below the surface."""
     names = {node.name for _, node in errors()}
-    assert names >= {"VitritonError", "Unavailable", "ExportError", "LauncherError", "BenchError", "CommandFailed"}
+    assert names >= {
+        "VitritonError",
+        "Unavailable",
+        "ExportError",
+        "LauncherError",
+        "BenchError",
+        "CommandFailed",
+        "RequestRefused",
+    }
     assert names >= {"CallError", "SourceError", "NetworkFailure", "RepositoryBusy", "StartCrashed", "ImageError"}
 
 

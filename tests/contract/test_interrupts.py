@@ -50,6 +50,8 @@ main()
         ("vitriton_server.cli", ["serve"]),
         ("vitriton_server._server", ["serve"]),
         ("vitriton_bench.cli", ["bench"]),
+        ("vitriton_api._serve", ["api"]),
+        ("vitriton_search.index.run", ["search", "index", PHOTOS]),
     ],
 )
 def test_ctrl_c_while_it_is_imported(module, arguments, converts, tmp_path, tiny_vit_checkpoint):

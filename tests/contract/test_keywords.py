@@ -10,7 +10,7 @@ import pytest
 from contract.test_exported_members import PUBLIC
 from vitriton import AsyncClient, Client, Options, list_models, pipeline
 from vitriton._keywords import suggests_keywords
-from vitriton._pipeline.pipeline import ImageFeatureExtractionPipeline
+from vitriton._pipeline.pipeline import FeatureExtractionPipeline, ImageFeatureExtractionPipeline
 from vitriton.testing import FakeTransport, InferReply, InferRequest
 
 # What the libraries give, and callers do not make. A transport is given requests, and gives replies.
@@ -22,7 +22,9 @@ GIVEN = [
     "TextRules",
     "InputProblem",
     "ExportResult",
+    "TowerResult",
     "VerifyReport",
+    "TowerReport",
     "FakePending",
 ]
 DATA = (InferReply, InferRequest)
@@ -37,8 +39,8 @@ def has_options(function) -> bool:
 
 
 def surface() -> dict[str, FunctionType]:
-    """The public functions and constructors, and the call of the pipeline."""
-    found = dict.fromkeys([ImageFeatureExtractionPipeline.__call__])
+    """The public functions and constructors, and the calls of the pipelines."""
+    found = dict.fromkeys([ImageFeatureExtractionPipeline.__call__, FeatureExtractionPipeline.__call__])
     for package in PUBLIC:
         module = importlib.import_module(package)
         for name in module.__all__:

@@ -20,8 +20,22 @@ from support import monitoring
 from support.promql import asked
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("bench", "client", "docker", "docs", "examples", "export", "model_repository", "server", "tests")
-DISTRIBUTIONS = ("client", "export", "server", "bench")
+FOLDERS = (
+    "api",
+    "bench",
+    "client",
+    "deploy",
+    "docker",
+    "docs",
+    "examples",
+    "export",
+    "model_repository",
+    "ray",
+    "search",
+    "server",
+    "tests",
+)
+DISTRIBUTIONS = ("client", "export", "server", "bench", "api", "search", "ray")
 TEXTS = (".example", ".json", ".md", ".py", ".sh", ".toml", ".yml")
 OF_PROMETHEUS = {"up", "ALERTS"}  # it makes them itself
 # A page that a comment, an error or a README names; Triton's repository has pages of such names too
@@ -148,10 +162,12 @@ def test_links_on_the_site(link, source, expected):
 @pytest.mark.parametrize("page", reference.PAGES)
 def test_the_reference_is_what_the_code_says(page):
     """`make reference` would change nothing."""
-    assert (ROOT / "docs" / "reference" / page).read_text() == reference.PAGES[page]()
+    assert (ROOT / "docs" / page).read_text() == reference.PAGES[page]()
 
 
-@pytest.mark.parametrize("package", ["vitriton", "vitriton.testing", "vitriton_export", "vitriton_server"])
+@pytest.mark.parametrize(
+    "package", ["vitriton", "vitriton.testing", "vitriton.video", "vitriton_export", "vitriton_server"]
+)
 def test_the_reference_has_every_public_name(package):
     """Each public name has an entry, and each entry is a public name."""
     page = ROOT / "docs" / "reference" / f"{package.removeprefix('vitriton.')}.md"
@@ -175,4 +191,11 @@ def test_the_page_of_files_has_the_entries_of_a_measurement():
 
 def test_the_table_of_models_is_made_from_its_results():
     """Every figure of the page is in the file that bench/which_model.py writes."""
-    assert which_model.table(json.loads(which_model.RESULTS.read_text())) in which_model.PAGE.read_text()
+    document = json.loads(which_model.RESULTS.read_text())
+    assert which_model.table(document) in which_model.PAGE.read_text()
+    (entry, *_) = document["models"]
+    entry["images_per_s"] = {"fp32": 12.34, "int8": 23.45}
+    table = which_model.table(document | {"machine": {"cpu": "a CPU", "cores": 2}})
+    assert "| 12.3 | 23.4 |" in table
+    assert "measured on a CPU, 2 cores" in table
+    assert "with random weights" in table.replace("\n", " ")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
+import reference
 from typer.testing import CliRunner
 from vitriton.cli import app
 
@@ -19,25 +19,28 @@ NOWHERE = "/nonexistent/folder/file"
 # What makes each command complete, so that one wrong option is all that is wrong.
 COMPLETE = {
     "embed": ["{photos}", "--output", "{tmp}/out.npy"],
+    "embed --engine ray": ["{photos}", "--output", "{tmp}/out"],
+    "bench --bulk": [],
+    "search index": ["{photos}", "--store", "{tmp}/photos.lance", "--url", "localhost:1"],
+    "search query": ["id:a", "--store", "{tmp}/photos.lance", "--url", "localhost:1"],
+    "search duplicates": ["--store", "{tmp}/photos.lance"],
+    "search neighbors": ["--labels-from-folders", "--store", "{tmp}/photos.lance"],
+    "search export": ["--output", "{tmp}/out.npy", "--store", "{tmp}/photos.lance"],
+    "search serve": ["--store", "{tmp}/photos.lance", "--url", "localhost:1"],
     "models": [],
     "doctor": [],
     "export": ["{checkpoint}", "--repository", "{tmp}/models"],
     "verify": ["--url", "localhost:1"],
     "remove": ["name"],
     "serve": ["--repository", "{tmp}"],
-    "bench": ["name", "--url", "localhost:1", "--images", "{photos}"],
+    "bench": ["name", "--url", "localhost:1"],
+    "api": ["--url", "localhost:1"],
 }
 # A path that need not be there: made, or seen by the server alone.
-MADE = {"--tensorrt-cache", "--repository", "--reference"}
+MADE = {"--tensorrt-cache", "--repository", "--reference", "--thumbnails"}
 
 
-def _commands() -> dict[str, Any]:
-    group: Any = typer.main.get_command(app)
-    context = group.make_context("vitriton", [], resilient_parsing=True)
-    return {name: group.resolve_command(context, [name])[1] for name in COMPLETE}
-
-
-COMMANDS = _commands()
+COMMANDS = {name: command for name, command, _ in reference.all_commands()}
 
 
 def _options(kind: str) -> list[tuple[str, str]]:
@@ -64,7 +67,7 @@ def places(tmp_path: Path) -> dict[str, str]:
 def _said(command: str, arguments: list[str], places: dict[str, str]) -> str:
     """The error of a command that is called wrongly, on one line."""
     before = sorted(Path(places["tmp"]).rglob("*"))
-    given = [text.format(**places) for text in (command, *COMPLETE[command], *arguments)]
+    given = [text.format(**places) for text in (*command.split(), *COMPLETE[command], *arguments)]
     done = CliRunner().invoke(app, given, env={"COLUMNS": "1000", "NO_COLOR": "1"})
     assert (done.exit_code, done.stdout) == (2, ""), done.output
     assert done.stderr.startswith("Usage: "), done.stderr
@@ -74,8 +77,7 @@ def _said(command: str, arguments: list[str], places: dict[str, str]) -> str:
 
 def test_every_command_is_there() -> None:
     """Also those of distributions that are plugged in later."""
-    group: Any = typer.main.get_command(app)
-    assert set(group.list_commands(None)) == set(COMPLETE)
+    assert set(COMMANDS) == set(COMPLETE)
 
 
 @pytest.mark.parametrize(("command", "option"), _options(""))
@@ -179,6 +181,11 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             ["--repository", "{tmp}/photo"],
             "--repository {tmp}/photo does not exist; did you mean {tmp}/photos?",
         ),
+        (
+            "remove",
+            ["--repository", "{tmp}/xyz"],
+            "--repository {tmp}/xyz does not exist; name the repository that holds the export",
+        ),
         ("remove", ["--repository", "{tmp}"], "NAME name is not an export in {tmp}; it holds no exports"),
         (
             "serve",
@@ -194,14 +201,24 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
         ("serve", ["--exit-timeout", "-1"], "--exit-timeout is -1.0; it must be 0 or more"),
         ("serve", ["--canary-interval", "-1"], "--canary-interval is -1.0; it must be 0 (off) or more"),
         ("serve", ["--", "stray"], "'stray' is not an option of tritonserver"),
+        ("api", ["--url", "nope://"], "--url 'nope://' has the unknown scheme"),
+        ("api", ["--port", "70000"], "--port is 70000; it must be"),
+        ("api", ["--timeout", "0"], "--timeout is 0; it must be a number of seconds above 0"),
+        ("api", ["--drain", "-1"], "--drain is -1; it must be a number of seconds, 0 or more"),
+        ("api", ["--max-held-bytes", "9"], "--max-body-bytes is 67108864, above --max-held-bytes (9)"),
+        ("api", ["--api-keys-file", "{photos}/a.png"], "--api-keys-file {photos}/a.png, line 1, is not `name key`"),
         ("bench", ["--seconds", "0"], "--seconds is 0; it must be at least 0.1"),
         (
             "bench",
             ["--json", "{tmp}/none/a.json"],
-            "--json {tmp}/none/a.json cannot be written: {tmp}/none does not exist",
+            "--json {tmp}/none/a.json cannot be written: {tmp}/none does not exist; make that folder first",
         ),
         ("bench", ["--json", "{photos}"], "--json {photos} is a folder; name a file"),
         ("bench", ["--images", "{checkpoint}"], "--images {checkpoint} has no .jpg, .jpeg, .png or .webp files"),
+        ("bench", ["--texts", "{photos}"], "--texts {photos} is a folder; name a file"),
+        ("bench", ["--tower", "sound"], "--tower is sound; it must be one of 'image', 'text'"),
+        ("bench", ["--tower", "image", "--texts", "x"], "--tower is image, and the inputs that are given are texts"),
+        ("bench", ["--images", "x", "--texts", "x"], "give either --images or --texts, not both"),
         ("bench", ["--perf-analyzer", "{photos}/a.png"], "--perf-analyzer {photos}/a.png is not executable"),
         ("bench", ["--concurrency", "1,x"], "--concurrency is '1,x', which is not a list of numbers"),
         ("bench", ["--output", "tokens"], "--output has 'tokens', which is not one of pooled, unpooled"),
@@ -244,7 +261,7 @@ def test_the_error_names_what_was_typed(
         ),
         (["bench", "name", "--url", "localhost:1"], "--images examples/photos does not exist"),
         (["bench"], "name the export to measure"),
-        (["embed", "photos", "-o", "x.csv"], "-o x.csv must end in .parquet, .npy, .jsonl"),
+        (["embed", "photos", "-o", "x.csv"], "-o x.csv must end in one of .parquet, .npy, .jsonl"),
         (["embed", "-o", "x.npy"], "name images, folders or URLs, or give a list with --from"),
     ],
 )

@@ -48,7 +48,7 @@ def entries(docstring: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts() -> Iterator[tuple[Path, str]]:
-    folders = ("client", "export", "server", "bench", "docs", "docker", "examples", "tests")
+    folders = ("client", "export", "server", "bench", "deploy", "docs", "docker", "examples", "tests")
     for path in (*ROOT.glob("*.md"), *(one for folder in folders for one in (ROOT / folder).rglob("*"))):
         if path.suffix in (".py", ".md", ".yml", ".toml", ".sh", ".html") and path != Path(__file__):
             yield path.relative_to(ROOT), path.read_text()

@@ -2,8 +2,8 @@
 
 A document's blocks run one after another in one namespace, in a folder that has what they speak of. Replaced are the
 addresses (a server on localhost:8001 and 8000, one behind TLS at triton.example.com, a web server at example.com) and
-the name of the model. What the blocks claim is checked where it can be: the text after `print(...)  # `, and shapes and
-types like `# (2, 768) float32`.
+the name of the model; a `FakeTransport` stands in for the servers of texts. What the blocks claim is checked where it
+can be: the text after `print(...)  # `, and shapes and types like `# (2, 768) float32`.
 
 A comment before a block, invisible to readers, says when it runs as a program of its own: `<!-- test: script -->`.
 """
@@ -11,6 +11,7 @@ A comment before a block, invisible to readers, says when it runs as a program o
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
 import selectors
 import shutil
@@ -38,14 +39,24 @@ DOCUMENTS = (
     "docs/guides/pipeline.md",
     "docs/guides/service.md",
     "docs/guides/text.md",
+    "docs/guides/video.md",
     vitriton.testing.__file__,
 )
-NEEDS = {"docs/guides/service.md": "fastapi"}  # a page is skipped where its package is not installed
+# A page is skipped where its package is not installed.
+NEEDS = {"docs/guides/service.md": "fastapi", "docs/guides/video.md": "av"}
 # Their blocks need what this test does not have.
 NOT_RUN = {
     "docs/concepts/verify.md": "an export in out/models, and its checkpoint",
+    "docs/guides/bulk.md": "a Spark, and a bucket",
+    "docs/guides/endpoint.md": "an endpoint; tests/api/test_guide.py has one",
     "docs/guides/export.md": "peft, and a checkpoint of the hub",
+    "docs/reference/files.md": "duckdb and pandas; tests/client/test_embed_outputs.py runs it where they are installed",
+    "docs/operations/kubernetes.md": "a cluster; tests/e2e/test_names.py has such a client",
     "docs/operations/gateway.md": "the gateway's container; tests/compose/test_gateway.py has such calls",
+    **{
+        f"docs/integrations/{page.name}": "its library; tests/integrations runs it"
+        for page in (ROOT / "docs/integrations").glob("[!i]*.md")
+    },
     "export/README.md": "a checkpoint of the hub",
     "server/README.md": "a server that runs until it is stopped",
 }
@@ -90,6 +101,9 @@ def folder(subprocesses, tmp_path_factory):
     for name, photo in {"cat.jpg": "cat", "dog.jpg": "astronaut", "bird.png": "rocket"}.items():
         shutil.copy(photos / f"{photo}.jpg", folder / name)
     (folder / "token.txt").write_text("secret\n")
+    if importlib.util.find_spec("av") is not None:
+        film = [sys.executable, ROOT / "examples" / "film.py", folder / "film.mp4"]
+        subprocess.run(film, check=True, stdout=subprocess.DEVNULL)
     authority = Authority(folder)
     authority.issue("server", "DNS:triton.example.com", "IP:127.0.0.1")
     authority.issue("client")
@@ -192,6 +206,9 @@ def replaced(server, folder, website):
             "localhost:8000": server.http_address,
             "vit-base-patch16-224": "shallow-vit-base",
             'model="photos"': 'model="dinov2-small-trained"',
+            # the server has no models for texts
+            'model="texts")': 'model="texts", transport=FakeTransport(dim=384))',
+            'model="clip")': 'model="clip", transport=FakeTransport(dim=512, parameters={"logit_scale": "100.0"}))',
             "# cls 768": "# pooler 768",  # the test's checkpoint holds a pooler, and the default model's does not
         }
 
@@ -205,7 +222,7 @@ def test_the_examples_of(name, replaced, folder, monkeypatch, capsys):
     found = blocks(document)
     assert found, f"{name} has no Python block; is it written in another way now?"
     monkeypatch.chdir(folder)
-    names: dict[str, object] = {"__name__": "documentation"}
+    names: dict[str, object] = {"__name__": "documentation", "FakeTransport": vitriton.testing.FakeTransport}
     for block in found:
         code = block.code
         for given, real in replaced.items():

@@ -25,10 +25,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
-from support import architectures, checkpoints, exports, hub, trained_minilm
+from support import checkpoints, exports, hub, trained_minilm, two_towers
 from typer.core import TyperGroup
 from vitriton.cli import app
 
@@ -48,7 +49,7 @@ _BLOCK = re.compile(
 _COMMENT = re.compile(r"\s+# .*$", re.MULTILINE)
 _SERVE = re.compile(r"^vitriton serve\b.*$", re.MULTILINE)
 _CALL = re.compile(r"(?:^|[;&|]\s*)(?:\.venv/bin/)?vitriton ((?:[^;&|'\"]|'[^']*'|\"[^\"]*\")+)")
-_ASKS = re.compile(r"^(vitriton (?:embed|models)\b(?!.*--url)[^|\n]*)", re.MULTILINE)
+_ASKS = re.compile(r"^(vitriton (?:embed|models|search (?:index|query))\b(?!.*--url)[^|\n]*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def hub_models(torch, tmp_path_factory):
         "google/vit-base-patch16-224": checkpoints.tiny_vit_without_pooler(folder / "vit"),
         "facebook/dinov2-small": checkpoints.tiny_dinov2(folder / "dinov2"),
         "facebook/deit-base-patch16-224": checkpoints.tiny_deit(folder / "deit"),
-        "openai/clip-vit-base-patch32": architectures.write("clip", folder / "clip"),
+        "openai/clip-vit-base-patch32": two_towers.write("clip", folder / "clip"),
     }
 
 
@@ -251,10 +252,15 @@ def test_the_options_in(document):
     for block in blocks(document):
         lines = block.code.replace("\\\n", " ").splitlines()
         for called in (called for line in lines for called in _CALL.findall(line.strip())):
-            name, *words = shlex.split(called)
-            with typer.Context(group) as context:
-                found = group.resolve_command(context, [name, *words])[1]
+            found: Any = group
+            words = shlex.split(called)
+            while isinstance(found, TyperGroup) and words and not words[0].startswith("-"):
+                with typer.Context(found) as context:
+                    _, found, words = found.resolve_command(context, words)
             assert found is not None
-            known = {option for parameter in found.params for option in (*parameter.opts, *parameter.secondary_opts)}
-            used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "--"}
+            with found.make_context(None, list(words), resilient_parsing=True) as context:
+                commands = {found, context.command}  # another one with --engine and --bulk
+            parameters = [parameter for command in commands for parameter in command.params]
+            known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
+            used = {word.partition("=")[0] for word in words if word.startswith("-") and word not in {"-", "--"}}
             assert used <= known | {"--help"}, f"{block.where}: {called}"

@@ -1,12 +1,16 @@
 """What a newcomer runs: the demo and the quickstart. test_documentation.py runs the code in the documentation."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from vitriton_search.stores import open_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +25,58 @@ def test_the_quickstart_runs_as_written(server):
 
 
 @pytest.mark.usefixtures("subprocesses")
-@pytest.mark.parametrize("program", ["demo.py", "quickstart.py"])
+def test_neighbors_of_labeled_images(tmp_path):
+    """examples/knn.py counts the images whose neighbors have their label; those without a label are left out."""
+    command = [sys.executable, ROOT / "examples" / "knn.py", tmp_path / "v.npy", tmp_path / "labels.csv"]
+    names = ["cat-1.jpg", "cat-2.jpg", "cup-1.jpg", "cup-2.jpg", "lost.jpg", "odd.jpg"]
+    np.save(tmp_path / "v.npy", np.float32([[1, 0], [9, 1], [0, 1], [1, 8], [1, 0], [1, 9]]))
+    lines = [json.dumps({"index": index, "source": f"photos/{name}"}) for index, name in enumerate(names)]
+    (tmp_path / "v.sources.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    labeled = ["photos/cat-1.jpg,cat", "cat-2.jpg,cat", "cup-1.jpg,cup", "cup-2.jpg,cup", "odd.jpg,cat"]
+    (tmp_path / "labels.csv").write_text("\n".join(labeled))
+    done = subprocess.run([*command, "--neighbors", "1"], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "2 of 5 images (40.0%) get their own label from 1 neighbors"
+    assert second == "the most frequent label alone: 60.0%"
+    few = subprocess.run(command, capture_output=True, text=True)
+    assert few.returncode == 1
+    assert few.stderr.endswith("has labels for 5 of 6 images; label more than --neighbors\n")
+
+
+def labeled_photos(folder):
+    """Four photos as classes, each with eight crops of which half are mirrored; and a file that is no photo."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "coffee", "rocket", "grass"):
+        (folder / name).mkdir(parents=True)
+        with Image.open(ROOT / "examples" / "photos" / f"{name}.jpg") as photo:
+            for number in range(8):
+                left, top = random.integers(0, 150), random.integers(0, 100)
+                crop = photo.crop((left, top, left + 350, top + 275))
+                if number % 2:
+                    crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+                crop.save(folder / name / f"{number}.jpg")
+    (folder / "cat" / "notes.txt").write_text("no photo")
+
+
+def test_a_classifier_on_vectors(server, tmp_path):
+    """examples/transfer.py recognizes crops of photos, and names what it leaves out."""
+    labeled_photos(tmp_path / "photos")
+    script = [sys.executable, ROOT / "examples" / "transfer.py", "--url", server.grpc_address]
+    command = [*script, "--model", "dinov2-small-trained", tmp_path / "photos"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    left_out, accuracy, interval, chance = done.stdout.splitlines()
+    assert left_out.startswith("left out: image ")
+    assert "notes.txt" in left_out
+    assert accuracy == "32 of 32 photos of 4 classes are recognized: 100.0%"
+    assert interval == "95% confidence interval: 89.3% to 100.0%"
+    assert chance == "the most frequent class alone: 25.0%"
+    few = subprocess.run([*command, "--folds", "9"], capture_output=True, text=True)
+    assert few.returncode == 1
+    assert few.stderr.endswith("needs two classes or more, with at least 9 photos each (--folds)\n")
+
+
+@pytest.mark.usefixtures("subprocesses")
+@pytest.mark.parametrize("program", ["demo.py", "film.py", "quickstart.py"])
 def test_help_does_nothing_else(program):
     """--help says what the example does, and does not do it; an option that there is not is an error."""
     script = ROOT / "examples" / program
@@ -33,7 +88,7 @@ def test_help_does_nothing_else(program):
 
 @pytest.mark.usefixtures("subprocesses")
 def test_the_demo_ends_well_without_the_hub():
-    """It says that the hub does not answer, finds every mirrored photo, and leaves a picture."""
+    """It says that the hub does not answer, finds every mirrored photo, and leaves a picture and a store."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     picture = ROOT / "out" / "demo.png"
     picture.unlink(missing_ok=True)
@@ -44,3 +99,11 @@ def test_the_demo_ends_well_without_the_hub():
     assert "8 of 8 mirrored photos have their original as nearest neighbor" in done.stdout
     with Image.open(picture) as opened:
         assert opened.size == (864, 864)
+    assert done.stdout.splitlines()[-1].endswith("--store out/photos.lance    # the page: http://127.0.0.1:8090/")
+    with open_store(str(ROOT / "out" / "photos.lance")) as store:
+        assert len(store) == 16
+    if shutil.which("chromium"):
+        with Image.open(ROOT / "out" / "page.png") as opened:
+            assert opened.size == (1280, 900)
+    else:
+        assert "there is no Chromium here" in done.stdout

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from support import exports, monitoring
+from support import exports, monitoring, text_architectures
 from support.promql import asked, by_name, exported, grouped_by
-from vitriton import Client, InvalidImage
+from vitriton import Client, InvalidImage, InvalidText
 from vitriton_server import TritonServer
 
 # Triton has them where there is a GPU: "GPU Metrics" in its docs/user_guide/metrics.md, each with the label gpu_uuid.
@@ -41,18 +41,28 @@ def repository(tmp_path_factory, tiny_vit_checkpoint):
 
 
 @pytest.fixture(scope="module")
-def metrics(repository):
-    """The metrics of a server that has embedded photos and refused what is none; labels by name."""
+def texts_repository(tmp_path_factory):
+    """The same of a model for texts."""
+    folder = tmp_path_factory.mktemp("observed-texts")
+    return exports.export(text_architectures.write("bert", folder / "bert"), folder / "repository")
+
+
+@pytest.fixture(scope="module", params=["images", "texts"])
+def metrics(request):
+    """The metrics of a server that has embedded inputs and refused one; labels by name."""
     summaries = monitoring.triton_options("--metrics-config")
     assert summaries
+    texts = request.param == "texts"
+    repository = request.getfixturevalue("texts_repository" if texts else "repository")
     with (
         TritonServer(repository, triton_arguments=summaries) as server,
-        Client(server.grpc_address, model="tiny-vit") as client,
+        Client(server.grpc_address, model="bert" if texts else "tiny-vit") as client,
     ):
-        client.embed(PHOTOS)
-        client.embed(PHOTOS, pool=False)
-        with pytest.raises(InvalidImage):
-            client.embed([b"not an image"])
+        embed, inputs = (client.embed_texts, ["a man"] * 8) if texts else (client.embed, PHOTOS)
+        embed(inputs)
+        embed(inputs, pool=False)
+        with pytest.raises(InvalidText if texts else InvalidImage):
+            embed(["the " * 100_000] if texts else [b"not an image"])
         with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=60) as page:
             yield by_name(exported(page.read().decode()))
 

@@ -129,6 +129,7 @@ def test_what_is_missing_is_said(small_server, arguments, code, message):
     assert "Import torch" not in done.stderr
 
 
+@pytest.mark.long
 def test_what_an_export_was_told_is_known_of_the_served_model(tiny_vit_checkpoint, tmp_path):
     """Another size of image and a moved gate come from the server: neither is a difference from the reference."""
     told = ExportOptions(

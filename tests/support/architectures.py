@@ -198,15 +198,15 @@ def write(model_type: str, folder: Path) -> Path:
             torch.manual_seed(SEED)
             config = AutoConfig.for_model(model_type, **small.config)
             model = AutoModel.from_config(config) if small.model_class is None else _class(small.model_class)(config)
-            _enliven(model, small.size or 32)
+            enliven(model, small.size or 32)
         model.save_pretrained(folder)
     finally:
         transformers_logging.set_verbosity(verbosity)
-    _write_processor(model_type, small, folder)
+    write_processor(model_type, small, folder)
     return folder
 
 
-def _enliven(model: torch.nn.Module, size: int) -> None:
+def enliven(model: torch.nn.Module, size: int) -> None:
     """Weights that let an image through: as initialized, some models map every image to nearly nothing."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -228,7 +228,7 @@ def _enliven(model: torch.nn.Module, size: int) -> None:
     model.eval()
 
 
-def _write_processor(model_type: str, small: Small, folder: Path) -> None:
+def write_processor(model_type: str, small: Small, folder: Path) -> None:
     if "pretrained_cfg" in small.config:  # timm's configuration has it
         return
     name = small.processor_class or IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil")

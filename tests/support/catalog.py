@@ -29,13 +29,12 @@ from transformers.models.auto import modeling_auto
 from vitriton import Client
 from vitriton._repository.names import OUTPUT, kinds_of
 from vitriton_export import ExportError, ExportOptions, ExportResult, export_model
-from vitriton_export._checkpoint import checkpoint as checkpoints
 from vitriton_export._checkpoint.architectures import FAMILIES, check_installed, family
 from vitriton_export._checkpoint.refusals import called_with
-from vitriton_export._checkpoint.source import find
-from vitriton_export._parity.compare import Reference
+from vitriton_export._checkpoint.source import fetch_weights, find
 from vitriton_export._parity.corpus import corpus
 from vitriton_export._parity.gates import FP32_TOLERANCE
+from vitriton_export._towers import plans
 from vitriton_server import TritonServer
 
 from support import architectures
@@ -165,10 +164,10 @@ def check(model_types: Iterable[str], folder: Path) -> Iterator[Row | Failure]:
 
 
 def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> Row:
-    checkpoint = checkpoints.load(find(str(folder), None))
+    planned = plans(fetch_weights(find(str(folder), None)), ExportOptions(model=str(folder), name="m"))[0]
     images = {name: data for name, data in corpus().items() if name in _SERVED}
     files = list(images.values())
-    reference = Reference(checkpoint, result.deployment.pooling, l2_normalize=False).run(files)
+    reference = planned.reference().run(files)
     expected = {kind: reference.values[OUTPUT[kind]] for kind in kinds_of("image")}
     with Client(address, model=model_type) as client:
         answers = {"pooled": client.embed(files), "unpooled": client.embed(files, pool=False)}
@@ -180,7 +179,7 @@ def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> R
     pixels, outputs = stages["pixels"], [stages[OUTPUT[kind]] for kind in kinds_of("image")]
     return Row(
         model_type=model_type,
-        image_processor=type(checkpoint.image_processor).__name__,
+        image_processor=type(planned.checkpoint.image_processor).__name__,
         pooling=result.deployment.pooling,
         output=result.deployment.shapes["unpooled"],
         pixels="identical" if pixels.max_abs_error == 0 else f"within {pixels.max_abs_error:.0e}",

@@ -18,7 +18,7 @@ import pytest
 
 MORE = {"subprocesses", "torch"}
 _LIBRARIES = ("torch", "transformers", "onnxruntime")
-_DISTRIBUTIONS = ("vitriton_export", "vitriton_server", "vitriton_bench")  # the client's environment may lack them
+_DISTRIBUTIONS = ("vitriton_export", "vitriton_server", "vitriton_bench", "vitriton_api", "vitriton_search")
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}  # events that Python audits
 
 

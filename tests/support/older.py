@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shutil
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def with_one_file(version: Path) -> None:
     """Changes a preprocess step, in its version folder, to what it was before preprocessing was a folder."""
     shutil.rmtree(version / disk.PREPROCESSING)
     (version / f"{disk.PREPROCESSING}.py").write_text(_one_file())
+    with_graphs_alone(version.parents[1])
+
+
+def with_graphs_alone(repository: Path) -> None:
+    """Changes the manifests of a repository to what they were before they listed all files of an export."""
+    for path in repository.glob("*/[0-9]*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        files = manifest.pop("files")
+        manifest["graphs"] = {name: entry for name, entry in files.items() if "/model.onnx" in name}
+        path.write_text(json.dumps(manifest))
 
 
 def _one_file() -> str:

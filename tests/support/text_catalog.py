@@ -27,15 +27,16 @@ from vitriton_export import ExportOptions, ExportResult, export_model
 from vitriton_export._checkpoint.architectures import FAMILIES
 from vitriton_export._checkpoint.refusals import called_with
 from vitriton_export._checkpoint.source import fetch_weights, find
-from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
+from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES, TEXT_TOWERS
 from vitriton_export._checkpoint.text_refusals import text_refusal
 from vitriton_export._parity.gates import FP32_TOLERANCE
 from vitriton_export._parity.texts import corpus
-from vitriton_export._towers import plan
+from vitriton_export._towers import plans
 from vitriton_server import TritonServer
 
-from support import text_architectures
+from support import text_architectures, two_towers
 
+_EXPORTED = TEXT_FAMILIES | TEXT_TOWERS
 _TOGETHER = 6  # exports in one server: each is three processes
 _SERVED = 12  # texts
 _HEAD = """# Models for texts
@@ -73,7 +74,7 @@ class TextRow:
 def text_types() -> list[str]:
     """Every model_type with a tokenizer whose base model takes token ids and no pixels."""
     types = {name for name in MODEL_MAPPING_NAMES if name in TOKENIZER_MAPPING_NAMES and _takes_texts(name)}
-    return sorted((types | TEXT_FAMILIES.keys()) - FAMILIES.keys())
+    return sorted((types - FAMILIES.keys()) | _EXPORTED.keys())
 
 
 def _takes_texts(model_type: str) -> bool:
@@ -85,9 +86,10 @@ def check(model_types: Iterable[str], folder: Path) -> Iterator[TextRow]:
     """Exports the small checkpoints of these architectures, and serves them together."""
     repository, exported = folder / "repository", dict[str, ExportResult]()
     for model_type in model_types:
-        checkpoint = text_architectures.write(model_type, folder / model_type)
+        write = two_towers.write if model_type in TEXT_TOWERS else text_architectures.write
+        checkpoint = write(model_type, folder / model_type)
         exported[model_type] = export_model(
-            ExportOptions(model=str(checkpoint), repository=repository, name=f"{model_type}-small")
+            ExportOptions(model=str(checkpoint), repository=repository, name=f"{model_type}-small", towers="text")
         )
     with TritonServer(repository) as server:
         for model_type, result in exported.items():
@@ -96,9 +98,9 @@ def check(model_types: Iterable[str], folder: Path) -> Iterator[TextRow]:
 
 def _row(model_type: str, folder: Path, result: ExportResult, address: str) -> TextRow:
     texts = list(islice(corpus().values(), _SERVED))
-    reference = (
-        plan(fetch_weights(find(str(folder), None)), ExportOptions(model=str(folder), name="m")).reference().run(texts)
-    )
+    options = ExportOptions(model=str(folder), name="m", towers="text")
+    (planned,) = plans(fetch_weights(find(str(folder), None)), options)
+    reference = planned.reference().run(texts)
     strings = [text.decode() for text in texts]
     with Client(address, model=f"{model_type}-small") as client:
         answers = {OUTPUT["text_pooled"]: list(client.embed_texts(strings))}
@@ -127,10 +129,10 @@ def _allowed(largest: float) -> float:
 
 def page(rows: list[TextRow]) -> str:
     """The text of the page."""
-    refused = [name for name in text_types() if name not in TEXT_FAMILIES]
+    refused = [name for name in text_types() if name not in _EXPORTED]
     lines = [_HEAD.format(passed=len(rows), refused=len(refused), version=VERSION).rstrip()]
     for row in rows:
-        note = TEXT_FAMILIES[row.model_type].note
+        note = _EXPORTED[row.model_type].note
         cells = (f"`{row.model_type}`", row.pooling, f"{row.exported:.3f}", f"{row.served:.3f}", note)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"## Refused: {len(refused)}", "", "| model_type | reason |", "|---|---|"]
@@ -143,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, help="the file to write")
     target = parser.parse_args().page
-    wanted, rows = sorted(TEXT_FAMILIES), list[TextRow]()
+    wanted, rows = sorted(_EXPORTED), list[TextRow]()
     for start in range(0, len(wanted), _TOGETHER):
         with tempfile.TemporaryDirectory(prefix="vitriton-models-") as folder:
             rows += check(wanted[start : start + _TOGETHER], Path(folder))

