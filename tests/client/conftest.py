@@ -1,6 +1,12 @@
 import io
+import os
 import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +124,21 @@ def files(pictures: list[np.ndarray]) -> list[bytes]:
         Image.fromarray(picture).save(buffer, "PNG")
         encoded.append(buffer.getvalue())
     return encoded
+
+
+@contextmanager
+def held_model(client: Any, folder: Path) -> Iterator[None]:
+    """The model of the client answers nothing: it is held at an image, which is answered afterwards."""
+    gate = folder / "gate"
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.embed, [b"hold:" + os.fsencode(gate)], timeout_s=120)
+        try:
+            while not (gate.with_suffix(".held").exists() or call.done()):
+                time.sleep(0.02)
+            yield
+        finally:
+            gate.touch()
+        assert call.result().shape == (1, 4)
 
 
 def expected(pictures: list[np.ndarray]) -> np.ndarray:

@@ -22,7 +22,6 @@ from client.chaos import (
     fails_by,
     held,
     kill,
-    longest_s,
     on_all_ways,
     peak_growth_bytes,
     pictures,
@@ -32,7 +31,7 @@ from client.chaos import (
     wait_for,
     write_noop,
 )
-from client.conftest import expected, write_model
+from client.conftest import expected, held_model, write_model
 from client.faulty_proxy import HEALTHY, Fault, FaultyProxy
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
@@ -152,14 +151,14 @@ def test_all_down(server, files):
             for proxy in ways:
                 proxy.refuse()
             for call in (client.embed, lambda *args, **more: list(client.stream(*args, **more))):
-                with fails_by(1.0) as caught:
-                    call(files, timeout_s=1.0)
+                with fails_by(4.0) as caught:
+                    call(files, timeout_s=4.0)
                 error = caught.value
                 assert isinstance(error, Unavailable)
                 assert error.attempts > 1
                 assert (error.status, error.model) == ("UNAVAILABLE", "tiny_pooled")
                 assert error.address in [f"{way.scheme}://{proxy.address}" for proxy in ways]
-                assert f"tried {error.attempts} times in 1 s" in str(error)
+                assert f"tried {error.attempts} times in 4 s" in str(error)
                 assert error.__cause__ is not None
             requests = client.stats().requests
             for proxy in ways:
@@ -170,28 +169,35 @@ def test_all_down(server, files):
     on_all_ways(run)
 
 
-def test_queue_full(way, server):
-    """Of 64 callers at a queue of one, each gets its answer, or ServerBusy at its deadline."""
+def test_queue_full(way, server, tmp_path):
+    """At a queue that stays full, 60 callers get ServerBusy at their deadline; when it moves, each gets its answer."""
 
-    def call(client) -> ServerBusy | None:
+    def turned_away(client):
         start = time.monotonic()
-        try:
-            assert client.embed([b"sleep:0.02"], timeout_s=1.5).shape == (1, 4)
-        except ServerBusy as exc:
-            # gRPC and Triton keep the deadline by clocks of their own, and may be the first to notice it
-            assert 1.45 <= time.monotonic() - start < longest_s(1.5)
-            return exc
-        return None
+        with fails_by(4.0) as caught:
+            client.embed([b"sleep:0"], timeout_s=4.0)
+        # gRPC and Triton keep the deadline by clocks of their own, and may be the first to notice it
+        assert time.monotonic() - start >= 3.95
+        return caught.value
 
-    with way.connect(way.address(server), model="narrow") as client, ThreadPoolExecutor(64) as pool:
+    def answered(client) -> bool:
+        return client.embed([b"sleep:0.02"], timeout_s=PATIENCE_S).shape == (1, 4)
+
+    address = way.address(server)
+    with ThreadPoolExecutor(64) as pool, ExitStack() as stack:
+        client, patient = (stack.enter_context(way.connect(address, model="narrow")) for _ in range(2))
         client.embed([], timeout_s=PATIENCE_S)
-        outcomes = list(pool.map(call, [client] * 64))
-        for error in filter(None, outcomes):
+        with held_model(patient, tmp_path):
+            filling = [pool.submit(answered, patient) for _ in range(3)]
+            wait_for(lambda: patient.stats().retries, "a full queue")  # and it stays so, as no one leaves it
+            errors = list(pool.map(turned_away, [client] * 60))
+        assert all(call.result(PATIENCE_S) for call in filling)
+        for error in errors:
+            assert isinstance(error, ServerBusy)
             assert error.attempts > 1
             assert (error.model, error.status) == ("narrow_pooled", "UNAVAILABLE")
             assert error.__cause__ is not None
-        assert None in outcomes
-        assert client.embed([b"sleep:0"], timeout_s=PATIENCE_S).shape == (1, 4)
+        assert all(pool.map(answered, [client] * 64))
 
 
 # Networks that fail
@@ -227,8 +233,8 @@ def test_an_attempt_can_be_bounded(server, files, embeddings):
         with FaultyProxy(way.address(server), hole) as dead, FaultyProxy(way.address(server)) as proxy:
             with way.connect(dead.address, proxy.address, options=options) as client:
                 np.testing.assert_allclose(client.embed(files, timeout_s=PATIENCE_S), embeddings, rtol=1e-6)
-            with way.connect(dead.address, options=options) as client, fails_by(2.5) as caught:
-                client.embed(files, timeout_s=2.5)
+            with way.connect(dead.address, options=options) as client, fails_by(6.0) as caught:
+                client.embed(files, timeout_s=6.0)
             assert isinstance(caught.value, Unavailable)
             assert caught.value.attempts > 1
             assert "no answer in 1 s (attempt_timeout_s)" in str(caught.value)
@@ -242,8 +248,8 @@ def test_a_silent_server_leaves_time_for_the_others(server, files, embeddings):
     def run(way: Way) -> None:
         hole = Fault(request_bytes=0, ending="silence")
         with FaultyProxy(way.address(server), hole) as dead, way.connect(dead.address, way.address(server)) as client:
-            np.testing.assert_allclose(client.embed(files, timeout_s=15.0), embeddings, rtol=1e-6)
-            assert client.describe(timeout_s=15.0).name == "tiny"
+            np.testing.assert_allclose(client.embed(files, timeout_s=30.0), embeddings, rtol=1e-6)
+            assert client.describe(timeout_s=30.0).name == "tiny"
 
     on_all_ways(run)
 

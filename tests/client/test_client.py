@@ -187,8 +187,8 @@ def test_an_iterator_that_raises_cancels_the_rest(client_on):
 def test_one_deadline_for_all(client_on):
     """Every request is given what is left of the call's time, for the transport and for the server's queue."""
     transport = FakeTransport(max_batch_size=1)
-    client_on(transport, timeout_s=60.0).embed(images(3), timeout_s=5.0)
-    assert all(0 < timeout_s <= 5.0 for timeout_s in transport.timeouts_s)
+    client_on(transport, timeout_s=600.0).embed(images(3), timeout_s=60.0)
+    assert all(0 < timeout_s <= 60.0 for timeout_s in transport.timeouts_s)
     assert transport.timeouts_s == sorted(transport.timeouts_s, reverse=True)
     assert transport.timeouts_s == [request.timeout_s for request in transport.requests]
 
@@ -202,15 +202,15 @@ def test_a_request_may_wait_for_those_before_it(client_on):
                 pending.finish()
 
     transport = FakeTransport(max_batch_size=1, after_send=after_send)
-    client_on(transport, timeout_s=5.0, options=Options(max_in_flight=3)).embed(images(3))
-    np.testing.assert_allclose(transport.timeouts_s, [5.0, 10.0, 15.0], atol=1.0)
+    client_on(transport, timeout_s=100.0, options=Options(max_in_flight=3)).embed(images(3))
+    np.testing.assert_allclose(transport.timeouts_s, [100.0, 200.0, 300.0], atol=40.0)
 
 
 def test_a_call_without_answers_ends(client_on):
     """When nothing is answered any more, the call ends, and says how long that was."""
     transport = FakeTransport(max_batch_size=1, after_send=lambda sent: sent[-1].finish() if len(sent) == 1 else None)
-    with pytest.raises(DeadlineExceeded, match=r"no answer came from model m at .* for 0\.2 s"):
-        client_on(transport, timeout_s=0.2).embed(images(3))
+    with pytest.raises(DeadlineExceeded, match=r"no answer came from model m at .* for 1 s"):
+        client_on(transport, timeout_s=1.0).embed(images(3))
     assert all(pending.cancelled for pending in transport.sent[1:])
 
 
@@ -223,26 +223,28 @@ def test_an_overtaken_request_is_missed(client_on):
 
     transport = FakeTransport(max_batch_size=1, after_send=after_send)
     with pytest.raises(DeadlineExceeded):
-        for _ in client_on(transport, timeout_s=0.3).stream(iter(lambda: b"a", None), ordered=False):
+        for _ in client_on(transport, timeout_s=2.0).stream(iter(lambda: b"a", None), ordered=False):
             pass
     assert len(transport.sent) > 5
 
 
 def test_a_request_that_is_turned_away_goes_to_the_end_of_the_line(client_on):
     """A busy server ends no call as long as it answers: what it turned away waits behind the others."""
-    begin = time.monotonic()
+    answered = []
 
     def answer(request):
-        if request.images == [b"busy"] and time.monotonic() < begin + 0.8:
+        if request.images == [b"busy"] and len(answered) < 95:
             raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
+        answered.append(request)
         return first_bytes(request)
 
+    # Two at a time, each for 0.05 s: the client's time is over before 95 are answered.
     transport = FakeTransport(
-        answer, max_batch_size=1, after_send=lambda sent: threading.Timer(0.02, sent[-1].finish).start()
+        answer, max_batch_size=1, after_send=lambda sent: threading.Timer(0.05, sent[-1].finish).start()
     )
-    options = Options(initial_backoff_s=0.01, max_backoff_s=0.01)
-    client = client_on(transport, timeout_s=0.3, options=options)
-    assert len(client.embed([b"busy", *[b"a"] * 200])) == 201
+    options = Options(initial_backoff_s=0.01, max_backoff_s=0.01, max_in_flight=2)
+    client = client_on(transport, timeout_s=2.0, options=options)
+    assert len(client.embed([b"busy", *[b"a"] * 100])) == 101
 
 
 def test_no_deadline(client_on):
@@ -259,11 +261,11 @@ def test_deadline_while_reading(client_on):
 
     def source():
         yield b"a"
-        reading.wait(0.1)
+        reading.wait(1.0)
         yield b"b"
 
-    with pytest.raises(DeadlineExceeded, match=r"0\.05 s .* is over before the iterable of images gave the next one"):
-        client_on(transport).embed(source(), timeout_s=0.05)
+    with pytest.raises(DeadlineExceeded, match=r"0\.5 s .* is over before the iterable of images gave the next one"):
+        client_on(transport).embed(source(), timeout_s=0.5)
     assert len(transport.requests) <= 1
 
 
@@ -292,13 +294,13 @@ def test_the_deadline_ends_in_a_queue(client_on):
     def answer(request):
         if len(transport.requests) == 1:
             raise CallError(Code.UNAVAILABLE, "Exceeds maximum queue size")
-        time.sleep(0.3)  # as in the server's queue: until the call's deadline is over
+        time.sleep(2.0)  # as in the server's queue: until the call's deadline is over
         raise CallError(Code.UNAVAILABLE, "Request timeout expired")
 
     transport = FakeTransport(answer)
     options = Options(initial_backoff_s=1e-6, max_backoff_s=1e-6)
     with pytest.raises(ServerBusy, match=r"Exceeds maximum queue size.*tried 2 times"):
-        client_on(transport, options=options).embed(images(1), timeout_s=0.3)
+        client_on(transport, options=options).embed(images(1), timeout_s=2.0)
 
 
 def test_a_wrong_reply_is_a_mismatch(client_on):
@@ -348,7 +350,7 @@ def test_wait_ready_waits(client_on):
             return [ModelStatus(name=f"m_{kind}", ready=False, state="LOADING") for kind in ("pooled", "unpooled")]
 
     transport = Loading()
-    client_on(transport).wait_ready(timeout_s=10)
+    client_on(transport).wait_ready(timeout_s=60)
     assert transport.looks > 6
 
 
@@ -356,14 +358,14 @@ def test_wait_ready_does_not_believe_a_server_that_says_yes_to_everything():
     """Triton's metrics port answers any path with 200, and so do some web servers: they have no configuration."""
     told = pytest.raises(Unavailable, match=r"no Triton answers at .*; check that it runs, .* HTTP port")
     with serve(http("200 OK")) as server, Client(f"http://127.0.0.1:{server.port}", model="m") as client, told:
-        client.wait_ready(timeout_s=0.3)
+        client.wait_ready(timeout_s=2)
 
 
 def test_wait_ready_checks_what_embed_checks(client_on):
     """A model with another fingerprint is no ready one."""
     index = [ModelStatus(name="m_pooled", ready=True, state="READY")]
     transport = FakeTransport(index=index, fingerprint="another")
-    client_on(transport).wait_ready(timeout_s=1)
+    client_on(transport).wait_ready(timeout_s=60)
     told = pytest.raises(ContractMismatch, match="another, and mine was expected")
     with Client("", model="m", transport=transport, expect_fingerprint="mine") as client, told:
         client.wait_ready(timeout_s=60)
@@ -415,7 +417,7 @@ def test_wait_ready_gives_up(client_on):
             raise CallError(Code.UNAVAILABLE, "connection refused")
 
     with pytest.raises(Unavailable, match=f"no Triton answers at {FAKE_ADDRESS}.*connection refused"):
-        client_on(Down()).wait_ready(timeout_s=0.15)
+        client_on(Down()).wait_ready(timeout_s=1)
 
 
 @pytest.mark.parametrize("what", ["embed", "describe", "wait_ready"])
@@ -445,7 +447,7 @@ def test_a_server_that_stops_while_it_is_asked_is_waited_for(client_on, what):
     assert transport.looks >= 1
 
 
-@pytest.mark.parametrize(("given", "limit_s"), [({}, 60.0), ({"timeout_s": 5.0}, 5.0), ({"timeout_s": None}, None)])
+@pytest.mark.parametrize(("given", "limit_s"), [({}, 60.0), ({"timeout_s": 90.0}, 90.0), ({"timeout_s": None}, None)])
 def test_a_description_has_a_time_limit(client_on, given, limit_s):
     """The client's own, or that of the call, from its beginning to its end."""
     limits_s = []
@@ -457,7 +459,7 @@ def test_a_description_has_a_time_limit(client_on, given, limit_s):
 
     client = client_on(Watched())
     client.describe(**given)
-    assert [None if each_s is None else round(each_s) for each_s in set(limits_s)] == [limit_s] * len(set(limits_s))
+    assert [None if each_s is None else round(each_s, -1) for each_s in set(limits_s)] == [limit_s] * len(set(limits_s))
     with pytest.raises(ValueError, match="timeout_s is 0"):
         client.describe(timeout_s=0)
 
@@ -482,7 +484,7 @@ def test_wait_ready_names_what_does_not_load(client_on):
     """A model that failed to load is named with the server's reason."""
     index = [ModelStatus(name="m_pooled", ready=False, state="UNAVAILABLE", reason="no memory")]
     with pytest.raises(ModelNotReady, match=r"model m is .* its pooled output is not ready: UNAVAILABLE \(no memory\)"):
-        client_on(FakeTransport(index=index)).wait_ready(timeout_s=0.15)
+        client_on(FakeTransport(index=index)).wait_ready(timeout_s=1)
 
 
 def test_wait_ready_tells_a_model_that_is_not_there_from_one_that_is_not_ready(client_on):
@@ -498,9 +500,9 @@ def test_wait_ready_tells_a_model_that_is_not_there_from_one_that_is_not_ready(c
     assert (caught.value.available, caught.value.model) == (("other",), "m_pooled")
     loading = [ModelStatus(name="m_unpooled", ready=False, state="LOADING")]
     with pytest.raises(ModelNotReady, match=r"model m is .* its unpooled output is not ready: LOADING"):
-        client_on(FakeTransport(index=loading)).wait_ready(timeout_s=0.15)
+        client_on(FakeTransport(index=loading)).wait_ready(timeout_s=1)
     with pytest.raises(ModelNotReady, match="does not list its models"):
-        client_on(Secretive(index=others)).wait_ready(timeout_s=0.15)
+        client_on(Secretive(index=others)).wait_ready(timeout_s=1)
 
 
 def test_a_model_that_is_not_there_is_not_asked_for_again(client_on):
@@ -541,9 +543,9 @@ def test_after_a_fork(client_on):
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_use_in_fork, args=(client, send))
     process.start()
-    assert receive.poll(10)
+    assert receive.poll(60)
     assert "connections do not survive a fork. Make the " in receive.recv()
-    process.join(10)
+    process.join(60)
     assert process.exitcode == 0
     assert client.embed([b"a"]).shape == (1, 2)
     send.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from client.both import KINDS, make_client
-from client.conftest import write_model
+from client.conftest import held_model, write_model
 from client.http_tools import serve
 from client.scripted import ScriptedServer, http
 from PIL import Image
@@ -46,13 +46,13 @@ def connect(request):
 @pytest.fixture
 def client(connect):
     with connect("tiny") as client:
-        client.wait_ready(timeout_s=10)
+        client.wait_ready(timeout_s=60)
         yield client
 
 
 def wait_for(condition):
     """Returns when it holds."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -136,9 +136,9 @@ def test_deadline(client):
 
 def test_a_call_goes_on_as_long_as_answers_come(connect):
     """Without a total time of its own, a call has the client's time anew with each answer; a total time is the end."""
-    images = [b"sleep:0.3"] * 6
-    with connect("tiny", timeout_s=1.5, options=Options(max_request_bytes=1, max_in_flight=1)) as client:
-        client.wait_ready(timeout_s=10)
+    images = [b"sleep:0.55"] * 6
+    with connect("tiny", timeout_s=3.0, options=Options(max_request_bytes=1, max_in_flight=1)) as client:
+        client.wait_ready(timeout_s=60)
         assert client.embed(images).shape == (6, 4)
         assert [result.error for result in client.stream(images)] == [None] * 6
         with pytest.raises(DeadlineExceeded, match=r"the time limit of 1 s for the call to model tiny .* is over;"):
@@ -150,32 +150,29 @@ def test_abandoned_work_is_dropped_from_the_queue(connect, tmp_path, files):
 
     Only the deadline that is sent along does that: Triton does not hand a gRPC cancellation on to an ensemble's steps.
     """
-    marker, gate = tmp_path / "ran", tmp_path / "gate"
-    with connect("staged") as client, ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(client.embed, [f"hold:{gate}".encode()])
-        wait_for(gate.with_suffix(".held").exists)
-        with pytest.raises(DeadlineExceeded):
-            client.embed([f"touch:{marker}".encode()], timeout_s=0.1)
-        gate.touch()
-        busy.result()
+    marker = tmp_path / "ran"
+    with connect("staged") as client:
+        with held_model(client, tmp_path), pytest.raises(DeadlineExceeded):
+            client.embed([f"touch:{marker}".encode()], timeout_s=1.0)
         client.embed(files[:1])  # behind it in the queue
     assert not marker.exists()
 
 
-def test_queue_full(connect):
+def test_queue_full(connect, tmp_path):
     """A full queue is waited for, and is ServerBusy at the deadline."""
     options = Options(max_in_flight=8, max_request_bytes=1)
     with connect("narrow", options=options) as client:
         assert client.embed([b"sleep:0.05"] * 8).shape == (8, 4)
-        with pytest.raises(ServerBusy, match=r"Exceeds maximum queue size.*tried \d+ times in 1 s") as caught:
-            client.embed([b"sleep:0.5"] * 8, timeout_s=1.0)
+        is_busy = pytest.raises(ServerBusy, match=r"Exceeds maximum queue size.*tried \d+ times in 3 s")
+        with held_model(client, tmp_path), is_busy as caught:
+            client.embed([b"sleep:0"] * 8, timeout_s=3.0)
         assert caught.value.status == "UNAVAILABLE"
 
 
 def test_a_variant_that_was_not_exported(connect, files):
     """Asking for tokens of a model that was exported without them says so."""
     with connect("narrow") as client:
-        client.wait_ready(timeout_s=5)
+        client.wait_ready(timeout_s=60)
         with pytest.raises(ModelNotFound, match=r"exported without its unpooled output.*--outputs both"):
             client.embed(files[:1], pool=False)
 
@@ -244,13 +241,13 @@ def test_wait_ready_for_any_server(connect):
         with connect("tiny", others=others) as client:
             client.wait_ready(servers="any", timeout_s=60)
             with pytest.raises(Unavailable):
-                client.wait_ready(timeout_s=0.5)
+                client.wait_ready(timeout_s=2)
             with pytest.raises(ValueError, match="servers is 'most'"):
                 client.wait_ready(servers="most")
     with connect("missing") as client, pytest.raises(ModelNotFound, match="it has: narrow, staged, tiny, wide"):
         client.wait_ready(servers="any", timeout_s=60)
     with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(ModelNotFound):
-        client.wait_ready(servers="any", timeout_s=1)
+        client.wait_ready(servers="any", timeout_s=3)
 
 
 def test_a_server_that_is_down_does_not_hide_a_wrong_name(connect):
@@ -258,7 +255,7 @@ def test_a_server_that_is_down_does_not_hide_a_wrong_name(connect):
     with connect("missing", others=["127.0.0.1:1"]) as client, pytest.raises(ModelNotFound, match="it has: narrow"):
         client.wait_ready(timeout_s=60)
     with connect("tiny", others=["127.0.0.1:1"]) as client, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
-        client.wait_ready(timeout_s=0.5)
+        client.wait_ready(timeout_s=2)
 
 
 def test_threads_share_a_client(client, files, embeddings):
@@ -273,22 +270,16 @@ def test_threads_share_a_client(client, files, embeddings):
             np.testing.assert_allclose(result, embeddings[picked], rtol=1e-6)
 
 
-def test_close_ends_a_running_call(connect):
+def test_close_ends_a_running_call(connect, tmp_path):
     """Closing a client from another thread ends its calls with an error that says so."""
     client = connect("tiny")
-    client.embed([])
-    entered = threading.Event()
-
-    def images():
-        yield b"sleep:0.5"
-        entered.set()
-
-    with ThreadPoolExecutor(1) as pool:
-        call = pool.submit(client.embed, images())
-        assert entered.wait(10)
+    with connect("tiny") as other, held_model(other, tmp_path), ThreadPoolExecutor(1) as pool:
+        before = client.stats().requests
+        call = pool.submit(client.embed, [b"sleep:0"])
+        wait_for(lambda: client.stats().requests > before)
         client.close()
         with pytest.raises(RuntimeError, match="closed"):
-            call.result(timeout=10)
+            call.result(timeout=60)
 
 
 def test_nothing_is_left_open(connect, files):
@@ -303,13 +294,15 @@ def test_nothing_is_left_open(connect, files):
             with pytest.raises(InvalidImage):
                 client.embed([b"x"])
 
+    def as_before():
+        threads, descriptors = count()
+        return threads <= before[0] and descriptors <= before[1] + 4
+
     use()
     before = count()
     for _ in range(20):
         use()
-    threads, descriptors = count()
-    assert threads <= before[0]
-    assert descriptors <= before[1] + 4  # gRPC closes sockets from a thread of its own, a moment later
+    wait_for(as_before)  # gRPC closes sockets from a thread of its own, a moment later
 
 
 def test_model_whose_process_died(tmp_path):
@@ -318,7 +311,11 @@ def test_model_whose_process_died(tmp_path):
 
     write_model(tmp_path, "tiny_pooled")
     unwatched = WatchPolicy(canary_interval_s=0)  # whose watch would end the server before the call has ended
-    with TritonServer(tmp_path, watch=unwatched) as server, Client(server.grpc_address, model="tiny") as client:
-        with pytest.raises(Unavailable, match=r"the process of model tiny .* has died") as caught:
-            client.embed([b"die:"], timeout_s=3.0)
-        assert caught.value.status == "INTERNAL"
+    twice = Options(max_attempts=2)
+    with (
+        TritonServer(tmp_path, watch=unwatched) as server,
+        Client(server.grpc_address, model="tiny", options=twice) as client,
+        pytest.raises(Unavailable, match=r"the process of model tiny .* has died") as caught,
+    ):
+        client.embed([b"die:"], timeout_s=60)
+    assert caught.value.status == "INTERNAL"

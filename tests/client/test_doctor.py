@@ -149,12 +149,14 @@ class Triton(BaseHTTPRequestHandler):
         pass
 
 
-def test_who_listens():
+def test_who_listens(monkeypatch):
     """A free port, a Triton with its version, and a program that is none."""
+    monkeypatch.setattr("vitriton.commands.doctor.network._ANSWER_S", 60.0)
+    with socket.socket() as bound:  # which does not listen, and keeps others from it
+        bound.bind(("127.0.0.1", 0))
+        assert listener("HTTP", bound.getsockname()[1]) == "free"
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert listener("metrics", port) == "something listens"
-    assert listener("HTTP", port) == "free"
+        assert listener("metrics", taken.getsockname()[1]) == "something listens"
     with HTTPServer(("127.0.0.1", 0), Triton) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
-from client.test_embed_resume import CRASHES, contents, start, wait_for_commits
+from client.steps import go_on, start
+from client.test_embed_resume import CRASHES, command, contents
 from typer.testing import CliRunner
 from vitriton.cli import app
 
@@ -234,13 +235,13 @@ def test_an_interrupted_run_of_another_kind(embed, grow, own_server, tmp_path):
     """What --append began, --overwrite does not finish; and the other way round."""
     grow(*range(8))
     assert embed("photos", "-o", "out.npy").exit_code == 0
-    (tmp_path / "photos" / "08.png").write_bytes(b"sleep:10")
+    grow(8, 9)
     for begun, other, says in (
         ("--append", "--overwrite", "it was begun with --append, and this command is without --append"),
         ("--overwrite", "--append", "it was begun without --append, and this command is with --append"),
     ):
-        with start(own_server.grpc_address, tmp_path / "out.npy", begun) as process:
-            wait_for_commits(tmp_path / "out.npy", 1, process)
+        with start(command(own_server.grpc_address, tmp_path / "out.npy", begun)) as process:
+            go_on(process, 1)
             process.kill()
         result = embed("photos", "-o", tmp_path / "out.npy", other)
         assert result.exit_code == 1
@@ -253,17 +254,15 @@ def test_killed(embed, grow, own_server, files, tmp_path, monkeypatch, name):
     """After kill -9 the same command goes on, whether it was with the rows that are kept or with new images."""
     grow(*range(6))
     assert embed("photos", "-o", name).exit_code == 0
-    grow(*range(6, 14))
-    for index in range(14, 17):
-        (tmp_path / "photos" / f"{index}.png").write_bytes(b"sleep:0.5")
+    grow(*range(6, 17))
     for folder in ("whole", "cut"):
         (tmp_path / folder).mkdir()
         for path in tmp_path.glob("out.*"):
             shutil.copy(path, folder)
     assert embed("photos", "-o", f"whole/{name}", "--append").exit_code == 0
     for images in (2, 6, 11):
-        with start(own_server.grpc_address, tmp_path / "cut" / name, "--append") as process:
-            wait_for_commits(tmp_path / "cut" / name, images, process)
+        with start(command(own_server.grpc_address, tmp_path / "cut" / name, "--append")) as process:
+            go_on(process, images)
             process.kill()
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / name).read_bytes()
     result = embed("photos", "-o", tmp_path / "cut" / name, "--append", "--json")

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
+from client.steps import go_on, start
 from client.text_model import write_text_model
 from typer.testing import CliRunner
 from vitriton import Client
@@ -25,9 +25,6 @@ from vitriton.commands.embed.job import Job
 from vitriton.commands.embed.journal import WorkFolder
 from vitriton.commands.embed.texts import open_texts
 from vitriton.testing import FakeTransport
-
-RUN = "from vitriton.cli import main; main()"
-RUN_IN_SMALL_COMMITS = f"import vitriton.commands.embed.embedding as e; e._COMMIT_EVERY_S = 0; {RUN}"
 
 
 @pytest.fixture(scope="module")
@@ -325,9 +322,8 @@ def test_interrupted(server, tmp_path, monkeypatch, number, option):
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     assert CliRunner().invoke(app, command(server.grpc_address, "whole", option)).exit_code == 3
-    arguments = [sys.executable, "-c", RUN_IN_SMALL_COMMITS, *command(server.grpc_address, "cut", option)]
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_commit(tmp_path / "cut" / "out.npy.partial" / "journal.jsonl", process)
+    with start(command(server.grpc_address, "cut", option)) as process:
+        go_on(process, 1)
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
@@ -338,15 +334,6 @@ def test_interrupted(server, tmp_path, monkeypatch, number, option):
     assert 0 < json.loads(result.stdout)["done_before"] < 20_000
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     assert [path.name for path in (tmp_path / "cut").iterdir() if path.is_dir()] == []
-
-
-def wait_for_commit(journal, process):
-    """Returns when something is committed."""
-    ends_s = time.monotonic() + 60
-    while not (journal.exists() and b'"done"' in journal.read_bytes()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < ends_s
-        time.sleep(0.005)
 
 
 def test_a_changed_file_is_noticed(tmp_path, monkeypatch):

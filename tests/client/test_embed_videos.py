@@ -1,10 +1,8 @@
 """`vitriton embed --every`: rows for frames of videos, which continue in the middle of a film."""
 
 import json
-import subprocess
 import sys
 import threading
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,11 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
+from client.steps import go_on, start
 from support import films
 from typer.testing import CliRunner
 from vitriton.cli import app
-
-RUN = "import vitriton.commands.embed.embedding as e; e._COMMIT_EVERY_S = 0; from vitriton.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -183,37 +180,26 @@ def test_bad_videos(server, folder):
     assert rows[-1]["source"] == "photos/0.png"
 
 
-@pytest.mark.parametrize("frames", [3, 20, 41])
+@pytest.mark.parametrize("frames", [3, 20, 40])
 def test_killed_in_the_middle_of_a_film(server, folder, frames):
     """After kill -9 the same command goes on, and its files are those of a run that nothing interrupted."""
     arguments = ("photos/0.png", "film.mp4", "photos/1.png", "--every", "200ms", "-o")
     (folder / "whole").mkdir()
     (folder / "cut").mkdir()
     assert run(server, *arguments, "whole/out.parquet").exit_code == 0
-    journal = folder / "cut" / "out.parquet.partial" / "journal.jsonl"
-    with subprocess.Popen([sys.executable, "-c", RUN, *command(server, *arguments, "cut/out.parquet")]) as process:
-        ends_s = time.monotonic() + 60
-        while not journal.exists() or len(journal.read_text().splitlines()) < 2 + frames // 4:
-            assert time.monotonic() < ends_s
-            if process.poll() is not None:
-                pytest.skip("it was done before it could be killed")
-            time.sleep(0.001)
+    with start(command(server, *arguments, "cut/out.parquet")) as process:
+        go_on(process, frames)
         process.kill()
     result = run(server, *arguments, "cut/out.parquet", "--json")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert 0 < json.loads(result.stdout)["done_before"] < 42
+    assert frames <= json.loads(result.stdout)["done_before"] < 42
     assert pq.read_table("cut/out.parquet").equals(pq.read_table("whole/out.parquet"))
 
 
 def test_another_film(server, folder):
     """A run is not continued with other frames."""
-    with subprocess.Popen(
-        [sys.executable, "-c", RUN, *command(server, "film.mp4", "--every", "40ms", "-o", "out.npy")]
-    ) as process:
-        journal = folder / "out.npy.partial" / "journal.jsonl"
-        while not journal.exists() or len(journal.read_text().splitlines()) < 2:
-            assert process.poll() is None
-            time.sleep(0.001)
+    with start(command(server, "film.mp4", "--every", "40ms", "-o", "out.npy")) as process:
+        go_on(process, 1)
         process.kill()
     result = run(server, "film.mp4", "--every", "80ms", "-o", "out.npy")
     assert result.exit_code == 1

@@ -1,7 +1,12 @@
 """The HTTP transport: against a real Triton, and what it sends."""
 
 import json
+import os
+import re
 import struct
+import threading
+import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -95,10 +100,12 @@ def test_same_answers_as_grpc(transport, address, files):
             assert transport.model_config(model, LONG_S) == other.model_config(model, LONG_S)
         assert sorted(transport.repository_index(LONG_S), key=str) == sorted(other.repository_index(LONG_S), key=str)
         assert transport.server_metadata(LONG_S) == other.server_metadata(LONG_S)
-        assert statistics(transport) == statistics(other)
-        idle = "wide_pooled"  # the others may still be at what a test before has given up
+        # The server counts an answer a moment after it, and what a test before has given up may still run.
+        wait_until(lambda: statistics(transport) == statistics(other))
+        idle = "wide_pooled"
         before = statistics(transport)[idle]
         assert infer(transport, *files[:3], model=idle) == infer(other, *files[:3], model=idle)
+        wait_until(lambda: statistics(other)[idle].since(before).requests == 2)
         new = statistics(other)[idle].since(before)
         assert (new.requests, new.images, new.version) == (2, 6, "")
         assert 0 < new.inside_ns <= new.busy_ns <= new.request_ns
@@ -120,12 +127,15 @@ def test_deadline(transport):
     assert described(error) == (Code.DEADLINE_EXCEEDED, "no complete answer in 0.2 s")
 
 
-def test_the_server_knows_the_deadline(transport, tmp_path):
+def test_the_server_knows_the_deadline(transport, server, tmp_path):
     """What waits in the server's queue beyond the request's own time is dropped there."""
-    begun, ran = tmp_path / "begun", tmp_path / "ran"
-    busy = transport.send(request(f"touch:{begun}".encode(), b"sleep:1"), LONG_S)
-    wait_until(begun.exists)
+    gate, ran, ended = tmp_path / "gate", tmp_path / "ran", threading.Event()
+    busy = hold(transport, gate)
     late = transport.send(request(f"touch:{ran}".encode(), timeout_s=0.1), LONG_S)
+    late.add_done_callback(ended.set)
+    wait_until(lambda: ended.is_set() or waiting(server, "tiny_pooled"))
+    time.sleep(0.2)
+    gate.touch()
     busy.result()
     with pytest.raises(CallError) as caught:
         late.result()
@@ -133,9 +143,15 @@ def test_the_server_knows_the_deadline(transport, tmp_path):
     assert not ran.exists()
 
 
-def test_queue_full(transport):
+def test_queue_full(transport, tmp_path):
     """A full queue has the same code and text as over gRPC."""
-    sent = [transport.send(request(b"sleep:0.3", model="narrow_pooled"), LONG_S) for _ in range(8)]
+    gate, model, ended = tmp_path / "gate", "narrow_pooled", threading.Event()
+    sent = [hold(transport, gate, model)]
+    sent += [transport.send(request(b"sleep:0", model=model), LONG_S) for _ in range(7)]
+    for pending in sent:
+        pending.add_done_callback(ended.set)
+    assert ended.wait(LONG_S)  # of one that was turned away, as none is answered
+    gate.touch()
     failures = []
     for pending in sent:
         try:
@@ -144,6 +160,20 @@ def test_queue_full(transport):
             failures.append(classify(exc.code, exc.message))
     assert failures
     assert set(failures) == {Failure.QUEUE_FULL}
+
+
+def hold(transport, gate, model="tiny_pooled"):
+    """A request at which the model stops until there is a file `gate`."""
+    pending = transport.send(request(b"hold:" + os.fsencode(gate), model=model), LONG_S)
+    wait_until(gate.with_suffix(".held").exists)
+    return pending
+
+
+def waiting(server, model):
+    """The number of requests in the queue of a model."""
+    with urllib.request.urlopen(f"http://{server.metrics_address}/metrics") as page:
+        text = page.read().decode()
+    return int(re.search(rf'nv_inference_pending_request_count{{model="{model}".*}} (\d+)', text)[1])
 
 
 def test_what_is_sent():

@@ -166,7 +166,7 @@ def test_a_slow_name_server():
 
     network = Network(getaddrinfo=getaddrinfo)
     for _ in range(3):
-        with operation(0.05), pytest.raises(OutOfTime, match="look-up"):
+        with operation(0.5), pytest.raises(OutOfTime, match="look-up"):
             network.connect("triton.example", 1)
     running = operation()
 
@@ -186,11 +186,11 @@ def test_a_slow_name_server():
 def test_reading_has_the_operations_time(silent):
     """Each read gets what is left of the operation's time, and none when it is over."""
     started = time.monotonic()
-    with operation(0.3):
+    with operation(1.0):
         stream = Network().connect("127.0.0.1", silent.port)
         with pytest.raises(OutOfTime):
             stream.read(1)
-    assert time.monotonic() - started >= 0.29
+    assert time.monotonic() - started >= 0.99
     with operation(0.0), pytest.raises(OutOfTime):
         stream.read(1)
     stream.close()
@@ -198,7 +198,7 @@ def test_reading_has_the_operations_time(silent):
 
 def test_dripping_does_not_extend_it():
     """A server that sends a byte now and then is given up when the operation's time is over."""
-    with ScriptedServer(lambda peer: peer.drip(b"x")) as server, operation(0.3):
+    with ScriptedServer(lambda peer: peer.drip(b"x")) as server, operation(1.0):
         stream = Network().connect("127.0.0.1", server.port)
         with pytest.raises(OutOfTime):
             read_on(stream)
@@ -207,7 +207,7 @@ def test_dripping_does_not_extend_it():
 
 def test_writing_has_the_operations_time():
     """A server that does not read holds no writer longer than the operation's time."""
-    with ScriptedServer(lambda peer: peer.stopping.wait(LONG_S)) as server, operation(0.3):
+    with ScriptedServer(lambda peer: peer.stopping.wait(LONG_S)) as server, operation(1.0):
         stream = Network().connect("127.0.0.1", server.port)
         with pytest.raises(OutOfTime):
             stream.sendall(bytes(64 * 2**20))

@@ -589,7 +589,7 @@ COPIES = (lambda pipe: pickle.loads(pickle.dumps(pipe)), copy.copy, copy.deepcop
 @pytest.mark.parametrize("again", COPIES)
 def test_a_copy_is_the_same_pipeline(again, url, paths):
     """With the same model, settings and arguments, and with its own connections."""
-    options = {"headers": MappingProxyType({"x-team": "search"}), "options": Options(read_threads=2), "timeout_s": 9.0}
+    options = {"headers": MappingProxyType({"x-team": "search"}), "options": Options(read_threads=2), "timeout_s": 90.0}
     settings = {"pool": True, "return_tensors": True, "binary_output": True, "dtype": "float32"}
     with pipeline("image-feature-extraction", "photo", url=[url], client_options=options, **settings) as pipe:
         other = again(pipe)
@@ -620,7 +620,7 @@ def test_a_pickle_is_the_same_each_time(url):
 def test_forked_workers(server, paths, embeddings):
     """They get the pipeline with each task, and make their own connections."""
     for where in (f"http://{server.http_address}", f"grpc://{server.grpc_address}"):
-        done = subprocess.run([sys.executable, "-c", FORK, where, *paths], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", FORK, where, *paths], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         np.testing.assert_allclose(json.loads(done.stdout), embeddings[:, None], atol=1e-4)
 

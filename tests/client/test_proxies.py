@@ -57,7 +57,7 @@ def pass_on(source, target):
 
 def embed(kind, address, files, **options):
     with make_client(kind)(address, model="tiny", options=Options(**options)) as client:
-        return client.embed(files[:2], timeout_s=20).shape
+        return client.embed(files[:2], timeout_s=60).shape
 
 
 @pytest.mark.usefixtures("subprocesses")

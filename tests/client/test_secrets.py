@@ -37,7 +37,7 @@ def test_tokens_and_headers(kind, scheme, nobody, caplog):
     address = f"{scheme}://{nobody}"
     with make_client(kind)(address, model="m", token=SECRET, headers={"x-api-key": SECRET}) as client:
         with pytest.raises(Unavailable) as failed:
-            client.embed([b"1"], timeout_s=0.3)
+            client.embed([b"1"], timeout_s=2)
         assert SECRET not in repr(client)
     assert "; again in " in caplog.text  # retries were logged
     assert SECRET not in caplog.text

@@ -159,7 +159,10 @@ def test_results_that_wait_for_the_first_are_bounded(client_on):
     class FirstHangs(FakeTransport):
         def send(self, request, timeout_s):
             self._answers_at_once = bool(self.requests)
-            return super().send(request, timeout_s)
+            pending = super().send(request, timeout_s)
+            if len(self.sent) == 1:
+                threading.Timer(0.5, pending.finish).start()
+            return pending
 
     def source():
         for image in images(10_000):
@@ -168,13 +171,10 @@ def test_results_that_wait_for_the_first_are_bounded(client_on):
 
     transport = FirstHangs(max_batch_size=2)
     client = client_on(transport, Options(max_in_flight=3, read_ahead=10))
-    release = threading.Timer(0.5, lambda: transport.sent[0].finish())
-    release.start()
     stream = client.stream(source())
     next(stream)
     assert len(read) <= 3 * 2 + 2 * 10 + 1
     stream.close()
-    release.join()
 
 
 def test_as_completed(client_on):
@@ -281,9 +281,9 @@ def test_what_does_not_pass(client_on, fault, error):
     """At the deadline the last failure is the error, with the number of attempts, the model and the address."""
     transport = FakeTransport(faults=iter(fault, None))
     start = time.monotonic()
-    with pytest.raises(error, match=r"tried \d+ times in 0\.3 s") as caught:
-        client_on(transport).embed(images(1), timeout_s=0.3)
-    assert time.monotonic() - start >= 0.3
+    with pytest.raises(error, match=r"tried \d+ times in 2 s") as caught:
+        client_on(transport).embed(images(1), timeout_s=2.0)
+    assert time.monotonic() - start >= 2.0
     sent = len(transport.requests)
     assert (
         3 < sent <= caught.value.attempts <= sent + 1
@@ -323,8 +323,8 @@ def test_a_hung_server(client_on):
     """A server that takes requests and never answers is DeadlineExceeded, and the request is cancelled."""
     transport = FakeTransport(answers_at_once=False)
     with pytest.raises(DeadlineExceeded) as caught:
-        client_on(transport).embed(images(1), timeout_s=0.2)
-    assert caught.value.timeout_s == 0.2
+        client_on(transport).embed(images(1), timeout_s=1.0)
+    assert caught.value.timeout_s == 1.0
     assert transport.sent[0].cancelled
 
 
@@ -334,11 +334,11 @@ def test_a_stream_has_a_deadline_for_each_request(client_on):
     def source():
         for image in images(6):
             yield image
-            time.sleep(0.1)
+            time.sleep(0.5)
 
     transport = FakeTransport(max_batch_size=1)
-    assert len(list(client_on(transport).stream(source(), timeout_s=0.3))) == 6
-    assert all(timeout_s > 0.2 for timeout_s in transport.timeouts_s)
+    assert len(list(client_on(transport).stream(source(), timeout_s=2.5))) == 6
+    assert all(timeout_s > 1.0 for timeout_s in transport.timeouts_s)
 
 
 def test_the_expected_fingerprint(client_on):
@@ -354,19 +354,15 @@ def test_the_expected_fingerprint(client_on):
 
 def test_a_server_that_comes_back_with_another_export(client_on):
     """The rest of a stream is not embedded in another space when a server has been replaced in between."""
-    transport = FakeTransport(
-        max_batch_size=1, parameters={"fingerprint": "space-1"}, faults=[None, None, unavailable()]
-    )
 
-    def source():
-        for number, image in enumerate(images(10)):
-            if number == 2:
-                transport.parameters["fingerprint"] = "space-2"
-            yield image
+    def faults():
+        yield from (None, None)
+        transport.parameters["fingerprint"] = "space-2"
+        yield unavailable()
 
-    results = []
+    transport = FakeTransport(max_batch_size=1, parameters={"fingerprint": "space-1"}, faults=faults())
     with pytest.raises(ContractMismatch, match="space-2 in place of space-1"):
-        results.extend(client_on(transport, Options(max_in_flight=1, read_ahead=1)).stream(source()))
+        list(client_on(transport, Options(max_in_flight=1, read_ahead=1)).stream(iter(images(10))))
     assert len(transport.requests) == 3
 
 
@@ -434,7 +430,7 @@ def test_requests_are_filled(client_on, tmp_path):
         path.write_bytes(b"%d" % number)
         paths.append(path)
     transport = FakeTransport(embed=first_number)
-    assert client_on(transport, Options(max_linger_s=5.0)).embed(paths)[:, 0].tolist() == list(range(32))
+    assert client_on(transport, Options(max_linger_s=60.0)).embed(paths)[:, 0].tolist() == list(range(32))
     assert [len(request.images) for request in transport.requests] == [8, 8, 8, 8]
 
 
@@ -524,7 +520,7 @@ def test_a_result_does_not_wait_for_the_next_image():
                 assert result.embedding is not None
                 seen.set()
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_cancelling_a_task_cancels_its_requests():
@@ -563,7 +559,7 @@ def test_leaving_an_async_stream():
                     break
             assert ended == [True]
 
-    asyncio.run(asyncio.wait_for(main(), 30))
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 def test_a_source_that_waits_for_its_own_results():
@@ -611,14 +607,14 @@ def test_a_blocked_source_does_not_hold_up_the_end():
     gate.set()
     for thread in threading.enumerate():
         if thread.name == "vitriton-source":
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive()
 
 
 async def _wake_before_a_wait():
     mailbox = AsyncMailbox()
     mailbox.wake()
-    await asyncio.wait_for(mailbox.wait(None), 5)
+    await asyncio.wait_for(mailbox.wait(None), 60)
 
 
 def test_a_wait_that_is_ended_before_it_begins():

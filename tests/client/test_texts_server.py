@@ -111,7 +111,7 @@ def test_prompts(connect):
 def test_images_and_texts_of_one_model(connect, files):
     """One client embeds both; a model of images says that it has no texts, and the other way round."""
     with connect("both") as client:
-        client.wait_ready(timeout_s=10)
+        client.wait_ready(timeout_s=60)
         assert client.embed(files[:2]).shape == (2, 4)
         assert client.embed_texts(["a", "b"]).shape == (2, 3)
         model = client.describe()
@@ -126,7 +126,7 @@ def test_images_and_texts_of_one_model(connect, files):
 def test_a_model_of_texts_alone(connect, caplog):
     """It is ready, and is described by its texts; that it has no images is no fault of the server."""
     with connect() as client, caplog.at_level(logging.INFO, "vitriton"):
-        client.wait_ready(timeout_s=10)
+        client.wait_ready(timeout_s=60)
         model = client.describe()
         client.embed_texts("cat")
     assert caplog.messages == []

@@ -46,7 +46,7 @@ def embed(image):
     elif order == b"hold":
         gate = Path(argument.decode())
         gate.with_suffix(".held").touch()
-        for _ in range(600):  # 30 s
+        for _ in range(2400):  # 120 s
             if gate.exists():
                 break
             time.sleep(0.05)
