@@ -32,7 +32,11 @@ def checkpoint(cache: Path) -> Path:
         staging = Path(name)
         graph = _download(staging)
         _convert(graph, staging / "checkpoint")
-        (staging / "checkpoint").rename(target)
+        try:
+            (staging / "checkpoint").rename(target)
+        except OSError:
+            if not target.is_dir():  # made by another process in the meantime
+                raise
     return target
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trained_dinov2
 from PIL import Image
 from vitriton_search.stores import open_store
 
@@ -41,6 +42,21 @@ def test_neighbors_of_labeled_images(tmp_path):
     few = subprocess.run(command, capture_output=True, text=True)
     assert few.returncode == 1
     assert few.stderr.endswith("has labels for 5 of 6 images; label more than --neighbors\n")
+
+
+def test_a_checkpoint_that_another_process_makes_too(tmp_path, monkeypatch):
+    """Who is second takes what is there, and leaves nothing beside it."""
+
+    def convert(graph, target):
+        for folder in (target, tmp_path / trained_dinov2.NAME):
+            folder.mkdir()
+            (folder / "config.json").write_text(folder.name)
+
+    monkeypatch.setattr(trained_dinov2, "_download", lambda folder: folder / "graph.onnx")
+    monkeypatch.setattr(trained_dinov2, "_convert", convert)
+    made = trained_dinov2.checkpoint(tmp_path)
+    assert (made / "config.json").read_text() == trained_dinov2.NAME
+    assert list(tmp_path.iterdir()) == [made]
 
 
 def labeled_photos(folder):

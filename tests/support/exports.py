@@ -67,8 +67,9 @@ def _make(checkpoint: Path, made: Path, options: dict[str, Any]) -> None:
     from vitriton_export import ExportOptions, export_model
 
     for old in made.parent.glob("*"):
-        if time.time() - old.stat().st_mtime > _KEPT_S:
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another worker's folder, which has gone
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         repository = Path(folder) / "repository"
         export_model(ExportOptions(model=str(checkpoint), repository=repository, **options))
