@@ -100,7 +100,7 @@ class FakeUpstream(Upstream):
     names: tuple[str, ...] = ("fake",)
     connection: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=lambda: Options(refuse_paths=True, initial_backoff_s=0.001))
-    timeout_s: float = 0.3
+    timeout_s: float = 60.0
 
     def look(self) -> Look:
         described = (Client("", model=name, transport=self.transport).describe() for name in self.names)

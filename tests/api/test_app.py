@@ -31,7 +31,7 @@ KEY = "k" * 30
 
 
 @asynccontextmanager
-async def client(transport=None, *, keys=None, names=("fake",), timeout_s=0.3, **options):
+async def client(transport=None, *, keys=None, names=("fake",), timeout_s=60.0, **options):
     """An HTTP client of an endpoint in this process."""
     config = ApiOptions(timeout_s=timeout_s, **options)
     upstream = FakeUpstream(
@@ -89,7 +89,8 @@ def error(response: httpx.Response):
 )
 def test_each_failure_has_its_status(fault, status, code):
     """The table of the guide; where a later attempt helps, Retry-After says when."""
-    answer = ask({"input": URI}, FakeTransport(faults=[fault] * 1000))
+    timeout_s = 2.0 if status in (429, 503, 504) else 60.0  # such a fault is tried again until then
+    answer = ask({"input": URI}, FakeTransport(faults=[fault] * 1000), timeout_s=timeout_s)
     assert (answer.status_code, error(answer)["code"]) == (status, code), answer.text
     assert answer.headers.get("retry-after") == ("1" if status in (429, 503) else None)
     message = error(answer)["message"]
@@ -154,9 +155,9 @@ def test_a_call_that_fails_ends_the_other():
     transport = FakeTransport(answers_at_once=False)
 
     async def asked():
-        async with client(transport) as http:
+        async with client(transport, timeout_s=2.0) as http:
             waiting = asyncio.ensure_future(http.post("/v1/embeddings", json={"model": "fake", "input": ["a", URI]}))
-            while len(transport.sent) < 2:
+            while len(transport.sent) < 2 and not waiting.done():
                 await asyncio.sleep(0.01)
             return await waiting
 
@@ -499,12 +500,16 @@ def test_slow_bodies_take_no_places():
             def post():
                 return asyncio.ensure_future(http.post("/v1/embeddings", content=slow(), headers=headers))
 
+            async def arriving(count):
+                while http.endpoint._admission.arriving < count:
+                    await asyncio.sleep(0.01)
+
             waiting = [post() for _ in range(3)]
-            await asyncio.sleep(0.1)
+            await arriving(3)
             answer = await http.post("/v1/embeddings", json={"model": "fake", "input": "a"})
             assert answer.status_code == 200
             waiting.append(post())
-            await asyncio.sleep(0.1)
+            await arriving(4)
             answer = await post()
             assert answer.status_code == 429
             assert "the bodies of 4 requests are arriving" in error(answer)["message"]
