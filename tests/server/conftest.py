@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 import tritonclient.grpc as triton
-from server.tiny_models import make_full_repository, make_python_repository
+from server.tiny_models import copy_repository, make_full_repository, make_python_repository
 from vitriton_server import TritonServer
+
+_WAIT_FOR_TURN = """
+    def initialize(self, args):
+        import pathlib, time
+        turn = pathlib.Path({turn!r})
+        while not turn.exists():
+            time.sleep(0.01)
+        turn.unlink()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +29,15 @@ def full_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def python_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_python_repository(tmp_path_factory.mktemp("python"))
+
+
+@pytest.fixture
+def waiting_repository(python_repository: Path, tmp_path: Path) -> Path:
+    """The same, whose loading waits for its turn: for a file `turn` beside the repository, which it removes."""
+    repository = copy_repository(python_repository, tmp_path / "waits")
+    with (repository / "tiny_preprocess" / "1" / "model.py").open("a") as model:
+        model.write(_WAIT_FOR_TURN.format(turn=str(tmp_path / "turn")))
+    return repository
 
 
 @pytest.fixture(scope="module")

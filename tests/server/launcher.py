@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 READY = "model    "
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 
 
 def command(arguments: Sequence[str]) -> list[str]:

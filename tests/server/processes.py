@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ def children(pid: int) -> dict[int, str]:
     for folder in Path("/proc").glob("[0-9]*"):
         fields = _fields(int(folder.name))
         if fields and fields[1] == str(pid) and fields[0] != "Z":
-            found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            with contextlib.suppress(OSError):  # it has just ended
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
 
 

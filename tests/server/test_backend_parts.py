@@ -236,7 +236,7 @@ def test_each_core_gets_as_many_rows(backend: ModuleType, size: int, cores: int,
 def test_cores_compute_side_by_side(backend: ModuleType) -> None:
     """At the same time, and what they cannot share evenly they compute together; the answers are in order."""
     together, sizes = Graph(), []
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=60)
 
     def alone(names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
         both.wait()

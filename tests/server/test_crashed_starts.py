@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from server.processes import children, wait_until
-from server.tiny_models import copy_repository
 from vitriton_server import LauncherError, ServerStopped, TritonServer, WatchPolicy
 
 pytestmark = pytest.mark.usefixtures("subprocesses")
@@ -49,32 +48,13 @@ class Struck:
         os.kill(pid, self.number)
 
 
-WAIT_FOR_TURN = """
-    def initialize(self, args):
-        import pathlib, time
-        turn = pathlib.Path({turn!r})
-        while not turn.exists():
-            time.sleep(0.01)
-        turn.unlink()
-"""
-
-
-@pytest.fixture
-def repository(python_repository: Path, tmp_path: Path) -> Path:
-    """A repository whose loading waits for the turn that `Struck` gives."""
-    repository = copy_repository(python_repository, tmp_path / "waits")
-    with (repository / "tiny_preprocess" / "1" / "model.py").open("a") as model:
-        model.write(WAIT_FOR_TURN.format(turn=str(tmp_path / "turn")))
-    return repository
-
-
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
 @pytest.mark.parametrize("watch_repository", [False, True])
 def test_it_is_started_once_more(
-    number: signal.Signals, watch_repository: bool, repository: Path, caplog: pytest.LogCaptureFixture
+    number: signal.Signals, watch_repository: bool, waiting_repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The second start serves, and the log tells of the first."""
-    struck = Struck(repository, number, {1}, watch_repository=watch_repository)
+    struck = Struck(waiting_repository, number, {1}, watch_repository=watch_repository)
     struck.server.start()
     try:
         assert struck.begun == 2
@@ -87,10 +67,10 @@ def test_it_is_started_once_more(
     assert told in caplog.text
 
 
-def test_a_second_crash_is_the_end(repository: Path, work_folder: Path) -> None:
+def test_a_second_crash_is_the_end(waiting_repository: Path, work_folder: Path) -> None:
     """There is no third start; the error names the signal, and nothing is left."""
     others = children(os.getpid()).keys()  # of tests that ran in this process before
-    struck = Struck(repository, signal.SIGABRT, {1, 2, 3})
+    struck = Struck(waiting_repository, signal.SIGABRT, {1, 2, 3})
     with pytest.raises(LauncherError, match=r"ended with status 134 \(SIGABRT\) before the models were ready"):
         struck.server.start()
     assert struck.begun == 2
@@ -100,29 +80,29 @@ def test_a_second_crash_is_the_end(repository: Path, work_folder: Path) -> None:
 
 # Without SIGINT: the python backend calls system(3), which ignores it in the calling process for a moment
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_what_somebody_has_sent_is_meant(number: signal.Signals, repository: Path) -> None:
+def test_what_somebody_has_sent_is_meant(number: signal.Signals, waiting_repository: Path) -> None:
     """A start that was killed, by the kernel for memory too, or told to end, is not tried again."""
-    struck = Struck(repository, number, {1})
+    struck = Struck(waiting_repository, number, {1})
     with pytest.raises(LauncherError, match=rf"ended with status {128 + number} \({number.name}\)"):
         struck.server.start()
     assert struck.begun == 1
 
 
-def test_a_stop_is_not_answered_with_a_start(repository: Path) -> None:
+def test_a_stop_is_not_answered_with_a_start(waiting_repository: Path) -> None:
     """A Triton that crashes after stop() was called stays down."""
-    struck = Struck(repository, signal.SIGABRT, {1})
+    struck = Struck(waiting_repository, signal.SIGABRT, {1})
     struck.stop_then = True
     with pytest.raises(ServerStopped):
         struck.server.start()
     assert struck.begun == 1
 
 
-def test_a_restart_that_crashes(repository: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_restart_that_crashes(waiting_repository: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The watch's restart gets its second try as well, without another one out of its budget."""
     policy = WatchPolicy(canary_interval_s=0, restart=True, max_restarts=1, backoff_s=0)
-    struck = Struck(repository, signal.SIGSEGV, {2}, watch=policy)
+    struck = Struck(waiting_repository, signal.SIGSEGV, {2}, watch=policy)
     with struck.server:
         os.kill(struck.server.pid, signal.SIGKILL)
-        wait_until(lambda: "every model is ready again" in caplog.text, 30, "the restart")
+        wait_until(lambda: "every model is ready again" in caplog.text, 60, "the restart")
         assert struck.server.is_alive()
         assert struck.begun == 3

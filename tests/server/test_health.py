@@ -22,7 +22,7 @@ def serving(subprocesses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def ask(port: str, repository: Path) -> int:
     """The exit code."""
-    return health.main(["--repository", str(repository), "--http-port", port.rpartition(":")[2]])
+    return health.main(["--repository", str(repository), "--http-port", port.rpartition(":")[2], "--timeout", "60"])
 
 
 def test_all_is_served(serving: tuple[TritonServer, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ def small_cgroup() -> Iterator[Path]:
             pytest.skip(f"no limit can be set here: {exc}")
         yield folder
     finally:
-        wait_until(lambda: not (folder / "cgroup.procs").read_text(), 20, "the end of all processes in the cgroup")
+        wait_until(lambda: not (folder / "cgroup.procs").read_text(), 60, "the end of all processes in the cgroup")
         folder.rmdir()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from server.processes import children, thread_count
+from server.processes import children, thread_count, wait_until
 from server.tiny_models import TYPES, make_broken_repository
 from vitriton_server import ModelLoadError, TritonServer
 
@@ -27,17 +27,21 @@ def pixels(rows: int, gray: int) -> triton.InferInput:
     return tensor("pixels", np.full((rows, 4, 4, 3), gray, np.uint8))
 
 
+def executions(client: triton.InferenceServerClient, model: str) -> int:
+    return int(client.get_inference_statistics(model).model_stats[0].execution_count)
+
+
 def test_requests_are_batched_and_split(client: triton.InferenceServerClient) -> None:
     """Requests that wait together are one batch, shared among the cores, and each gets its own rows back."""
-    sizes = [1, 2, 1, 3]
-    before = client.get_inference_statistics("tiny_pooled_encoder").model_stats[0]
+    sizes = [1, 2, 1, 4]  # together as many as a batch takes, so that no one waits longer
+    before = executions(client, "patient")
     with ThreadPoolExecutor(len(sizes)) as pool:
-        calls = [pool.submit(client.infer, "tiny_pooled_encoder", [pixels(n, 10 * k)]) for k, n in enumerate(sizes)]
+        calls = [pool.submit(client.infer, "patient", [pixels(n, 10 * k)]) for k, n in enumerate(sizes)]
         answers = [call.result() for call in calls]
     for k, (n, answer) in enumerate(zip(sizes, answers, strict=True)):
         np.testing.assert_array_equal(answer.as_numpy("embedding"), np.full((n, 3), 10 * k, np.float32))
-    after = client.get_inference_statistics("tiny_pooled_encoder").model_stats[0]
-    assert after.execution_count - before.execution_count < len(sizes)
+    wait_until(lambda: executions(client, "patient") > before, 60, "its statistics")
+    assert executions(client, "patient") == before + 1
     assert max(int(answer.as_numpy("batch")[0, 0]) for answer in answers) <= CORE_ROWS
 
 

@@ -212,7 +212,7 @@ def test_an_export_for_which_memory_does_not_suffice(tmp_path: Path, caplog: pyt
         if name == "m":
             write(tmp_path / "kernel", {"sys/fs/cgroup/a/b/memory.events": "oom_kill 3\n"})
         with caplog.at_level(logging.WARNING):
-            wait_until(lambda: not rollout.delay_s(), 10, "the next look")
+            wait_until(lambda: not rollout.delay_s(), 60, "the next look")
             rollout.look(Refusing())
     why = "Stub process is not healthy"
     for name in ("m_pooled", "m_unpooled"):

@@ -51,9 +51,9 @@ def test_signals_end_it_cleanly(
         assert "Traceback" not in launcher.output
 
 
-def test_a_signal_while_the_models_load(python_repository: Path, own_environment: dict[str, str]) -> None:
+def test_a_signal_while_the_models_load(waiting_repository: Path, own_environment: dict[str, str]) -> None:
     """It ends as cleanly as one that is ready."""
-    with Launcher(["--repository", str(python_repository), *PORTS, "--verbose"], own_environment) as launcher:
+    with Launcher(["--repository", str(waiting_repository), *PORTS, "--verbose"], own_environment) as launcher:
         launcher.wait_for("loading: tiny_preprocess")
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.wait() == 0
@@ -82,9 +82,9 @@ def test_a_signal_when_nobody_reads_any_more(
             while until not in output:
                 output += os.read(read_fd, 4096).decode()
             os.close(read_fd)
-            wait_until(lambda: any(map(children, children(process.pid))), 20, "a tritonserver")
+            wait_until(lambda: any(map(children, children(process.pid))), 60, "a tritonserver")
             process.send_signal(number)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
             assert not list(work_folder.iterdir())
         finally:
             process.kill()
@@ -112,7 +112,7 @@ def test_nothing_outlives_a_killed_launcher(
         pids = family(launcher.process.pid)
         memory = shared_memory(pids[1])
         launcher.process.kill()
-        wait_until(lambda: not any(map(is_running, pids)), 5, "the end of all processes")
+        wait_until(lambda: not any(map(is_running, pids)), 60, "the end of all processes")
         assert not list(work_folder.iterdir())
         assert memory
         assert not any(region.exists() for region in memory)

@@ -109,10 +109,10 @@ ENCODER_INPUTS: Sequence[Tensor] = [("pixels", "TYPE_UINT8", [4, 4, 3])]
 ENCODER_OUTPUTS: Sequence[Tensor] = [("embedding", "TYPE_FP32", [3]), ("batch", "TYPE_INT64", [1])]
 
 
-def add_encoder(repository: Path, name: str, *, batch: int = 8, more: str = "") -> None:
-    """The encoder, which waits for up to 200 ms for others to share its batch."""
+def add_encoder(repository: Path, name: str, *, batch: int = 8, delay_s: float = 0.2, more: str = "") -> None:
+    """The encoder, whose requests wait so long for others to share their batch."""
     group = "instance_group { kind: KIND_CPU count: 1 }" if "instance_group" not in more else ""
-    waits = "dynamic_batching { max_queue_delay_microseconds: 200000 }"
+    waits = f"dynamic_batching {{ max_queue_delay_microseconds: {round(delay_s * 1e6)} }}"
     folder = write_config(
         repository, name, "onnxruntime", ENCODER_INPUTS, ENCODER_OUTPUTS, batch=batch, more=f"{group} {waits} {more}"
     )
@@ -211,6 +211,7 @@ def make_full_repository(folder: Path) -> Path:
     add_preprocess(folder, "tiny_preprocess")
     add_encoder(folder, "tiny_pooled_encoder")
     add_ensemble(folder, "tiny_pooled", encoder="tiny_pooled_encoder")
+    add_encoder(folder, "patient", delay_s=60)
     add_lookup(folder, "lookup")
     add_echo(folder, "echo")
     add_unbatched(folder, "unbatched")
