@@ -6,11 +6,11 @@ import hashlib
 import io
 import os
 import socket
-import threading
 from datetime import datetime, timezone
 
 import pytest
 from PIL import Image
+from vitriton_search.index import photos
 from vitriton_search.index.photos import UnusableFile, read_file, read_photo
 from vitriton_search.index.scan import Found, look_at
 
@@ -148,28 +148,22 @@ def test_what_cannot_be_used(tmp_path, monkeypatch, make, reason):
     }
 
 
-def test_a_file_that_does_not_stop_changing(tmp_path):
+def test_a_file_that_does_not_stop_changing(tmp_path, monkeypatch):
     """It is read when it has stopped, and never half."""
     path = tmp_path / "a.jpg"
     path.write_bytes(bytes(1000))
-    stop, begun = threading.Event(), threading.Event()
 
-    def change():
-        with path.open("r+b", buffering=0) as file:
-            while not stop.is_set():
-                file.seek(0)
-                file.write(os.urandom(1000))
-                begun.set()
+    class Changing(photos.Settled):
+        """Each time that its content has been read, there is another one of the same size."""
 
-    writer = threading.Thread(target=change)
-    writer.start()
-    try:
-        begun.wait()
+        def is_unchanged(self):
+            path.write_bytes(os.urandom(1000))
+            return super().is_unchanged()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photos, "Settled", Changing)
         with pytest.raises(UnusableFile, match="it changes while it is read"):
             read_file(str(path), MOST)
-    finally:
-        stop.set()
-        writer.join()
     assert read_file(str(path), MOST).data == path.read_bytes()
 
 
