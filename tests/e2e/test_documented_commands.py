@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 
 import pytest
 import typer
+from compose.project import free_ports
 from support import checkpoints, exports, hub, trained_minilm, two_towers
 from typer.core import TyperGroup
 from vitriton.cli import app
@@ -85,7 +85,7 @@ class Shell:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._folder = folder
         self._environment = environment
-        self._ports = {service: free_port() for service in PORTS}
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._serving: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Shell:
@@ -143,12 +143,6 @@ def end(serving: list[subprocess.Popen[str]]) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         assert process.returncode == 0
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

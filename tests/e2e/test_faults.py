@@ -1,11 +1,13 @@
 """What a served model does with bad images, tight deadlines and a crowd."""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from server.processes import children
 from tritonclient.utils import InferenceServerException
 from vitriton import Client, DeadlineExceeded, InvalidImage
 from vitriton.preprocessing import parse_errors
@@ -16,10 +18,7 @@ MODEL = "dinov2-small-trained"
 
 def _resident_bytes(server: TritonServer, model: str) -> int:
     """Of tritonserver and the process that runs a python model."""
-    pids = [server.pid]
-    for task in Path(f"/proc/{server.pid}/task").iterdir():
-        children = [int(child) for child in (task / "children").read_text().split()]
-        pids += [pid for pid in children if model.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    pids = [server.pid, *(pid for pid, line in children(server.pid).items() if model in line)]
     assert len(pids) == 2
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in pids)
 
@@ -87,9 +86,12 @@ def test_bad_images_cost_no_memory(server, bad):
                     client.infer("tiny-deit_pooled", _request([bad.good, bad.truncated, bad.empty, bad.text]))
 
         refuse(100)
-        before = _resident_bytes(server, "tiny-deit_preprocess")
-        refuse(1000)
-        assert _resident_bytes(server, "tiny-deit_preprocess") - before < 8e6
+        sizes = [_resident_bytes(server, "tiny-deit_preprocess")]
+        for _ in range(2):
+            refuse(500)
+            sizes.append(_resident_bytes(server, "tiny-deit_preprocess"))
+        # What each request leaves grows all the time; what a thread or an allocator keeps grows once.
+        assert min(after - before for before, after in itertools.pairwise(sizes)) < 4e6, sizes
 
 
 def test_a_request_s_own_timeout_ends_its_wait(server, bad):
@@ -111,5 +113,5 @@ def test_a_call_s_deadline_is_kept(server, bad):
     """The client gives up when its time is over, and says so."""
     with Client(server.grpc_address, model="dinov2-small-trained") as client:
         with pytest.raises(DeadlineExceeded):
-            client.embed([bad.good] * 64, timeout_s=0.5)
+            client.embed([bad.good] * 64, timeout_s=0.1)
         assert client.embed(bad.good, timeout_s=120).shape == (1, 384)
