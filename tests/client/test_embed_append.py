@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
-from client.steps import go_on, start
 from client.test_embed_resume import CRASHES, command, contents
+from support.steps import EMBED, go_on, start
 from typer.testing import CliRunner
 from vitriton.cli import app
 
@@ -240,7 +240,7 @@ def test_an_interrupted_run_of_another_kind(embed, grow, own_server, tmp_path):
         ("--append", "--overwrite", "it was begun with --append, and this command is without --append"),
         ("--overwrite", "--append", "it was begun without --append, and this command is with --append"),
     ):
-        with start(command(own_server.grpc_address, tmp_path / "out.npy", begun)) as process:
+        with start(EMBED, command(own_server.grpc_address, tmp_path / "out.npy", begun)) as process:
             go_on(process, 1)
             process.kill()
         result = embed("photos", "-o", tmp_path / "out.npy", other)
@@ -261,7 +261,7 @@ def test_killed(embed, grow, own_server, files, tmp_path, monkeypatch, name):
             shutil.copy(path, folder)
     assert embed("photos", "-o", f"whole/{name}", "--append").exit_code == 0
     for images in (2, 6, 11):
-        with start(command(own_server.grpc_address, tmp_path / "cut" / name, "--append")) as process:
+        with start(EMBED, command(own_server.grpc_address, tmp_path / "cut" / name, "--append")) as process:
             go_on(process, images)
             process.kill()
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / name).read_bytes()

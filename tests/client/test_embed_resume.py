@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 from client.conftest import write_model
-from client.steps import go_on, start
+from support.steps import EMBED, go_on, start
 from typer.testing import CliRunner
 from vitriton import Client, ContractMismatch, TransportError
 from vitriton._console.inputs import Inputs
@@ -79,7 +79,7 @@ def test_killed(server, folder, undisturbed, images):
     """After kill -9 the same command goes on, and its files are those of a run that nothing interrupted."""
     (folder / "cut").mkdir()
     output = folder / "cut" / "out.npy"
-    with start(command(server.grpc_address, output)) as process:
+    with start(EMBED, command(server.grpc_address, output)) as process:
         go_on(process, images)
         process.kill()
     assert not output.exists()
@@ -95,7 +95,7 @@ def test_interrupted(server, folder, undisturbed, number, exit_code):
     """Ctrl-C ends it quietly; it says what is safe and how to go on, and so it does."""
     (folder / "cut").mkdir()
     output = folder / "cut" / "out.npy"
-    with start(command(server.grpc_address, output)) as process:
+    with start(EMBED, command(server.grpc_address, output)) as process:
         go_on(process, 8)
         process.send_signal(number)
         shown, errors = process.communicate(timeout=60)
@@ -118,7 +118,7 @@ def test_server_ends_in_the_middle(server, folder, undisturbed, tmp_path_factory
     output = folder / "cut" / "out.npy"
     with (
         TritonServer(repository, exit_timeout_s=0) as other,
-        start(command(other.grpc_address, output, "--timeout", "10")) as process,
+        start(EMBED, command(other.grpc_address, output, "--timeout", "10")) as process,
     ):
         go_on(process, 8)
         os.kill(other.pid, signal.SIGKILL)

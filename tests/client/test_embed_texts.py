@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
-from client.steps import go_on, start
 from client.text_model import write_text_model
+from support.steps import EMBED, go_on, start
 from typer.testing import CliRunner
 from vitriton import Client
 from vitriton._console.failure import CommandFailed
@@ -322,7 +322,7 @@ def test_interrupted(server, tmp_path, monkeypatch, number, option):
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
     assert CliRunner().invoke(app, command(server.grpc_address, "whole", option)).exit_code == 3
-    with start(command(server.grpc_address, "cut", option)) as process:
+    with start(EMBED, command(server.grpc_address, "cut", option)) as process:
         go_on(process, 1)
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
-from client.steps import go_on, start
 from support import films
+from support.steps import EMBED, go_on, start
 from typer.testing import CliRunner
 from vitriton.cli import app
 
@@ -187,7 +187,7 @@ def test_killed_in_the_middle_of_a_film(server, folder, frames):
     (folder / "whole").mkdir()
     (folder / "cut").mkdir()
     assert run(server, *arguments, "whole/out.parquet").exit_code == 0
-    with start(command(server, *arguments, "cut/out.parquet")) as process:
+    with start(EMBED, command(server, *arguments, "cut/out.parquet")) as process:
         go_on(process, frames)
         process.kill()
     result = run(server, *arguments, "cut/out.parquet", "--json")
@@ -198,7 +198,7 @@ def test_killed_in_the_middle_of_a_film(server, folder, frames):
 
 def test_another_film(server, folder):
     """A run is not continued with other frames."""
-    with start(command(server, "film.mp4", "--every", "40ms", "-o", "out.npy")) as process:
+    with start(EMBED, command(server, "film.mp4", "--every", "40ms", "-o", "out.npy")) as process:
         go_on(process, 1)
         process.kill()
     result = run(server, "film.mp4", "--every", "80ms", "-o", "out.npy")

@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from support import steps
 from typer.testing import CliRunner, Result
 from vitriton.cli import app
 from vitriton_search.stores import open_store
 
 RUN = "from vitriton.cli import main; main()"
-# small batches, so that there are many moments to interrupt
-RUN_IN_SMALL_BATCHES = f"import vitriton_search.index.rows as r; r.BATCH_ROWS = {{batch}}; {RUN}"
 
 
 def png(color: tuple[int, int, int], size: tuple[int, int] = (8, 6)) -> bytes:
@@ -58,14 +56,8 @@ def summary(result: Result, exit_code: int = 0) -> dict[str, Any]:
 
 
 def start(address: str, *given: object, batch: int = 20) -> subprocess.Popen[str]:
-    """Starts the command in a process of its own."""
-    code = RUN_IN_SMALL_BATCHES.format(batch=batch)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments(address, *given)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """Starts the command in a process of its own, which waits behind each batch."""
+    return steps.start(steps.INDEX, [str(batch), *arguments(address, *given)])
 
 
 def rows(store: object, *but: str) -> dict[str, dict[str, Any]]:

@@ -154,11 +154,12 @@ Run = Callable[[str], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def index_run(subprocesses) -> Run:
-    """Starts support/index_run.py on a store."""
+    """Starts support/index_run.py on a store: its output and its input are pipes."""
 
     def start(url: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "ignore", str(HERE.parent / "support/index_run.py"), url]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(command, **pipes, text=True, env=environment)
 
     return start

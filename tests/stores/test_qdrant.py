@@ -47,17 +47,18 @@ def test_a_server_that_is_killed_loses_nothing(qdrant, index_run):
     """A run whose server dies ends with what to do; the next one goes on, and the store is that of one run."""
     url = qdrant.url()
     with index_run(url) as program:
-        for _ in range(BATCHES // 3):
+        for _ in range(BATCHES // 3):  # it is killed somewhere in the next batch
             assert program.stdout.readline()
+            print(file=program.stdin, flush=True)
         qdrant.kill()
-        printed, error = program.communicate(timeout=60)
+        printed, error = program.communicate(timeout=120)
     assert program.returncode == 1
     assert "give the command again: it goes on where it stopped" in error
     assert error.count("\n") == 1
     qdrant.start()
     written = BATCHES // 3 - 1 + printed.count("written")
     with index_run(url) as program:
-        printed, _ = program.communicate(timeout=60)
+        printed, _ = program.communicate(timeout=120)
     assert program.returncode == 0
     assert written * SIZE <= int(printed.splitlines()[0].split()[1]) <= (written + 1) * SIZE
     with open_store(url) as store:

@@ -1,5 +1,7 @@
 """What an index run does with a store, without a model: asks what is known, and writes the rest batch by batch.
 
+Before each batch it waits for a line of its input, or for the end of that.
+
 python index_run.py URL
 """
 
@@ -23,6 +25,7 @@ def main(url: str) -> None:
         print("known", len(known), flush=True)
         for start in range(0, len(missing), SIZE):
             batch = missing[start : start + SIZE]
+            sys.stdin.readline()
             store.write(rows([IDS[number] for number in batch], VECTORS[batch]))
             print("written", len(batch), flush=True)
 
