@@ -18,8 +18,8 @@ from server.processes import wait_until
 from vitriton import Client
 
 PHOTOS = [path.read_bytes() for path in sorted((ROOT / "examples" / "photos").glob("*.jpg"))]
-FOUND_S = 15.0
-HEALTHY_S = 120.0
+FOUND_S = 120.0
+HEALTHY_S = 300.0
 STREAM_S = 300.0  # for the whole stream, the restart within it
 
 # Takes memory until the kernel ends the step, which it is told to prefer.

@@ -15,7 +15,7 @@ from compose.conftest import gateway_user, make_files
 from compose.project import Project
 from server.processes import wait_until
 
-FOLLOWS_S = 60.0  # it looks every 2 s
+FOLLOWS_S = 120.0  # it looks every 2 s
 INPUTS = {"tokens", "certificate", "address"}
 CERTIFICATE = ("server.pem", "server.key")
 ASIDE = ".aside"

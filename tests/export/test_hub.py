@@ -36,7 +36,7 @@ def find(subprocesses, tmp_path):
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         variables = clean | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"} | environment
         command = [sys.executable, "-c", SCRIPT, json.dumps([model, revision])]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=180)
         return json.loads(done.stdout) if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
     return run
@@ -223,7 +223,7 @@ def test_the_command_with_such_a_setting(settings, tmp_path):
     """It ends with that line and with exit code 1: whether a download meets the setting, or the import before it."""
     command = [Path(sys.executable).with_name("vitriton"), "export", "org/model", "--repository", tmp_path / "r"]
     variables = os.environ | {"HF_HOME": str(tmp_path / "hf")} | settings
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=180)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
