@@ -315,5 +315,5 @@ def test_interrupt(bare):
     with subprocess.Popen([*line, "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings) as process:
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "loaded plug_serve\ninterrupted\n")

@@ -416,7 +416,7 @@ def test_describe_a_model_that_is_loading(client_on):
             raise CallError(Code.NOT_FOUND, f"Request for unknown model: '{model}' has no available versions")
 
     with pytest.raises(ModelNotReady, match="its text_pooled output is not ready: LOADING"):
-        client_on(Loading(index=index), timeout_s=0.1).describe()
+        client_on(Loading(index=index), timeout_s=1.0).describe()
 
 
 def ready(*names):
