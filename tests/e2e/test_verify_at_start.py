@@ -4,9 +4,12 @@ import base64
 import hashlib
 import json
 import logging
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
@@ -15,6 +18,7 @@ from support import exports, trained_minilm
 from vitriton import Client
 from vitriton._repository import references
 from vitriton_server import TritonServer, WrongOutputs, health
+from vitriton_server._watch.verification import fault
 
 MODEL = "tiny-deit"
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
@@ -65,54 +69,61 @@ def test_references_of_an_export(repository):
 
 def test_formats_that_an_export_refuses_are_no_references(tmp_path, small_models):
     """Where JPEGs are not taken, other images of the gate take their place."""
-    folder = exports.export(small_models[MODEL], tmp_path / "png", name=MODEL, formats=("PNG",))
+    folder = exports.export(small_models[MODEL], tmp_path / "png", name=MODEL, image_formats=("PNG",))
     names = [each.name for each in references.read(of(folder, "pooled")).inputs]
     assert len(names) == 3
     assert all(name.endswith(".png") for name in names)
 
 
-@pytest.mark.parametrize("kind", ["pooled", "unpooled"])
-def test_another_graph_is_refused(subprocesses, repository, kind):
-    """With the ensemble, the image, how far its output is from the reference's, and what is allowed."""
-    change_a_weight(repository, kind)
-    with pytest.raises(WrongOutputs, match=rf"{MODEL}_{kind}: \w+\.jpg: max abs error .* is allowed"):
+def test_another_graph_is_refused(subprocesses, repository):
+    """With the ensembles, the worst image of each, how far its output is from the reference's, and what is allowed."""
+    for kind in ("pooled", "unpooled"):
+        change_a_weight(repository, kind)
+    pattern = rf"{MODEL}_pooled: \w+\.jpg: max abs error .* is allowed; {MODEL}_unpooled: \w+\.jpg: max abs error"
+    with pytest.raises(WrongOutputs, match=pattern):
         TritonServer(repository).start()
     with TritonServer(repository, verify_at_start=False) as server:
-        assert f"{MODEL}_{kind}" in server.models
-
-
-def test_other_pixels_are_refused(subprocesses, repository):
-    """Pixels must be identical where the gate demands it."""
-    change_references(of(repository, "pooled"), pixels_sha256="0" * 64)
-    with pytest.raises(WrongOutputs, match=rf"{MODEL}_pooled: \w+\.jpg: its pixels differ"):
-        TritonServer(repository).start()
-
-
-def test_what_cannot_be_read_is_refused(subprocesses, repository):
-    """A damaged file is no reason to serve without a look."""
-    (of(repository, "pooled") / references.FILE).write_text("{")
-    with pytest.raises(WrongOutputs, match="its references cannot be read"):
-        TritonServer(repository).start()
-
-
-def test_an_older_export_has_no_references(subprocesses, repository):
-    """It is served."""
-    for kind in ("pooled", "unpooled"):
-        (of(repository, kind) / references.FILE).unlink()
-    with TritonServer(repository) as server:
         assert f"{MODEL}_pooled" in server.models
 
 
-def test_texts_are_compared(subprocesses, tmp_path):
-    """A text model, with token ids between its steps."""
-    folder = exports.export(trained_minilm.checkpoint(), tmp_path / "repository", name="minilm")
-    with TritonServer(folder) as server:
-        assert "minilm_text_pooled" in server.models
-    (version,) = (folder / "minilm_text_pooled").glob("[0-9]*")
-    assert [each.name for each in references.read(version).inputs] == ["sentence", "German", "numbers"]
-    change_references(version, data=base64.b64encode(b"other words").decode())
-    with pytest.raises(WrongOutputs, match=r"minilm_text_pooled: \w+: max abs error"):
-        TritonServer(folder).start()
+def found(server: TritonServer, repository: Path) -> str | None:
+    """What is wrong with the pooled ensemble of a server, by the references in a repository."""
+    steps = {f"{MODEL}_preprocess": 1, f"{MODEL}_pooled_encoder": 1}
+    return fault(server.grpc_address, of(repository, "pooled"), steps, 60)
+
+
+def test_other_pixels(small_server, repository):
+    """Pixels must be identical where the gate demands it."""
+    assert found(small_server, repository) is None
+    change_references(of(repository, "pooled"), pixels_sha256="0" * 64)
+    assert "astronaut.jpg: its pixels differ" in found(small_server, repository)
+
+
+def test_another_cosine(small_server, repository):
+    """Other precisions than fp32 demand a cosine."""
+    folder = of(repository, "pooled")
+    told = references.read(folder)
+    references.write(folder, replace(told, tolerance=None, min_cosine=0.99))
+    assert found(small_server, repository) is None
+    others = tuple(replace(each, values=np.flip(each.values)) for each in told.inputs)
+    references.write(folder, replace(told, tolerance=None, min_cosine=0.99, inputs=others))
+    assert re.search(r"cosine -?0\.\d+ to the reference, and at least 0\.99 is", found(small_server, repository))
+
+
+def test_references_that_cannot_be_read(small_server, repository):
+    """A damaged file is no reason to serve without a look; an older export has none, and is served."""
+    file = of(repository, "pooled") / references.FILE
+    file.write_text("{")
+    assert "its references cannot be read" in found(small_server, repository)
+    file.unlink()
+    assert found(small_server, repository) is None
+
+
+def test_a_server_that_does_not_answer(repository):
+    """Nothing was compared, so nothing is served."""
+    steps = {f"{MODEL}_preprocess": 1, f"{MODEL}_pooled_encoder": 1}
+    told = fault("127.0.0.1:9", of(repository, "pooled"), steps, 5)
+    assert "it could not be compared with its references" in told
 
 
 def test_a_watched_repository_serves_the_others(subprocesses, repository, caplog):
@@ -126,6 +137,7 @@ def test_a_watched_repository_serves_the_others(subprocesses, repository, caplog
         assert health.main(arguments) == 1
 
 
+@pytest.mark.long
 def test_a_wrong_export_does_not_replace_a_right_one(subprocesses, tmp_path, small_models, repository, caplog):
     """The version that is served stays, and answers."""
     newer = exports.export(small_models["tiny-dinov2"], tmp_path / "newer", name=MODEL)
@@ -148,6 +160,19 @@ def _install(newer: Path, repository: Path) -> None:
         config = (folder / "config.pbtxt").read_text().replace("versions: 1", "versions: 2")
         config = config.replace("model_version: 1", "model_version: 2")
         (repository / folder.name / "config.pbtxt").write_text(config)
+
+
+@pytest.mark.long
+def test_texts_are_compared(subprocesses, tmp_path):
+    """A text model, with token ids between its steps."""
+    folder = exports.export(trained_minilm.checkpoint(), tmp_path / "repository", name="minilm")
+    with TritonServer(folder) as server:
+        assert "minilm_text_pooled" in server.models
+    (version,) = (folder / "minilm_text_pooled").glob("[0-9]*")
+    assert [each.name for each in references.read(version).inputs] == ["sentence", "German", "numbers"]
+    change_references(version, data=base64.b64encode(b"other words").decode())
+    with pytest.raises(WrongOutputs, match=r"minilm_text_pooled: \w+: max abs error"):
+        TritonServer(folder).start()
 
 
 def test_a_server_that_starts_is_not_healthy():

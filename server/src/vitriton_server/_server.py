@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -28,8 +28,9 @@ from vitriton_server._process.ready import wait_until_ready
 from vitriton_server._process.runtime import Runtime, command, environment, prepare
 from vitriton_server._process.tritonserver import TritonProcess
 from vitriton_server._rollout import repository as _repository
-from vitriton_server._rollout.plan import exports, scan
+from vitriton_server._rollout.plan import ensembles, scan
 from vitriton_server._rollout.rollout import Rollout
+from vitriton_server._rollout.view import newest_folder
 from vitriton_server._watch.steps import StepProcesses
 from vitriton_server._watch.watch import RestartBudget, Watch
 from vitriton_server.health import starting
@@ -347,7 +348,11 @@ class TritonServer:
             return
         rollout, repository = self._rollout, self._config.repository
         view = scan(repository)[0] if rollout is None else rollout.view
-        found = {export.name: probe.fault(export, repository) for export in exports(view)}
+        found = {
+            name: probe.fault(newest_folder(repository, name, model), model.steps)
+            for name, model in ensembles(view).items()
+            if model.versions
+        }
         faults = {name: fault for name, fault in found.items() if fault is not None}
         if faults and rollout is not None and self._config.watch_repository:
             rollout.refuse(faults)
@@ -443,11 +448,13 @@ class TritonServer:
         return None
 
 
-def _wait_until_gone(probe: Probe, names: Iterable[str]) -> None:
+def _wait_until_gone(probe: Probe, names: Collection[str]) -> None:
     """Waits until Triton has unloaded models that it is no longer shown."""
     deadline = time.monotonic() + _UNLOADED_S
     while time.monotonic() < deadline:
-        served = probe.served()
-        if served is not None and not set(names) & set(served[0]):
+        versions = probe.versions()  # the index does not list a model whose folder is gone and which is still loaded
+        if versions is not None and not any(
+            name in names and state[0] == "READY" for (name, _), state in versions.items()
+        ):
             return
         time.sleep(_POLL_S)

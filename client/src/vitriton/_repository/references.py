@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class Expected:
     """An input, and what the reference (transformers in torch float32) makes of it.
 
     Attributes:
@@ -52,7 +52,7 @@ class References:
 
     tolerance: float | None
     min_cosine: float | None
-    inputs: tuple[Reference, ...]
+    inputs: tuple[Expected, ...]
 
 
 def write(folder: Path, references: References) -> None:
@@ -91,7 +91,7 @@ def read(folder: Path) -> References | None:
         tolerance=document["tolerance"],
         min_cosine=document["min_cosine"],
         inputs=tuple(
-            Reference(
+            Expected(
                 name=each["name"],
                 data=base64.b64decode(each["data"]),
                 values=np.frombuffer(base64.b64decode(each["values"]), "<f4").reshape(each["dims"]),

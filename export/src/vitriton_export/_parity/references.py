@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from vitriton._repository.names import ENSEMBLES, OUTPUT, PIXELS, Kind
-from vitriton._repository.references import Reference, References
+from vitriton._repository.references import Expected, References
 
 from vitriton_export._parity.compare import Batch, BatchResult
 from vitriton_export._parity.gates import Gate
@@ -59,10 +59,10 @@ def _inputs(expected: Sequence[tuple[Batch, BatchResult]]) -> Iterator[tuple[str
             yield name, data, {stage: arrays[position] for stage, arrays in answers.values.items()}
 
 
-def _reference(name: str, data: bytes, output: Any, pixels: Any | None, *, pooled: bool) -> Reference:
+def _reference(name: str, data: bytes, output: Any, pixels: Any | None, *, pooled: bool) -> Expected:
     values = np.asarray(output, np.float32)
     rows = None if pooled else tuple(sorted({round(at) for at in np.linspace(0, len(values) - 1, _ROWS)}))
     digest = None if pixels is None else hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return Reference(
+    return Expected(
         name=name, data=data, values=values if rows is None else values[list(rows)], rows=rows, pixels_sha256=digest
     )

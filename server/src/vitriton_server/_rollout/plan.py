@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from vitriton._repository import disk
 from vitriton._repository.complete import NO_WEIGHTS, broken_exports, by_export
@@ -18,20 +17,6 @@ from vitriton._repository.names import model_names, read_ensemble_name
 from vitriton_server._rollout.view import Model, View
 
 Version = tuple[str, int]  # the name and the version of a model
-
-
-class Export(NamedTuple):
-    """An ensemble of an export, and the versions that it runs.
-
-    Attributes:
-        name: the name of the ensemble.
-        version: its version, whose folder has the references.
-        steps: the version of each step, by name.
-    """
-
-    name: str
-    version: int
-    steps: Mapping[str, int]
 
 
 def scan(repository: Path) -> tuple[View, dict[str, str]]:
@@ -66,13 +51,9 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
     return found, problems
 
 
-def exports(view: View) -> list[Export]:
+def ensembles(view: View) -> dict[str, Model]:
     """Returns the ensembles of exports in a view, in alphabetical order."""
-    return [
-        Export(name, max(model.versions), dict(model.steps))
-        for name, model in sorted(view.items())
-        if model.config is not None and model.steps and model.versions
-    ]
+    return {name: model for name, model in sorted(view.items()) if model.steps and model.config is not None}
 
 
 def next_view(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,8 @@ from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory
 from vitriton_server._process.log import readable
 from vitriton_server._process.memory import MemoryWatch
-from vitriton_server._rollout.plan import Export, Version, at_rest, exports, next_view, scan, without
-from vitriton_server._rollout.view import Model, View, ViewFolder, version_folders
+from vitriton_server._rollout.plan import Version, at_rest, ensembles, next_view, scan, without
+from vitriton_server._rollout.view import Model, View, ViewFolder, newest_folder, version_folders
 
 _LOG = logging.getLogger("vitriton_server.rollout")
 
@@ -36,8 +36,8 @@ class Versions(Protocol):
     def versions(self) -> Mapping[Version, State] | None:
         """Returns the state of each version that Triton has ever had; None if it does not answer."""
 
-    def fault(self, export: Export, repository: Path) -> str | None:
-        """Says how the outputs of loaded steps differ from an export's references; None if they do not."""
+    def fault(self, ensemble: Path, steps: Iterable[Version]) -> str | None:
+        """Says how the outputs of loaded steps differ from an ensemble's references; None if they do not."""
 
 
 class Rollout:
@@ -111,7 +111,7 @@ class Rollout:
         self._retiring.clear()
         self._folder = ViewFolder(self._repository, folder)
         self._folder.show(self._view)
-        self._served = _ensembles(self._view)
+        self._served = _versions(self._view)
 
     @property
     def view(self) -> View:
@@ -191,24 +191,23 @@ class Rollout:
         Args:
             faults: what is wrong with each, by name.
         """
+        assert self._folder is not None  # since `begin`
+        self._rejected |= {name: self._view[name] for name in faults}
+        self._view = at_rest({name: model for name, model in self._view.items() if name not in faults})
+        self._folder.show(self._view)
+        self._served = _versions(self._view)
         for name, fault in faults.items():
             self._say_refused(name, fault)
-            self._rejected[name] = self._view[name]
-        self._view = at_rest({name: model for name, model in self._view.items() if name not in faults})
-        assert self._folder is not None  # since `begin`
-        self._folder.show(self._view)
-        self._served = _ensembles(self._view)
 
     def _verify(self, triton: Versions, ready: set[Version]) -> None:
         """Compares new exports, whose steps are loaded, with their references: the ensemble is shown afterwards."""
         if not self._verifies:
             return
-        for export in exports(self._wanted):
-            name, model = export.name, self._wanted[export.name]
+        for name, model in ensembles(self._wanted).items():
             if name in self._rejected or _is(self._view.get(name), model) or self._verified.get(name) == model:
                 continue
-            if model.steps <= ready:
-                fault = triton.fault(export, self._repository)
+            if model.versions and model.steps <= ready:
+                fault = triton.fault(newest_folder(self._repository, name, model), model.steps)
                 if fault is None:
                     self._verified[name] = model
                 else:
@@ -244,7 +243,7 @@ class Rollout:
     def _tell(self, ready: set[Version]) -> bool:
         """Logs the ensembles that were added, replaced or removed; returns whether any was."""
         before, served = self._served, {}
-        for name, versions in _ensembles(self._view).items():
+        for name, versions in _versions(self._view).items():
             if all((name, version) in ready for version in versions):
                 served[name] = versions
             elif name in before:  # Triton is about to switch, and serves the old one meanwhile
@@ -273,8 +272,8 @@ def _failure(state: State | None) -> str | None:
     return state[1]
 
 
-def _ensembles(view: View) -> dict[str, frozenset[int]]:
-    return {name: model.versions for name, model in view.items() if model.steps and model.config is not None}
+def _versions(view: View) -> dict[str, frozenset[int]]:
+    return {name: model.versions for name, model in ensembles(view).items()}
 
 
 def _numbers(versions: frozenset[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from vitriton._repository import names
@@ -11,7 +12,6 @@ from vitriton._wire.grpc import GrpcTransport
 from vitriton._wire.statistics import by_model
 from vitriton._wire.transport import CallError, InferRequest, TensorSpec
 
-from vitriton_server._rollout.plan import Export
 from vitriton_server._watch.canary import IMAGE, TEXT, CanaryResult, read_result
 from vitriton_server._watch.verification import fault
 
@@ -63,9 +63,14 @@ class Probe:
         }
         return states | listed
 
-    def fault(self, export: Export, repository: Path) -> str | None:
-        """Says how the outputs of loaded steps differ from an export's references; None if they do not."""
-        return fault(self._address, repository, export, _VERIFY_S)
+    def fault(self, ensemble: Path, steps: Iterable[tuple[str, int]]) -> str | None:
+        """Says how the outputs of loaded steps differ from an ensemble's references; None if they do not.
+
+        Args:
+            ensemble: the version folder of the ensemble.
+            steps: the models that it runs, with their versions.
+        """
+        return fault(self._address, ensemble, dict(steps), _VERIFY_S)
 
     def successes(self) -> dict[str, int] | None:
         """Returns model → the requests that it has answered since it was loaded; None without a response."""

@@ -8,7 +8,7 @@ without VNNI.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,42 +16,39 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
+from vitriton._repository import disk
 from vitriton._repository.names import ENSEMBLES, Ensemble, read_ensemble_name, step_names
-from vitriton._repository.references import Floats, Reference, References, read
-
-from vitriton_server._rollout.plan import Export
+from vitriton._repository.references import Expected, Floats, References, read
+from vitriton._wire.channel import CHANNEL_OPTIONS
 
 _DTYPES = {"FP32": "<f4", "FP16": "<f2"}
-_MAX_BYTES = 1 << 30  # of a message: pixels as floats, all tokens of a long text
 _PIXELS = "its pixels differ from the reference's: is it another Pillow, or one with another JPEG decoder?"
 
 
-def fault(address: str, repository: Path, export: Export, timeout_s: float) -> str | None:
-    """Says how a server's outputs differ from the references of an export; None if they do not.
+def fault(address: str, ensemble: Path, steps: Mapping[str, int], timeout_s: float) -> str | None:
+    """Says how a server's outputs differ from the references of an ensemble; None if they do not.
 
     The steps are called one after the other, so that nothing counts as a request of a client, and an ensemble may be
     compared before it is loaded.
 
     Args:
         address: the `host:port` of the server's gRPC endpoint.
-        repository: the model repository.
-        export: the ensemble to compare. Without references (an older export) it has no fault.
+        ensemble: the version folder of the ensemble. Without references (an older export) it has no fault.
+        steps: the version of each step, by name.
         timeout_s: the longest wait for an answer, in seconds.
     """
     try:
-        references = read(repository / export.name / str(export.version))
+        references = read(ensemble)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         return f"its references cannot be read ({exc!r}); export it again"
-    told = read_ensemble_name(export.name)
-    if references is None or told is None:
+    told = read_ensemble_name(ensemble.parent.name)
+    if references is None or told is None or not steps.keys() >= set(step_names(*told)):
         return None
-    ensemble = ENSEMBLES[told[1]]
-    first, encoder = ((step, export.steps.get(step, 1)) for step in step_names(*told))
-    options = [("grpc.max_receive_message_length", _MAX_BYTES), ("grpc.max_send_message_length", _MAX_BYTES)]
-    with grpc.insecure_channel(address, options) as channel:
-        steps = _Steps(service_pb2_grpc.GRPCInferenceServiceStub(channel), ensemble, first, encoder, timeout_s)
+    first, encoder = ((step, steps[step]) for step in step_names(*told))
+    with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
-            return next(_faults(steps, references), None)
+            return next(_faults(_Steps(stub, ENSEMBLES[told[1]], first, encoder, timeout_s), references), None)
         except grpc.RpcError as exc:
             return f"it could not be compared with its references: {exc.details() or exc.code().name}"
 
@@ -84,7 +81,7 @@ class _Distance(NamedTuple):
     text: str
 
 
-def _distance(output: Floats, reference: Reference, references: References) -> _Distance:
+def _distance(output: Floats, reference: Expected, references: References) -> _Distance:
     computed = output if reference.rows is None else output[list(reference.rows)]
     expected = reference.values
     if computed.shape != expected.shape:
@@ -143,10 +140,13 @@ class _Steps:
     def encode(self, between: Sequence[_Tensor]) -> Floats:
         """Runs the encoder on the tensors of the first step: (dimensions,), or (tokens, dimensions)."""
         (output,) = self._run(self._encoder, between, (self._ensemble.output,))
-        return np.frombuffer(output.content, _DTYPES[output.datatype]).reshape(output.shape)[0].astype(np.float32)
+        values: Floats = np.frombuffer(output.content, _DTYPES[output.datatype]).astype(np.float32)
+        first: Floats = values.reshape(output.shape)[0]
+        return first
 
     def _run(self, step: tuple[str, int], inputs: Sequence[_Tensor], outputs: Sequence[str]) -> list[_Tensor]:
-        request = pb.ModelInferRequest(model_name=step[0], model_version=str(step[1]))
+        version = "" if step[1] == disk.LATEST else str(step[1])
+        request = pb.ModelInferRequest(model_name=step[0], model_version=version)
         for tensor in inputs:
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
             request.raw_input_contents.append(tensor.content)
