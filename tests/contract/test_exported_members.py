@@ -54,7 +54,7 @@ PUBLIC = {
         "vitriton_server._config": "WatchPolicy",
         "vitriton_server._errors": """
             AddressError InstallationError InvalidConfiguration LauncherError ModelLoadError NotReadyInTime
-            RepositoryError ServerDied ServerStopped
+            RepositoryError ServerDied ServerStopped WrongOutputs
         """,
         "vitriton_server._process.cores": "usable_cores",
         "vitriton_server._server": "TritonServer",

@@ -39,28 +39,27 @@ def program() -> ModuleType:
 
 
 def test_a_server_answers_as_its_export_did(program, server, repository, capsys):
-    """The vector of the photo is that of transformers, which the manifest has."""
+    """The vector of the photo is that of transformers, which the export keeps."""
     assert program.main(server.grpc_address, MODEL, str(repository)) == 0
     said = capsys.readouterr().out
     assert "1 servers answer" in said
-    assert "to the vector of the export" in said
+    assert "to the reference of the export" in said
 
 
 def test_another_vector_fails(program, server, repository, tmp_path, capsys):
-    """A server whose vector is not that of the manifest is noticed."""
-    (manifest,) = (repository / f"{MODEL}_pooled").glob("*/manifest.json")
-    target = tmp_path / f"{MODEL}_pooled" / "1" / "manifest.json"
-    target.parent.mkdir(parents=True)
-    document = json.loads(manifest.read_text())
-    (dimensions,) = document["outputs"][f"{MODEL}_pooled"]["dims"]
-    document["example"]["embedding"] = base64.b64encode(np.arange(dimensions, dtype="<f4").tobytes()).decode()
-    target.write_text(json.dumps(document))
+    """A server whose vector is not that of the export is noticed."""
+    (exported,) = (repository / f"{MODEL}_pooled").glob("[0-9]*")
+    copied = shutil.copytree(exported, tmp_path / f"{MODEL}_pooled" / "1")
+    document = json.loads((copied / "references.json").read_text())
+    for each in document["inputs"]:
+        each["values"] = base64.b64encode(np.arange(*each["dims"], dtype="<f4").tobytes()).decode()
+    (copied / "references.json").write_text(json.dumps(document))
     assert program.main(server.grpc_address, MODEL, str(tmp_path)) == 1
     assert "failed" in capsys.readouterr().out
 
 
-def test_servers_are_compared_where_there_is_no_manifest(program, server, tmp_path, capsys):
-    """A pod with a volume of its own shows its manifest to nobody."""
+def test_servers_are_compared_where_there_are_no_references(program, server, tmp_path, capsys):
+    """A pod with a volume of its own shows its export to nobody."""
     shutil.rmtree(tmp_path)
     assert program.main(server.grpc_address, MODEL, str(tmp_path)) == 0
     assert "compared with each other only" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from vitriton._keywords import suggests_keywords
+from vitriton._repository import references
 from vitriton._repository.names import ATTENTION_MASK, INPUT_IDS, OUTPUT, Tower, kind_of
 
 from vitriton_export import _towers as towers
@@ -23,6 +23,8 @@ from vitriton_export._graph.smooth import Feed
 from vitriton_export._options import ExportOptions
 from vitriton_export._parity import compare
 from vitriton_export._parity.compare import Batch, BatchResult
+from vitriton_export._parity.gates import Gate
+from vitriton_export._parity.references import choose
 from vitriton_export._parity.tally import Stage
 from vitriton_export._repository import deployment as _deployment
 from vitriton_export._repository import install
@@ -34,9 +36,6 @@ Step = Callable[[str], contextlib.AbstractContextManager[Any]]
 
 # Room for text files, and for what the file system rounds up
 _SLACK_BYTES = 16_000_000
-
-# The input of the gate whose embedding is in the manifest, for whoever wants to try a server
-_EXAMPLE: dict[Tower, str] = {"image": "cat.jpg", "text": "sentence"}
 
 # The longest text with which int8 is smoothed: longer ones show the same channels, and take longer
 _EXAMPLE_TOKENS = 64
@@ -196,6 +195,7 @@ def _verified(
     # Limits change no vector, and formats that are not allowed must not shrink the gate.
     runner = plan.runner(staging, within_limits=False)
     stages = compare.check(compare.compare(expected, runner, demanded, plan.is_apart))
+    _write_references(plan, expected, demanded, staging)
     manifest = _manifest.build(
         plan.deployment,
         plan.source,
@@ -207,24 +207,18 @@ def _verified(
         served,
         warnings,
         plan.head,
-        _example(plan, expected),
     )
     return TowerResult(deployment=plan.deployment, parity=stages, manifest=manifest)
 
 
-def _example(plan: ExportPlan, expected: Sequence[tuple[Batch, BatchResult]]) -> dict[str, str] | None:
-    """Returns an input of the gate with the reference's embedding of it; None if no pooled output is exported."""
-    tower = plan.deployment.step.tower
-    kind = kind_of(True, tower)
-    if kind not in plan.deployment.shapes:
-        return None
-    for batch, answers in expected:
-        kept = [each for position, each in enumerate(batch) if position not in answers.refused]
-        for (name, data), vector in zip(kept, answers.values.get(OUTPUT[kind], ()), strict=False):
-            if name == _EXAMPLE[tower]:
-                said = name if tower == "image" else data.decode()
-                return {tower: said, "embedding": base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()}
-    return None
+def _write_references(
+    plan: ExportPlan, expected: Sequence[tuple[Batch, BatchResult]], demanded: Mapping[str, Gate], staging: Path
+) -> None:
+    """Writes what a server checks itself with, beside each ensemble."""
+    for kind in plan.deployment.shapes:
+        chosen = choose(kind, expected, demanded, plan.prepares)
+        if chosen is not None:
+            references.write(staging / plan.deployment.ensemble_name(kind) / VERSION, chosen)
 
 
 def _examples(expected: Sequence[tuple[Batch, BatchResult]]) -> list[Feed]:

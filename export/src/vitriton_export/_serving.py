@@ -48,6 +48,8 @@ class Serving:
         device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
             CPU.
         instances: the number of instances of each encoder, for each GPU or on the CPU, where they share the cores.
+        preprocess_instances: the number of processes that prepare inputs (the preprocess or tokenize step), which share
+            the cores. One process prepares some 2,000 images/s, however many cores there are.
         max_queue_delay_us: the longest time that a request waits for others to share its batch, in microseconds. With
             0, requests share a batch only if they are waiting for a free instance.
         max_queue_size: the largest number of requests that may wait in each step (preprocessing and encoder); further
@@ -63,6 +65,7 @@ class Serving:
 
     device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
     instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
+    preprocess_instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
     max_queue_delay_us: Annotated[
         int, typer.Option(metavar="MICROSECONDS", min=0, max=10_000_000, rich_help_panel=PANEL)
     ] = 0

@@ -19,6 +19,7 @@ from vitriton_server._errors import (
     RepositoryError,
     ServerDied,
     ServerStopped,
+    WrongOutputs,
 )
 from vitriton_server._process.cores import usable_cores
 
@@ -38,6 +39,7 @@ __all__ = [
     "ServerStopped",
     "TritonServer",
     "WatchPolicy",
+    "WrongOutputs",
     "__version__",
     "usable_cores",
 ]

@@ -94,6 +94,7 @@ class ServerConfig:
         watch_repository: apply changes of the repository while the server runs: exports that are added, replaced or
             removed.
         skip_broken: skip exports that lack files, with a warning, and serve the others.
+        verify_at_start: compare what this machine computes with the references in each export before it is served.
         admin_key: the key that callers need for shared memory, trace settings and log settings. None: no key is needed.
         triton_arguments: further options of tritonserver, each as --name=value; on the command line, put them after a
             `--`.
@@ -113,6 +114,9 @@ class ServerConfig:
     watch: WatchPolicy = field(default_factory=WatchPolicy)
     watch_repository: Annotated[bool, typer.Option("--watch/--no-watch", rich_help_panel=_REPOSITORY)] = False
     skip_broken: Annotated[bool, typer.Option("--skip-broken", rich_help_panel=_REPOSITORY)] = False
+    verify_at_start: Annotated[
+        bool, typer.Option("--verify-at-start/--no-verify-at-start", rich_help_panel=_REPOSITORY)
+    ] = True
     admin_key: str | None = field(default=None, repr=False)
     triton_arguments: Annotated[Sequence[str], typer.Argument(metavar="TRITON_OPTION")] = ()
 

@@ -6,6 +6,7 @@ LauncherError            Triton did not start, or did not keep running
 ├─ InstallationError     Triton, the wheel or the Python around it is missing or unsuitable
 ├─ AddressError          a port cannot be bound
 ├─ ModelLoadError        Triton refused models; the text says which and why
+├─ WrongOutputs          a model computes something else here than its export did
 ├─ NotReadyInTime        the models took longer than the ready timeout
 ├─ ServerDied            Triton exited or stopped answering after it was ready
 ├─ ServerStopped         stop() was called while start() was still waiting
@@ -66,6 +67,10 @@ class AddressError(LauncherError):
 
 class ModelLoadError(LauncherError):
     """Triton could not load every model; the text begins with the reason for each."""
+
+
+class WrongOutputs(LauncherError):  # noqa: N818 - the name says what happened
+    """Models compute something else on this machine than the reference; the text has the worst input of each."""
 
 
 class NotReadyInTime(LauncherError):  # noqa: N818 - the name says what happened

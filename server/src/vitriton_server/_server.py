@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from vitriton._repository import disk
 
 from vitriton_server._config import ServerConfig, WatchPolicy
 from vitriton_server._drain.drain import drain
-from vitriton_server._errors import AddressError, LauncherError, ServerDied, ServerStopped
+from vitriton_server._errors import AddressError, LauncherError, ServerDied, ServerStopped, WrongOutputs
 from vitriton_server._process.cores import usable_cores
 from vitriton_server._process.failure import StartCrashed, death, last_lines, with_memory
 from vitriton_server._process.guard import clean_up
@@ -27,9 +28,12 @@ from vitriton_server._process.ready import wait_until_ready
 from vitriton_server._process.runtime import Runtime, command, environment, prepare
 from vitriton_server._process.tritonserver import TritonProcess
 from vitriton_server._rollout import repository as _repository
+from vitriton_server._rollout.plan import ensembles, scan
 from vitriton_server._rollout.rollout import Rollout
+from vitriton_server._rollout.view import newest_folder
 from vitriton_server._watch.steps import StepProcesses
 from vitriton_server._watch.watch import RestartBudget, Watch
+from vitriton_server.health import starting
 
 if TYPE_CHECKING:
     from vitriton._wire.transport import InferRequest
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("vitriton_server")
 
 _PORT_ATTEMPTS = 5  # another process can take a free port before Triton binds it
+_UNLOADED_S = 30.0  # Triton looks at its models every second
+_POLL_S = 0.1
 _EXIT_MARGIN_S = 5.0  # Triton starts to count the exit timeout after stopping its endpoints
 
 
@@ -60,6 +66,8 @@ class TritonServer:
         watch_repository: whether to apply changes of the repository while the server runs: exports that are added,
             replaced or removed. The repository may be empty at first.
         skip_broken: whether to skip exports that lack files, with a warning, and to serve the others.
+        verify_at_start: whether to compare what this machine computes with the references in each export before it is
+            served.
         watch: the policy for watching and restarting; None means the defaults.
         admin_key: the key that callers need for shared memory, trace settings and log settings; None means that no key
             is needed.
@@ -82,6 +90,7 @@ class TritonServer:
         exit_timeout_s: float = 10.0,
         watch_repository: bool = False,
         skip_broken: bool = False,
+        verify_at_start: bool = True,
         watch: WatchPolicy | None = None,
         admin_key: str | None = None,
         triton_arguments: Sequence[str] = (),
@@ -97,6 +106,7 @@ class TritonServer:
             exit_timeout_s=exit_timeout_s,
             watch_repository=watch_repository,
             skip_broken=skip_broken or _repository.has_unfilled_export(Path(repository)),
+            verify_at_start=verify_at_start,
             watch=watch or WatchPolicy(),
             admin_key=admin_key,
             triton_arguments=tuple(triton_arguments),
@@ -312,8 +322,9 @@ class TritonServer:
 
         probe = Probe(endpoints.address(endpoints.grpc_port))
         try:
-            with disk.in_use(config.repository):
+            with disk.in_use(config.repository), starting(endpoints.http_port):
                 wait_until_ready(process, probe, config, endpoints, self._stopping, self._memory)
+                self._verify(probe)
             served = probe.served()
             if served is None:
                 raise LauncherError(
@@ -326,6 +337,32 @@ class TritonServer:
             process.kill()
             raise
         return probe
+
+    def _verify(self, probe: Probe) -> None:
+        """Compares what this machine computes with the references of the exports, unless that is turned off.
+
+        Raises:
+            WrongOutputs: it is something else. A server that follows its repository leaves these exports out.
+        """
+        if not self._config.verify_at_start:
+            return
+        rollout, repository = self._rollout, self._config.repository
+        view = scan(repository)[0] if rollout is None else rollout.view
+        found = {
+            name: probe.fault(newest_folder(repository, name, model), model.steps)
+            for name, model in ensembles(view).items()
+            if model.versions
+        }
+        faults = {name: fault for name, fault in found.items() if fault is not None}
+        if faults and rollout is not None and self._config.watch_repository:
+            rollout.refuse(faults)
+            _wait_until_gone(probe, faults)
+        elif faults:
+            raise WrongOutputs(
+                "models are not served, as their outputs are wrong on this machine: "
+                f"{'; '.join(f'{name}: {fault}' for name, fault in faults.items())} (--no-verify-at-start serves them "
+                "all the same)"
+            )
 
     def _begin_rollout(self, rollout: Rollout, runtime: Runtime) -> None:
         try:
@@ -409,3 +446,15 @@ class TritonServer:
         hint = "turn on `restart` to have it started again"
         self._failure = ServerDied(f"{reason}; {times if limit.restart else hint}", log)
         return None
+
+
+def _wait_until_gone(probe: Probe, names: Collection[str]) -> None:
+    """Waits until Triton has unloaded models that it is no longer shown."""
+    deadline = time.monotonic() + _UNLOADED_S
+    while time.monotonic() < deadline:
+        versions = probe.versions()  # the index does not list a model whose folder is gone and which is still loaded
+        if versions is not None and not any(
+            name in names and state[0] == "READY" for (name, _), state in versions.items()
+        ):
+            return
+        time.sleep(_POLL_S)

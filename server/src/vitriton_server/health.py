@@ -6,9 +6,11 @@ It runs every few seconds, so it imports nothing slow.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
+import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not names:
         print(f"{given.repository} has no model", file=sys.stderr)
         return 1
+    if is_starting(given.http_port):
+        print("the server is starting, and compares its models with their references", file=sys.stderr)
+        return 1
     connection = http.client.HTTPConnection(given.host, given.http_port, timeout=given.timeout)
     try:
         missing = not_ready(connection, names)
@@ -48,6 +53,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(f"ready: {', '.join(names)}")
     return 0
+
+
+def _lock(http_port: int) -> str:
+    """The name of a socket that a server listens on while it starts. It is no file, and ends with the process."""
+    return f"\0vitriton-serve-{http_port}-starting"
+
+
+@contextlib.contextmanager
+def starting(http_port: int) -> Iterator[None]:
+    """Marks a server on this machine as not ready yet, although Triton itself answers already."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        with contextlib.suppress(OSError):  # another server of this machine starts on the same port
+            listening.bind(_lock(http_port))
+            listening.listen()
+        yield
+
+
+def is_starting(http_port: int) -> bool:
+    """Whether a server on this machine marks itself as not ready yet."""
+    with socket.socket(socket.AF_UNIX) as connecting:
+        return connecting.connect_ex(_lock(http_port)) == 0
 
 
 def expected(repository: Path) -> list[str]:

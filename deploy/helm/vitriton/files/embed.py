@@ -17,9 +17,8 @@ from vitriton import Client
 
 _TEXT = "A man is riding a bicycle along the river on a sunny afternoon."
 _PHOTO = Path(__file__).parent / "cat.jpg"
+_EXAMPLES = ("cat.jpg", "sentence")  # the names of these two in the export's references
 _SAME = 0.9999  # the lowest cosine similarity of two servers' vectors
-# The lowest cosine similarity with the vector of the export, by precision: the demands of the export itself
-_AS_EXPORTED = {"fp32": 0.9999, "fp16": 0.9999, "int8": 0.99, "int8-fast": 0.99}
 
 
 def main(target: str, model: str, repository: str) -> int:
@@ -28,7 +27,7 @@ def main(target: str, model: str, repository: str) -> int:
     addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)})
     failed = False
     vectors: list[Any] = []
-    example: dict[str, Any] | None = None
+    expected: Any | None = None
     lowest = _SAME
     for address in addresses:
         where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
@@ -36,30 +35,33 @@ def main(target: str, model: str, repository: str) -> int:
             client.wait_ready(timeout_s=60)
             info = client.describe()
             if not vectors:
-                example, lowest = exported(Path(repository), model, info.fingerprint)
+                expected, lowest = exported(Path(repository), model, info.fingerprint)
             vector = client.embed([_PHOTO])[0] if "image" in info.towers else client.embed_texts([_TEXT])[0]
         vectors.append(vector)
         likeness = cosine(vector, vectors[0])
         good = bool(np.isfinite(vector).all()) and likeness >= _SAME
         failed |= not good
         print(f"{where}: {vector.shape[0]} dimensions, {info.fingerprint}, cosine {likeness:.6f} to the first server")
-    if example is None:
-        print("The manifest is not here, or has no example: the servers were compared with each other only.")
+    if expected is None:
+        print("The export's references are not here: the servers were compared with each other only.")
     else:
-        likeness = cosine(vectors[0], np.frombuffer(base64.b64decode(example["embedding"]), "<f4"))
+        likeness = cosine(vectors[0], expected)
         failed |= not likeness >= lowest
-        print(f"cosine {likeness:.6f} to the vector of the export, at least {lowest}")
+        print(f"cosine {likeness:.6f} to the reference of the export, at least {lowest}")
     print("failed" if failed else f"{len(addresses)} servers answer")
     return int(failed)
 
 
-def exported(repository: Path, model: str, fingerprint: str | None) -> tuple[dict[str, Any] | None, float]:
-    """Returns the example in the manifest of a model, and the lowest cosine similarity with it."""
+def exported(repository: Path, model: str, fingerprint: str | None) -> tuple[Any | None, float]:
+    """Returns the reference's vector of the photo or the text, and the lowest cosine similarity with it."""
     for kind in ("pooled", "text_pooled"):
-        for path in (repository / f"{model}_{kind}").glob("*/manifest.json"):
-            manifest = json.loads(path.read_text())
-            if manifest["fingerprint"] == fingerprint and manifest.get("example"):
-                return manifest["example"], _AS_EXPORTED[manifest["precision"]]
+        for path in (repository / f"{model}_{kind}").glob("*/references.json"):
+            manifest = json.loads((path.parent / "manifest.json").read_text())
+            references = json.loads(path.read_text())
+            for each in references["inputs"]:
+                if manifest["fingerprint"] == fingerprint and each["name"] in _EXAMPLES:
+                    lowest = references["min_cosine"] or _SAME  # fp32 has a tolerance in its place
+                    return np.frombuffer(base64.b64decode(each["values"]), "<f4"), lowest
     return None, _SAME
 
 

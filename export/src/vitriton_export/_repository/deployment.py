@@ -131,8 +131,7 @@ def _first_step_config(deployment: Deployment) -> pb.ModelConfig:
     for name, output in deployment.step.outputs.items():
         config.output.add(name=name, data_type=output.data_type, dims=output.dims)
     _add_parameters(config, deployment.step.parameters)
-    # One instance: it works on as many threads as there are cores, and a second one would only compete for them.
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    config.instance_group.add(count=deployment.serving.preprocess_instances, kind=pb.ModelInstanceGroup.KIND_CPU)
     add_batching(config, deployment.serving, delay=False)
     return config
 

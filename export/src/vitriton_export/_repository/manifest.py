@@ -48,7 +48,6 @@ def build(
     towers: Sequence[Tower],
     warnings: Sequence[str] = (),
     head: Head | None = None,
-    example: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the manifest of a staged export, whose files are written and verified.
 
@@ -63,7 +62,6 @@ def build(
         towers: the towers of the export, installed together.
         warnings: the warnings that the user was shown.
         head: the head that is not exported, or None.
-        example: an input of the gate and the reference's embedding of it, or None.
     """
     # without the version folder, which gets its number at installation
     files = {
@@ -108,7 +106,6 @@ def build(
             "gates": gates.to_document(demanded),
             "stages": [stage.to_dict() for stage in parity],
         },
-        "example": example,
         "warnings": list(warnings),
         "versions": {
             "python": platform.python_version(),

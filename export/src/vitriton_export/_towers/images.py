@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 from vitriton._repository.names import Kind
-from vitriton.preprocessing import is_scaled
+from vitriton.preprocessing import ImageError, is_scaled, preprocess
 
 from vitriton_export._checkpoint import checkpoint as _checkpoint
 from vitriton_export._checkpoint.checkpoint import Checkpoint
@@ -75,6 +75,14 @@ class ImagePlan(ExportPlan):
     def is_apart(self, data: bytes) -> bool:
         """See `ExportPlan`."""
         return self.step.spec.scales_jpegs and is_scaled(data, self.step.spec)
+
+    def prepares(self, data: bytes) -> bool:
+        """See `ExportPlan`."""
+        try:
+            preprocess(data, self.step.spec)
+        except ImageError:
+            return False
+        return not self.is_apart(data)
 
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
         """See `ExportPlan`."""

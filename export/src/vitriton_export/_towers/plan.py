@@ -97,6 +97,10 @@ class ExportPlan(ABC):
         """Whether an input is not prepared exactly as in the reference, and has gates of its own."""
 
     @abstractmethod
+    def prepares(self, data: bytes) -> bool:
+        """Whether an input is within the export's limits, and is prepared exactly as in the reference."""
+
+    @abstractmethod
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
         """Returns the module that becomes the graph, and its example inputs with the names of their open axes.
 

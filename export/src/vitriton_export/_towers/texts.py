@@ -68,6 +68,10 @@ class TextPlan(ExportPlan):
         """See `ExportPlan`."""
         return False
 
+    def prepares(self, data: bytes) -> bool:
+        """See `ExportPlan`."""
+        return 0 < len(data) <= self.step.spec.max_text_bytes
+
     def encoder(self) -> tuple[nn.Module, Mapping[str, tuple[torch.Tensor, dict[int, str]]]]:
         """See `ExportPlan`."""
         if self.deployment.precision == "fp16":

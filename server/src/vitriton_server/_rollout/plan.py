@@ -51,6 +51,11 @@ def scan(repository: Path) -> tuple[View, dict[str, str]]:
     return found, problems
 
 
+def ensembles(view: View) -> dict[str, Model]:
+    """Returns the ensembles of exports in a view, in alphabetical order."""
+    return {name: model for name, model in sorted(view.items()) if model.steps and model.config is not None}
+
+
 def next_view(
     current: View, wanted: View, retiring: Mapping[Version, frozenset[Version]], ready: Collection[Version]
 ) -> View:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,8 +17,8 @@ from vitriton_server._errors import RepositoryError
 from vitriton_server._process.failure import with_memory
 from vitriton_server._process.log import readable
 from vitriton_server._process.memory import MemoryWatch
-from vitriton_server._rollout.plan import Version, at_rest, next_view, scan, without
-from vitriton_server._rollout.view import Model, View, ViewFolder, version_folders
+from vitriton_server._rollout.plan import Version, at_rest, ensembles, next_view, scan, without
+from vitriton_server._rollout.view import Model, View, ViewFolder, newest_folder, version_folders
 
 _LOG = logging.getLogger("vitriton_server.rollout")
 
@@ -36,6 +36,9 @@ class Versions(Protocol):
     def versions(self) -> Mapping[Version, State] | None:
         """Returns the state of each version that Triton has ever had; None if it does not answer."""
 
+    def fault(self, ensemble: Path, steps: Iterable[Version]) -> str | None:
+        """Says how the outputs of loaded steps differ from an ensemble's references; None if they do not."""
+
 
 class Rollout:
     """The rollout of a repository's models to Triton.
@@ -46,6 +49,7 @@ class Rollout:
         clock: the function that returns monotonic seconds.
         memory: the watch for kills by the kernel for lack of memory.
         follows: whether changes are followed; if not, Triton keeps what it has at its start.
+        verifies: whether new exports are compared with their references before they are served.
     """
 
     def __init__(
@@ -56,11 +60,14 @@ class Rollout:
         memory: MemoryWatch | None = None,
         *,
         follows: bool = True,
+        verifies: bool = False,
     ) -> None:
         self._repository = repository
         self._patience_s = patience_s
         self._clock = clock
         self._follows = follows
+        self._verifies = verifies
+        self._verified: dict[str, Model] = {}
         self._memory = memory or MemoryWatch()
         self._folder: ViewFolder | None = None
         self._view: View = {}
@@ -77,7 +84,13 @@ class Rollout:
     @classmethod
     def of(cls, config: ServerConfig, memory: MemoryWatch) -> Rollout:
         """Returns the rollout for a configuration."""
-        return cls(config.repository, config.ready_timeout_s, memory=memory, follows=config.watch_repository)
+        return cls(
+            config.repository,
+            config.ready_timeout_s,
+            memory=memory,
+            follows=config.watch_repository,
+            verifies=config.verify_at_start,
+        )
 
     def begin(self, folder: Path) -> None:
         """Fills a folder for a Triton that is about to start: with the models of the last one, or with all models.
@@ -98,7 +111,12 @@ class Rollout:
         self._retiring.clear()
         self._folder = ViewFolder(self._repository, folder)
         self._folder.show(self._view)
-        self._served = _ensembles(self._view)
+        self._served = _versions(self._view)
+
+    @property
+    def view(self) -> View:
+        """The models that Triton is shown."""
+        return self._view
 
     def end(self) -> None:
         """Releases the versions that Triton was using, so that others may remove them."""
@@ -125,6 +143,7 @@ class Rollout:
         }
         self._reject(states)
         ready = {version for version, (state, _) in states.items() if state == "READY"}
+        self._verify(triton, ready)
         wanted = without(self._wanted, self._view, self._rejected)
         self._show(next_view(self._view, wanted, self._retiring, ready))
         self._sweep()
@@ -166,6 +185,39 @@ class Rollout:
             _LOG.warning("%s cannot be loaded: %s%s", name, with_memory(reason, memory), old)
             self._rejected[name] = self._wanted[name]
 
+    def refuse(self, faults: Mapping[str, str]) -> None:
+        """Takes ensembles out of the view whose outputs are wrong, at a start: there is no older version to keep.
+
+        Args:
+            faults: what is wrong with each, by name.
+        """
+        assert self._folder is not None  # since `begin`
+        self._rejected |= {name: self._view[name] for name in faults}
+        self._view = at_rest({name: model for name, model in self._view.items() if name not in faults})
+        self._folder.show(self._view)
+        self._served = _versions(self._view)
+        for name, fault in faults.items():
+            self._say_refused(name, fault)
+
+    def _verify(self, triton: Versions, ready: set[Version]) -> None:
+        """Compares new exports, whose steps are loaded, with their references: the ensemble is shown afterwards."""
+        if not self._verifies:
+            return
+        for name, model in ensembles(self._wanted).items():
+            if name in self._rejected or _is(self._view.get(name), model) or self._verified.get(name) == model:
+                continue
+            if model.versions and model.steps <= ready:
+                fault = triton.fault(newest_folder(self._repository, name, model), model.steps)
+                if fault is None:
+                    self._verified[name] = model
+                else:
+                    self._say_refused(name, fault)
+                    self._rejected[name] = model
+
+    def _say_refused(self, name: str, fault: str) -> None:
+        old = "; the loaded version stays" if name in self._served else ""
+        _LOG.error("%s is not served, as its outputs are wrong on this machine: %s%s", name, fault, old)
+
     def _show(self, view: View) -> None:
         if view == self._view or self._folder is None:
             return
@@ -191,7 +243,7 @@ class Rollout:
     def _tell(self, ready: set[Version]) -> bool:
         """Logs the ensembles that were added, replaced or removed; returns whether any was."""
         before, served = self._served, {}
-        for name, versions in _ensembles(self._view).items():
+        for name, versions in _versions(self._view).items():
             if all((name, version) in ready for version in versions):
                 served[name] = versions
             elif name in before:  # Triton is about to switch, and serves the old one meanwhile
@@ -220,8 +272,8 @@ def _failure(state: State | None) -> str | None:
     return state[1]
 
 
-def _ensembles(view: View) -> dict[str, frozenset[int]]:
-    return {name: model.versions for name, model in view.items() if model.steps and model.config is not None}
+def _versions(view: View) -> dict[str, frozenset[int]]:
+    return {name: model.versions for name, model in ensembles(view).items()}
 
 
 def _numbers(versions: frozenset[int]) -> str:

@@ -45,6 +45,11 @@ class Model:
 View = Mapping[str, Model]
 
 
+def newest_folder(repository: Path, name: str, model: Model) -> Path:
+    """Returns the folder of an ensemble's newest version in the repository."""
+    return repository / name / str(max(model.versions))
+
+
 def version_folders(repository: Path, models: Iterable[tuple[str, Model]]) -> set[Path]:
     """Returns the version folders of the repository that a view links to."""
     return {repository / name / str(version) for name, model in models for version in model.folders}

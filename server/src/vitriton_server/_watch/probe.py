@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from vitriton._repository import names
 from vitriton._wire.address import parse_address
 from vitriton._wire.connection import ConnectionSettings
@@ -10,8 +13,10 @@ from vitriton._wire.statistics import by_model
 from vitriton._wire.transport import CallError, InferRequest, TensorSpec
 
 from vitriton_server._watch.canary import IMAGE, TEXT, CanaryResult, read_result
+from vitriton_server._watch.verification import fault
 
 _TIMEOUT_S = 5.0
+_VERIFY_S = 120.0  # for each answer; a large model on one core takes seconds
 _ONE = TensorSpec(datatype="BYTES", shape=(1,))
 _CANARIES = {names.IMAGE: IMAGE, names.TEXT: TEXT}
 # The server is about to start, so reconnects come sooner than in a client.
@@ -26,6 +31,7 @@ class Probe:
     """
 
     def __init__(self, address: str) -> None:
+        self._address = address
         self._transport = GrpcTransport(parse_address(f"grpc://{address}"), _CONNECTION)
 
     def close(self) -> None:
@@ -56,6 +62,15 @@ class Probe:
             (entry.name, int(entry.version)): (entry.state, entry.reason) for entry in index if entry.version.isdigit()
         }
         return states | listed
+
+    def fault(self, ensemble: Path, steps: Iterable[tuple[str, int]]) -> str | None:
+        """Says how the outputs of loaded steps differ from an ensemble's references; None if they do not.
+
+        Args:
+            ensemble: the version folder of the ensemble.
+            steps: the models that it runs, with their versions.
+        """
+        return fault(self._address, ensemble, dict(steps), _VERIFY_S)
 
     def successes(self) -> dict[str, int] | None:
         """Returns model → the requests that it has answered since it was loaded; None without a response."""

@@ -5,6 +5,8 @@ It follows `tokenize.json`, with the tokenizer in `tokenizer.json`. It needs onl
 
 from __future__ import annotations  # annotations are not evaluated: some names exist only in typings/
 
+import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -24,8 +26,15 @@ from vitriton_tokenizing import TOKENIZER, TextError, TextTokenizer, TokenizeSpe
 Array = NDArray[Any]
 Tokenized = Sequence["Tokens | TextError"]
 
-# `vitriton serve` sets the first, and also reads the cgroup's quota; tokenizers starts its threads at the first text.
-os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("VITRITON_CPU_CORES") or str(len(os.sched_getaffinity(0))))
+
+def _share_cores(config: dict[str, Any]) -> None:
+    """Gives the threads of tokenizers, which start at the first text, this process's part of the cores.
+
+    `vitriton serve` sets the variable VITRITON_CPU_CORES, and also reads the cgroup's quota.
+    """
+    cores = int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
+    instances = max(1, sum(int(group.get("count", 1)) for group in config.get("instance_group", ())))
+    os.environ.setdefault("RAYON_NUM_THREADS", str(math.ceil(cores / instances)))
 
 
 class TritonPythonModel:
@@ -37,6 +46,7 @@ class TritonPythonModel:
         Raises:
             OSError, ValueError: a file beside this one is missing or damaged; Triton reports the text as the reason.
         """
+        _share_cores(json.loads(args["model_config"]))
         folder = Path(__file__).parent
         spec = TokenizeSpec.from_json((folder / "tokenize.json").read_text())
         self._tokenizer = TextTokenizer(spec, (folder / TOKENIZER).read_text(encoding="utf-8"))
