@@ -43,4 +43,4 @@ def test_the_page_has_the_figures_of_the_simulation(capsys):
     """The table in the documentation is what the command prints."""
     autoscaling.main(["--from", str(ROOT / "bench" / "results" / "report.json")])
     printed = capsys.readouterr().out
-    assert printed[printed.index("| signal") :].strip() in (ROOT / "docs" / "operations" / "kubernetes.md").read_text()
+    assert printed[printed.index("| signal") :].strip() in (ROOT / "docs" / "operations" / "autoscaling.md").read_text()

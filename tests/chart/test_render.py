@@ -6,76 +6,18 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 from chart import tools
+from chart.objects import bytes_of, containers, of_kind, pod_specs, read, render, server, triton
 
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
 OLDEST, NEWEST = "1.29", "1.37"
 # Objects of extensions, whose schemas are not Kubernetes's own
 EXTENSIONS = ("gateway.networking.k8s.io/", "monitoring.coreos.com/", "keda.sh/")
 _WEIGHTS_BYTES = 2 * 346 * 10**6  # the default model: one graph for each output
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-Document = dict[str, Any]
-
-
-def read(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text()))
-
-
-@pytest.fixture(scope="module", params=VALUES, ids=lambda path: path.stem)
-def values(request) -> dict[str, Any]:
-    """The values of each file."""
-    return read(request.param)
-
-
-@pytest.fixture(scope="module")
-def objects(values) -> list[Document]:
-    """What the chart makes of them."""
-    return tools.documents(tools.template(values))
-
-
-def pod_specs(objects: list[Document]) -> Iterator[tuple[Document, Document, Document]]:
-    """The objects that have pods, with the metadata and the specification of these."""
-    for one in objects:
-        if one["kind"] == "Pod":
-            yield one, one["metadata"], one["spec"]
-        elif "template" in one.get("spec", {}):
-            yield one, one["spec"]["template"]["metadata"], one["spec"]["template"]["spec"]
-
-
-def containers(spec: Document) -> list[Document]:
-    return [*spec.get("initContainers", ()), *spec["containers"]]
-
-
-def bytes_of(quantity: str) -> float:
-    number, unit = re.fullmatch(r"([0-9.]+)(\w*)", quantity).groups()
-    return float(number) * _UNITS[unit]
-
-
-def of_kind(objects: list[Document], kind: str) -> list[Document]:
-    return [one for one in objects if one["kind"] == kind]
-
-
-def server(objects: list[Document]) -> Document:
-    """The Deployment of the servers."""
-    (found,) = [
-        one
-        for one in of_kind(objects, "Deployment")
-        if one["metadata"]["labels"]["app.kubernetes.io/component"] == "server"
-    ]
-    return found
-
-
-def triton(objects: list[Document]) -> Document:
-    """The container of a server."""
-    return dict(server(objects)["spec"]["template"]["spec"]["containers"][0])
 
 
 @pytest.mark.parametrize("layer", [tools.HELM_3, tools.HELM_4])
@@ -277,17 +219,6 @@ def test_servers_of_a_release_are_reached_by_its_own_parts(objects):
             assert any(labels.get("app.kubernetes.io/instance") == instance for labels in peers)
 
 
-def test_a_job_changes_its_name_with_what_it_does():
-    """Another model is another Job, as a Job cannot be changed; what does not concern it leaves it."""
-
-    def job(**model: str) -> str:
-        values = {**read(Path(__file__).parent / "values" / "job.yaml"), "model": model}
-        (one,) = of_kind(tools.documents(tools.template(values)), "Job")
-        return str(one["metadata"]["name"])
-
-    assert job(precision="int8") != job(precision="fp32") == job()
-
-
 def test_the_model_is_exported_as_in_compose(objects):
     """The command is that of the compose file: it does nothing if the model is there."""
     compose = yaml.safe_load((tools.ROOT / "docker-compose.yml").read_text())["services"]
@@ -305,7 +236,7 @@ def test_the_model_is_exported_as_in_compose(objects):
 
 def test_rules_are_those_of_compose():
     """The rules are those of alerts.yml, with the objectives of the values; the monitors give the labels."""
-    objects = tools.documents(tools.template(read(Path(__file__).parent / "values" / "monitoring.yaml")))
+    objects = render(read("monitoring"))
     (rule,) = of_kind(objects, "PrometheusRule")
     groups = {group["name"]: group["rules"] for group in rule["spec"]["groups"]}
     docker = tools.ROOT / "docker" / "prometheus"
@@ -319,7 +250,7 @@ def test_rules_are_those_of_compose():
         for monitor in of_kind(objects, "PodMonitor")
         for endpoint in monitor["spec"]["podMetricsEndpoints"]
         for relabeling in endpoint["relabelings"]
-        if relabeling["targetLabel"] == "job"
+        if relabeling.get("targetLabel") == "job"
     }
     compose = yaml.safe_load((docker / "prometheus.yml").read_text())["scrape_configs"]
     assert jobs == {job["job_name"] for job in compose} - {"prometheus"}
@@ -328,17 +259,9 @@ def test_rules_are_those_of_compose():
     assert dashboard["data"]["vitriton.json"].strip() == original.read_text().strip()
 
 
-def test_routes_share_requests_by_weight():
-    """A route gives the canary its share, and the gRPC Service says that it speaks HTTP/2 without TLS."""
-    objects = tools.documents(tools.template(read(Path(__file__).parent / "values" / "routes.yaml")))
-    for kind, port in (("GRPCRoute", 8001), ("HTTPRoute", 8000)):
-        (route,) = of_kind(objects, kind)
-        (one,) = route["spec"]["rules"]
-        assert one["backendRefs"] == [
-            {"name": "photos-vitriton", "port": port, "weight": 95},
-            {"name": "photos-next-vitriton", "port": port, "weight": 5},
-        ]
-    for service in of_kind(objects, "Service"):
+def test_services_say_that_grpc_is_http_2():
+    """A gateway speaks HTTP/2 without TLS to the gRPC port."""
+    for service in of_kind(render({}), "Service"):
         (grpc,) = [each for each in service["spec"]["ports"] if each["name"] == "grpc"]
         assert grpc["appProtocol"] == "kubernetes.io/h2c"
 

@@ -37,7 +37,11 @@ WRONG = [
     ({"autoscaling": {"scaleDownStabilizationSeconds": 5000}}, "scaleDownStabilizationSeconds"),
     ({"tracing": {"url": "collector:4317"}}, "url"),
     ({"gateway": {"maxBody": "72 MB"}}, "maxBody"),
+    ({"route": {"grpc": {"parentRefs": [{"name": "public", "section": "grpc"}]}}}, "section"),
+    ({"route": {"http": {"hostnames": ["https://embed.example.com"]}}}, "hostnames"),
+    ({"route": {"canary": {"weight": 101}}}, "weight"),
     ({"runAsUser": 0}, "runAsUser"),
+    ({"nodeLossSeconds": -1}, "nodeLossSeconds"),
     ({"podDisruptionBudget": {"maxUnavailable": "a third"}}, "maxUnavailable"),
     ({"networkPolicy": {"clients": "all"}}, "clients"),
     ({"nodeSelector": {"gpu": True}}, "nodeSelector"),
@@ -65,9 +69,13 @@ TOGETHER = [
     ({"gpu": {"count": 1}, "model": {"device": "cpu"}}, "gpu.count is 1, and model.device is cpu"),
     ({"server": {"resources": {"limits": {"memory": "1.5Gi"}}}}, "server.resources.limits.memory is 1.5Gi"),
     ({"server": {"sharedMemory": "8Gi"}}, "server.sharedMemory (8Gi)"),
-    ({"shutdown": {"terminationGracePeriodSeconds": 30}}, "must be 55 or more"),
+    ({"shutdown": {"terminationGracePeriodSeconds": 30}}, "must be 75 or more"),
     ({"route": {"grpc": {"enabled": True}}}, "route.grpc.parentRefs is empty"),
+    ({"route": {"canary": {"service": "photos-next"}}}, "there is no route that could share its requests"),
     ({"gateway": {"enabled": True}}, "gateway.secret is empty"),
+    ({"tracing": {"url": "http://collector:4318/v1/traces"}}, "no trace would leave the servers"),
+    ({"fullnameOverride": "2026-photos"}, "everything would be named 2026-photos"),
+    ({"fullnameOverride": "photos.v2"}, "everything would be named photos.v2"),
 ]
 
 

@@ -65,9 +65,18 @@ def refusal(values: Mapping[str, Any], layer: str = HELM_4) -> str:
     return done.stderr
 
 
+class _Loader(yaml.CSafeLoader):
+    """A loader that refuses a name that a map has twice, as Helm 4 and the API server do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key) for key, _ in node.value]
+        assert len(set(names)) == len(names), f"a name twice: {names}"
+        return super().construct_mapping(node, deep)
+
+
 def documents(text: str) -> list[dict[str, Any]]:
     """The objects in rendered YAML."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, _Loader) if document]
 
 
 def _template(values: Mapping[str, Any], *options: str, layer: str, release: str) -> subprocess.CompletedProcess[str]:

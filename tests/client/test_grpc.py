@@ -2,10 +2,14 @@
 
 import contextlib
 import json
+import os
+import socket
+import stat
 import subprocess
 import sys
 import time
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import pytest
@@ -361,6 +365,27 @@ def test_names_are_balanced(host, balanced):
         channel_options(Address("grpc", host, 8001), ConnectionSettings()).get("grpc.service_config", "{}")
     )
     assert config == ({"loadBalancingConfig": [{"round_robin": {}}]} if balanced else {})
+
+
+def _connected_to(port):
+    """This process' sockets with this port at their other end."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode):
+                with socket.socket(fileno=os.dup(int(entry.name))) as one:
+                    if one.family != socket.AF_UNIX and one.getpeername()[1] == port:
+                        yield one
+
+
+def test_a_machine_that_is_gone_is_noticed():
+    """The kernel ends a connection to the server when what was sent is not acknowledged for half a minute."""
+    with Server() as server:
+        transport = GrpcTransport(Address("grpc", "127.0.0.1", server.port), ConnectionSettings())
+        transport.server_metadata(PATIENCE_S)
+        found = _connected_to(server.port)
+        limits = [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for one in found]
+        transport.close()
+    assert limits == [30_000]
 
 
 def test_turns_and_failover():

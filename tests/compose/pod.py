@@ -20,11 +20,11 @@ CHART = ROOT / "deploy" / "helm" / "vitriton"
 _PATIENCE_S = 600
 
 
-def render(values: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """What the chart makes of values, for the release `photos` in the namespace `embeddings`."""
+def render(values: dict[str, Any], folder: Path, release: str = "photos") -> list[dict[str, Any]]:
+    """What the chart makes of values, for a release in the namespace `embeddings`."""
     path = folder / "values.yaml"
     path.write_text(yaml.safe_dump(values))
-    command = [str(HELM), "template", "photos", str(CHART), "--namespace", "embeddings", "--values", str(path)]
+    command = [str(HELM), "template", release, str(CHART), "--namespace", "embeddings", "--values", str(path)]
     return [each for each in yaml.safe_load_all(run(command)) if each]
 
 

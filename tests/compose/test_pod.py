@@ -15,7 +15,7 @@ from compose.conftest import TINY
 from compose.pod import Pod
 from compose.test_faults import PHOTOS
 from compose.test_shutdown import ask_http
-from vitriton import Client
+from vitriton import Client, ContractMismatch
 
 _REQUESTS = 16
 _PRE_STOP_S = 3
@@ -101,6 +101,30 @@ def test_the_test_of_the_chart_passes(pod, objects, tmp_path):
     hosts = {"photos-vitriton-headless": pod.ip()}
     said = Pod("vitriton-test-helm-test", one["spec"], objects, tmp_path, hosts).run_to_the_end()
     assert "1 servers answer" in said
+
+
+def test_a_new_fingerprint_stands_beside_the_old(pod, values, tmp_path):
+    """A second release serves vectors of its own, and refuses a client that expects those of the first."""
+    changed = {**values, "model": {**values["model"], "pooling": "mean"}}
+    second = of_servers(pods.render(changed, tmp_path, release="photos-mean"), "vitriton-test-pod-mean", tmp_path)
+    try:
+        second.initialize()
+        second.start()
+        second.wait_started()
+        found = []
+        for each in (pod, second):
+            with Client(each.address(8001), model=TINY) as client:
+                found.append(client.describe().fingerprint)
+        old, new = found
+        assert old != new
+        for each, expected in ((pod, old), (second, new)):
+            with Client(each.address(8001), model=TINY, expect_fingerprint=expected) as client:
+                assert len(client.embed(PHOTOS)) == len(PHOTOS)
+        wrong = Client(second.address(8001), model=TINY, expect_fingerprint=old)
+        with wrong, pytest.raises(ContractMismatch):
+            wrong.embed(PHOTOS)
+    finally:
+        second.remove()
 
 
 def test_the_pod_ends_when_its_requests_are_answered(pod):

@@ -34,6 +34,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # With the default of 30 s, a server that moved to another address would not be found for that long.
     ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    # A machine that is gone without a word (its power, its network) leaves its connections open: requests would wait
+    # for a quarter of an hour. With a keepalive, gRPC sets the kernel's limit for what nobody acknowledges
+    # (TCP_USER_TIMEOUT). The pings themselves are rarer than the 5 minutes that servers allow.
+    ("grpc.keepalive_timeout_ms", 30_000),
+    ("grpc.keepalive_time_ms", 600_000),
     # Connections are not shared: closing a client closes them, and one client's backoff does not affect another.
     ("grpc.use_local_subchannel_pool", 1),
 )

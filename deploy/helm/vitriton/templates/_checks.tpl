@@ -4,6 +4,10 @@
 {{- $repository := $values.repository -}}
 {{- $claim := eq $repository.volume.type "claim" -}}
 
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" (include "vitriton.fullname" .)) }}
+{{- fail (printf "everything would be named %s, and the name of a Service begins with a letter and has no dot: set fullnameOverride" (include "vitriton.fullname" .)) }}
+{{- end }}
+
 {{- if and (eq $repository.source "export") (eq $values.export.runIn "job") (not $claim) }}
 {{- fail "export.runIn is job, and repository.volume.type is pod: the Job's pod and the servers would have a volume each. Set repository.volume.type=claim, or export.runIn=init" }}
 {{- end }}
@@ -57,11 +61,18 @@
 {{- fail (printf "shutdown.terminationGracePeriodSeconds is %v, and must be %d or more: preStopSeconds, exitTimeoutSeconds and 10 for the launcher" $values.shutdown.terminationGracePeriodSeconds $needed) }}
 {{- end }}
 
+{{- if and $values.tracing.url $values.networkPolicy.enabled (not $values.networkPolicy.egress) }}
+{{- fail (printf "tracing.url is %s, and networkPolicy.egress is empty: no trace would leave the servers. Allow the collector's port: networkPolicy.egress=[{ports: [{port: 4318, protocol: TCP}]}]" $values.tracing.url) }}
+{{- end }}
+
 {{- range $kind := list "grpc" "http" }}
 {{- $route := get $values.route $kind }}
 {{- if and $route.enabled (not $route.parentRefs) }}
 {{- fail (printf "route.%s.enabled is true, and route.%s.parentRefs is empty: name the gateway that takes the route" $kind $kind) }}
 {{- end }}
+{{- end }}
+{{- if and $values.route.canary.service (not (or $values.route.grpc.enabled $values.route.http.enabled)) }}
+{{- fail (printf "route.canary.service is %s, and there is no route that could share its requests: set route.grpc.enabled or route.http.enabled" $values.route.canary.service) }}
 {{- end }}
 {{- if and $values.gateway.enabled (not $values.gateway.secret) }}
 {{- fail "gateway.enabled is true, and gateway.secret is empty: name a Secret with server.pem, server.key and tokens" }}

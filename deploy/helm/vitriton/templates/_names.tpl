@@ -15,27 +15,23 @@
 {{- end }}
 
 {{- define "vitriton.selector" -}}
-app.kubernetes.io/name: {{ include "vitriton.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "vitriton.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{- /* Each label once, whoever else sets it: those by which pods are selected come first. */ -}}
 {{- define "vitriton.labels" -}}
-{{ include "vitriton.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "vitriton.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{ merge $own (.more | default dict) (.root.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- /* Those of pods: none that changes with the chart alone, as pods would be replaced for it. */ -}}
 {{- define "vitriton.podLabels" -}}
-{{ include "vitriton.selector" . }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{ merge (include "vitriton.selector" . | fromYaml) (.more | default dict) (.root.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- define "vitriton.serviceAccount" -}}

@@ -18,6 +18,17 @@ runAsNonRoot: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- /* Kubernetes' own default is five minutes, for pods that keep something. Takes {root: $, more: TOLERATIONS}. */ -}}
+{{- define "vitriton.tolerations" -}}
+tolerations:
+  {{- with .more }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- range list "not-ready" "unreachable" }}
+  - {key: node.kubernetes.io/{{ . }}, operator: Exists, effect: NoExecute, tolerationSeconds: {{ $.root.Values.nodeLossSeconds }}}
+  {{- end }}
+{{- end }}
+
 {{- /* The container that exports, in a pod of the servers or in that of the Job. */ -}}
 {{- define "vitriton.exportContainer" -}}
 - name: export
