@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SITE = ROOT / "out" / "site"
 SCREENSHOTS = ROOT / "out" / "site-screenshots"
 WIDTHS = (390, 1440)  # pixels: a phone, a desk
-SECONDS = 30_000  # milliseconds, as Playwright counts
+SECONDS = 60_000  # milliseconds, as Playwright counts
 TOP = (
     "index",
     "start/client",
