@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +164,17 @@ def write_pictures(folder: Path, count: int, bad: set[int] = frozenset()) -> Pat
     for number in range(count):
         (folder / f"{number:06d}.jpg").write_bytes(BAD if number in bad else picture(number))
     return folder
+
+
+def write_tar(target: Path | Any, members: list[tuple[str, bytes]], style: int = tarfile.PAX_FORMAT) -> Any:
+    """A tar of members: their names, and their bytes. The target is a path, or a file that is open."""
+    named = {"name": target} if isinstance(target, Path) else {"fileobj": target}
+    with tarfile.open(**named, mode="w", format=style, encoding="utf-8", errors="surrogateescape") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return target
 
 
 def make_bucket(name: str) -> fs.FileSystem:
