@@ -218,7 +218,7 @@ def vectors(by_id: dict[Any, dict[str, Any]]) -> dict[Any, Any]:
     return {name: row["error_code"] or tuple(row["embedding"]) for name, row in by_id.items()}
 
 
-def wait_until(happens: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def wait_until(happens: Callable[[], bool], timeout_s: float = 300.0) -> None:
     """Waits for something."""
     end_s = time.monotonic() + timeout_s
     while not happens():

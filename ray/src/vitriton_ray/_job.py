@@ -20,7 +20,7 @@ _WORDS = {
     "value_column": "column of the inputs",
     "id_column": "column of the ids",
     "kept_columns": "kept columns",
-    "manifest_sha256": "input whose names, sizes and times have the hash",
+    "manifest_sha256": "hash of the names, sizes and times of the inputs",
     "dtype": "type of the vectors",
     "prompt": "prompt",
     "preprocess": "place of preprocessing",
