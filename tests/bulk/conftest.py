@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -165,6 +166,17 @@ def write_pictures(folder: Path, count: int, bad: set[int] = frozenset()) -> Pat
     return folder
 
 
+def write_tar(target: Path | Any, members: list[tuple[str, bytes]], style: int = tarfile.PAX_FORMAT) -> Any:
+    """A tar of members: their names, and their bytes. The target is a path, or a file that is open."""
+    named = {"name": target} if isinstance(target, Path) else {"fileobj": target}
+    with tarfile.open(**named, mode="w", format=style, encoding="utf-8", errors="surrogateescape") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return target
+
+
 def make_bucket(name: str) -> fs.FileSystem:
     """A new bucket; returns the store."""
     store, _ = fs.FileSystem.from_uri(f"s3://{name}?allow_bucket_creation=true")
@@ -206,7 +218,7 @@ def vectors(by_id: dict[Any, dict[str, Any]]) -> dict[Any, Any]:
     return {name: row["error_code"] or tuple(row["embedding"]) for name, row in by_id.items()}
 
 
-def wait_until(happens: Callable[[], bool], timeout_s: float = 120.0) -> None:
+def wait_until(happens: Callable[[], bool], timeout_s: float = 300.0) -> None:
     """Waits for something."""
     end_s = time.monotonic() + timeout_s
     while not happens():

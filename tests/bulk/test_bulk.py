@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from bulk.conftest import embed, make_bucket, picture, read, rows, vectors, write_pictures
+from bulk.conftest import BAD, embed, make_bucket, picture, read, rows, vectors, write_pictures, write_tar
 from vitriton import Client
 
 COUNT, WRONG = 300, {7, 150}
@@ -72,17 +72,18 @@ def test_a_run_after_the_end_does_nothing(folder, options, out):
 
 
 def test_a_manifest_on_s3(s3, options, triton, tmp_path):
-    """Its ids and columns of its own; pictures, manifest and output are in a bucket."""
+    """Its ids and a column that is kept; pictures, manifest and output are in a bucket."""
     store = make_bucket("bulk")
     for number in range(40):
         with store.open_output_stream(f"bulk/photos/a b?{number}#.jpg") as file:
             file.write(picture(number))
     uris = [f"s3://bulk/photos/a b?{number}#.jpg" for number in range(40)] + ["s3://bulk/photos/none.jpg", None]
-    table = pa.table({"id": range(100, 142), "uri": uris, "label": ["x"] * 42})
+    table = pa.table({"id": range(100, 142), "uri": uris, "label": [f"x{number}" for number in range(42)]})
     pq.write_table(table, "bulk/manifest.parquet", filesystem=store, row_group_size=7)
-    embed("--from", "s3://bulk/manifest.parquet", "-o", "s3://bulk/out", *options, "--shard-rows", 16, code=3)
+    common = (*options, "--keep-column", "label", "--shard-rows", 16)
+    embed("--from", "s3://bulk/manifest.parquet", "-o", "s3://bulk/out", *common, code=3)
     found = rows("s3://bulk/out")
-    assert sorted(found) == list(range(100, 142))
+    assert {name: row["label"] for name, row in found.items()} == {100 + n: f"x{n}" for n in range(42)}
     assert [found[name]["error_code"] for name in (140, 141)] == ["not_found", "empty"]
     with Client(triton.grpc_address, model="tiny") as client:
         expected = client.embed([picture(number) for number in range(40)])
@@ -90,12 +91,29 @@ def test_a_manifest_on_s3(s3, options, triton, tmp_path):
     assert read("s3://bulk/out").schema.field("id").type == pa.int64()
 
 
+def test_tars_on_s3(s3, options, triton):
+    """Each image in them is a row, in shards that do not end where a tar does."""
+    store = make_bucket("tars")
+    for tar in range(3):
+        members = [(f"{number:04}.jpg", picture(number)) for number in range(10 * tar, 10 * tar + 10)]
+        captions = [(f"{number:04}.txt", b"a caption") for number in range(10)]
+        with store.open_output_stream(f"tars/shards/{tar:03}.tar") as file:
+            write_tar(file, [*members, *captions, ("bad.jpg", BAD)])
+    embed("s3://tars/shards/{000..002}.tar", "-o", "s3://tars/out", *options, "--shard-rows", 7, code=3)
+    found = vectors(rows("s3://tars/out"))
+    assert [name for name in found if found[name] == "format"] == [f"s3://tars/shards/00{n}.tar/bad.jpg" for n in "012"]
+    with Client(triton.grpc_address, model="tiny") as client:
+        expected = client.embed([picture(number) for number in range(30)])
+    names = [f"s3://tars/shards/{number // 10:03}.tar/{number:04}.jpg" for number in range(30)]
+    np.testing.assert_array_equal([found[name] for name in names], expected)
+
+
 @pytest.mark.long
 def test_images_in_a_column_and_half_floats(options, triton, tmp_path):
     """The bytes are in the table; rows without ids are known by their numbers."""
-    table = pa.table({"picture": [picture(number) for number in range(20)] + [b"", None]})
-    pq.write_table(table, tmp_path / "pictures.parquet", row_group_size=6)
-    arguments = ("--from", tmp_path / "pictures.parquet", "--bytes-column", "picture", "--dtype", "float16")
+    images = [{"bytes": picture(number)} for number in range(20)] + [{"bytes": b""}, None]
+    pq.write_table(pa.table({"picture": images}), tmp_path / "pictures.parquet", row_group_size=6)
+    arguments = ("--from", tmp_path / "pictures.parquet", "--bytes-column", "picture.bytes", "--dtype", "float16")
     embed(*arguments, "-o", tmp_path / "out", *options, "--shard-rows", 8, code=3)
     found = rows(tmp_path / "out")
     assert sorted(found) == sorted(f"{tmp_path}/pictures.parquet:{number}" for number in range(1, 23))

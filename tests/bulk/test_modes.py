@@ -1,13 +1,14 @@
 """Other ways of the same job: a Triton in each worker, texts, one vector for copies, a dry run, one machine."""
 
 import json
+import re
 import urllib.request
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bulk.conftest import embed, make_bucket, picture, rows, vectors, write_pictures
+from bulk.conftest import embed, make_bucket, picture, rows, vectors, write_pictures, write_tar
 from client.text_model import write_text_model
 from typer.testing import CliRunner
 from vitriton import Client
@@ -28,15 +29,15 @@ def test_a_triton_in_each_worker(s3, triton, ray_cluster, repository, tmp_path):
     """The repository comes from a store, and no server is asked; the vectors are the same."""
     folder = write_pictures(tmp_path / "photos", 80, {3})
     models = _upload(repository, "embedded", "models")
-    common = ("--ray-address", ray_cluster.address, "--shard-rows", 20)
-    embed(folder, "-o", tmp_path / "embedded", "--repository", models, "--url", "localhost:1", *common, code=3)
-    embed(folder, "-o", tmp_path / "served", "--url", triton.grpc_address, *common, code=3)
-    embedded, served = rows(tmp_path / "embedded"), rows(tmp_path / "served")
-    assert embedded.keys() == served.keys()
-    for name, row in served.items():
-        assert row["error_code"] == embedded[name]["error_code"]
-        if row["error"] is None:
-            np.testing.assert_allclose(embedded[name]["embedding"], row["embedding"], rtol=0, atol=1e-5)
+    common = ("--url", "localhost:1", "--ray-address", ray_cluster.address, "--shard-rows", 20)
+    embed(folder, "-o", tmp_path / "out", "--repository", models, *common, code=3)
+    found = vectors(rows(tmp_path / "out"))
+    paths = [str(path) for path in sorted(folder.iterdir())]
+    assert sorted(found) == paths
+    assert found.pop(paths.pop(3)) == "format"
+    with Client(triton.grpc_address, model="tiny") as client:
+        expected = client.embed(paths)
+    np.testing.assert_allclose([found[path] for path in paths], expected, rtol=0, atol=1e-5)
 
 
 def _computed(server: TritonServer) -> int:
@@ -47,19 +48,27 @@ def _computed(server: TritonServer) -> int:
 
 @pytest.mark.long
 def test_copies_are_computed_once(triton, ray_cluster, tmp_path):
-    """And each of them has its row, with the vector."""
+    """And each of them has its row, with the vector and its own value of the column that is kept."""
     folder = write_pictures(tmp_path / "photos", 30)
     for number in range(50):
         (folder / f"copy-{number:02d}.jpg").write_bytes(picture(0))
+    paths = [str(path) for path in folder.iterdir()]
+    pq.write_table(pa.table({"path": paths, "name": [path[-11:] for path in paths]}), tmp_path / "list.parquet")
     common = ("--url", triton.grpc_address, "--ray-address", ray_cluster.address, "--shard-rows", 16)
+    listed = ("--from", tmp_path / "list.parquet", "--keep-column", "name")
     before = _computed(triton)
-    done = embed(folder, "-o", tmp_path / "once", *common, "--dedupe", "--json")
+    done = embed(*listed, "-o", tmp_path / "once", *common, "--dedupe", "--json")
     assert _computed(triton) - before == 30
     assert json.loads(done.stdout)["images"] == 80
     assert not list((tmp_path / "once" / "_vitriton").rglob("*.parquet"))  # some readers would take them for data
+    assert all(row["name"] == name[-11:] for name, row in rows(tmp_path / "once").items())
+    write_tar(tmp_path / "copies.tar", [(path.name, path.read_bytes()) for path in folder.iterdir()])
+    done = embed(tmp_path / "copies.tar", "-o", tmp_path / "tar", *common, "--dedupe", "--json")
+    assert _computed(triton) - before == 60
+    assert sorted(vectors(rows(tmp_path / "tar")).values()) == sorted(vectors(rows(tmp_path / "once")).values())
     embed(folder, "-o", tmp_path / "each", *common)
     assert vectors(rows(tmp_path / "once")) == vectors(rows(tmp_path / "each"))
-    done = embed(folder, "-o", tmp_path / "once", *common, "--dedupe", "--json")
+    done = embed(*listed, "-o", tmp_path / "once", *common, "--dedupe", "--json")
     assert json.loads(done.stdout)["done_before"] == 80
 
 
@@ -80,14 +89,21 @@ def test_texts(ray_cluster, tmp_path):
 
 
 def test_a_dry_run(triton, tmp_path):
-    """It needs no cluster, and writes nothing."""
+    """It needs no cluster, and writes nothing; with a price, it says the cost."""
     folder = write_pictures(tmp_path / "photos", 40)
-    done = embed(folder, "-o", tmp_path / "out", "--url", triton.grpc_address, "--dry-run", "--json")
+    common = (folder, "-o", tmp_path / "out", "--url", triton.grpc_address, "--dry-run")
+    done = embed(*common, "--json")
     said = json.loads(done.stdout)
     assert (said["images"], said["files"], said["sample"], said["sample_failed"]) == (40, 1, 40, 0)
     assert said["input_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert said["output_bytes"] == 40 * 4 * 4
     assert said["images_per_s"] > 0
+    assert "cost" not in said
+    done = embed(*common, "--price-per-hour", 3_600_000)
+    rate, cost = re.search(
+        r"embeds ([\d.]+) images/s .*At 3.6e\+06 an hour, the workers cost ([\d.]+), however", done.stdout, re.DOTALL
+    ).groups()
+    assert float(cost) * float(rate) == pytest.approx(40 * 1000, rel=0.1)  # the rate is rounded
     assert not (tmp_path / "out").exists()
 
 

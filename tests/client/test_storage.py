@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from vitriton import VitritonError
 from vitriton._console.inputs import SUFFIXES, find_inputs
 from vitriton._errors import InvalidOption, Unreadable
-from vitriton._storage import Storage, is_remote, read_ahead
+from vitriton._storage import Span, Storage, is_remote, read_ahead
 from vitriton.cli import app
 
 pytest.importorskip("pyarrow")
@@ -59,6 +59,15 @@ def test_reading(folder):
     assert storage.read(f"{folder}/b.jpg", 100) == b"b.jpg"
     assert storage.read(f"file://{folder}/none.jpg", 100) == Unreadable("no such file", "not_found")
     assert storage.read(f"file://{folder}/b.jpg", 2) == Unreadable("5 bytes are over the limit of 2", "too_large")
+
+
+def test_reading_a_part(folder):
+    """The limit is for the part; one that is not all there is no image."""
+    name = f"{folder}/b.jpg"
+    assert Storage().read(name, 3, Span(1, 3)) == b".jp"
+    assert Storage().read(name, 3, Span(1, 0)) == b""
+    assert Storage().read(name, 3, Span(1, 4)) == Unreadable("4 bytes are over the limit of 3", "too_large")
+    assert Storage().read(name, 100, Span(2, 10)) == Unreadable("7 bytes are missing", "truncated")
 
 
 def test_a_library_of_fsspec_reads_what_pyarrow_does_not(folder):

@@ -9,6 +9,8 @@ from vitriton.commands.embed.options import EmbedOptions
 from vitriton_api._config import ApiOptions
 from vitriton_bench._sweep.options import Sweep
 from vitriton_export import ExportOptions, VerifyOptions
+from vitriton_ray._options import RayOptions
+from vitriton_ray.commands.bench import BulkBench
 from vitriton_search.commands.duplicates import DuplicatesOptions
 from vitriton_search.commands.export import SearchExportOptions
 from vitriton_search.commands.neighbors import NeighborsOptions
@@ -36,6 +38,8 @@ from vitriton_server._config import ServerConfig
         NeighborsOptions,
         SearchExportOptions,
         PageOptions,
+        RayOptions,
+        BulkBench,
     ],
     ids=lambda cls: cls.__name__,
 )

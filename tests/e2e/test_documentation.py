@@ -47,7 +47,7 @@ NEEDS = {"docs/guides/service.md": "fastapi", "docs/guides/video.md": "av"}
 # Their blocks need what this test does not have.
 NOT_RUN = {
     "docs/concepts/verify.md": "an export in out/models, and its checkpoint",
-    "docs/guides/bulk.md": "a Spark, and a bucket",
+    "docs/guides/bulk.md": "a Spark, and an output; test_bulk_guide.py has one",
     "docs/guides/endpoint.md": "an endpoint; tests/api/test_guide.py has one",
     "docs/guides/export.md": "peft, and a checkpoint of the hub",
     "docs/reference/files.md": "duckdb and pandas; tests/client/test_embed_outputs.py runs it where they are installed",

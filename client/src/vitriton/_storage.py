@@ -62,6 +62,18 @@ class StoragePlace(NamedTuple):
         return list(self.files.get_file_info(selector))
 
 
+class Span(NamedTuple):
+    """A part of a file.
+
+    Attributes:
+        first: the offset of the first byte.
+        size: the number of bytes.
+    """
+
+    first: int
+    size: int
+
+
 class Storage:
     """Opens stores once each, and reads from them. Safe to share between threads; a pickle of it connects again."""
 
@@ -92,12 +104,13 @@ class Storage:
         base = self._known[root]
         return StoragePlace(base.files, f"{base.path.rstrip('/')}/{path.strip('/')}".rstrip("/"))
 
-    def read(self, uri: str, max_bytes: int) -> bytes | Unreadable:
-        """Reads a file; returns its bytes, or why this one file has none.
+    def read(self, uri: str, max_bytes: int, span: Span | None = None) -> bytes | Unreadable:
+        """Reads a file, or a part of it; returns the bytes, or why this one file has none.
 
         Args:
             uri: the URI, or a path of this machine.
-            max_bytes: the size of the largest file that is read.
+            max_bytes: the size of the largest file, or part, that is read.
+            span: the part. None: all of the file.
 
         Raises:
             OSError: the store failed; another attempt may succeed.
@@ -106,10 +119,10 @@ class Storage:
         files, path = self.place(uri)
         try:
             with files.open_input_file(path) as file:
-                size = file.size()
+                first, size = Span(0, file.size()) if span is None else span
                 if size > max_bytes:
                     return Unreadable(f"{size} bytes are over the limit of {max_bytes}", "too_large")
-                data: bytes = file.read(size)
+                data: bytes = file.read_at(size, first)
         except (FileNotFoundError, NotADirectoryError):
             return Unreadable("no such file", "not_found")
         except (PermissionError, IsADirectoryError) as exc:
@@ -118,7 +131,7 @@ class Storage:
             if any(word in str(exc) for word in _OF_ONE_FILE):
                 return Unreadable(_reason(exc), "not_readable")
             raise
-        return data
+        return data if len(data) == size else Unreadable(f"{size - len(data)} bytes are missing", "truncated")
 
     def kind(self, uri: str) -> Literal["file", "folder"] | None:
         """What is at a URI; None if nothing is.

@@ -7,7 +7,7 @@ Then the rows are sorted by their hashes, and rows that have the same are put in
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -52,23 +52,24 @@ def hashing_job(job: BulkJob) -> BulkJob:
     return replace(job, model=SHA256, fingerprint=SHA256, dimension=1, dtype="float32", dedupe=False)
 
 
-def sort_rows(hashes: BulkOutput, id_type: str, output: BulkOutput) -> None:
+def sort_rows(hashes: BulkOutput, kept_columns: Sequence[str], output: BulkOutput) -> None:
     """Writes the rows of a job that has hashed them, sorted by hash, as the table of rows of another output.
 
     Args:
         hashes: the output of the job.
-        id_type: the type of the ids.
+        kept_columns: the columns that are copied to the output.
         output: the other output.
 
     Raises:
         OSError: a store failed, or the disk of this machine is full.
     """
     pa, pq = import_pyarrow("writing", "run the command on one machine")
-    ids = pa.int64() if id_type == "int64" else pa.string()
-    schema = pa.schema([("id", ids), ("uri", pa.string()), (SHA256, pa.string())])
+    schema = None
     with tempfile.TemporaryDirectory(prefix="vitriton-dedupe-") as folder:
         writers: dict[int, Any] = {}
-        for table in hashes.read_parts(schema.names):
+        for part in hashes.read_parts(["id", "uri", SHA256, *kept_columns]):
+            table = part.replace_schema_metadata()
+            schema = schema or table.schema
             first = pa.compute.utf8_slice_codeunits(table.column(SHA256), 0, 2).to_pylist()
             numbers = [_BUCKETS if two is None else int(two, 16) for two in first]
             for number in set(numbers):

@@ -11,17 +11,18 @@ from vitriton._console.progress import count, duration, step
 from vitriton._storage import Storage
 
 from vitriton_ray._engines import Engine
-from vitriton_ray._inputs import JobInputs, count_rows, cut, make_manifest, shard_size
-from vitriton_ray._job import BulkJob, ShardPlan
+from vitriton_ray._inputs import JobInputs
+from vitriton_ray._job import BulkJob
 from vitriton_ray._options import RayOptions
 from vitriton_ray._output import BulkOutput
+from vitriton_ray._plan import make_plan
 from vitriton_ray._worker import Work, embed_rows
 
 _SAMPLE = 512  # rows; of several tables, of the first
 
 
 def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: BulkJob, engine: Engine) -> None:
-    """Says how many rows there are, how large inputs and output are, and how long one worker would take.
+    """Says how many rows there are, how large inputs and output are, how long one worker would take, and what it costs.
 
     Nothing is written to the output. A sample of the rows is embedded, twice: the first time warms the servers.
 
@@ -30,18 +31,7 @@ def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: Bulk
     """
     with tempfile.TemporaryDirectory(prefix="vitriton-dry-run-") as folder:
         with step("Listing the rows", quiet=options.quiet):
-            inputs = make_manifest(storage, inputs, BulkOutput(storage, folder))
-            counts = count_rows(storage, inputs.tables)
-        rows = sum(counts)
-        size = shard_size(rows, options.shard_rows)
-        shards = cut(inputs.tables, counts, size)
-        plan = ShardPlan(
-            rows=rows,
-            shards=len(shards),
-            shard_rows=size,
-            value_column=inputs.value_column,
-            id_column=inputs.id_column,
-        )
+            _, plan, shards = make_plan(storage, inputs, BulkOutput(storage, folder), options.shard_rows)
         work = Work(job=job, plan=plan, output_uri=folder, engine=engine)
         with step("Embedding a sample", quiet=options.quiet), engine.open(job) as opened:
             sample = shards[0]._replace(rows=min(shards[0].rows, _SAMPLE))
@@ -49,6 +39,7 @@ def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: Bulk
             began_s = time.monotonic()
             done, reading = embed_rows(storage, work, sample, opened)
             rate = len(done) / (time.monotonic() - began_s)
+    rows, hours = plan.rows, plan.rows / rate / 3600
     document = {
         f"{job.noun}s": rows,
         "files": len(shards),
@@ -57,8 +48,10 @@ def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: Bulk
         "sample": len(done),
         "sample_failed": sum(row.error is not None for row in done),
         f"{job.noun}s_per_s": round(rate, 1),
-        "worker_hours": round(rows / rate / 3600, 3),
+        "worker_hours": round(hours, 3),
     }
+    if options.price_per_hour is not None:
+        document["cost"] = round(hours * options.price_per_hour, 2)
     if options.as_json:
         typer.echo(json.dumps(document))
         return
@@ -66,9 +59,13 @@ def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: Bulk
         f"{count(rows, job.noun)} in {count(len(shards), 'file')}: some {_size(document['input_bytes'])} to read and "
         f"{_size(document['output_bytes'])} to write.\n"
         f"One worker, on this machine, embeds {rate:.1f} {job.noun}s/s (a sample of {len(done)}, "
-        f"{document['sample_failed']} with an error). All would take it {duration(rows / rate)}. More workers take as "
+        f"{document['sample_failed']} with an error). All would take it {duration(hours * 3600)}. More workers take as "
         "many times less, until the servers, the store or the network cannot do more."
     )
+    if options.price_per_hour is not None:
+        typer.echo(
+            f"At {options.price_per_hour:g} an hour, the workers cost {document['cost']:.2f}, however many there are."
+        )
 
 
 def _size(size: float) -> str:

@@ -1,38 +1,36 @@
-"""The inputs of a job: which files list its rows, in which columns, and whether their ids differ."""
+"""The inputs of a job: which files list its rows, and in which columns."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 from vitriton._console.failure import CommandFailed
 from vitriton._console.inputs import SUFFIXES
 from vitriton._console.paths import missing
 from vitriton._errors import InvalidOption, Unreadable
 from vitriton._storage import Storage, is_remote, read_ahead
 from vitriton._tables.parquet import import_pyarrow
-from vitriton._tables.rows import TABLES, Columns, PlainLines, RowFile
+from vitriton._tables.rows import TABLES, TABULAR, Columns, PlainLines, RowFile
 
-from vitriton_ray._ids import Ids, hashes
-from vitriton_ray._job import Kind, Shard
+from vitriton_ray._job import COLUMNS, Kind
 from vitriton_ray._options import RayOptions
 from vitriton_ray._output import BulkOutput
+from vitriton_ray._tars import find_tars, is_tar, list_members
 
 _URI_COLUMNS = ("uri", "path")
 _TEXT_COLUMN, _ID_COLUMN = "text", "id"
 _BATCH_ROWS = 8192
-_FEWEST, _MOST = 256, 8192  # rows of a shard, unless told
-_SHARDS = 1024  # about as many, where that allows it
-_FOOTERS = 16  # read at a time
+_AT_A_TIME = 16  # tars looked at
 _OPTION = {"uri": "list_file", "bytes": "list_file", "text": "texts"}
 _VALUE_OPTION = {"uri": "path_column", "bytes": "bytes_column", "text": "text_column"}
 
@@ -46,16 +44,30 @@ class JobInputs:
         kind: what a row has.
         value_column: the column with that.
         id_column: the column of the ids; None if there is none.
-        tables: the Parquet files that list the rows; empty if they are to be made (`make`).
-        sha256: the hash of the names, sizes and times of the named tables; None for folders of images.
+        kept_columns: the other columns to copy to the output.
+        tables: the Parquet files that list the rows; empty if they are to be made (`make_manifest`).
+        tars: the tars whose members are the rows.
+        sha256: the hash of the names, sizes and times of the named tables or tars; None for folders of images.
     """
 
     sources: tuple[str, ...]
     kind: Kind
     value_column: str
-    id_column: str | None
-    tables: tuple[str, ...]
-    sha256: str | None
+    id_column: str | None = None
+    kept_columns: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    tars: tuple[str, ...] = ()
+    sha256: str | None = None
+
+    @property
+    def option(self) -> str:
+        """The option that names them; empty for the arguments."""
+        return "" if self.is_listed else _OPTION[self.kind]
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the rows are what is in folders or in tars, and not in a table."""
+        return bool(self.tars) or self.sha256 is None
 
 
 def find_inputs(storage: Storage, options: RayOptions) -> JobInputs:
@@ -66,42 +78,49 @@ def find_inputs(storage: Storage, options: RayOptions) -> JobInputs:
         CommandFailed: a table cannot be read.
     """
     if options.images:
-        sources = tuple(_absolute(uri) for uri in options.images)
-        for uri in sources:
-            if _kind(storage, uri, "") != "folder":
-                raise InvalidOption("", f"{_missing(uri)}; name folders of images")
-        return JobInputs(sources=sources, kind="uri", value_column="uri", id_column=None, tables=(), sha256=None)
+        return _named(storage, tuple(_absolute(uri) for uri in options.images))
     named = options.list_file if options.texts is None else options.texts
     assert named is not None
     kind: Kind = "text" if options.texts is not None else "bytes" if options.bytes_column is not None else "uri"
     option = _OPTION[kind]
     source = _absolute(named)
     files = _tables(storage, source, option)
-    stamps = [(info.path, info.size, info.mtime_ns) for info in files]
-    sha256 = hashlib.sha256(repr(stamps).encode("utf-8", "backslashreplace")).hexdigest()
+    sha256 = _hash(files)
     value = options.text_column or options.path_column or options.bytes_column
     suffix = PurePosixPath(files[0].path).suffix.lower()
     if suffix == ".parquet":
         place = storage.place(source)
         tables = tuple(source + place.below(info.path) for info in files)
-        value, identity = _columns(_schema(storage, tables[0], option), tables[0], kind, value, options.id_column)
+        schema = _schema(storage, tables[0], option)
+        value, identity = _columns(schema, tables[0], kind, value, options.id_column)
+        _check_kept(schema, tables[0], options.keep_column)
         return JobInputs(
-            sources=(source,), kind=kind, value_column=value, id_column=identity, tables=tables, sha256=sha256
+            sources=(source,),
+            kind=kind,
+            value_column=value,
+            id_column=identity,
+            kept_columns=tuple(options.keep_column),
+            tables=tables,
+            sha256=sha256,
         )
-    if kind == "bytes":
-        raise InvalidOption("bytes_column", f"is for .parquet; {source} has no column of bytes")
+    lines = ("path_column", "text_column", "id_column") if suffix == ".txt" else ()
+    for name in ("bytes_column", "keep_column", *lines):
+        if getattr(options, name):
+            raise InvalidOption(name, f"is for {TABULAR if name in lines else '.parquet'}, and {source} is none")
     with _row_file(storage, source, kind, value, options.id_column) as file:
         columns = file.columns
     return JobInputs(
-        sources=(source,), kind=kind, value_column=columns.value, id_column=columns.identity, tables=(), sha256=sha256
+        sources=(source,), kind=kind, value_column=columns.value, id_column=columns.identity, sha256=sha256
     )
 
 
 def make_manifest(storage: Storage, inputs: JobInputs, output: BulkOutput) -> JobInputs:
-    """Lists folders, or turns a table of lines into Parquet, for workers to read parts of; a Parquet table stays.
+    """Lists folders or tars, or turns a table of lines into Parquet, for workers to read parts of.
+
+    A Parquet table stays as it is.
 
     Raises:
-        InvalidOption: there is nothing, or a row has no path or no id.
+        InvalidOption: there is nothing, a row has no path or no id, or a tar is none.
         CommandFailed, OSError: a store failed, or the table changed.
     """
     if inputs.tables:
@@ -109,112 +128,12 @@ def make_manifest(storage: Storage, inputs: JobInputs, output: BulkOutput) -> Jo
     pa, _ = import_pyarrow("writing", "run the command on one machine")
     names = [inputs.value_column] if inputs.id_column is None else [inputs.value_column, inputs.id_column]
     schema = pa.schema([(name, pa.string()) for name in names])
-    rows = _listed(storage, inputs.sources) if inputs.sha256 is None else _rows_of(storage, inputs)
+    rows = _listed(storage, inputs) if inputs.is_listed else _rows_of(storage, inputs)
     with output.manifest(schema) as writer:
         while batch := list(islice(rows, _BATCH_ROWS)):
             columns = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
             writer.write_table(pa.Table.from_arrays(columns[: len(names)], schema=schema), row_group_size=_BATCH_ROWS)
-    return JobInputs(**{**vars(inputs), "tables": (output.manifest_uri,)})
-
-
-def count_rows(storage: Storage, tables: Sequence[str]) -> list[int]:
-    """The number of rows of each table, from its end alone.
-
-    Raises:
-        CommandFailed: a table cannot be read.
-    """
-    _, pq = import_pyarrow("reading", "run the command on one machine")
-
-    def rows(uri: str) -> int:
-        place = storage.place(uri)
-        try:
-            return int(pq.read_metadata(place.path, filesystem=place.files).num_rows)
-        except (OSError, ValueError) as exc:
-            raise CommandFailed(f"{uri} cannot be read as a Parquet file: {' '.join(str(exc).split())}") from exc
-
-    return list(read_ahead(tables, rows, threads=_FOOTERS, ahead=4 * _FOOTERS))
-
-
-def shard_size(rows: int, wanted: int | None) -> int:
-    """The largest number of rows of a shard: a power of two, or what is wanted."""
-    if wanted is not None:
-        return wanted
-    size = _FEWEST
-    while size < _MOST and size * _SHARDS < rows:
-        size *= 2
-    return size
-
-
-def cut(tables: Sequence[str], counts: Sequence[int], size: int) -> list[Shard]:
-    """Cuts tables into shards. No shard has rows of two tables."""
-    spans = (
-        (uri, first, min(size, rows - first))
-        for uri, rows in zip(tables, counts, strict=True)
-        for first in range(0, rows, size)
-    )
-    return [Shard(number, *span) for number, span in enumerate(spans)]
-
-
-def check_ids(storage: Storage, inputs: JobInputs) -> Literal["string", "int64"]:
-    """Checks that each row has an id of its own; returns the type of the ids.
-
-    A folder has each file once, and rows that are known by their number have each number once.
-
-    Raises:
-        InvalidOption: a row has no id, or two rows have the same.
-        CommandFailed: a table cannot be read.
-    """
-    column = inputs.id_column or (inputs.value_column if inputs.kind == "uri" and inputs.sha256 is not None else None)
-    if column is None:
-        return "string"
-    pa, _ = import_pyarrow("reading", "run the command on one machine")
-    whole = True
-    with Ids() as ids:
-        for uri, first, values in _values(storage, inputs.tables, column):
-            if values.null_count:
-                at = next(index for index, value in enumerate(values) if not value.is_valid)
-                raise InvalidOption(
-                    _OPTION[inputs.kind],
-                    f"{uri}, row {first + at + 1}: column {column!r} is null; every row needs an id",
-                )
-            whole = whole and pa.types.is_integer(values.type)
-            ids.add(values)
-        doubles = ids.find_doubles()
-    if doubles.size and (told := _told_double(storage, inputs.tables, column, doubles)) is not None:
-        raise InvalidOption(_OPTION[inputs.kind], told)
-    return "int64" if whole and inputs.id_column is not None else "string"
-
-
-def _told_double(storage: Storage, tables: Sequence[str], column: str, doubles: Any) -> str | None:
-    """The words for an id that occurs twice, by hashes that do; None if none does after all."""
-    places: dict[Any, str] = {}
-    for uri, first, values in _values(storage, tables, column):
-        for at in np.isin(hashes(values), doubles).nonzero()[0].tolist():
-            value, place = values[at].as_py(), f"row {first + at + 1} of {uri}"
-            if value in places:
-                return (
-                    f"column {column!r} has {value!r} twice, in {places[value]} and {place}; ids must differ, as each "
-                    "is in the output once"
-                )
-            places[value] = place
-    return None
-
-
-def _values(storage: Storage, tables: Sequence[str], column: str) -> Iterator[tuple[str, int, Any]]:
-    """Yields a column of tables in pieces: the table, the index of the first row, the array."""
-    pa, pq = import_pyarrow("reading", "run the command on one machine")
-    for uri in tables:
-        place, first = storage.place(uri), 0
-        try:
-            with pq.ParquetFile(place.files.open_input_file(place.path), buffer_size=1 << 20, pre_buffer=False) as file:
-                for batch in file.iter_batches(65_536, columns=[column]):
-                    values = batch.column(0)
-                    if pa.types.is_dictionary(values.type):
-                        values = values.dictionary_decode()
-                    yield uri, first, values
-                    first += len(values)
-        except (OSError, pa.ArrowException) as exc:
-            raise CommandFailed(f"{uri} cannot be read: {' '.join(str(exc).split())}") from exc
+    return replace(inputs, tables=(output.manifest_uri,))
 
 
 def _tables(storage: Storage, source: str, option: str) -> list[Any]:
@@ -223,7 +142,7 @@ def _tables(storage: Storage, source: str, option: str) -> list[Any]:
     place = storage.place(source)
     if kind == "file":
         suffix = PurePosixPath(place.path).suffix.lower()
-        known = [*TABLES, *([".txt"] if option == "texts" else [])]
+        known = (*TABLES, ".txt")
         if suffix not in known:
             raise InvalidOption(
                 option, f"{source} must end in one of {', '.join(known)}, or be a folder of .parquet files"
@@ -256,7 +175,8 @@ def _schema(storage: Storage, uri: str, option: str) -> Any:
 def _columns(schema: Any, uri: str, kind: Kind, value: str | None, identity: str | None) -> tuple[str, str | None]:
     """The columns with the values and the ids of a Parquet table."""
     candidates = (value,) if value is not None else (_TEXT_COLUMN,) if kind == "text" else _URI_COLUMNS
-    found = next((name for name in candidates if name in schema.names), None)
+    has = (lambda name: _type_of(schema, name) is not None) if kind == "bytes" else schema.names.__contains__
+    found = next(filter(has, candidates), None)
     if found is None:
         told = " nor ".join(f"{name!r}" for name in candidates)
         are = "is not a column" if len(candidates) == 1 else "are not columns"
@@ -270,10 +190,33 @@ def _columns(schema: Any, uri: str, kind: Kind, value: str | None, identity: str
     return found, identity
 
 
+def _check_kept(schema: Any, uri: str, kept: Sequence[str]) -> None:
+    for name in kept:
+        if name not in schema.names:
+            raise InvalidOption("keep_column", f"{name!r} is not a column of {uri}; it has {', '.join(schema.names)}")
+        if name in COLUMNS:
+            raise InvalidOption("keep_column", f"{name!r} is a column of every output; give that of {uri} another name")
+    if len(set(kept)) < len(kept):
+        raise InvalidOption("keep_column", f"names a column twice, of {', '.join(kept)}")
+
+
+def _type_of(schema: Any, column: str) -> Any:
+    """The type of a column, or of a field of one, such as image.bytes; None if there is none."""
+    if column in schema.names:
+        return schema.field(column).type
+    from pyarrow.types import is_struct
+
+    name, _, inner = column.partition(".")
+    outer = schema.field(name).type if name in schema.names else None
+    if outer is None or not is_struct(outer):
+        return None
+    return next((field.type for field in outer if field.name == inner), None)
+
+
 def _check_type(schema: Any, uri: str, column: str, option: str, wanted: str) -> None:
     import pyarrow.types as types
 
-    kind = schema.field(column).type
+    kind = _type_of(schema, column)
     if types.is_dictionary(kind):
         kind = kind.value_type
     fits = {
@@ -285,26 +228,73 @@ def _check_type(schema: Any, uri: str, column: str, option: str, wanted: str) ->
         raise InvalidOption(option, f"{column!r} of {uri} holds {kind}, and not {wanted}")
 
 
-def _listed(storage: Storage, folders: Sequence[str]) -> Iterator[tuple[str]]:
-    """Yields the images in folders."""
+def _named(storage: Storage, sources: tuple[str, ...]) -> JobInputs:
+    """The folders of images, or the tars, that are named.
+
+    Raises:
+        InvalidOption: one of them does not exist, or there are both.
+    """
+    if not any(map(is_tar, sources)):
+        for uri in sources:
+            if _kind(storage, uri, "") != "folder":
+                raise InvalidOption("", f"{_missing(uri)}; name folders of images, or .tar files")
+        return JobInputs(sources=sources, kind="uri", value_column="uri")
+    if not all(map(is_tar, sources)):
+        raise InvalidOption("", "name folders of images, or .tar files, and not both; run the command once for each")
+
+    def look(uri: str) -> Any:
+        place = storage.place(uri)
+        info = place.files.get_file_info(place.path)
+        if not info.is_file:
+            raise InvalidOption("", f"{_missing(uri)}; name .tar files")
+        return info
+
+    try:
+        tars = tuple(find_tars(storage, sources))
+        infos = list(read_ahead(tars, look, threads=_AT_A_TIME, ahead=4 * _AT_A_TIME))
+    except OSError as exc:
+        raise CommandFailed(f"{', '.join(sources)} cannot be read: {' '.join(str(exc).split())}") from exc
+    return JobInputs(sources=sources, kind="member", value_column="uri", id_column="id", tars=tars, sha256=_hash(infos))
+
+
+def _hash(files: Sequence[Any]) -> str:
+    """The hash of the names, sizes and times of files."""
+    stamps = [(info.path, info.size, info.mtime_ns) for info in files]
+    return hashlib.sha256(repr(stamps).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _listed(storage: Storage, inputs: JobInputs) -> Iterator[tuple[str, ...]]:
+    """Yields the images in folders, or in tars."""
+    passed_over: Counter[str] = Counter()
     is_empty = True
+    for row in list_members(storage, inputs.tars) if inputs.tars else _in_folders(storage, inputs.sources, passed_over):
+        is_empty = False
+        yield row
+    if is_empty:
+        holds = "holds" if len(inputs.sources) == 1 else "hold"
+        tars = f"; name its .tar files, as in {inputs.sources[0]}/*.tar" if passed_over[".tar"] else ""
+        raise InvalidOption("", f"{', '.join(inputs.sources)} {holds} no image{tars}")
+
+
+def _in_folders(storage: Storage, folders: Sequence[str], passed_over: Counter[str]) -> Iterator[tuple[str]]:
     for folder in folders:
         try:
-            for uri in storage.find(folder, SUFFIXES):
-                is_empty = False
+            for uri in storage.find(folder, SUFFIXES, passed_over=lambda suffix: passed_over.update([suffix])):
                 yield (uri,)
         except OSError as exc:
             raise CommandFailed(f"the folder {folder} cannot be read: {' '.join(str(exc).split())}") from exc
-    if is_empty:
-        raise InvalidOption("", f"{', '.join(folders)} {'holds' if len(folders) == 1 else 'hold'} no image")
 
 
 def _rows_of(storage: Storage, inputs: JobInputs) -> Iterator[tuple[str | None, str | None]]:
     """Yields the values and ids of a table of lines."""
     source = inputs.sources[0]
     with _row_file(storage, source, inputs.kind, inputs.value_column, inputs.id_column) as file:
+        is_plain = isinstance(file, PlainLines) and inputs.kind == "uri"
         for number, (value, identity) in enumerate(file.rows(), 1):
-            if isinstance(value, Unreadable) and (identity is None and inputs.id_column is not None):
+            if is_plain and isinstance(value, str) and not value.strip():
+                continue  # as where one machine reads a list
+            needs_id = inputs.id_column is not None or inputs.kind == "uri"
+            if isinstance(value, Unreadable) and identity is None and needs_id:
                 raise InvalidOption(
                     _OPTION[inputs.kind], f"{source}, row {number}: {value.reason}; mend the row, or remove it"
                 )

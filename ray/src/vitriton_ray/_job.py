@@ -6,17 +6,21 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-Kind = Literal["uri", "bytes", "text"]
+Kind = Literal["uri", "member", "bytes", "text"]
 DType = Literal["float32", "float16"]
 
 FORMAT = 1  # of job.json and of the parts
+# The columns of the output, before those that are kept.
+COLUMNS = ("id", "uri", "sha256", "embedding", "error", "error_code", "width", "height", "fingerprint")
+_TOLD = 5  # inputs or columns named in a message
 # The words for fields whose difference is told; the other fields have their own names.
 _WORDS = {
     "sources": "inputs",
     "kind": "kind of inputs",
     "value_column": "column of the inputs",
     "id_column": "column of the ids",
-    "manifest_sha256": "table whose names, sizes and times have the hash",
+    "kept_columns": "kept columns",
+    "manifest_sha256": "hash of the names, sizes and times of the inputs",
     "dtype": "type of the vectors",
     "prompt": "prompt",
     "preprocess": "place of preprocessing",
@@ -46,10 +50,12 @@ class BulkJob:
 
     Attributes:
         sources: the folders, tables or files of texts, as they were given.
-        kind: whether a row has the URI of an image, its bytes, or a text.
+        kind: whether a row has the URI of an image, the place of one in a tar, its bytes, or a text.
         value_column: the column with that.
         id_column: the column that identifies a row; None: the URI of an image; the file and number of another row.
-        manifest_sha256: the hash of the names, sizes and times of the tables; None for folders, which are listed once.
+        kept_columns: the columns of the inputs that are copied to the output.
+        manifest_sha256: the hash of the names, sizes and times of the tables or tars; None for folders, which are
+            listed once.
         model: the name that the model was exported under.
         fingerprint: the fingerprint of the embedding space.
         dimension: the number of floats of a vector.
@@ -64,6 +70,7 @@ class BulkJob:
     kind: Kind
     value_column: str
     id_column: str | None
+    kept_columns: tuple[str, ...] = ()
     manifest_sha256: str | None
     model: str
     fingerprint: str
@@ -73,6 +80,11 @@ class BulkJob:
     preprocess: Literal["server", "client"] = "server"
     dedupe: bool = False
     format: int = FORMAT
+
+    @property
+    def has_uris(self) -> bool:
+        """Whether a row says where its image is."""
+        return self.kind in ("uri", "member")
 
     @property
     def noun(self) -> str:
@@ -123,9 +135,14 @@ def from_json(text: str) -> tuple[BulkJob, ShardPlan]:
     document: dict[str, Any] = json.loads(text)
     if document.get("job", {}).get("format") != FORMAT:
         raise ValueError(f"it has another format than {FORMAT}")
-    job = document["job"]
-    return BulkJob(**{**job, "sources": tuple(job["sources"])}), ShardPlan(**document["plan"])
+    job: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document["job"].items()
+    }
+    return BulkJob(**job), ShardPlan(**document["plan"])
 
 
 def _told(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    more = f" and {len(value) - _TOLD} more" if len(value) > _TOLD else ""
+    return (", ".join(map(str, value[:_TOLD])) or "none") + more

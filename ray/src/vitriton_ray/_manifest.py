@@ -50,15 +50,36 @@ def read_rows(storage: Storage, job: BulkJob, plan: ShardPlan, shard: Shard) -> 
     for batch in _batches(
         storage, shard, list(dict.fromkeys(names)), _SHORT_ROWS if job.kind == "bytes" else _LONG_ROWS
     ):
-        values = batch.column(plan.value_column).to_pylist()
+        values = _column(batch, plan.value_column).to_pylist()
         ids = values if plan.id_column is None else batch.column(plan.id_column).to_pylist()
         hashes = batch.column(SHA256).to_pylist() if job.dedupe else [None] * len(values)
         for value, identity, sha256 in zip(values, ids, hashes, strict=True):
             number += 1
-            uri = value if job.kind == "uri" else None
-            if plan.id_column is None and job.kind != "uri":
+            uri = value if job.has_uris else None
+            if plan.id_column is None and not job.has_uris:
                 identity = f"{shard.uri}:{number}"
             yield ManifestRow(identity, uri, value, sha256)
+
+
+def read_kept(storage: Storage, job: BulkJob, shard: Shard) -> Any:
+    """Reads the columns of a shard that are copied to the output: an Arrow table; None if there are none.
+
+    Raises:
+        OSError: the table cannot be read.
+    """
+    if not job.kept_columns:
+        return None
+    pa, _ = import_pyarrow("reading", "run the command on one machine")
+    batches = _batches(storage, shard, list(job.kept_columns), _LONG_ROWS)
+    return pa.Table.from_batches(batches).select(job.kept_columns)
+
+
+def _column(batch: Any, name: str) -> Any:
+    """A column, or a field of one, such as image.bytes."""
+    if name in batch.schema.names:
+        return batch.column(name)
+    outer, _, inner = name.partition(".")
+    return batch.column(outer).field(inner)
 
 
 def _batches(storage: Storage, shard: Shard, columns: list[str], size: int) -> Iterator[Any]:

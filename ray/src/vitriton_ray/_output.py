@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from vitriton._console.failure import CommandFailed
 from vitriton._errors import InvalidOption
 from vitriton._storage import Storage, StoragePlace, read_ahead
 from vitriton._tables.parquet import import_pyarrow
@@ -249,8 +248,3 @@ def check_output(uri: str) -> None:
     """
     if Path(uri).suffix in (".parquet", ".npy", ".jsonl"):
         raise InvalidOption("output", f"{uri} is the name of a file; name a folder, for many files")
-
-
-def failed(uri: str, error: OSError) -> CommandFailed:
-    """The error for a store that failed."""
-    return CommandFailed(f"{uri}: {' '.join(str(error).split())}")

@@ -36,8 +36,8 @@ class RowResult(NamedTuple):
     height: int | None
 
 
-def make_part(job: BulkJob, plan: ShardPlan, shard: Shard, rows: Sequence[RowResult]) -> Any:
-    """The table of a shard's rows, in order.
+def make_part(job: BulkJob, plan: ShardPlan, shard: Shard, rows: Sequence[RowResult], kept: Any = None) -> Any:
+    """The table of a shard's rows, in order, with the columns of `COLUMNS` and those that are kept.
 
     The vectors are of type fixed_size_list<float32 or float16>[D]; that of a row with an error has D nulls.
     """
@@ -61,6 +61,7 @@ def make_part(job: BulkJob, plan: ShardPlan, shard: Shard, rows: Sequence[RowRes
         "width": pa.array([row.width for row in rows], pa.int32()),
         "height": pa.array([row.height for row in rows], pa.int32()),
         "fingerprint": pa.array([job.fingerprint] * len(rows), pa.string()),
+        **({} if kept is None else {name: kept.column(name) for name in kept.schema.names}),
     }
     metadata = {
         "model": job.model,

@@ -20,10 +20,12 @@ from vitriton_ray._cluster import Cluster
 from vitriton_ray._dedupe import Hashing, cut_by_content, hashing_job, sort_rows
 from vitriton_ray._engines import EmbeddedEngine, Engine, ServedEngine, read_model
 from vitriton_ray._estimate import estimate
-from vitriton_ray._inputs import JobInputs, check_ids, count_rows, cut, find_inputs, make_manifest, shard_size
+from vitriton_ray._ids import check_ids
+from vitriton_ray._inputs import JobInputs, find_inputs
 from vitriton_ray._job import BulkJob, ShardPlan
 from vitriton_ray._options import RayOptions
 from vitriton_ray._output import BulkOutput
+from vitriton_ray._plan import make_plan
 from vitriton_ray._progress import Progress
 from vitriton_ray._worker import Work
 
@@ -189,23 +191,9 @@ def _plan_of(options: RayOptions, output: BulkOutput, job: BulkJob) -> ShardPlan
 def _plan(options: RayOptions, storage: Storage, inputs: JobInputs, job: BulkJob, output: BulkOutput) -> ShardPlan:
     """Plans a job and writes the plan."""
     with step("Listing the rows", quiet=options.quiet):
-        inputs = make_manifest(storage, inputs, output)
-        counts = count_rows(storage, inputs.tables)
-        rows = sum(counts)
-        if not rows:
-            raise InvalidOption("", f"{', '.join(inputs.sources)} has no rows")
+        inputs, plan, shards = make_plan(storage, inputs, output, options.shard_rows)
     with step("Checking that the ids differ", quiet=options.quiet):
-        id_type = check_ids(storage, inputs)
-    size = shard_size(rows, options.shard_rows)
-    shards = cut(inputs.tables, counts, size)
-    plan = ShardPlan(
-        rows=rows,
-        shards=len(shards),
-        shard_rows=size,
-        value_column=inputs.value_column,
-        id_column=inputs.id_column,
-        id_type=id_type,
-    )
+        plan = replace(plan, id_type=check_ids(storage, inputs))
     output.write_job(job, plan, shards)
     return plan
 
@@ -218,7 +206,7 @@ def _plan_after_hashing(
     before = _plan_of(options, hashes, hashing) or _plan(options, storage, inputs, hashing, hashes)
     _carry_out(options, hashing, before, Hashing(), hashes)
     with step("Sorting the rows by their content", quiet=options.quiet):
-        sort_rows(hashes, before.id_type, output)
+        sort_rows(hashes, job.kept_columns, output)
         shards = cut_by_content(output, before.shard_rows)
     plan = replace(before, shards=len(shards), value_column="uri", id_column="id")
     output.write_job(job, plan, shards)
@@ -263,6 +251,7 @@ def _job(options: RayOptions, storage: Storage, inputs: JobInputs) -> tuple[Bulk
         kind=inputs.kind,
         value_column=inputs.value_column,
         id_column=inputs.id_column,
+        kept_columns=inputs.kept_columns,
         manifest_sha256=inputs.sha256,
         model=name,
         fingerprint=fingerprint,

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from functools import partial
@@ -24,9 +24,10 @@ from vitriton.preprocessing import DEFAULT_FORMATS
 
 from vitriton_ray._engines import Engine, Opened
 from vitriton_ray._job import BulkJob, Shard, ShardPlan
-from vitriton_ray._manifest import ManifestRow, read_rows
+from vitriton_ray._manifest import ManifestRow, read_kept, read_rows
 from vitriton_ray._output import BulkOutput
 from vitriton_ray._parts import RowResult, make_part
+from vitriton_ray._tars import read_member
 
 _MAX_BYTES = 256 * 1024 * 1024  # of one image
 _ATTEMPTS = (0.2, 1.0, 5.0, 10.0)  # seconds before an object is read again that its store could not give
@@ -118,6 +119,7 @@ class EmbedShards:
         Failures are reports, too: an exception here would be a page of Ray's, and a worker that cannot start would be
         started again without end.
         """
+        pa, _ = import_pyarrow("reading", "run the command on one machine")
         for row in shards.to_pylist():
             shard = Shard(**row)
             try:
@@ -125,7 +127,7 @@ class EmbedShards:
                 is_done = self._output.has(shard.number)
                 report = Report(shard=shard.number, worker=self._name, rows=shard.rows) if is_done else None
                 yield (report or self._embed(shard)).table()
-            except (VitritonError, OSError) as exc:
+            except (VitritonError, OSError, pa.ArrowException) as exc:
                 yield Report(
                     shard=shard.number, worker=self._name, failure=" ".join(str(exc).split()) or type(exc).__name__
                 ).table()
@@ -138,7 +140,9 @@ class EmbedShards:
         done, reading = embed_rows(self._storage, self._work, shard, self._opened)
         self._opened.check()  # of a server that has another model now, the last vectors may be from either
         embedded_s = time.monotonic()
-        written = self._output.write_part(shard.number, make_part(self._work.job, self._work.plan, shard, done))
+        kept = read_kept(self._storage, self._work.job, shard)
+        part = make_part(self._work.job, self._work.plan, shard, done, kept)
+        written = self._output.write_part(shard.number, part)
         return Report(
             shard=shard.number,
             worker=self._name,
@@ -217,7 +221,7 @@ class ShardReading:
         threads = self._work.read_threads
         contents = (
             read_ahead(firsts, read, threads=threads, ahead=4 * threads)
-            if self._work.job.kind == "uri"
+            if self._work.job.has_uris
             else map(read, firsts)
         )
         while True:
@@ -301,7 +305,7 @@ def _read(storage: Storage, kind: str, row: ManifestRow) -> _Content:
         return _described(row, row.value)
     if row.uri is not None and row.uri[:5].lower() in ("http:", "https"):
         return _Content(row, row.value)  # the client fetches it
-    content = _read_object(storage, row.value)
+    content = _read_object(partial(read_member if kind == "member" else Storage.read, storage, row.value, _MAX_BYTES))
     return (
         _described(row, content)
         if isinstance(content, bytes)
@@ -309,11 +313,11 @@ def _read(storage: Storage, kind: str, row: ManifestRow) -> _Content:
     )
 
 
-def _read_object(storage: Storage, uri: str) -> bytes | Unreadable:
+def _read_object(read: Callable[[], bytes | Unreadable]) -> bytes | Unreadable:
     """Reads an image, more than once if its store fails; then the code is "other"."""
     for pause_s in (*_ATTEMPTS, None):
         try:
-            return storage.read(uri, _MAX_BYTES)
+            return read()
         except VitritonError as exc:  # no such store
             return Unreadable(str(exc), "bad_url")
         except OSError as exc:

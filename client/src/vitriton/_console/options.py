@@ -114,7 +114,8 @@ def _parameters(cls: Any, instance: Any) -> list[inspect.Parameter]:
     options, texts = _options(cls), descriptions(cls)
     flags = {name: _flag(name, option.info) for name, option in options.items()}
     found = []
-    for field in sorted(fields(cls), key=lambda field: field.name not in inspect.get_annotations(cls)):  # bases last
+    own = list(inspect.get_annotations(cls))  # in their order; those of bases last
+    for field in sorted(fields(cls), key=lambda field: own.index(field.name) if field.name in own else len(own)):
         hint, info = options[field.name]
         default = _default(field, instance)
         if is_dataclass(hint):

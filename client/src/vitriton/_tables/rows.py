@@ -145,7 +145,7 @@ class _Lines(RowFile):
 
 
 class PlainLines(_Lines):
-    """A text on each line, in UTF-8; lines end with LF or CRLF.
+    """A text or a path on each line, in UTF-8; lines end with LF or CRLF.
 
     Raises:
         InvalidOption: the file begins as a binary file does.
@@ -156,10 +156,12 @@ class PlainLines(_Lines):
         with path.open("rb") as file:
             start = file.read(_CHUNK_BYTES)
         if start.startswith(_PARQUET):
-            raise InvalidOption("texts", f"{name} is a Parquet file; give it a name that ends in .parquet")
+            raise InvalidOption(columns.file_option, f"{name} is a Parquet file; give it a name that ends in .parquet")
         if b"\0" in start:
             at = start.index(b"\0")
-            raise InvalidOption("texts", f"{name} is not a file of texts in UTF-8: byte {at} is a null character")
+            raise InvalidOption(
+                columns.file_option, f"{name} is not a file of {columns.noun}s in UTF-8: byte {at} is a null character"
+            )
 
     def _row(self, line: str) -> Row:
         return Row(line, None)

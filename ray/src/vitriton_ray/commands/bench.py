@@ -30,10 +30,10 @@ from vitriton._tables.parquet import import_pyarrow
 
 from vitriton_ray._cluster import Cluster, quiet_ray
 from vitriton_ray._engines import Opened
-from vitriton_ray._inputs import cut
 from vitriton_ray._job import BulkJob, ShardPlan
 from vitriton_ray._options import RayOptions
 from vitriton_ray._output import BulkOutput
+from vitriton_ray._plan import cut
 from vitriton_ray._worker import Report, Work
 
 DIMENSION = 768

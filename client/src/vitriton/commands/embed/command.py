@@ -70,10 +70,8 @@ def embed(options: EmbedOptions) -> None:
     options.check_inputs()
     if options.output.suffix not in FORMATS:
         raise InvalidOption("output", f"{options.output} must end in one of {', '.join(FORMATS)}")
-    if not options.timeout_s > 0:
-        raise InvalidOption("timeout_s", f"is {options.timeout_s:g}; it must be a number of seconds above 0")
     options.check_append()
-    options.server.check()
+    options.check_model()
     raise typer.Exit(run(options))
 
 

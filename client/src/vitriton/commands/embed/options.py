@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vitriton._console.completion import served_names
+from vitriton._console.embedding import IMAGES, MODEL, OUTPUT, TEXTS, EmbeddingOptions
 from vitriton._console.inputs import read_every
 from vitriton._console.paths import file_fault
-from vitriton._console.server import DEFAULT_ADDRESS, SERVER, URL, Access, ServerOptions
 from vitriton._errors import InvalidOption
 
 if TYPE_CHECKING:
     from vitriton.commands.embed.outputs import Paths
 
-_IMAGES, _TEXTS, _MODEL, _OUTPUT = "Images", "Texts", "Model", "Output"
 # What options of images alone are told where there are texts.
 _OF_IMAGES = {
     "path_column": "texts have a `text_column`",
@@ -28,7 +26,7 @@ _OF_IMAGES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions:
+class EmbedOptions(EmbeddingOptions):
     """The options of `vitriton embed`.
 
     Attributes:
@@ -45,14 +43,8 @@ class EmbedOptions:
         text_column: the column of the file that holds the texts. None: text.
         id_column: the column of the list, or of the file of texts, that identifies the inputs in the output. None: the
             path or URL of an image or a video; the file of a text and the number of its line or row.
-        prompt: the name of the model's prompt to put before each text. None: the model's default prompt, if any.
-        no_prompt: put no prompt before the texts, not even the model's default one.
-        model: the name that the model was exported under. None: the only model on the server.
         pool: the kind of output: one vector for each image or text, or all its tokens.
         recursive: include the subfolders of each DIR.
-        timeout_s: the longest time for each request, including its retries, in seconds.
-        preprocess: the place where images are decoded and resized.
-        expect_fingerprint: the fingerprint that the model must have; any other model is refused.
         errors: the file that lists the inputs that cannot be embedded. None: OUTPUT.errors.jsonl.
         append: add to an existing output: keep its rows, and embed only the images that it does not have. Images are
             compared by their names, and not by their contents.
@@ -60,38 +52,23 @@ class EmbedOptions:
         resume: continue an interrupted run, or start again.
         engine: the program that does the work: this command, or a Ray cluster, for which there are other options (see
             vitriton embed --engine ray --help).
-        access: the credentials, and the certificates to trust.
-        as_json: print a summary as JSON.
-        quiet: print errors only.
     """
 
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=_OUTPUT)]
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=OUTPUT)]
     images: Annotated[Sequence[str], typer.Argument(metavar="DIR|FILE|URL", show_default=False)] = ()
-    list_file: Annotated[str | None, typer.Option("--from", metavar="FILE", rich_help_panel=_IMAGES)] = None
-    path_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_IMAGES)] = None
-    every: Annotated[str | None, typer.Option(metavar="TIME", rich_help_panel=_IMAGES)] = None
-    texts: Annotated[str | None, typer.Option(metavar="FILE", rich_help_panel=_TEXTS)] = None
-    text_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_TEXTS)] = None
-    id_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_OUTPUT)] = None
-    prompt: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_TEXTS)] = None
-    no_prompt: Annotated[bool, typer.Option("--no-prompt", rich_help_panel=_TEXTS)] = False
-    url: Annotated[str, URL] = DEFAULT_ADDRESS
-    model: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=_MODEL, autocompletion=served_names)] = (
-        None
-    )
-    pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled", rich_help_panel=_MODEL)] = True
-    recursive: Annotated[bool, typer.Option(rich_help_panel=_IMAGES)] = True
-    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", rich_help_panel=SERVER)] = 60.0
-    preprocess: Annotated[Literal["server", "client"], typer.Option(rich_help_panel=_IMAGES)] = "server"
-    expect_fingerprint: Annotated[str | None, typer.Option(metavar="FINGERPRINT", rich_help_panel=_MODEL)] = None
-    errors: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=_OUTPUT)] = None
-    append: Annotated[bool, typer.Option("--append", rich_help_panel=_OUTPUT)] = False
-    overwrite: Annotated[bool, typer.Option("--overwrite", rich_help_panel=_OUTPUT)] = False
-    resume: Annotated[bool, typer.Option(rich_help_panel=_OUTPUT)] = True
-    engine: Annotated[Literal["local", "ray"], typer.Option(rich_help_panel=_MODEL)] = "local"
-    access: Access = field(default_factory=Access)
-    as_json: Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT)] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=_OUTPUT)] = False
+    list_file: Annotated[str | None, typer.Option("--from", metavar="FILE", rich_help_panel=IMAGES)] = None
+    path_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=IMAGES)] = None
+    every: Annotated[str | None, typer.Option(metavar="TIME", rich_help_panel=IMAGES)] = None
+    texts: Annotated[str | None, typer.Option(metavar="FILE", rich_help_panel=TEXTS)] = None
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=TEXTS)] = None
+    id_column: Annotated[str | None, typer.Option(metavar="NAME", rich_help_panel=OUTPUT)] = None
+    pool: Annotated[bool, typer.Option("--pool/--no-pool", " /--unpooled", rich_help_panel=MODEL)] = True
+    recursive: Annotated[bool, typer.Option(rich_help_panel=IMAGES)] = True
+    errors: Annotated[Path | None, typer.Option(metavar="FILE", rich_help_panel=OUTPUT)] = None
+    append: Annotated[bool, typer.Option("--append", rich_help_panel=OUTPUT)] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", rich_help_panel=OUTPUT)] = False
+    resume: Annotated[bool, typer.Option(rich_help_panel=OUTPUT)] = True
+    engine: Annotated[Literal["local", "ray"], typer.Option(rich_help_panel=MODEL)] = "local"
 
     def check_inputs(self) -> None:
         """Checks that there are either images or texts, and no options of the other.
@@ -117,8 +94,6 @@ class EmbedOptions:
             raise InvalidOption("every", "is for videos, and texts have no frames")
         elif has_images:
             raise InvalidOption("texts", "and images cannot be embedded together; run the command once for each")
-        elif self.prompt is not None and self.no_prompt:
-            raise InvalidOption("", "give either `prompt` or `no_prompt`, not both")
         else:
             for name, advice in _OF_IMAGES.items():
                 if getattr(self, name) != getattr(type(self), name):  # its default
@@ -150,11 +125,6 @@ class EmbedOptions:
             InvalidOption: `every` is no time above 0.
         """
         return None if self.every is None else read_every(self.every)
-
-    @property
-    def server(self) -> ServerOptions:
-        """The server that embeds."""
-        return ServerOptions(address=self.url, access=self.access)
 
     @property
     def paths(self) -> Paths:
