@@ -266,9 +266,23 @@ def test_services_say_that_grpc_is_http_2():
         assert grpc["appProtocol"] == "kubernetes.io/h2c"
 
 
-def test_the_notes_name_the_next_command():
-    """What `helm install` prints has commands for this release."""
-    done = tools.helm("install", "photos", str(tools.CHART), "--dry-run=client", "--namespace", "embeddings")
+def _notes(name: str) -> str:
+    values = str(Path(__file__).parent / "values" / f"{name}.yaml")
+    options = ("--dry-run=client", "--namespace", "embeddings", "--values", values)
+    done = tools.helm("install", "photos", str(tools.CHART), *options)
     assert done.returncode == 0, done.stderr
-    assert "helm -n embeddings test photos --logs" in done.stdout
-    assert "deployment/photos-vitriton" in done.stdout
+    return done.stdout.partition("NOTES:")[2]
+
+
+def test_the_notes_name_the_next_command():
+    """What `helm install` prints has commands for this release, and what to know of these values."""
+    outside = "networkPolicy.clients"
+    notes = _notes("defaults")
+    assert "helm -n embeddings test photos --logs" in notes
+    assert "deployment/photos-vitriton" in notes
+    assert "the first start exports the model" in notes
+    assert outside not in notes
+    assert outside in _notes("routes")
+    (job,) = of_kind(render(read("job")), "Job")
+    assert f"job/{job['metadata']['name']}" in _notes("job")
+    assert "the first start" not in _notes("image")

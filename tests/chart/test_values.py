@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import generate
@@ -118,6 +119,13 @@ def test_every_value_has_a_type():
 def test_every_value_is_described():
     """Each value has a comment, from which the README is made."""
     assert [value.name for value in generate.values((tools.CHART / "values.yaml").read_text()) if not value.text] == []
+
+
+def test_images_are_built_from_files_that_exist():
+    """A Dockerfile that a comment names is in the checkout."""
+    named = re.findall(r"docker/\w+/Dockerfile", (tools.CHART / "values.yaml").read_text())
+    assert len(set(named)) == 4
+    assert all((tools.ROOT / name).exists() for name in named), named
 
 
 def test_the_readme_is_made_from_the_values():
