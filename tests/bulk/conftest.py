@@ -223,7 +223,7 @@ def wait_until(happens: Callable[[], bool], timeout_s: float = 300.0) -> None:
     end_s = time.monotonic() + timeout_s
     while not happens():
         assert time.monotonic() < end_s
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 @pytest.fixture

@@ -91,15 +91,28 @@ def test_a_manifest_on_s3(s3, options, triton, tmp_path):
     assert read("s3://bulk/out").schema.field("id").type == pa.int64()
 
 
-def test_tars_on_s3(s3, options, triton):
-    """Each image in them is a row, in shards that do not end where a tar does."""
+@pytest.fixture(scope="module")
+def tars(s3):
+    """Three tars in a bucket: their pattern."""
     store = make_bucket("tars")
     for tar in range(3):
         members = [(f"{number:04}.jpg", picture(number)) for number in range(10 * tar, 10 * tar + 10)]
         captions = [(f"{number:04}.txt", b"a caption") for number in range(10)]
         with store.open_output_stream(f"tars/shards/{tar:03}.tar") as file:
             write_tar(file, [*members, *captions, ("bad.jpg", BAD)])
-    embed("s3://tars/shards/{000..002}.tar", "-o", "s3://tars/out", *options, "--shard-rows", 7, code=3)
+    return "s3://tars/shards/{000..002}.tar"
+
+
+def test_how_much_is_in_tars(tars, options):
+    """A dry run lists all of them, and embeds images of the first."""
+    said = json.loads(embed(tars, "-o", "s3://tars/none", *options, "--dry-run", "--json", "--shard-rows", 11).stdout)
+    assert (said["images"], said["files"], said["sample"], said["sample_failed"]) == (33, 3, 11, 1)
+
+
+@pytest.mark.long
+def test_tars_on_s3(tars, options, triton):
+    """Each image in them is a row, in shards that do not end where a tar does."""
+    embed(tars, "-o", "s3://tars/out", *options, "--shard-rows", 7, code=3)
     found = vectors(rows("s3://tars/out"))
     assert [name for name in found if found[name] == "format"] == [f"s3://tars/shards/00{n}.tar/bad.jpg" for n in "012"]
     with Client(triton.grpc_address, model="tiny") as client:
@@ -149,6 +162,7 @@ def test_ids_must_differ(options, tmp_path):
     assert f"column 'id' has 3 twice, in row 1 of {tmp_path}/list.parquet and row 4 of" in done.stderr
 
 
+@pytest.mark.long
 def test_too_many_errors_end_the_run(folder, options, tmp_path):
     """And what is done is kept."""
     done = embed(folder, "-o", tmp_path / "out", *options, "--max-errors", 0, code=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -53,14 +54,14 @@ def helm(*arguments: str, layer: str = HELM_4, stdin: str | None = None) -> subp
 
 def template(values: Mapping[str, Any], *options: str, layer: str = HELM_4, release: str = "photos") -> str:
     """The rendered YAML of a release; fails with what helm says."""
-    done = _template(values, *options, layer=layer, release=release)
+    done = _template(json.dumps(dict(values)), *options, layer=layer, release=release)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refusal(values: Mapping[str, Any], layer: str = HELM_4) -> str:
     """What helm says of values that it refuses."""
-    done = _template(values, layer=layer, release="photos")
+    done = _template(json.dumps(dict(values)), layer=layer, release="photos")
     assert done.returncode != 0, "the values were accepted"
     return done.stderr
 
@@ -79,9 +80,10 @@ def documents(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(text, _Loader) if document]
 
 
-def _template(values: Mapping[str, Any], *options: str, layer: str, release: str) -> subprocess.CompletedProcess[str]:
+@functools.cache  # many tests look at the same values
+def _template(values: str, *options: str, layer: str, release: str) -> subprocess.CompletedProcess[str]:
     command: Sequence[str] = ("template", release, str(CHART), "--namespace", "embeddings", "--values", "-", *options)
-    return helm(*command, layer=layer, stdin=json.dumps(dict(values)))
+    return helm(*command, layer=layer, stdin=values)
 
 
 if __name__ == "__main__":
