@@ -57,8 +57,8 @@ class RayOptions(EmbeddingOptions):
         dedupe: compute the vector of images with the same content once; each image is read once more for that.
         max_errors: the number of rows with an error after which the job ends. None: it never ends for that.
         dry_run: write nothing; say how much there is, and what it would take.
-        price_per_hour: with `dry_run`, the price of a worker for an hour, to say what all workers cost: that of a node,
-            divided by its number of workers.
+        price_per_hour: the price of a worker for an hour, with which `dry_run` says what all workers cost. It is that
+            of a node, divided by its number of workers.
         ray_address: the address of the Ray cluster. None: the environment variable RAY_ADDRESS, or else a cluster on
             this machine alone.
         workers: the largest number of workers. None: as many as the cluster has room for.
