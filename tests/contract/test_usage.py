@@ -157,6 +157,8 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
             ["--accelerator", "tensorrt", "--precision", "int8"],
             "--accelerator is tensorrt, which cannot run the graph of --precision int8",
         ),
+        ("export", ["--gpus", "0,x"], "--gpus is '0,x', which is not a list of numbers"),
+        ("export", ["--gpus", "0"], "--gpus is 0, and --device is auto; set it to gpu"),
         ("export", ["--warmup", "1,x"], "--warmup is '1,x', which is not a list of batch sizes"),
         ("export", ["--image-processor-kwargs", "nope"], "--image-processor-kwargs is not JSON"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,37 @@ def test_each_flag_has_its_place() -> None:
     for step in (config, preprocess):
         assert step.dynamic_batching.default_queue_policy.max_queue_size == 7
         assert step.dynamic_batching.default_queue_policy.default_timeout_microseconds == 250_000
+
+
+def test_some_of_the_gpus() -> None:
+    """They are named in the encoder's configuration alone; without names, Triton takes all."""
+    configs = deployment.configs(marked.deployment("m", serving=Serving(device="gpu", gpus=(0, 2), instances=2)), 1)
+    (group,) = configs["m_pooled_encoder"].instance_group
+    assert (group.kind, group.count, list(group.gpus)) == (GROUP.KIND_GPU, 2, [0, 2])
+    assert not configs["m_preprocess"].instance_group[0].gpus
+    assert not encoder(device="gpu").instance_group[0].gpus
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"gpus": (0,)}, "gpus is 0, and `device` is auto; set it to gpu"),
+        ({"gpus": (0,), "device": "cpu"}, "gpus is 0, and `device` is cpu; set it to gpu"),
+        ({"gpus": (1, 1), "device": "gpu"}, "gpus is 1,1; name each GPU once"),
+        ({"gpus": (-1,), "device": "gpu"}, "gpus is -1; name each GPU once"),
+    ],
+)
+def test_gpus_that_make_no_sense(options: dict[str, Any], text: str) -> None:
+    """Each is refused, and the error says what to do."""
+    with pytest.raises(ExportError, match=re.escape(text)):
+        Serving(**options)
+
+
+def test_processes_of_the_first_step() -> None:
+    """They are the first step's, and not the encoder's."""
+    configs = deployment.configs(marked.deployment("m", serving=Serving(preprocess_instances=4)), 1)
+    assert configs["m_preprocess"].instance_group[0].count == 4
+    assert configs["m_pooled_encoder"].instance_group[0].count == 1
 
 
 def test_queues_without_limits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,6 +29,15 @@ _TENSORRT_MODES = {"fp32": "FP32", "fp16": "FP16"}
 PANEL = "How Triton runs it"  # the group of these options in the help
 
 
+def _gpus(text: str) -> tuple[int, ...]:
+    """Turns `0,2` into the numbers of GPUs."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as exc:
+        raise OptionError("gpus", f"is {text!r}, which is not a list of numbers; write it as 0,1") from exc
+    return numbers
+
+
 def _batch_sizes(text: str) -> tuple[int, ...]:
     """Turns `1,8,32` into numbers, and `none` into an empty tuple."""
     try:
@@ -48,6 +58,7 @@ class Serving:
         device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
             CPU.
         instances: the number of instances of each encoder, for each GPU or on the CPU, where they share the cores.
+        gpus: the numbers of the GPUs that run the encoders, as `nvidia-smi` lists them; none: all GPUs of the server.
         preprocess_instances: the number of processes that prepare inputs (the preprocess or tokenize step), which share
             the cores. One process prepares some 2,000 images/s, however many cores there are.
         max_queue_delay_us: the longest time that a request waits for others to share its batch, in microseconds. With
@@ -65,6 +76,9 @@ class Serving:
 
     device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
     instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
+    gpus: Annotated[
+        tuple[int, ...], typer.Option(metavar="0,1", parser=_gpus, show_default=False, rich_help_panel=PANEL)
+    ] = ()
     preprocess_instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
     max_queue_delay_us: Annotated[
         int, typer.Option(metavar="MICROSECONDS", min=0, max=10_000_000, rich_help_panel=PANEL)
@@ -89,6 +103,10 @@ class Serving:
                 f"is {self.accelerator}, which runs on a {_RUNS_ON[self.accelerator].upper()}, and `device` is "
                 f"{self.device}; leave out one of the two",
             )
+        if self.gpus and self.resolved_device != "gpu":
+            raise OptionError("gpus", f"is {_listed(self.gpus)}, and `device` is {self.device}; set it to gpu")
+        if min(self.gpus, default=0) < 0 or len(set(self.gpus)) < len(self.gpus):
+            raise OptionError("gpus", f"is {_listed(self.gpus)}; name each GPU once, by its number from 0")
         if not self.tensorrt_cache:
             raise OptionError("tensorrt_cache", "is empty; name a folder, as the server sees it")
 
@@ -138,7 +156,11 @@ class Serving:
 
 def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
     """Adds the instances of an encoder."""
-    config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device])
+    config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device], gpus=serving.gpus)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def add_batching(config: pb.ModelConfig, serving: Serving, *, delay: bool, preferred: int | None = None) -> None:
