@@ -46,7 +46,7 @@ $(INSTALLED): constraints.txt $(REQUIREMENTS) $(DISTRIBUTIONS:%=%/pyproject.toml
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@$(PIP) install --quiet -c constraints.txt hatchling editables
 	@echo "  torch (some 200 MB) ..."
-	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) install --quiet -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@echo "  Triton, transformers, ONNX Runtime and what the tests need (some 500 MB) ..."
 	@$(PIP) install --quiet -c constraints.txt --no-build-isolation $(patsubst %,-e ./%,$(filter-out ray,$(DISTRIBUTIONS))) $(REQUIREMENTS:%=-r %)
 	@$(PIP) install --quiet --no-build-isolation --no-deps -e ./ray # its commands; Ray is in $(RAY)
@@ -219,7 +219,7 @@ $(TEXTS)/.installed: bench/constraints-texts.txt
 	@echo "Setting up $(TEXTS)"
 	@$(PYTHON) -m venv --clear $(TEXTS)
 	@$(TEXTS)/bin/python -m pip --disable-pip-version-check install --quiet -c bench/constraints-texts.txt \
-		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@$(TEXTS)/bin/python -m pip --disable-pip-version-check install --quiet -c bench/constraints-texts.txt \
 		'infinity-emb[server,torch]' optimum
 	@touch $@
