@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from support import checkpoints
+from support import checkpoints, commands
 
 pytest_plugins = ["support.layers"]
 
@@ -19,6 +20,13 @@ if (
     "PYTEST_XDIST_WORKER" in os.environ
 ):  # workers share the cores; threads of torch that wait for one another waste them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_progress() -> Iterator[None]:
+    """Commands in this process say nothing of their progress, however long a slow machine takes for them."""
+    with commands.without_progress():
+        yield
 
 
 @pytest.fixture(scope="session")

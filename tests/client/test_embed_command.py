@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from support.commands import MAIN
 from typer.testing import CliRunner
 from vitriton._console.inputs import find_inputs
 from vitriton._console.progress import Lines, _bar
 from vitriton.cli import app
-
-RUN = "from vitriton.cli import main; main()"
 
 
 @pytest.fixture
@@ -314,7 +313,7 @@ def test_the_model_may_be_left_out_where_there_is_one(embed, photos):
 @pytest.mark.usefixtures("subprocesses")
 def test_parquet_without_pyarrow(tmp_path):
     """Without pyarrow the error is the pip command, before anything is done."""
-    code = f"import sys; sys.modules['pyarrow'] = None; {RUN}"
+    code = f"import sys; sys.modules['pyarrow'] = None; {MAIN}"
     result = subprocess.run(
         [sys.executable, "-c", code, "embed", str(tmp_path), "-o", str(tmp_path / "out.parquet")],
         capture_output=True,
@@ -337,7 +336,7 @@ def test_parquet_with_a_pyarrow_that_does_not_fit_numpy(tmp_path):
     (module / "__init__.py").write_text(f"raise ImportError({refused!r})")
     described.write_text("Metadata-Version: 2.1\nName: pyarrow\nVersion: 26.0.0\n")
     result = subprocess.run(
-        [sys.executable, "-c", RUN, "embed", str(tmp_path), "-o", str(tmp_path / "out.parquet")],
+        [sys.executable, "-c", MAIN, "embed", str(tmp_path), "-o", str(tmp_path / "out.parquet")],
         env={**os.environ, "PYTHONPATH": str(module.parent)},
         capture_output=True,
         text=True,
@@ -350,8 +349,9 @@ def test_parquet_with_a_pyarrow_that_does_not_fit_numpy(tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
-def test_progress_lines():
+def test_progress_lines(monkeypatch):
     """Elsewhere than on a terminal progress is a line now and then: rate, time left, errors."""
+    monkeypatch.setattr("vitriton._console.progress._LINE_EVERY_S", 10.0)
     now_s, written = 0.0, []
     progress = Lines(1000, 400, 1, written.append, lambda: now_s)
     for index in range(100):
@@ -380,7 +380,7 @@ def test_progress_on_a_terminal(address, photos):
 
     reader, writer = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", RUN, "embed", "--url", address, "--model", "tiny", "photos", "-o", "out.npy"],
+        [sys.executable, "-c", MAIN, "embed", "--url", address, "--model", "tiny", "photos", "-o", "out.npy"],
         cwd=photos.parent,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -416,7 +416,7 @@ sys.modules["fcntl"] = None
 def test_without_the_names_that_windows_lacks(address, photos, tmp_path):
     """The command needs no SIGHUP, no poll and no fcntl."""
     arguments = ["embed", "--url", address, "--model", "tiny", "photos", "-o", "out.jsonl"]
-    command = [sys.executable, "-c", f"{WINDOWS}{RUN}", *arguments]
+    command = [sys.executable, "-c", f"{WINDOWS}{MAIN}", *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert len(lines(tmp_path / "out.jsonl")) == 20

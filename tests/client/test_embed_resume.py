@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import pytest
 from client.conftest import write_model
+from support.commands import MAIN
 from support.steps import EMBED, go_on, start
 from typer.testing import CliRunner
 from vitriton import Client, ContractMismatch, TransportError
@@ -24,9 +25,8 @@ from vitriton.commands.embed.job import Job
 from vitriton.commands.embed.journal import Outcome, WorkFolder
 from vitriton.testing import CallError, Code, FakeTransport
 
-RUN = "from vitriton.cli import main; main()"
 # A commit after each result, so that there are many moments to interrupt.
-RUN_IN_SMALL_COMMITS = f"import vitriton.commands.embed.embedding as e; e._COMMIT_EVERY_S = 0; {RUN}"
+RUN_IN_SMALL_COMMITS = f"import vitriton.commands.embed.embedding as e; e._COMMIT_EVERY_S = 0; {MAIN}"
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 from client.conftest import write_model
 from rich.console import Console
+from support.commands import MAIN
 from typer.testing import CliRunner
 from vitriton import AccessDenied, DeadlineExceeded, ModelNotFound, Unavailable, list_models
 from vitriton._console.server import ServerOptions
@@ -19,8 +20,6 @@ from vitriton._served.catalog import read_catalog, wait_for_catalog
 from vitriton._wire.connect import connect
 from vitriton.cli import app
 from vitriton.commands.models import _show
-
-MAIN = "from vitriton.cli import main; main()"
 
 PARAMETERS = {
     "model": "org/checkpoint",
@@ -158,7 +157,8 @@ def test_a_fingerprint_that_is_cut_shows_it(server, monkeypatch, capsys):
 def test_a_shell_completes_their_names(server):
     """Those that begin with what was typed."""
     variables = {"_VITRITON_COMPLETE": "complete_bash", "COMP_CWORD": "5"}
-    line = [sys.executable, "-c", f"import sys; sys.argv[0] = 'vitriton'; {MAIN}"]
+    patient = "import vitriton._console.completion as completion; completion._ANSWER_S = 60.0"
+    line = [sys.executable, "-c", f"import sys; sys.argv[0] = 'vitriton'; {patient}; {MAIN}"]
     for typed, names in (("g", ["good"]), ("", ["broken", "good", "half"])):
         words = f"vitriton embed --url {server.grpc_address} --model {typed}"
         env = {**os.environ, **variables, "COMP_WORDS": words}

@@ -59,6 +59,7 @@ def test_a_command_says_at_once_that_nobody_answers(
 
     After three seconds without a sign there would be one more, but the warning is a sign.
     """
+    monkeypatch.setattr(progress, "_SILENT_S", 3.0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").touch()
     command = ["embed", "--url", NOBODY, *model, "--timeout", "4", "a.png", "--output", "out.npy"]

@@ -15,8 +15,6 @@ from typer.testing import CliRunner, Result
 from vitriton.cli import app
 from vitriton_search.stores import open_store
 
-RUN = "from vitriton.cli import main; main()"
-
 
 def png(color: tuple[int, int, int], size: tuple[int, int] = (8, 6)) -> bytes:
     """A small image; the tiny model's vector of it is the color and the width."""

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from client.conftest import write_model
-from search.indexing import RUN, arguments, color_of, index, png, rows, summary, vector
+from search.indexing import arguments, color_of, index, png, rows, summary, vector
 from search.test_index_scan import ODD_NAMES
+from support.commands import MAIN
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_search.sources import source_of
@@ -231,7 +232,7 @@ def run_as_anybody(*given):
     before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if before and shutil.which("setpriv") is None:
         pytest.skip("root may read everything")
-    return subprocess.run([*before, sys.executable, "-c", RUN, *arguments(*given)], capture_output=True, text=True)
+    return subprocess.run([*before, sys.executable, "-c", MAIN, *arguments(*given)], capture_output=True, text=True)
 
 
 def test_a_folder_that_cannot_be_read(address, folder):

@@ -11,9 +11,12 @@ import sys
 import time
 from collections.abc import Sequence
 
+from support.commands import QUIET
+
 # `vitriton embed`, with a commit after each result: a step is a commit, and prints how many inputs are done.
-EMBED = """
+EMBED = f"""
 import sys
+{QUIET}
 import vitriton.commands.embed.embedding as embedding
 from vitriton.cli import main
 
@@ -29,8 +32,9 @@ main()
 
 # `vitriton search index`, with batches of the size that is the first argument: a step is a batch, and prints how many
 # rows the store has.
-INDEX = """
+INDEX = f"""
 import math, sys
+{QUIET}
 import vitriton_search.index.rows as rows
 from vitriton.cli import main
 
