@@ -101,7 +101,7 @@ def test_a_dry_run(triton, tmp_path):
     assert "cost" not in said
     done = embed(*common, "--price-per-hour", 3_600_000)
     rate, cost = re.search(
-        r"embeds ([\d.]+) images/s .*At 3.6e\+06 an hour, the workers cost ([\d.]+), however", done.stdout, re.DOTALL
+        r"embeds ([\d.]+) images/s .*At 3600000.00 an hour, the workers cost ([\d.]+), however", done.stdout, re.DOTALL
     ).groups()
     assert float(cost) * float(rate) == pytest.approx(40 * 1000, rel=0.1)  # the rate is rounded
     assert not (tmp_path / "out").exists()

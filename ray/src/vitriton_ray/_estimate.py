@@ -64,7 +64,7 @@ def estimate(options: RayOptions, storage: Storage, inputs: JobInputs, job: Bulk
     )
     if options.price_per_hour is not None:
         typer.echo(
-            f"At {options.price_per_hour:g} an hour, the workers cost {document['cost']:.2f}, however many there are."
+            f"At {options.price_per_hour:.2f} an hour, the workers cost {document['cost']:.2f}, however many there are."
         )
 
 
