@@ -35,6 +35,7 @@ def test_as_many_processes_as_the_rest_needs(cores, encoder_per_s, expected):
     assert bound(COSTS, cores, expected, encoder_per_s) != "step"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("subprocesses")
 def test_a_short_run(tmp_path, capsys):
     """It measures each way, and prints its tables."""
