@@ -17,6 +17,8 @@ from vitriton import InvalidText, PipelineMismatch, pipeline
 from vitriton_server import TritonServer
 
 TASK = "feature-extraction"
+# Its models take minutes; tests/client/test_text_pipeline.py has the calls, and test_texts.py the numbers
+pytestmark = pytest.mark.long
 # The samples of transformers' documentation, of the pipeline and of facebook/bart-base, and texts of other lengths
 SAMPLES = ["This is a simple test.", "Transformers is an awesome library!"]
 TEXTS = [*SAMPLES, "", "The cat sleeps. " * 2, "Straße 日本 \N{GRINNING FACE}"]

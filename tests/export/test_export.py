@@ -149,6 +149,7 @@ def test_mean_is_the_mean_of_the_patches(make, prefix, tmp_path):
     assert session.run(None, {"pixels": pixels[None]})[0] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.long
 def test_two_names_of_one_space_have_one_fingerprint(tmp_path):
     """DINOv2's pooler has no parameters and is CLS: its vectors are the same, and so is the fingerprint."""
     checkpoint = checkpoints.tiny_dinov2(tmp_path / "model")

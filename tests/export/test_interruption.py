@@ -92,6 +92,7 @@ def test_a_first_export_that_is_killed(repository: Path) -> None:
     assert killed > 5
 
 
+@pytest.mark.long
 def test_a_replacement_that_is_killed(repository: Path) -> None:
     """At whatever step: each ensemble is the old or the new one, with its own steps; the next export tidies up."""
     marked.export(repository, "m", 1)

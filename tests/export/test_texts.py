@@ -309,6 +309,7 @@ def test_a_folder_of_sentence_transformers_on_the_hub(bert, tmp_path):
     assert (manifest["pooling"], manifest["l2_normalize"], manifest["source"]["revision"]) == ("mean", True, hub.COMMIT)
 
 
+@pytest.mark.long
 def test_trained_weights(tmp_path):
     """all-MiniLM-L6-v2: what its files say is what is exported."""
     result = export(trained_minilm.checkpoint(), tmp_path, outputs="pooled")

@@ -65,6 +65,7 @@ def kill_at_five_moments(address, photos, store, number, batch):
         assert size(store) > before
 
 
+@pytest.mark.long
 def test_killed(address, photos, undisturbed, tmp_path):
     """After five kills, the store is that of an undisturbed run, and what was written was not embedded again."""
     store = tmp_path / "cut.lance"

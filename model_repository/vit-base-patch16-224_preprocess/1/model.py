@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import io
 import json
+import math
 import os
 import resource
 import sys
@@ -31,6 +32,11 @@ Decoded = Future[Refusal | None]  # None once the image's row of pixels is writt
 def _cores() -> int:
     """The usable cores by `vitriton serve`, which also reads the cgroup's quota; else by the scheduler."""
     return int(os.environ.get("VITRITON_CPU_CORES") or len(os.sched_getaffinity(0)))
+
+
+def _instances(config: dict[str, Any]) -> int:
+    """The number of processes like this one, which share the cores and the memory."""
+    return max(1, sum(int(group.get("count", 1)) for group in config.get("instance_group", ())))
 
 
 def _warn_of_other_pillow(config: dict[str, Any]) -> None:
@@ -86,11 +92,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Reads the specification once, when the model is loaded."""
-        config, threads = json.loads(args["model_config"]), _cores()
+        config = json.loads(args["model_config"])
+        instances = _instances(config)
+        threads = math.ceil(_cores() / instances)
         _warn_of_other_pillow(config)
         self._spec = PreprocessSpec.from_json((Path(__file__).parent / "preprocess.json").read_text())
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
-        self._memory = Memory(self._spec.limits.max_decode_bytes)
+        self._memory = Memory(self._spec.limits.max_decode_bytes // instances)
         _keep_memory()
         _warm_up(self._spec)
         _limit_memory(self._spec, threads)

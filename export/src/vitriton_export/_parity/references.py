@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,9 @@ def choose(
     gate, pixels = demanded[OUTPUT[kind]], demanded.get(PIXELS)
     exact = pixels is not None and pixels.tolerance == 0
     pooled = ENSEMBLES[kind].pooled
-    usable = [each for each in _inputs(expected) if accepts(each[1]) and OUTPUT[kind] in each[2]]
-    chosen = sorted(usable, key=lambda each: each[0] not in _PREFERRED)[: _COUNT[pooled]]
+    computed = (each for each in _inputs(expected) if OUTPUT[kind] in each[2])
+    preferred = sorted(computed, key=lambda each: each[0] not in _PREFERRED)
+    chosen = list(islice((each for each in preferred if accepts(each[1])), _COUNT[pooled]))
     if not chosen:
         return None
     return References(
