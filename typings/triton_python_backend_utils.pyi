@@ -24,6 +24,7 @@ class TritonErrorCode: ...
 class TritonError:
     INTERNAL: TritonErrorCode
     INVALID_ARG: TritonErrorCode
+    UNAVAILABLE: TritonErrorCode
 
     def __init__(self, message: str, code: TritonErrorCode = ...) -> None: ...
 

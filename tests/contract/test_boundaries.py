@@ -30,6 +30,7 @@ INSIDE_TRITON = (
     *STEPS,
     "export/src/vitriton_export/triton/tokenize/vitriton_tokenizing.py",
     "server/src/vitriton_server/backends/onnxruntime/vitriton_onnxruntime_runs.py",
+    "server/src/vitriton_server/backends/onnxruntime/vitriton_onnxruntime_shared.py",
 )
 
 

@@ -3,7 +3,7 @@
 It reads the same config.pbtxt as the native backend and refuses the same faults, so a repository that loads here loads
 there. Source of the parameters and the checks: triton-inference-server/onnxruntime_backend (README.md, onnxruntime.cc).
 
-It imports only the standard library, numpy, onnxruntime, the python backend's module, and the module beside it.
+It imports only the standard library, numpy, onnxruntime, the python backend's module, and the modules beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 sys.path.insert(0, str(Path(__file__).parent))  # Triton adds it only for a model's own file
 
 from vitriton_onnxruntime_runs import Array, Arrays, Run, run_batch, side_by_side, sliced
+from vitriton_onnxruntime_shared import Borrower, Compute, Owner, OwnerGoneError, shared_name
 
 # The number of cores that this process may use; the launcher counts them (affinity and cgroup), while ONNX Runtime
 # would use all of the host's.
@@ -93,6 +94,7 @@ PREPARED_SIZES = 2.5  # times the model's files: it also contains the original w
 IN_MEMORY = ("tmpfs", "ramfs")
 LARGE_TEMPORARY = Path("/var/tmp")  # by the Filesystem Hierarchy Standard
 
+SHARE_SESSION = "share_session_between_instances"
 SHRINK_ARENA = "memory.enable_memory_arena_shrinkage"
 DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 
@@ -246,8 +248,9 @@ def usable_cores() -> int:
 
 
 def instance_cores(config: Config, cores: int) -> int:
-    """Returns the number of cores for one instance: the model's CPU instances share those of this process."""
-    return max(1, cores // max(1, config.cpu_instances))
+    """Returns the number of cores for a session: the sessions on the CPU share those of this process."""
+    sessions = 1 if config.flag(SHARE_SESSION) else config.cpu_instances
+    return max(1, cores // max(1, sessions))
 
 
 def load(
@@ -334,18 +337,20 @@ def rows_are_token_ids(inputs: Iterable[Any]) -> bool:
     )
 
 
-class TritonPythonModel:
-    """One instance of a model, which Triton creates and calls."""
+class Session:
+    """A graph that is loaded, and computes batches of requests.
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Loads the graph and checks it against the config.
+    Args:
+        config: the configuration of the model.
+        path: the path of the graph.
+        kind: the kind of the instance, by Triton's name: CPU, GPU or AUTO.
+        device_id: the id of the GPU.
 
-        Raises:
-            LoadError: the model cannot be loaded; Triton reports the text as the reason.
-        """
-        self._config = config = Config(json.loads(args["model_config"]))
-        kind, device_id = args["model_instance_kind"], int(args["model_instance_device_id"])
-        path = model_file(Path(args["model_repository"]) / args["model_version"], config.filename)
+    Raises:
+        LoadError: the graph cannot be loaded; the text says why.
+    """
+
+    def __init__(self, config: Config, path: Path, kind: str, device_id: int) -> None:
         wanted = providers(config, kind, device_id, ort.get_available_providers())
         if wanted[0][0] == "CUDAExecutionProvider" and hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels are not on a library path
@@ -360,6 +365,7 @@ class TritonPythonModel:
                 "own error above names the library or the driver that is missing"
             )
         check_tensors(config, session.get_inputs(), session.get_outputs())
+        self._batched = config.max_batch_size > 0
         self._scalars = {node.name for node in session.get_inputs() if not node.shape}
         self._run_options = ort.RunOptions()
         if (shrink := config.text(SHRINK_ARENA)) is not None:
@@ -367,14 +373,48 @@ class TritonPythonModel:
         self._run = self._runs(session)
         on_cpu = session.get_providers()[0] == "CPUExecutionProvider"
         of_texts = rows_are_token_ids(session.get_inputs())
-        if on_cpu and config.max_batch_size > 0 and rows_can_be_joined(session.get_inputs(), session.get_outputs()):
+        if on_cpu and self._batched and rows_can_be_joined(session.get_inputs(), session.get_outputs()):
             self._run = sliced(self._run, CPU_ROWS, CPU_TOKENS if of_texts else None)
         if single is not None:
             tokens = CORE_TOKENS if of_texts else None
             self._run = side_by_side(self._runs(single), self._run, cores, CORE_ROWS, tokens)
 
+    def __call__(self, feeds: list[Arrays], wanted: list[list[str]]) -> list[Arrays | Exception]:
+        """Computes a batch: one result or error for each request, as in `run_batch`."""
+        for feed in feeds:
+            feed.update({name: feed[name].reshape(()) for name in self._scalars & feed.keys()})
+        return run_batch(self._run, feeds, wanted, batched=self._batched)
+
     def _runs(self, session: ort.InferenceSession) -> Run:
         return lambda names, feed: session.run(names, feed, self._run_options)
+
+
+class TritonPythonModel:
+    """One instance of a model, which Triton creates and calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the graph and checks it against the config.
+
+        Raises:
+            LoadError: the model cannot be loaded; Triton reports the text as the reason.
+        """
+        self._config = config = Config(json.loads(args["model_config"]))
+        path = model_file(Path(args["model_repository"]) / args["model_version"], config.filename)
+        kind, device_id = args["model_instance_kind"], int(args["model_instance_device_id"])
+        if kind != "CPU" or config.cpu_instances < 2 or not config.flag(SHARE_SESSION):
+            self._compute: Compute = Session(config, path, kind, device_id)
+            return
+        name, number = shared_name(path, args["model_instance_name"])
+        if number > 0:
+            self._compute = borrower = Borrower(name)
+            borrower.wait()
+            return
+        self._compute = owner = Owner(name)
+        try:
+            owner.start(Session(config, path, kind, device_id))
+        except BaseException:
+            owner.fail(config.cpu_instances - 1)
+            raise
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Responds to a batch of requests, each with its own tensors or its own error."""
@@ -384,24 +424,28 @@ class TritonPythonModel:
         places: list[int] = []
         for place, request in enumerate(requests):
             try:
-                feeds.append({tensor.name(): self._as_array(tensor) for tensor in request.inputs()})
+                feeds.append({tensor.name(): _as_array(tensor) for tensor in request.inputs()})
             except UnicodeDecodeError as exc:
                 answers[place] = _error(f"a string input is not UTF-8: {exc}", pb_utils.TritonError.INVALID_ARG)
                 continue
             wanted.append([name for name in request.requested_output_names() if name in self._config.outputs])
             places.append(place)
-        results = run_batch(self._run, feeds, wanted, batched=self._config.max_batch_size > 0)
+        try:
+            results = self._compute(feeds, wanted)
+        except OwnerGoneError as exc:
+            results = [exc] * len(feeds)
         for place, result in zip(places, results, strict=True):
             answers[place] = _response(result)
         return [answers[place] for place in range(len(requests))]
 
-    def _as_array(self, tensor: pb_utils.Tensor) -> Array:
-        array = tensor.as_numpy()
-        if array.dtype == np.object_:
-            # onnxruntime takes str; it would turn bytes into their repr.
-            flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
-            array = np.array(flat, dtype=np.object_).reshape(array.shape)
-        return array.reshape(()) if tensor.name() in self._scalars else array
+
+def _as_array(tensor: pb_utils.Tensor) -> Array:
+    array = tensor.as_numpy()
+    if array.dtype == np.object_:
+        # onnxruntime takes str; it would turn bytes into their repr.
+        flat = [item.decode("utf-8") if isinstance(item, bytes) else str(item) for item in array.ravel()]
+        array = np.array(flat, dtype=np.object_).reshape(array.shape)
+    return array
 
 
 def _tensor(entry: dict[str, Any]) -> tuple[str, list[int]]:
@@ -497,6 +541,8 @@ def _remove_abandoned(temporary: Path) -> None:
 
 
 def _response(result: Arrays | Exception) -> pb_utils.InferenceResponse:
+    if isinstance(result, OwnerGoneError):
+        return _error(str(result), pb_utils.TritonError.UNAVAILABLE)
     if isinstance(result, InvalidArgument):
         return _error(f"onnxruntime refuses the input: {result}", pb_utils.TritonError.INVALID_ARG)
     if isinstance(result, Exception):
