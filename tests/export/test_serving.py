@@ -38,9 +38,9 @@ def encoder(**options: Any) -> pb.ModelConfig:
 
 
 def test_the_defaults() -> None:
-    """One instance where there is a GPU or not, no wait for a batch, a bounded queue, one image to warm up."""
+    """As many instances as Triton chooses, no wait for a batch, a bounded queue, one image to warm up."""
     config = encoder()
-    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_AUTO, 1)]
+    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_AUTO, 0)]
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
     assert config.dynamic_batching.default_queue_policy.default_timeout_microseconds == 60_000_000
@@ -90,7 +90,14 @@ def test_processes_of_the_first_step() -> None:
     """They are the first step's, and not the encoder's."""
     configs = deployment.configs(marked.deployment("m", serving=Serving(preprocess_instances=4)), 1)
     assert configs["m_preprocess"].instance_group[0].count == 4
-    assert configs["m_pooled_encoder"].instance_group[0].count == 1
+    assert configs["m_pooled_encoder"].instance_group[0].count == 0
+
+
+@pytest.mark.parametrize(("device", "shared"), [("auto", True), ("cpu", True), ("gpu", False)])
+def test_instances_that_share_a_session(device: str, shared: bool) -> None:
+    """On a GPU, each instance has a session of its own, so that one copies while the other computes."""
+    config = encoder(device=device, instances=2)
+    assert (config.parameters["share_session_between_instances"].string_value == "true") is shared
 
 
 def test_queues_without_limits() -> None:

@@ -57,7 +57,9 @@ class Serving:
     Attributes:
         device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
             CPU.
-        instances: the number of instances of each encoder, for each GPU or on the CPU, where they share the cores.
+        instances: the number of instances of each encoder, for each GPU or on the CPU. Unless the device is gpu, they
+            share one session: while it computes a batch, the others hold the next ones. None: one for each GPU; two on
+            the CPU, with which no request is left waiting beside a free instance.
         gpus: the numbers of the GPUs that run the encoders, as `nvidia-smi` lists them; none: all GPUs of the server.
         preprocess_instances: the number of processes that prepare inputs (the preprocess or tokenize step), which share
             the cores. One process prepares some 2,000 images/s, however many cores there are.
@@ -75,7 +77,9 @@ class Serving:
     """
 
     device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
-    instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
+    instances: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=64, show_default=False, rich_help_panel=PANEL)
+    ] = None
     gpus: Annotated[
         tuple[int, ...], typer.Option(metavar="0,1", parser=_gpus, show_default=False, rich_help_panel=PANEL)
     ] = ()
@@ -155,8 +159,10 @@ class Serving:
 
 
 def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
-    """Adds the instances of an encoder."""
+    """Adds the instances of an encoder. Without a count, Triton runs one on each GPU, and two on a CPU."""
     config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device], gpus=serving.gpus)
+    if serving.resolved_device != "gpu":
+        config.parameters["share_session_between_instances"].string_value = "true"
 
 
 def _listed(numbers: Iterable[int]) -> str:
