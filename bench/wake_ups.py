@@ -9,8 +9,9 @@ the instance as free. If the batcher runs first, it sees no free instance, and w
 second. By default (SCHED_OTHER) the kernel prefers a woken thread to the one that woke it; with SCHED_BATCH, which
 `vitriton serve` sets for Triton, it does not.
 
-One model computes on all cores in the `onnxruntime` backend, as an encoder does; the other sleeps and leaves the cores
-idle, so that one of them can run the batcher at once. The program counts the trials that took half a second too long.
+One model computes on all cores in the `onnxruntime` backend, as an encoder does, once with one instance and once with
+two that share a session; the other sleeps and leaves the cores idle, so that one of them can run the batcher at once.
+The program counts the trials that took half a second too long.
 """
 
 from __future__ import annotations
@@ -53,16 +54,20 @@ POLICIES = {
     "limit": "default_queue_policy { max_queue_size: 256 }",
     "timeout": "default_queue_policy { default_timeout_microseconds: 60000000 }",
 }
+# kind of model → (backend, number of instances)
+LOADS = {"computes": ("onnxruntime", 1), "computes, 2 instances": ("onnxruntime", 2), "sleeps": ("python", 1)}
 SCHEDULING = {"SCHED_OTHER": os.SCHED_OTHER, "SCHED_BATCH": os.SCHED_BATCH}
 
 
-def write_model(repository: Path, name: str, backend: str, policy: str) -> None:
-    """Writes a model with one instance, for requests of 1 MiB."""
+def write_model(repository: Path, name: str, backend: str, instances: int, policy: str) -> None:
+    """Writes a model for requests of 1 MiB."""
     folder = repository / name / "1"
     folder.mkdir(parents=True)
     tensor = f"data_type: TYPE_FP32 dims: [{', '.join(map(str, SHAPE))}]"
     (folder.parent / "config.pbtxt").write_text(
-        f'name: "{name}" backend: "{backend}" max_batch_size: 8 instance_group {{ kind: KIND_CPU count: 1 }}\n'
+        f'name: "{name}" backend: "{backend}" max_batch_size: 8\n'
+        f"instance_group {{ kind: KIND_CPU count: {instances} }}\n"
+        'parameters { key: "share_session_between_instances" value { string_value: "true" } }\n'
         f'input {{ name: "x" {tensor} }} output {{ name: "y" {tensor} }}\n'
         f"dynamic_batching {{ {policy} }}\n"
     )
@@ -115,11 +120,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--times", type=int, default=100, help="number of trials of each case")
     times = parser.parse_args().times
-    models = {(load, policy): f"{load}_{policy}" for load in ("computes", "sleeps") for policy in POLICIES}
+    cases = list(itertools.product(LOADS, POLICIES))
+    models = {case: f"model_{number}" for number, case in enumerate(cases)}
     late: Counter[tuple[str, str, int]] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for (load, policy), name in models.items():
-            write_model(Path(folder), name, "onnxruntime" if load == "computes" else "python", POLICIES[policy])
+            write_model(Path(folder), name, *LOADS[load], POLICIES[policy])
         with (
             TritonServer(folder) as server,
             triton.InferenceServerClient(server.grpc_address, channel_args=list(CHANNEL_OPTIONS)) as client,
@@ -139,7 +145,7 @@ def main() -> None:
         for scheduling in SCHEDULING:
             one, two = (late[name, scheduling, requests] for requests in (2, 3))
             print(
-                f"{load:<8}  queue policy {policy:<7}  {scheduling}  late with one waiting {one:3}, with two {two:3}, "
+                f"{load:<21}  queue policy {policy:<7}  {scheduling}  late with one waiting {one:3}, with two {two:3}, "
                 f"of {times}   ({1e3 * alone_s[name]:.0f} ms alone)"
             )
 
