@@ -4,9 +4,10 @@
 
 Requests arrive at random, at a rate that climbs, holds, jumps and falls within 80 minutes. Clients send them to the
 servers in turn. Each server takes the oldest requests of its queue, eight at most, and computes them in the time that
-the report measured for such a batch. Every 15 seconds, the autoscaler reads a signal and sets the number of servers as
-a HorizontalPodAutoscaler does, with the limits on its speed that the chart sets. A new server takes `--start` seconds
-until it is ready; one that ends answers what it has accepted. Nothing is measured here, so the machine does not matter.
+the report measured for such a batch; meanwhile, its second instance holds the next batch. Every 15 seconds, the
+autoscaler reads a signal and sets the number of servers as a HorizontalPodAutoscaler does, with the limits on its speed
+that the chart sets. A new server takes `--start` seconds until it is ready; one that ends answers what it has accepted.
+Nothing is measured here, so the machine does not matter.
 """
 
 from __future__ import annotations
@@ -77,10 +78,12 @@ class BatchTime:
 
 @dataclass(eq=False)
 class Server:
-    """One server: its queue, and what it has done in the current interval."""
+    """One server: its queue, the batch that waits in the second instance, and what it has done in this interval."""
 
     ready_s: float
     queue: deque[float] = field(default_factory=deque)
+    held: list[float] = field(default_factory=list)
+    held_s: float = 0.0  # since when
     computing: bool = False
     leaving: bool = False
     busy_s: float = 0.0
@@ -93,7 +96,8 @@ class Reading:
     """What the metrics of all ready servers say after an interval.
 
     Attributes:
-        busy: the mean share of the time in which an encoder computed, from 0 to 1.
+        busy: the mean number of batches in the two instances of an encoder, from 0 to 2: a batch that waits for the
+            other instance counts as computing in Triton's statistics.
         queue_s: the mean time that a request waited, in seconds.
         pending: the mean number of requests in a queue, at the end of the interval.
     """
@@ -112,10 +116,10 @@ def _recent(readings: Sequence[Reading], name: str, windows: int) -> float:
 
 # The signals, each divided by its target: 1 means that the number of servers is right
 SIGNALS: dict[str, Signal] = {
-    "CPU use, 70 %": lambda readings: _recent(readings, "busy", 2) / 0.7,
+    "busy, 0.7": lambda readings: _recent(readings, "busy", 2) / 0.7,
     "queue time, 0.5 s": lambda readings: _recent(readings, "queue_s", RATE_WINDOWS) / 0.5,
     "pending requests, 8": lambda readings: readings[-1].pending / 8,
-    "the larger of 70 % and 8": lambda readings: max(_recent(readings, "busy", 2) / 0.7, readings[-1].pending / 8),
+    "the larger of 0.7 and 8": lambda readings: max(_recent(readings, "busy", 2) / 0.7, readings[-1].pending / 8),
 }
 
 
@@ -236,16 +240,22 @@ class Simulation:
         self._begin(server, now_s)
 
     def _begin(self, server: Server, now_s: float) -> None:
-        if server.computing or not server.queue:
-            return
+        if not server.computing and (server.held or server.queue):
+            batch, since_s = (server.held, server.held_s) if server.held else (self._take(server, now_s), now_s)
+            server.held = []
+            seconds = self._batch.seconds(len(batch))
+            server.computing = True
+            server.busy_s += now_s - since_s + seconds
+            self._number += 1
+            heapq.heappush(self._events, (now_s + seconds, self._number, server, batch))
+        if not server.held and server.queue:
+            server.held, server.held_s = self._take(server, now_s), now_s
+
+    def _take(self, server: Server, now_s: float) -> list[float]:
         taken = [server.queue.popleft() for _ in range(min(BATCH, len(server.queue)))]
-        seconds = self._batch.seconds(len(taken))
-        server.computing = True
-        server.busy_s += seconds
         server.waited_s += sum(now_s - each for each in taken)
         server.started += len(taken)
-        self._number += 1
-        heapq.heappush(self._events, (now_s + seconds, self._number, server, taken))
+        return taken
 
     def _finish(self) -> None:
         now_s, _, server, taken = heapq.heappop(self._events)
@@ -256,7 +266,7 @@ class Simulation:
     def _read(self, ready: Sequence[Server]) -> Reading:
         started = sum(each.started for each in ready)
         reading = Reading(
-            busy=min(1.0, statistics.fmean(each.busy_s for each in ready) / INTERVAL_S),
+            busy=min(2.0, statistics.fmean(each.busy_s for each in ready) / INTERVAL_S),
             queue_s=sum(each.waited_s for each in ready) / started if started else 0.0,
             pending=statistics.fmean(len(each.queue) for each in ready),
         )
