@@ -16,7 +16,7 @@ from report.clock import Clock
 from report.session.decoding import decoded_per_s
 from report.session.page import page, tables
 from report.session.plan import SessionPlan
-from report.session.stages import OutOfTime, Stages, bounded
+from report.session.stages import StageOver, Stages, bounded
 from typer.testing import CliRunner
 from vitriton.preprocessing import PreprocessSpec, Resize
 from vitriton_bench.cli import INTERRUPTED
@@ -59,7 +59,7 @@ def test_a_stage_has_a_limit():
     assert running.run("waits", 1.0, wait) is None
     assert rows[0]["error"] == "it was ended after 1 s"
     before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(OutOfTime), bounded(0.05):
+    with pytest.raises(StageOver), bounded(0.05):
         threading.Event().wait()
     assert signal.getsignal(signal.SIGALRM) is before
 

@@ -17,16 +17,16 @@ T = TypeVar("T")
 _LEAST_S = 1.0
 
 
-class OutOfTime(BaseException):
-    """A stage has taken as long as it may. No handler of `Exception` in the stage's code catches it."""
+class StageOver(KeyboardInterrupt):
+    """A stage has taken as long as it may. So the stage's code ends as it does by Ctrl-C, and no `Exception` hides it."""
 
 
 @contextlib.contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """Raises `OutOfTime` in the block, which is in the main thread, when it has taken this long."""
+    """Raises `StageOver` in the block, which is in the main thread, when it has taken this long."""
 
     def over(*_: object) -> None:
-        raise OutOfTime
+        raise StageOver
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -67,7 +67,7 @@ class Stages:
                 raise BenchError("there was no time for it")
             with bounded(allowed_s):
                 result = action()
-        except OutOfTime:
+        except StageOver:
             row["error"] = f"it was ended after {allowed_s:.0f} s"
         except Exception as exc:  # drivers and foreign programs can fail in any way
             row["error"] = str(exc) if isinstance(exc, BenchError) else f"{type(exc).__name__}: {exc}"
