@@ -97,7 +97,7 @@ def test_the_memory_on_a_gpu(precision: str) -> None:
     ],
 )
 def test_float32_is_float32_on_a_gpu(options: dict[str, Any], expected: pb.ModelOptimizationPolicy | None) -> None:
-    """The export in float32 turns off TF32, with which a GPU would not be within the gate of the export."""
+    """The export in float32 turns off TF32, with which a GPU might exceed the gate of the export."""
     config = encoder(**options)
     assert (config.optimization if config.HasField("optimization") else None) == expected
 

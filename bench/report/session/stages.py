@@ -18,7 +18,7 @@ _LEAST_S = 1.0
 
 
 class StageOver(KeyboardInterrupt):
-    """A stage has taken as long as it may. So the stage's code ends as it does by Ctrl-C, and no `Exception` hides it."""
+    """A stage has taken as long as it may: its code ends as it does by Ctrl-C, whatever `Exception` it handles."""
 
 
 @contextlib.contextmanager

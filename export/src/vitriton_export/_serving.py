@@ -257,7 +257,7 @@ def add_cuda(config: pb.ModelConfig, serving: Serving, *, precision: str) -> Non
     if serving.resolved_device == "cpu":
         return
     if precision == "fp32":
-        # By default it rounds the factors of float32 products to ten bits (TF32), which the gate does not allow.
+        # By default it rounds the factors of float32 products to ten bits (TF32), which can exceed the gate.
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
         cuda.parameters["use_tf32"] = "0"
     if serving.max_gpu_bytes is not None:
