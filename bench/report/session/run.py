@@ -165,13 +165,19 @@ class _Session:
         return True
 
     def _variant(self, variant: Variant) -> None:
-        """Exports a variant, and puts all loads on it."""
+        """Exports a variant, and measures it served and alone."""
         # TritonServer takes the tritonserver on PATH, as in NVIDIA's image, and else that of the wheel.
         if variant.needs_native and shutil.which("tritonserver") is None:
             self._stages.left_out(variant.name, "the wheel's Triton has no TensorRT; NVIDIA's image has it")
             return
         if not self._stages.run(f"{variant.name}: export", _EXPORT_S, partial(self._export, variant)):
             return
+        self._serve(variant)
+        # also if no server started: it shows whether the GPU computes at all
+        self._stages.run(f"{variant.name}: {_GRAPH}", _LIMITS_S, partial(self._graph, variant))
+
+    def _serve(self, variant: Variant) -> None:
+        """Starts a server with a variant, verifies it, and puts the loads on it."""
         name = self._name(variant)
         with contextlib.ExitStack() as stack:
             start = serve(self.plan.repository, name, ["pooled"], self.scratch / name)
@@ -184,7 +190,6 @@ class _Session:
                 self.document["exports"][variant.name]["gpu_bytes"] = (_used_gpu_bytes() or before) - before
             self._stages.run(f"{variant.name}: verify", _VERIFY_S, partial(self._verify, variant, server))
             self._loads(variant, server)
-        self._stages.run(f"{variant.name}: {_GRAPH}", _LIMITS_S, partial(self._graph, variant))
 
     def _export(self, variant: Variant) -> bool:
         options = ["--precision", variant.precision, "--outputs", "pooled", *variant.options]
