@@ -54,9 +54,6 @@ def compare(
     ),
     work: Annotated[Path, typer.Option(help="Folder for exports.")] = Path("out/bench"),
     reuse: Annotated[bool, typer.Option("--reuse", help="Use the existing exports in --work.")] = False,
-    accelerator: Annotated[
-        str | None, typer.Option(help="Accelerator of the exports, as in `vitriton export`.")
-    ] = None,
     perf_analyzer: Annotated[Path | None, typer.Option(help="The program; else PATH, else downloaded.")] = None,
 ) -> None:
     """Measure served models beside the alternatives and the machine's limits."""
@@ -70,7 +67,7 @@ def compare(
         if again is not None:
             document = _document.read(again)
         else:
-            settings: dict[str, Any] = {"model": model, "work": work, "reuse": reuse, "accelerator": accelerator}
+            settings: dict[str, Any] = {"model": model, "work": work, "reuse": reuse}
             settings |= {} if minutes is None else {"budget_s": minutes * 60}
             if race == "text":
                 if model is None or not Path(model).is_dir():

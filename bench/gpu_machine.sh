@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prepares a GPU machine without a network for `bench/compare.py`, from wheels that are carried there.
+# Prepares a GPU machine without a network for `bench/gpu_session.py`, from wheels that are carried there.
 #
 #   bench/gpu_machine.sh pack WHEELS [PYTHON]      here: downloads all wheels into the folder WHEELS
 #   bench/gpu_machine.sh install WHEELS [PYTHON]   there: makes .venv from them; nothing is downloaded

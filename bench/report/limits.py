@@ -99,12 +99,27 @@ def _products(cores: int, gpu: bool) -> dict[str, Product]:
     if not gpu:
         return {**products, "int8": lambda *shape: _onnx_int8_product(cores, *shape)}
     products["fp16"] = lambda *shape: _torch_product(torch.float16, device, *shape)
+    products["tf32"] = _tf32_product
     return {**products, "int8": _cuda_int8_product}
 
 
 def _torch_product(dtype: torch.dtype, device: str, m: int, k: int, n: int) -> Callable[[], object]:
     left, weights = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype)
     return lambda: _synchronized(torch.nn.functional.linear(left, weights))
+
+
+def _tf32_product(m: int, k: int, n: int) -> Callable[[], object]:
+    """A product of float32 whose factors a GPU rounds to ten bits."""
+    product = _torch_product(torch.float32, "cuda", m, k, n)
+
+    def rounded() -> object:
+        torch.set_float32_matmul_precision("high")
+        try:
+            return product()
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    return rounded
 
 
 def _cuda_int8_product(m: int, k: int, n: int) -> Callable[[], object]:

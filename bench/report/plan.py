@@ -39,7 +39,6 @@ class Plan:
         batches: the batch sizes to try in one process.
         all_ways: whether the sweep includes HTTP, shared memory, larger requests and tokens.
         limits_twice: whether to measure the machine's limits again after the rounds.
-        accelerator: the accelerator of the exports, as in `vitriton export`.
     """
 
     model: str | None = None
@@ -63,7 +62,6 @@ class Plan:
     batches: tuple[int, ...] = (1, 8, 16)
     all_ways: bool = True
     limits_twice: bool = True
-    accelerator: str | None = None
 
     @property
     def repository(self) -> Path:
@@ -87,7 +85,6 @@ class TextPlan:
         looks: the number of measurements of each setting of the peers, before the rounds.
         batches: the batch sizes to try in one process.
         callers: the number of callers.
-        accelerator: the accelerator of the exports, as in `vitriton export`.
     """
 
     model: str
@@ -101,7 +98,6 @@ class TextPlan:
     looks: int = 2
     batches: tuple[int, ...] = (1, 8, 32, 64)
     callers: int = names.MANY
-    accelerator: None = None
 
     @property
     def repository(self) -> Path:

@@ -159,6 +159,7 @@ def test_every_path_is_looked_for_first(command: str, option: str, places: dict[
         ),
         ("export", ["--gpus", "0,x"], "--gpus is '0,x', which is not a list of numbers"),
         ("export", ["--gpus", "0"], "--gpus is 0, and --device is auto; set it to gpu"),
+        ("export", ["--max-gpu-bytes", "4000000000"], "--max-gpu-bytes is 4000000000, and --device is auto; set it"),
         ("export", ["--warmup", "1,x"], "--warmup is '1,x', which is not a list of batch sizes"),
         ("export", ["--image-processor-kwargs", "nope"], "--image-processor-kwargs is not JSON"),
         (

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
+from google.protobuf import text_format
 from support import marked
 from tritonclient.grpc import model_config_pb2 as pb
 from typer.testing import CliRunner
@@ -24,6 +25,10 @@ from vitriton_export._serving import Serving
 from vitriton_server import TritonServer
 
 GROUP = pb.ModelInstanceGroup
+NO_TF32 = text_format.Parse(
+    'execution_accelerators { gpu_execution_accelerator { name: "cuda" parameters { key: "use_tf32" value: "0" } } }',
+    pb.ModelOptimizationPolicy(),
+)
 
 
 def encoder(**options: Any) -> pb.ModelConfig:
@@ -45,7 +50,8 @@ def test_the_defaults() -> None:
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
     assert config.dynamic_batching.default_queue_policy.default_timeout_microseconds == 60_000_000
     assert [sample.batch_size for sample in config.model_warmup] == [1]
-    assert not config.HasField("optimization")
+    assert config.optimization == NO_TF32
+    assert not encoder(device="cpu").HasField("optimization")
 
 
 def test_each_flag_has_its_place() -> None:
@@ -71,6 +77,31 @@ def test_some_of_the_gpus() -> None:
     assert not encoder(device="gpu").instance_group[0].gpus
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_memory_on_a_gpu(precision: str) -> None:
+    """It is where the native backend does not overwrite it: a parameter of the encoder, not of its accelerator."""
+    config = encoder(device="gpu", max_gpu_bytes=1 << 32, precision=precision)
+    assert config.parameters["gpu_mem_limit"].string_value == "4294967296"
+    assert "gpu_mem_limit" not in encoder(device="gpu", precision=precision).parameters
+    assert "gpu_mem_limit" not in str(config.optimization)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"device": "gpu"}, NO_TF32),
+        ({"device": "auto", "precision": "fp32"}, NO_TF32),
+        ({"device": "gpu", "precision": "fp16"}, None),
+        ({"device": "gpu", "precision": "int8"}, None),
+        ({"device": "cpu"}, None),
+    ],
+)
+def test_float32_is_float32_on_a_gpu(options: dict[str, Any], expected: pb.ModelOptimizationPolicy | None) -> None:
+    """The export in float32 turns off TF32, with which a GPU might exceed the gate of the export."""
+    config = encoder(**options)
+    assert (config.optimization if config.HasField("optimization") else None) == expected
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -78,6 +109,10 @@ def test_some_of_the_gpus() -> None:
         ({"gpus": (0,), "device": "cpu"}, "gpus is 0, and `device` is cpu; set it to gpu"),
         ({"gpus": (1, 1), "device": "gpu"}, "gpus is 1,1; name each GPU once"),
         ({"gpus": (-1,), "device": "gpu"}, "gpus is -1; name each GPU once"),
+        ({"max_gpu_bytes": 1 << 32}, "max_gpu_bytes is 4294967296, and `device` is auto; set it to gpu"),
+        ({"max_gpu_bytes": 1 << 32, "device": "cpu"}, "max_gpu_bytes is 4294967296, and `device` is cpu"),
+        ({"max_gpu_bytes": 1 << 32, "accelerator": "tensorrt"}, "tensorrt, which takes memory without a limit"),
+        ({"max_gpu_bytes": 4, "device": "gpu"}, "max_gpu_bytes is 4; it must be from 1048576"),
     ],
 )
 def test_gpus_that_make_no_sense(options: dict[str, Any], text: str) -> None:
@@ -168,6 +203,14 @@ def test_tensorrt() -> None:
     }
 
 
+def test_tensorrt_in_float32() -> None:
+    """What TensorRT leaves to the CUDA provider is computed without TF32."""
+    accelerators = encoder(accelerator="tensorrt").optimization.execution_accelerators.gpu_execution_accelerator
+    assert [each.name for each in accelerators] == ["tensorrt", "cuda"]
+    assert accelerators[0].parameters["precision_mode"] == "FP32"
+    assert dict(accelerators[1].parameters) == {"use_tf32": "0"}
+
+
 def test_openvino() -> None:
     """On the CPU."""
     config = encoder(accelerator="openvino")
@@ -243,8 +286,8 @@ def test_the_same_export_gives_the_same_bytes(tiny_vit_checkpoint: Path, tmp_pat
         shutil.copytree(tiny_vit_checkpoint, folder / "tiny-vit")
     first, manifest = _export(folders[0], "tiny-vit", "1")
     second, other_manifest = _export(folders[1], str(folders[1] / "tiny-vit"), "2")
-    modules = list(Path(preprocessing.__file__).parent.glob("*.py"))  # are copied beside the nine others
-    assert len(first) == 9 + len(modules)
+    modules = list(Path(preprocessing.__file__).parent.glob("*.py"))  # are copied beside the eleven others
+    assert len(first) == 11 + len(modules)
     assert first == second
     assert not [name for name, content in first.items() if str(tmp_path).encode() in content]
     assert manifest["files"] == other_manifest["files"]

@@ -84,9 +84,8 @@ def export_one(
         BenchError: the export fails.
     """
     repository = plan.repository
-    device = "auto" if plan.accelerator else "gpu" if gpu else "cpu"
-    options: dict[str, Any] = {"precision": precision, "outputs": outputs}
-    options |= {"accelerator": plan.accelerator, "device": device, **more}
+    device = "gpu" if gpu else "cpu"
+    options: dict[str, Any] = {"precision": precision, "outputs": outputs, "device": device, **more}
     if not (plan.reuse and made_with(_manifest(repository, name), options)):
         say(f"exporting {name}")
         for old in repository.glob(f"{name}_*"):

@@ -80,12 +80,13 @@ def page(document: Mapping[str, Any], plots: Mapping[str, str]) -> str:
         listed = ", ".join(f"{name} {version}" for name, version in document["infinity"].items())
         parts.append(f"infinity-emb runs in an environment of its own: {listed}.")
     for table in tables(document):
-        parts.append(_table(table))
+        parts.append(as_markdown(table))
     parts += [f"## {title}\n\n![{title}]({address})" for title, address in plots.items()]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table) -> str:
+def as_markdown(table: Table) -> str:
+    """Writes a table with its heading and notes."""
     lines = [f"| {' | '.join(table.columns)} |", "|---|" + "---:|" * (len(table.columns) - 1)]
     lines += [f"| {' | '.join(row)} |" for row in table.rows]
     notes = "".join(f"\n\n{note}" for note in table.notes)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from vitriton._repository.names import PIXELS, step_names
 from vitriton.preprocessing import PreprocessSpec, preprocess
+from vitriton_bench._errors import BenchError
 
 from report.rounds.speed import Sample, cycled, repeat
 
@@ -31,12 +32,10 @@ class Bare:
     """
 
     def __init__(self, repository: Path, name: str, images: Sequence[bytes], cores: int, *, gpu: bool) -> None:
-        first_step, encoder = step_names(name, "pooled")
-        version = _version_folder(repository / encoder)
+        version = _version_folder(repository / step_names(name, "pooled")[1])
         self.graph = version / "model.onnx"
         self._session = onnx_session(str(self.graph), cores, gpu=gpu)
-        spec = _version_folder(repository / first_step) / "preprocess.json"
-        self.spec = PreprocessSpec.from_json(spec.read_text())
+        self.spec = read_spec(repository, name)
         self._images = images
         self._threads = ThreadPoolExecutor(cores)
         self._pixels = self._decode(images)
@@ -71,12 +70,29 @@ class Bare:
 
 
 def onnx_session(model: Any, cores: int, *, gpu: bool) -> ort.InferenceSession:
-    """Makes a session from a model's path or bytes, on the GPU or on this number of cores."""
+    """Makes a session from a model's path or bytes, on the GPU or on this number of cores.
+
+    Raises:
+        BenchError: the GPU cannot be used.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = cores
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if gpu else ["CPUExecutionProvider"]
-    return ort.InferenceSession(model, options, providers)
+    if not gpu:
+        return ort.InferenceSession(model, options, ["CPUExecutionProvider"])
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels are not on a library path
+    cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})  # as an export has it
+    session = ort.InferenceSession(model, options, [cuda, "CPUExecutionProvider"])
+    if session.get_providers()[0] != cuda[0]:
+        raise BenchError("onnxruntime could not start its CUDA provider; its own error above names what is missing")
+    return session
+
+
+def read_spec(repository: Path, name: str) -> PreprocessSpec:
+    """Reads the steps of preprocessing of an export."""
+    folder = _version_folder(repository / step_names(name, "pooled")[0])
+    return PreprocessSpec.from_json((folder / "preprocess.json").read_text())
 
 
 def _version_folder(model: Path) -> Path:

@@ -89,8 +89,8 @@ class ExportOptions(Serving):
     """The options of `vitriton export`.
 
     The attributes of `Serving`, which say how Triton runs the export, are options as well: device, instances,
-    gpus, preprocess_instances, max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator, tensorrt_cache,
-    warmup.
+    gpus, max_gpu_bytes, preprocess_instances, max_queue_delay_us, max_queue_size, queue_timeout_ms, accelerator,
+    tensorrt_cache, warmup.
 
     Attributes:
         model: the Hugging Face hub id of a model, or a checkpoint folder that save_pretrained wrote.

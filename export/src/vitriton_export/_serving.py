@@ -61,6 +61,8 @@ class Serving:
             share one session: while it computes a batch, the others hold the next ones. None: one for each GPU; two on
             the CPU, with which no request is left waiting beside a free instance.
         gpus: the numbers of the GPUs that run the encoders, as `nvidia-smi` lists them; none: all GPUs of the server.
+        max_gpu_bytes: the memory that each instance of an encoder may take on a GPU for weights and activations, in
+            bytes, so that several models can share it. None: all that is free.
         preprocess_instances: the number of processes that prepare inputs (the preprocess or tokenize step), which share
             the cores. One process prepares some 2,000 images/s, however many cores there are.
         max_queue_delay_us: the longest time that a request waits for others to share its batch, in microseconds. With
@@ -83,6 +85,9 @@ class Serving:
     gpus: Annotated[
         tuple[int, ...], typer.Option(metavar="0,1", parser=_gpus, show_default=False, rich_help_panel=PANEL)
     ] = ()
+    max_gpu_bytes: Annotated[
+        int | None, typer.Option(metavar="BYTES", min=1 << 20, max=1 << 40, rich_help_panel=PANEL)
+    ] = None
     preprocess_instances: Annotated[int, typer.Option(metavar="N", min=1, max=64, rich_help_panel=PANEL)] = 1
     max_queue_delay_us: Annotated[
         int, typer.Option(metavar="MICROSECONDS", min=0, max=10_000_000, rich_help_panel=PANEL)
@@ -111,6 +116,14 @@ class Serving:
             raise OptionError("gpus", f"is {_listed(self.gpus)}, and `device` is {self.device}; set it to gpu")
         if min(self.gpus, default=0) < 0 or len(set(self.gpus)) < len(self.gpus):
             raise OptionError("gpus", f"is {_listed(self.gpus)}; name each GPU once, by its number from 0")
+        if self.max_gpu_bytes is not None and self.resolved_device != "gpu":
+            raise OptionError("max_gpu_bytes", f"is {self.max_gpu_bytes}, and `device` is {self.device}; set it to gpu")
+        if self.max_gpu_bytes is not None and self.accelerator == "tensorrt":
+            raise OptionError(
+                "max_gpu_bytes",
+                f"is {self.max_gpu_bytes}, and `accelerator` is tensorrt, which takes memory without a limit; leave "
+                "out one of the two",
+            )
         if not self.tensorrt_cache:
             raise OptionError("tensorrt_cache", "is empty; name a folder, as the server sees it")
 
@@ -237,6 +250,25 @@ def add_accelerator(config: pb.ModelConfig, serving: Serving, *, precision: str,
         parameters["trt_layer_norm_fp32_fallback"] = "1"  # the squares in it overflow in float16
     for key, value in parameters.items():
         tensorrt.parameters[key] = value
+
+
+def add_cuda(config: pb.ModelConfig, serving: Serving, *, precision: str) -> None:
+    """Adds the settings of ONNX Runtime's CUDA provider; both onnxruntime backends read them.
+
+    Args:
+        config: the configuration of an encoder.
+        serving: the settings.
+        precision: the precision of the graph.
+    """
+    if serving.resolved_device == "cpu":
+        return
+    if precision == "fp32":
+        # By default it rounds the factors of float32 products to ten bits (TF32), which can exceed the gate.
+        cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+        cuda.parameters["use_tf32"] = "0"
+    if serving.max_gpu_bytes is not None:
+        # Not among the accelerator's parameters: the native backend would overwrite it with its default.
+        config.parameters["gpu_mem_limit"].string_value = str(serving.max_gpu_bytes)
 
 
 def _shape(config: pb.ModelConfig, batch_size: int) -> str:

@@ -15,7 +15,7 @@ from vitriton._version import __version__
 
 from vitriton_export._options import OutputDtype, Precision
 from vitriton_export._repository.first_step import FirstStep
-from vitriton_export._serving import Serving, add_accelerator, add_batching, add_instances, add_warmup
+from vitriton_export._serving import Serving, add_accelerator, add_batching, add_cuda, add_instances, add_warmup
 
 VERSION = "1"  # the version folder in the staging folder, whatever its number in the repository will be
 
@@ -149,6 +149,7 @@ def _encoder_config(deployment: Deployment, kind: names.Kind) -> pb.ModelConfig:
     add_batching(config, deployment.serving, delay=True, preferred=preferred)
     prefix = f"{deployment.fingerprint}-{kind}-{__version__}"
     add_accelerator(config, deployment.serving, precision=deployment.precision, cache_prefix=prefix)
+    add_cuda(config, deployment.serving, precision=deployment.precision)
     add_warmup(config, deployment.serving)
     return config
 
