@@ -80,7 +80,8 @@ class Serving:
 
     device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
     instances: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=64, show_default=False, rich_help_panel=PANEL)
+        int | None,
+        typer.Option(metavar="N", min=1, max=64, show_default="1 on each GPU, 2 on the CPU", rich_help_panel=PANEL),
     ] = None
     gpus: Annotated[
         tuple[int, ...], typer.Option(metavar="0,1", parser=_gpus, show_default=False, rich_help_panel=PANEL)
