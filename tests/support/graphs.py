@@ -12,16 +12,20 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import trained_dinov2
 from filelock import FileLock
 
 from support import exports
 from support.checkpoints import CACHE
 
 FOLDER = CACHE / "graphs"
-MAIN = "from support import graphs; graphs.main()"  # of a process of its own: the command `vitriton`
+_PATHS = [str(Path(__file__).parents[1]), str(Path(trained_dinov2.__file__).parent)]
+IMPORT = f"import sys; sys.path[:0] = {_PATHS}; from support import graphs"  # in a process of its own
+MAIN = f"{IMPORT}; graphs.main()"
 _LARGEST = 25_000_000  # parameters of a model whose graph is kept: those of all-MiniLM-L6-v2, and not of ViT-B/16
 _ELSEWHERE = ("_parameters", "_buffers", "_modules", "name_or_path")  # in the hash in another form, or not in the graph
 _ADDRESS = re.compile(r"(?<=<)(function [\w.]+) at 0x[0-9a-f]+")  # not that of a function in <locals>
@@ -71,9 +75,18 @@ def _key(module: Any, inputs: Mapping[str, Any]) -> str:
         state = {key: value for key, value in vars(part).items() if key not in _ELSEWHERE}
         if (config := state.pop("config", None)) is not None:
             state["config"] = {**config.to_dict(), "_name_or_path": None, "attention": config._attn_implementation}
-        said = _ADDRESS.sub(r"\1", f"{name} {type(part)} {state}\n")
+        said = _ADDRESS.sub(r"\1", f"{name} {type(part)} {_in_order(state)}\n")
         digest.update(said.encode())
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().float().numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _in_order(value: Any) -> Any:
+    """The order of a set's strings is another one in each process."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, dict):
+        return {key: _in_order(each) for key, each in value.items()}
+    return value
