@@ -34,24 +34,31 @@ main()
 """
 
 
-@pytest.mark.parametrize("converts", [False, True])
+# of these an interrupt is tried that is no other error's cause, too; of the others in a long test
+PLAIN = {"typer", "torch", "vitriton._wire.connect"}
+IMPORTED = [
+    ("typer", []),
+    ("vitriton.cli", ["--help"]),
+    ("vitriton.commands.doctor.report", ["doctor"]),
+    ("vitriton.commands.embed.run", ["embed", PHOTOS, "-o", "out.npy"]),
+    ("vitriton._wire.connect", ["models"]),
+    ("vitriton_export.commands.export", ["export"]),
+    ("torch", ["export", "{checkpoint}"]),
+    ("vitriton_export.commands.verify", ["verify"]),
+    ("vitriton_export._repository.remove", ["remove", "photos"]),
+    ("vitriton_server.cli", ["serve"]),
+    ("vitriton_server._server", ["serve"]),
+    ("vitriton_bench.cli", ["bench"]),
+    ("vitriton_api._serve", ["api"]),
+    ("vitriton_search.index.run", ["search", "index", PHOTOS]),
+]
+
+
 @pytest.mark.parametrize(
-    ("module", "arguments"),
+    ("module", "arguments", "converts"),
     [
-        ("typer", []),
-        ("vitriton.cli", ["--help"]),
-        ("vitriton.commands.doctor.report", ["doctor"]),
-        ("vitriton.commands.embed.run", ["embed", PHOTOS, "-o", "out.npy"]),
-        ("vitriton._wire.connect", ["models"]),
-        ("vitriton_export.commands.export", ["export"]),
-        ("torch", ["export", "{checkpoint}"]),
-        ("vitriton_export.commands.verify", ["verify"]),
-        ("vitriton_export._repository.remove", ["remove", "photos"]),
-        ("vitriton_server.cli", ["serve"]),
-        ("vitriton_server._server", ["serve"]),
-        ("vitriton_bench.cli", ["bench"]),
-        ("vitriton_api._serve", ["api"]),
-        ("vitriton_search.index.run", ["search", "index", PHOTOS]),
+        *((*case, True) for case in IMPORTED),
+        *(pytest.param(*case, False, marks=() if case[0] in PLAIN else pytest.mark.long) for case in IMPORTED),
     ],
 )
 def test_ctrl_c_while_it_is_imported(module, arguments, converts, tmp_path, tiny_vit_checkpoint):

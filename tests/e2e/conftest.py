@@ -18,11 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
+def models(torch, subprocesses, tmp_path_factory) -> dict[str, Path]:
     """Checkpoints by the name that they are served by."""
     folder = tmp_path_factory.mktemp("models")
     return {
-        "dinov2-small-trained": trained_checkpoint,
+        "dinov2-small-trained": checkpoints.first_blocks_of_trained_dinov2_small(folder / "dinov2-small-first-blocks"),
         "shallow-vit-base": checkpoints.vit_base(folder / "shallow-vit-base", num_hidden_layers=1),
         "tiny-deit": checkpoints.tiny_deit(folder / "tiny-deit"),
         "tiny-classifier": checkpoints.tiny_vit_without_pooler(folder / "tiny-classifier"),
@@ -43,20 +43,21 @@ def server(subprocesses, repository):
 
 
 @pytest.fixture(scope="session")
-def large_models(torch, tmp_path_factory) -> dict[str, Path]:
-    """A whole ViT-B/16: for the long tests, since its export and its start take two cores a minute."""
-    return {"vit-base": checkpoints.vit_base(tmp_path_factory.mktemp("large") / "vit-base")}
+def large_models(torch, tmp_path_factory, trained_checkpoint) -> dict[str, Path]:
+    """A whole ViT-B/16 and DINOv2-small: for the long tests, since exports and start take two cores minutes."""
+    vit_base = checkpoints.vit_base(tmp_path_factory.mktemp("large") / "vit-base")
+    return {"vit-base": vit_base, "dinov2-small-whole": trained_checkpoint}
 
 
 @pytest.fixture(scope="session")
 def large_repository(tmp_path_factory, large_models) -> Path:
-    """Its export, with default options."""
+    """Their exports, with default options."""
     return exports.export_all(large_models, tmp_path_factory.mktemp("large-served") / "repository")
 
 
 @pytest.fixture(scope="session")
 def large_server(subprocesses, large_repository):
-    """A real Triton with it."""
+    """A real Triton with them."""
     with TritonServer(large_repository) as running:
         yield running
 

@@ -46,7 +46,7 @@ def transport(server):
 
 @pytest.fixture
 def large_transport(large_server):
-    """The way to the server with ViT-B/16."""
+    """The way to the server with ViT-B/16 and DINOv2-small."""
     with connected(large_server) as transport:
         yield transport
 
@@ -90,6 +90,7 @@ def infer(transport, contract, data):
     [
         ("dinov2-small-trained", "transport"),
         pytest.param("vit-base", "large_transport", marks=pytest.mark.long),
+        pytest.param("dinov2-small-whole", "large_transport", marks=pytest.mark.long),
         ("tiny-deit", "transport"),
         ("tiny-classifier", "transport"),
     ],

@@ -11,6 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS = ("client", "export", "server", "bench", "api", "search", "ray")
 NOT_IN_A_CLIENT = ("torch", "onnx", "onnxruntime", "transformers", "gevent", "cuda", "nvidia")
+# The hook that pip calls, without a pip and two more processes for each
+BUILD = """
+import os, sys
+from hatchling.build import build_wheel
+for source in sys.argv[2:]:
+    os.chdir(source)
+    build_wheel(sys.argv[1])
+"""
 EMBED = """
 import sys
 from vitriton import Client
@@ -28,8 +36,7 @@ def wheels(subprocesses, tmp_path_factory):
     """The wheel of each distribution, by its folder's name."""
     target = tmp_path_factory.mktemp("wheels")
     sources = [ROOT / name for name in DISTRIBUTIONS]
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    _run(*pip, "--wheel-dir", target, *sources)
+    _run(sys.executable, "-c", BUILD, target, *sources)
     found = {path.name.split("-")[0]: path for path in target.glob("*.whl")}
     names = {name: "vitriton" if name == "client" else f"vitriton_{name}" for name in DISTRIBUTIONS}
     return {folder: found[name] for folder, name in names.items()}
@@ -39,12 +46,17 @@ def wheels(subprocesses, tmp_path_factory):
 def environment(subprocesses, tmp_path_factory):
     """An empty virtual environment's bin."""
     folder = tmp_path_factory.mktemp("environment") / "venv"
-    _run(sys.executable, "-m", "venv", folder)
+    _run(sys.executable, "-m", "venv", "--without-pip", folder)
     return folder / "bin"
 
 
+def _pip(environment: Path, *arguments: object) -> str:
+    """Has pip work on an environment, which needs none of its own."""
+    return _run(sys.executable, "-m", "pip", "--python", environment / "python", *arguments)
+
+
 def _install(environment: Path, *wheels: Path) -> None:
-    _run(environment / "python", "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", *wheels)
+    _pip(environment, "install", "--quiet", "-c", ROOT / "constraints.txt", *wheels)
 
 
 def test_wheels_hold_what_they_need(wheels):
@@ -64,7 +76,7 @@ def test_wheels_hold_what_they_need(wheels):
 def test_the_client_alone(wheels, environment, small_server):
     """Without torch, onnx, transformers, gevent or CUDA it embeds, and its command tells what is not installed."""
     _install(environment, wheels["client"])
-    listed = json.loads(_run(environment / "python", "-m", "pip", "list", "--format=json"))
+    listed = json.loads(_pip(environment, "list", "--format=json"))
     heavy = [entry["name"] for entry in listed if entry["name"].lower().startswith(NOT_IN_A_CLIENT)]
     assert heavy == []
     photo = ROOT / "examples" / "photos" / "cat.jpg"

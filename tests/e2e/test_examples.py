@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trained_dinov2
 from PIL import Image
+from support import checkpoints
 from vitriton_search.stores import open_store
 
 ROOT = Path(__file__).parents[2]
@@ -102,24 +103,36 @@ def test_help_does_nothing_else(program):
     assert subprocess.run([sys.executable, script, "--model"], capture_output=True).returncode == 2
 
 
+@pytest.fixture(params=["tiny", pytest.param("trained", marks=pytest.mark.long)])
+def demo_root(request, torch, tmp_path):
+    """A folder with the examples as the repository has them, and a checkpoint in the place of the downloaded one."""
+    (tmp_path / ".cache").mkdir()
+    checkpoint = tmp_path / ".cache" / trained_dinov2.NAME
+    if request.param == "tiny":
+        checkpoints.tiny_dinov2(checkpoint)
+    else:
+        checkpoint.symlink_to(request.getfixturevalue("trained_checkpoint"))
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    return tmp_path
+
+
 @pytest.mark.usefixtures("subprocesses")
-def test_the_demo_ends_well_without_the_hub():
+def test_the_demo_ends_well_without_the_hub(demo_root):
     """It says that the hub does not answer, finds every mirrored photo, and leaves a picture and a store."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    picture = ROOT / "out" / "demo.png"
-    picture.unlink(missing_ok=True)
-    command = [sys.executable, ROOT / "examples" / "demo.py"]
+    out = demo_root / "out"
+    command = [sys.executable, demo_root / "examples" / "demo.py"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "Continuing without the hub" in done.stdout
     assert "8 of 8 mirrored photos have their original as nearest neighbor" in done.stdout
-    with Image.open(picture) as opened:
+    with Image.open(out / "demo.png") as opened:
         assert opened.size == (864, 864)
     assert done.stdout.splitlines()[-1].endswith("--store out/photos.lance    # the page: http://127.0.0.1:8090/")
-    with open_store(str(ROOT / "out" / "photos.lance")) as store:
+    with open_store(str(out / "photos.lance")) as store:
         assert len(store) == 16
     if shutil.which("chromium"):
-        with Image.open(ROOT / "out" / "page.png") as opened:
+        with Image.open(out / "page.png") as opened:
             assert opened.size == (1280, 900)
     else:
         assert "there is no Chromium here" in done.stdout

@@ -96,8 +96,9 @@ def test_bad_images_cost_no_memory(server, bad):
 
 def test_a_request_s_own_timeout_ends_its_wait(server, bad):
     """With the queue taken, a request that may wait a millisecond is refused by Triton itself, and soon."""
-    with triton.InferenceServerClient(server.grpc_address) as client, ThreadPoolExecutor(4) as threads:
-        busy = [threads.submit(client.infer, "dinov2-small-trained_pooled", _request([bad.good] * 8)) for _ in range(4)]
+    with triton.InferenceServerClient(server.grpc_address) as client, ThreadPoolExecutor(16) as threads:
+        batch = _request([bad.good] * 8)
+        busy = [threads.submit(client.infer, "dinov2-small-trained_pooled", batch) for _ in range(16)]
 
         def ask_until_refused() -> None:
             while not all(future.done() for future in busy):

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import architectures
+from support import architectures, exports
 from transformers.image_utils import load_image
 from typer.testing import CliRunner
 from vitriton import Client
 from vitriton.cli import app
-from vitriton_export import ExportOptions, export_model
 from vitriton_export._checkpoint.checkpoint import load
 from vitriton_export._checkpoint.source import find
 from vitriton_export._parity.compare import forward
@@ -25,8 +24,7 @@ def served(request, tmp_path_factory):
     """The checkpoint's folder, and a Triton that serves its export `m`."""
     root = tmp_path_factory.mktemp(request.param)
     folder = architectures.write(request.param, root / "m")
-    export_model(ExportOptions(model=str(folder), repository=root / "r", outputs="pooled"))
-    with TritonServer(root / "r") as server:
+    with TritonServer(exports.export(folder, root / "r", outputs="pooled")) as server:
         yield folder, server
 
 

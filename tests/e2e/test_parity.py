@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, pipeline
 from vitriton import Client
 
 TOLERANCE = 1e-4
+LARGE = ("vit-base", "dinov2-small-whole")
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,16 @@ def images(files):
 
 @pytest.fixture(
     scope="module",
-    params=["dinov2-small-trained", pytest.param("vit-base", marks=pytest.mark.long), "tiny-deit", "tiny-classifier"],
+    params=[
+        "dinov2-small-trained",
+        "tiny-deit",
+        "tiny-classifier",
+        *(pytest.param(name, marks=pytest.mark.long) for name in LARGE),
+    ],
 )
 def served(request, images):
     """A served model, its manifest, the reference for it, and the reference's tokens (N, T, D) of all images."""
-    size = "large_" if request.param == "vit-base" else ""
+    size = "large_" if request.param in LARGE else ""
     server, repository, models = (request.getfixturevalue(size + name) for name in ("server", "repository", "models"))
     checkpoint = models[request.param]
     manifest = json.loads((repository / f"{request.param}_pooled/1/manifest.json").read_text())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from server.processes import wait_until
-from support import marked, older
+from support import exports, graphs, marked, older
 from vitriton import Client, Options
 from vitriton._repository import disk
 from vitriton_export import ExportOptions, export_model
@@ -184,14 +184,15 @@ def test_a_stopped_server_uses_nothing(tmp_path: Path) -> None:
 def test_an_export_takes_the_place_of_an_older_one(tmp_path: Path, tiny_vit_checkpoint: Path) -> None:
     """A file of preprocessing is served, then a folder; what Python compiles is no change of either."""
     options = ExportOptions(model=str(tiny_vit_checkpoint), repository=tmp_path, name="model")
-    export_model(options)
+    exports.export(tiny_vit_checkpoint, tmp_path, name="model")
     older.with_one_file(tmp_path / "model_preprocess" / "1")
     photo = corpus()["cat.jpg"]
     log: list[str] = []
     with TritonServer(tmp_path, watch_repository=True, on_log_line=log.append) as server:
         with Client(server.grpc_address, model="model") as client:
             before = client.embed(photo)
-        export_model(options)
+        with graphs.kept():
+            export_model(options)
         wait_until(lambda: versions(tmp_path)["model_preprocess"] == {2}, PATIENCE_S, "the older export to go")
         with Client(server.grpc_address, model="model") as client:
             assert np.array_equal(client.embed(photo), before)

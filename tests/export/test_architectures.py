@@ -229,7 +229,10 @@ def _short(step):
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": 48}, {"image_processor_kwargs": '{"size": {"height": 48, "width": 40}}'}],
+    [
+        pytest.param({"image_size": 48}, marks=pytest.mark.long),  # its steps are tested above
+        {"image_processor_kwargs": '{"size": {"height": 48, "width": 40}}'},
+    ],
     ids=["image-size", "image-processor-kwargs"],
 )
 def test_position_embeddings_are_interpolated_in_the_graph(written, tmp_path, options):

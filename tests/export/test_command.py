@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 from safetensors.numpy import load_file
-from support import checkpoints
+from support import checkpoints, graphs
 from typer.testing import CliRunner
 from vitriton.cli import app
 from vitriton_export._repository import deployment
@@ -42,7 +42,7 @@ def test_it_shows_its_steps_and_what_it_wrote(tiny_vit_checkpoint, tmp_path):
 def test_its_result_for_programs(tiny_vit_checkpoint, tmp_path):
     """--json: nothing else is on standard output, also where the repository holds the export already."""
     command = ["export", str(tiny_vit_checkpoint), "--repository", str(tmp_path / "r"), "--outputs", "pooled", "--json"]
-    program = [sys.executable, "-c", "from vitriton.cli import main; main()", *command, "--precision", "int8"]
+    program = [sys.executable, "-c", graphs.MAIN, *command, "--precision", "int8"]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     made = json.loads(done.stdout)
     assert made["manifest"] == json.loads((tmp_path / "r/tiny-vit_pooled/1/manifest.json").read_text())

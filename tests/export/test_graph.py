@@ -63,8 +63,17 @@ def test_attention_is_fused_where_it_can_be(name):
     assert _ops(graph)["MultiHeadAttention"] == small_models.ARCHITECTURES[name].attentions
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("name", [name for name, one in small_models.ARCHITECTURES.items() if one.slim])
+SLIM = [name for name, one in small_models.ARCHITECTURES.items() if one.slim]
+EAGER = {"vit", "beit"}  # the others have the eager attention of one of them, and are long
+
+
+@pytest.mark.parametrize(
+    ("name", "fused"),
+    [
+        *((name, True) for name in SLIM),
+        *(pytest.param(name, False, marks=() if name in EAGER else pytest.mark.long) for name in SLIM),
+    ],
+)
 def test_the_last_block_works_for_one_token(name, fused):
     """With CLS pooling, the last query, its projection and the MLP have one row; with eager attention too."""
     graph = onnx_export.with_output(_exported(name, fused=fused), "embedding")

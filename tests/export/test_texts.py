@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, CLIPTextModelWithProjection
 from vitriton_export import ExportError, ExportOptions, VerifyOptions, export_model, verify_model
 from vitriton_export._checkpoint.text_architectures import TEXT_FAMILIES
 from vitriton_export._errors import OptionError
+from vitriton_export._export import prepare
 from vitriton_export._graph.precision import adds_products_exactly
 from vitriton_export._graph.text_encoder import pool
 from vitriton_export._parity.texts import TextRunner, corpus
@@ -57,6 +58,14 @@ def bert(tmp_path_factory):
 
 def export(checkpoint, tmp_path, **options):
     return export_model(ExportOptions(model=str(checkpoint), repository=tmp_path / "r", name="m", **options))
+
+
+def planned(checkpoint, tmp_path, **options):
+    """The plan of such an export, which is not carried out."""
+    (plan,) = prepare(
+        ExportOptions(model=str(checkpoint), repository=tmp_path / "r", name="m", **options), contextlib.nullcontext
+    )
+    return plan
 
 
 def ops(tmp_path):
@@ -176,9 +185,9 @@ def test_what_sentence_transformers_files_may_not_say(bert, tmp_path, modules, r
 
 def test_dimensions(bert, tmp_path):
     """The first dimensions, normalized again, and another space."""
-    whole = export(bert, tmp_path / "a", l2_normalize=True)
+    export(bert, tmp_path / "a")
     short = export(bert, tmp_path / "b", l2_normalize=True, dimensions=8)
-    assert short.deployment.fingerprint != whole.deployment.fingerprint
+    assert short.deployment.fingerprint != planned(bert, tmp_path, l2_normalize=True).deployment.fingerprint
     rows = [TextRunner(tmp_path / name / "r", "m", ["text_pooled"]).run(TEXTS[:2]).values["embedding"] for name in "ab"]
     for long, cut in zip(*rows, strict=True):
         np.testing.assert_allclose(cut, long[:8] / np.linalg.norm(long[:8]), atol=1e-5)
@@ -288,8 +297,8 @@ def test_an_export_again(bert, tmp_path):
 
 def test_another_pooling_than_that_of_sentence_transformers_is_noted(bert, tmp_path):
     folder = as_sentence_transformers(bert, tmp_path / "sentence", [TRANSFORMER, MEAN])
-    result = export(folder, tmp_path, pooling="cls", outputs="pooled")
-    assert result.notes == ("pooling is cls, in place of mean, which its sentence-transformers files say",)
+    notes = planned(folder, tmp_path, pooling="cls", outputs="pooled").notes
+    assert list(notes) == ["pooling is cls, in place of mean, which its sentence-transformers files say"]
 
 
 @pytest.mark.long

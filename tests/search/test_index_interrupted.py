@@ -89,9 +89,14 @@ def test_killed_with_thousands_of_files(address, tmp_path):
     assert rows(cut) == rows(whole)
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_interrupted(address, photos, undisturbed, tmp_path, number, exit_code):
-    """Ctrl-C ends it with a line that says how to go on; all that was embedded is written."""
+    """Ctrl-C ends it with a line that says how to go on; all that was embedded is written.
+
+    tests/client/test_embed_resume.py has both signals for `vitriton embed`, which ends in the same way.
+    """
     store = tmp_path / "cut.lance"
     with start(address, photos, "--model", "tiny", "--store", store) as process:
         go_on(process, 40)

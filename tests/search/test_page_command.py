@@ -87,7 +87,7 @@ def test_the_name_of_a_store_has_no_secret(url, shown):
     assert _shown(url) == shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_a_signal_ends_it(subprocesses, store, tmp_path, number):
     """At once, with exit code 0, and without a server of the model the page was there."""
     program = [Path(sys.executable).with_name("vitriton"), "search", "serve", "--store", store, "--port", "0"]

@@ -5,6 +5,7 @@ Torch and transformers are imported by those who make one.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,20 @@ def trained_dinov2_small() -> Path:
     CACHE.mkdir(exist_ok=True)
     with FileLock(CACHE / "trained.lock"):
         return trained_dinov2.checkpoint(CACHE)
+
+
+def first_blocks_of_trained_dinov2_small(folder: Path, blocks: int = 3) -> Path:
+    """Its embeddings, the first of its twelve blocks, and its last norm: trained weights at a quarter of the time."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    trained = trained_dinov2_small()
+    model = Dinov2Model.from_pretrained(trained)
+    model.encoder.layer = model.encoder.layer[:blocks]
+    sizes = {name: getattr(model.config, name) for name in ("hidden_size", "num_attention_heads", "image_size")}
+    model.config = Dinov2Config(**sizes, patch_size=model.config.patch_size, num_hidden_layers=blocks)
+    model.save_pretrained(folder)
+    shutil.copy(trained / "preprocessor_config.json", folder)
+    return folder
 
 
 def vit_base(folder: Path, **config: Any) -> Path:

@@ -66,18 +66,25 @@ def copy(made: Path, folder: Path) -> None:
 def _make(checkpoint: Path, made: Path, options: dict[str, Any]) -> None:
     from vitriton_export import ExportOptions, export_model
 
-    for old in made.parent.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another worker's folder, which has gone
-            if time.time() - old.stat().st_mtime > _KEPT_S:
-                shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+    from support import graphs
+
+    tidy(made.parent)
+    with tempfile.TemporaryDirectory(dir=made.parent) as folder, graphs.kept():
         repository = Path(folder) / "repository"
         export_model(ExportOptions(model=str(checkpoint), repository=repository, **options))
         repository.rename(made)
 
 
+def tidy(folder: Path) -> None:
+    """Removes what no run has used for a day."""
+    for old in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another worker's, which has gone
+            if time.time() - old.stat().st_mtime > _KEPT_S:
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink()
+
+
 def _key(checkpoint: Path, options: dict[str, Any]) -> str:
-    digest = hashlib.sha256(_makers())
+    digest = hashlib.sha256(makers())
     digest.update(repr(sorted(options.items())).encode())
     for path in _files(checkpoint):
         digest.update(_file_digest(path))
@@ -85,7 +92,8 @@ def _key(checkpoint: Path, options: dict[str, Any]) -> str:
 
 
 @functools.cache
-def _makers() -> bytes:
+def makers() -> bytes:
+    """A hash of the code of exporter and client, and of the versions of the libraries."""
     digest = hashlib.sha256()
     for library in _LIBRARIES:
         digest.update(f"{library} {metadata.version(library)}\n".encode())
