@@ -43,9 +43,9 @@ def encoder(**options: Any) -> pb.ModelConfig:
 
 
 def test_the_defaults() -> None:
-    """As many instances as Triton chooses, no wait for a batch, a bounded queue, one image to warm up."""
+    """One instance where there is a GPU or not, no wait for a batch, a bounded queue, one image to warm up."""
     config = encoder()
-    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_AUTO, 0)]
+    assert [(group.kind, group.count) for group in config.instance_group] == [(GROUP.KIND_AUTO, 1)]
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 256
     assert config.dynamic_batching.default_queue_policy.default_timeout_microseconds == 60_000_000
@@ -125,7 +125,17 @@ def test_processes_of_the_first_step() -> None:
     """They are the first step's, and not the encoder's."""
     configs = deployment.configs(marked.deployment("m", serving=Serving(preprocess_instances=4)), 1)
     assert configs["m_preprocess"].instance_group[0].count == 4
-    assert configs["m_pooled_encoder"].instance_group[0].count == 0
+    assert configs["m_pooled_encoder"].instance_group[0].count == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "count"),
+    [("auto", "fp32", 1), ("auto", "int8", 2), ("cpu", "fp32", 2), ("gpu", "fp32", 1), ("gpu", "fp16", 1)],
+)
+def test_two_instances_for_a_cpu(device: Any, precision: str, count: int) -> None:
+    """Where an export is for a CPU, one instance holds the next batch."""
+    made = marked.deployment("m", precision=precision, serving=Serving(device=device))
+    assert deployment.configs(made, 1)["m_pooled_encoder"].instance_group[0].count == count
 
 
 @pytest.mark.parametrize(("device", "shared"), [("auto", True), ("cpu", True), ("gpu", False)])

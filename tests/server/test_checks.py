@@ -22,6 +22,9 @@ from vitriton_server._rollout import repository as repository_checks
 pytestmark = pytest.mark.usefixtures("work_folder")
 
 
+_POOL = "--backend-config=onnxruntime,"
+
+
 def make_file(path: Path, mode: int = 0o755, content: bytes = b"") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -123,6 +126,17 @@ def test_a_tritonserver_on_path_comes_first(host: Host, tmp_path: Path, native: 
     backend = prepare(installation).backends / "onnxruntime"
     assert (backend / "libtriton_onnxruntime.so").exists() is native
     assert (backend / "model.py").exists() is not native
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_one_pool_of_threads_for_the_native_backend(host: Host, python_repository: Path, native: bool) -> None:
+    """It has the cores that the launcher counts; our own backend reads the variable, and gets no setting."""
+    installation = dataclasses.replace(locate(host), native_onnxruntime=native)
+    config = ServerConfig(repository=python_repository, triton_arguments=[f"{_POOL}enable-global-threadpool=0"])
+    line = command(config, reserve(config), installation, prepare(installation), 3)
+    given = [option.removeprefix(_POOL) for option in line if option.startswith(_POOL)]
+    own = ["enable-global-threadpool=1", "intra_op_thread_count=3", "inter_op_thread_count=3"] if native else []
+    assert given == [*own, "enable-global-threadpool=0"]  # of two equal keys, Triton takes the last
 
 
 def test_a_tritonserver_on_path_without_backends(host: Host, tmp_path: Path) -> None:
@@ -293,7 +307,7 @@ def test_raw_options_come_last(host: Host, python_repository: Path) -> None:
     """Tritonserver takes the last of two equal options, so a person's own wins."""
     config = ServerConfig(repository=python_repository, triton_arguments=["--log-verbose=1"])
     installation = locate(host)
-    line = command(config, reserve(config), installation, prepare(installation))
+    line = command(config, reserve(config), installation, prepare(installation), 2)
     assert line[0] == str(installation.executable)
     assert line[-1] == "--log-verbose=1"
     assert f"--model-repository={python_repository.resolve()}" in line

@@ -21,6 +21,7 @@ _KINDS = {
     "gpu": pb.ModelInstanceGroup.KIND_GPU,
 }
 CPU_BATCH_SIZE = 8
+CPU_INSTANCES = 2
 _WARMUP_LENGTH = 16  # of an open axis
 # The device of each accelerator; it replaces "auto".
 _RUNS_ON: dict[Accelerator, Device] = {"tensorrt": "gpu", "openvino": "cpu"}
@@ -57,9 +58,10 @@ class Serving:
     Attributes:
         device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
             CPU.
-        instances: the number of instances of each encoder, for each GPU or on the CPU. Unless the device is gpu, they
-            share one session: while it computes a batch, the others hold the next ones. None: one for each GPU; two on
-            the CPU, with which no request is left waiting beside a free instance.
+        instances: the number of instances of each encoder, for each GPU or on the CPU. On the CPU, while one computes a
+            batch, the others hold the next ones; with the wheel's Triton they share one session, and with the native
+            backend each holds the weights. None: 2 where the export is for a CPU (device cpu, int8), so that no request
+            is left waiting beside a free instance; else 1.
         gpus: the numbers of the GPUs that run the encoders, as `nvidia-smi` lists them; none: all GPUs of the server.
         max_gpu_bytes: the memory that each instance of an encoder may take on a GPU for weights and activations, in
             bytes, so that several models can share it. None: all that is free.
@@ -81,7 +83,7 @@ class Serving:
     device: Annotated[Device, typer.Option(rich_help_panel=PANEL)] = "auto"
     instances: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, max=64, show_default="1 on each GPU, 2 on the CPU", rich_help_panel=PANEL),
+        typer.Option(metavar="N", min=1, max=64, show_default="2 for a CPU, else 1", rich_help_panel=PANEL),
     ] = None
     gpus: Annotated[
         tuple[int, ...], typer.Option(metavar="0,1", parser=_gpus, show_default=False, rich_help_panel=PANEL)
@@ -168,13 +170,17 @@ class Serving:
         On a CPU, an image takes the same time in a batch of 8 and of 32. Smaller batches are answered sooner, so that
         the next requests arrive and are decoded while the encoder works.
         """
-        on_cpu = self.resolved_device == "cpu" or (self.resolved_device == "auto" and precision.startswith("int8"))
-        return CPU_BATCH_SIZE if on_cpu and max_batch_size > CPU_BATCH_SIZE else None
+        return CPU_BATCH_SIZE if self.for_cpu(precision) and max_batch_size > CPU_BATCH_SIZE else None
+
+    def for_cpu(self, precision: str) -> bool:
+        """Whether an export in a precision is for a CPU: int8 is, unless its device is a GPU."""
+        return self.resolved_device == "cpu" or (self.resolved_device == "auto" and precision.startswith("int8"))
 
 
-def add_instances(config: pb.ModelConfig, serving: Serving) -> None:
-    """Adds the instances of an encoder. Without a count, Triton runs one on each GPU, and two on a CPU."""
-    config.instance_group.add(count=serving.instances, kind=_KINDS[serving.resolved_device], gpus=serving.gpus)
+def add_instances(config: pb.ModelConfig, serving: Serving, precision: str) -> None:
+    """Adds the instances of an encoder, whose graph is in a precision."""
+    count = serving.instances or (CPU_INSTANCES if serving.for_cpu(precision) else 1)
+    config.instance_group.add(count=count, kind=_KINDS[serving.resolved_device], gpus=serving.gpus)
     if serving.resolved_device != "gpu":
         config.parameters["share_session_between_instances"].string_value = "true"
 

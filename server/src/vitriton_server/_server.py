@@ -301,7 +301,7 @@ class TritonServer:
         # a restarted Triton gets the checked view of its predecessor
         if self._rollout is None or self._process is None:
             _repository.check(config.repository, may_be_empty=config.watch_repository, skip_broken=config.skip_broken)
-        installation = locate(Host.detect())
+        installation, cores = locate(Host.detect()), usable_cores()
         endpoints = reserve(config)
         runtime = prepare(installation)
         if self._rollout is not None:
@@ -311,8 +311,8 @@ class TritonServer:
                 raise ServerStopped("the server was stopped before it was ready")
             self._endpoints, self._only_python = endpoints, installation.stub is not None  # the wheel has no others
             self._process = process = TritonProcess(
-                command(config, endpoints, installation, runtime),
-                environment(installation, usable_cores(), os.environ),
+                command(config, endpoints, installation, runtime, cores),
+                environment(installation, cores, os.environ),
                 runtime,
                 self._on_log_line,
             )

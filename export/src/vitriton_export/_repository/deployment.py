@@ -144,7 +144,7 @@ def _encoder_config(deployment: Deployment, kind: names.Kind) -> pb.ModelConfig:
         given = deployment.step.outputs[name]
         config.input.add(name=name, data_type=given.data_type, dims=given.dims)
     _add_output(config, deployment, kind)
-    add_instances(config, deployment.serving)
+    add_instances(config, deployment.serving, deployment.precision)
     preferred = deployment.serving.preferred_batch_size(deployment.max_batch_size, deployment.precision)
     add_batching(config, deployment.serving, delay=True, preferred=preferred)
     prefix = f"{deployment.fingerprint}-{kind}-{__version__}"

@@ -65,7 +65,9 @@ def prepare(installation: Installation) -> Runtime:
     return runtime
 
 
-def command(config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime) -> list[str]:
+def command(
+    config: ServerConfig, endpoints: Endpoints, installation: Installation, runtime: Runtime, cores: int
+) -> list[str]:
     """Returns the command line of tritonserver."""
     own = {
         "model-repository": runtime.models if config.has_view else config.repository.resolve(),
@@ -86,6 +88,8 @@ def command(config: ServerConfig, endpoints: Endpoints, installation: Installati
         own["repository-poll-secs"] = 1
         own["strict-readiness"] = "false"  # with strict readiness, a server is not ready while it loads another model
     options = [f"--{name}={value}" for name, value in own.items()]
+    if installation.native_onnxruntime:
+        options += [f"--backend-config=onnxruntime,{name}={value}" for name, value in _one_pool(cores).items()]
     if config.admin_key is not None:
         options += _admin.arguments(config.admin_key)
     return [str(installation.executable), *options, *config.triton_arguments]
@@ -107,6 +111,11 @@ def environment(installation: Installation, cores: int, inherited: Mapping[str, 
     if installation.python_bin is not None:
         _prepend(result, "PATH", installation.python_bin)
     return result
+
+
+def _one_pool(cores: int) -> dict[str, int]:
+    """The native backend's settings for one pool of threads; by default, each session has one as large as the host."""
+    return {"enable-global-threadpool": 1, "intra_op_thread_count": cores, "inter_op_thread_count": cores}
 
 
 def _copy_python_backend(source: Path, target: Path, stub: Path) -> None:
