@@ -128,14 +128,18 @@ def test_a_tritonserver_on_path_comes_first(host: Host, tmp_path: Path, native: 
     assert (backend / "model.py").exists() is not native
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_one_pool_of_threads_for_the_native_backend(host: Host, python_repository: Path, native: bool) -> None:
-    """It has the cores that the launcher counts; our own backend reads the variable, and gets no setting."""
+@pytest.mark.parametrize(("native", "quota"), [(True, True), (True, False), (False, True)])
+def test_one_pool_of_threads_for_the_native_backend(
+    host: Host, python_repository: Path, native: bool, quota: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a quota, which it does not know; our own backend reads the launcher's variable, and gets no setting."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8 if quota else 3)))
     installation = dataclasses.replace(locate(host), native_onnxruntime=native)
     config = ServerConfig(repository=python_repository, triton_arguments=[f"{_POOL}enable-global-threadpool=0"])
     line = command(config, reserve(config), installation, prepare(installation), 3)
     given = [option.removeprefix(_POOL) for option in line if option.startswith(_POOL)]
-    own = ["enable-global-threadpool=1", "intra_op_thread_count=3", "inter_op_thread_count=3"] if native else []
+    pool = ["enable-global-threadpool=1", "intra_op_thread_count=3", "inter_op_thread_count=3"]
+    own = pool if native and quota else []
     assert given == [*own, "enable-global-threadpool=0"]  # of two equal keys, Triton takes the last
 
 

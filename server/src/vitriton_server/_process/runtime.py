@@ -88,7 +88,7 @@ def command(
         own["repository-poll-secs"] = 1
         own["strict-readiness"] = "false"  # with strict readiness, a server is not ready while it loads another model
     options = [f"--{name}={value}" for name, value in own.items()]
-    if installation.native_onnxruntime:
+    if installation.native_onnxruntime and cores < len(os.sched_getaffinity(0)):  # under a quota
         options += [f"--backend-config=onnxruntime,{name}={value}" for name, value in _one_pool(cores).items()]
     if config.admin_key is not None:
         options += _admin.arguments(config.admin_key)
