@@ -22,7 +22,7 @@ def models(torch, subprocesses, tmp_path_factory) -> dict[str, Path]:
     """Checkpoints by the name that they are served by."""
     folder = tmp_path_factory.mktemp("models")
     return {
-        "dinov2-small-trained": checkpoints.first_blocks_of_trained_dinov2_small(folder / "dinov2-small-first-blocks"),
+        "dinov2-small-trained": checkpoints.three_blocks_of_trained_dinov2_small(folder / "dinov2-small-blocks"),
         "shallow-vit-base": checkpoints.vit_base(folder / "shallow-vit-base", num_hidden_layers=1),
         "tiny-deit": checkpoints.tiny_deit(folder / "tiny-deit"),
         "tiny-classifier": checkpoints.tiny_vit_without_pooler(folder / "tiny-classifier"),

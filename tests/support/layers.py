@@ -11,6 +11,8 @@ import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Generator, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy.testing  # noqa: F401 - before the guard watches: it runs lscpu
@@ -74,6 +76,15 @@ def is_unit(item: pytest.Item) -> bool:
     return not MORE & set(getattr(item, "fixturenames", ()))
 
 
+def _rank(item: pytest.Item) -> int:
+    """0 for what works with torch, 1 for what starts processes, 2 for the rest."""
+    modules = (value for value in vars(item.module).values() if isinstance(value, ModuleType))
+    imported = {module.__name__.partition(".")[0] for module in modules}
+    if "torch" in item.fixturenames or imported & set(_LIBRARIES):
+        return 0
+    return 2 if is_unit(item) else 1
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--unit`."""
     parser.addoption("--unit", action="store_true", help="the tests alone that need nothing but their process")
@@ -87,8 +98,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves the fast layer in a run of it, and puts it last in others: short tests fill what long ones leave free."""
-    items.sort(key=is_unit)
+    """Leaves the fast layer in a run of it; others begin with the longest files, and short ones fill what is left."""
+    ranks: dict[Path, int] = {}
+    for item in items:
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, _rank(item)))
+    items.sort(key=lambda item: ranks[item.path])
     if config.getoption("unit"):
         config.hook.pytest_deselected(items=[item for item in items if not is_unit(item)])
         items[:] = [item for item in items if is_unit(item)]
