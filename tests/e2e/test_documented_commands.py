@@ -256,5 +256,6 @@ def test_the_options_in(document):
                 commands = {found, context.command}  # another one with --engine and --bulk
             parameters = [parameter for command in commands for parameter in command.params]
             known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
-            used = {word.partition("=")[0] for word in words if word.startswith("-") and word not in {"-", "--"}}
+            own = words[: words.index("--")] if "--" in words else words
+            used = {word.partition("=")[0] for word in own if word.startswith("-") and word != "-"}
             assert used <= known | {"--help"}, f"{block.where}: {called}"
