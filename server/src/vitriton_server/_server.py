@@ -443,7 +443,7 @@ class TritonServer:
             return probe
         limit = self._config.watch
         times = f"restarted {limit.max_restarts} times in {limit.restart_window_s:g} s"
-        hint = "turn on `restart` to have it started again"
+        hint = "turn on `restart` (--restart) to have it started again"
         self._failure = ServerDied(f"{reason}; {times if limit.restart else hint}", log)
         return None
 
