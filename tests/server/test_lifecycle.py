@@ -146,7 +146,8 @@ def test_a_triton_that_exits_is_noticed(python_repository: Path) -> None:
     with TritonServer(python_repository, watch=WatchPolicy(canary_interval_s=0)) as server:
         os.kill(server.pid, signal.SIGKILL)
         with pytest.raises(
-            ServerDied, match=r"tritonserver was killed with status 137 \(SIGKILL\).*; turn on `restart` \(--restart\) to have"
+            ServerDied,
+            match=r"tritonserver was killed with status 137 \(SIGKILL\).*; turn on `restart` \(--restart\) to have",
         ) as caught:
             server.wait(60)
         assert "+-------" in "".join(server.log_tail(1000))

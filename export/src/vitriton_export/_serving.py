@@ -58,11 +58,11 @@ class Serving:
     Attributes:
         device: the device that runs the encoders, the networks of the model; auto is a GPU if there is one, else the
             CPU.
-        instances: the number of instances of each encoder, for each GPU or on the CPU. Two on a CPU spare requests waits
-            of half a second under load: one computes a batch while the other holds the next. The wheel's Triton has the
-            weights once for all instances, NVIDIA's image has them for each. They are no spares: when the process of
-            one dies, the server ends, or starts again (`vitriton serve --restart`). None: 2 where the export is for a
-            CPU (device cpu, int8), else 1.
+        instances: the number of instances of each encoder, for each GPU or on the CPU. Two on a CPU spare requests
+            waits of half a second under load: one computes a batch while the other holds the next. The wheel's Triton
+            has the weights once for all instances, NVIDIA's image has them for each. They are no spares: when the
+            process of one dies, the server ends, or starts again (`vitriton serve --restart`). None: 2 where the export
+            is for a CPU (device cpu, int8), else 1.
         gpus: the numbers of the GPUs that run the encoders, as `nvidia-smi` lists them; none: all GPUs of the server.
         max_gpu_bytes: the memory that each instance of an encoder may take on a GPU for weights and activations, in
             bytes, so that several models can share it. None: all that is free.
