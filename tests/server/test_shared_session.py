@@ -233,7 +233,7 @@ def test_its_process_is_killed(tmp_path: Path) -> None:
         while server.is_alive() and time.monotonic() < end:
             with suppress(InferenceServerException):
                 np.testing.assert_array_equal(gray(client, 7), np.full((1, 3), 7, np.float32))
-        with pytest.raises(ServerDied, match="the process of the Python step .* has ended"):
+        with pytest.raises(ServerDied, match=r"the process of the Python step .* has ended"):
             server.wait(60)
 
 
