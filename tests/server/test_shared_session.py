@@ -18,6 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from server.processes import children
 from server.tiny_models import add_encoder, write_config
 from tritonclient.utils import InferenceServerException
@@ -100,6 +101,17 @@ def test_the_others_wait_until_it_is_loaded(shared: ModuleType, name: str) -> No
         owner.start(lambda number: number + 1)
         waiting.result(60)
     assert borrower(1) == 2
+
+
+def test_an_error_of_the_graph_is_the_request_s(shared: ModuleType, name: str) -> None:
+    """It keeps its type on the way, by which the backend tells a caller's fault from its own; the session goes on."""
+    owner, borrower = shared.Owner(name), shared.Borrower(name)
+    owner.start(lambda text: [InvalidArgument(text)])
+    borrower.wait()
+    for text in ("the index is outside of the table", "again"):
+        [error] = borrower(text)
+        assert isinstance(error, InvalidArgument)
+        assert str(error) == text
 
 
 def test_a_model_that_cannot_be_loaded(shared: ModuleType, name: str) -> None:

@@ -2,7 +2,7 @@
 
 Triton runs each instance in a process of its own. The first instance has the session; the others pass their batches on
 to it, over a socket, and wait. So an instance can hold the next batch while a batch is computed, and the memory of the
-weights is needed once. The native backend shares sessions, too, with the same parameter of a model.
+weights is needed once. The native backend has no such thing, and ignores the parameter of the model.
 
 The sockets are abstract ones, which vanish with their process, however it ends. Each side checks the other's user.
 """
@@ -25,7 +25,7 @@ Compute = Callable[..., Any]
 
 _CONNECT_S = 60.0  # for the first instance's process to start; all are started at the same time
 _FAILED_S = 5.0  # for the other instances to hear that the first cannot load the model
-_BETWEEN_S = 0.02
+_BETWEEN_S = 0.02  # two attempts to connect; nothing tells when a socket of a name is there
 _NAMES = 8  # while a model is loaded again, the instances before it still have the first name
 _ENDED = "the model's first instance, which has the session, has ended"
 _CREDENTIALS = struct.Struct("3i")  # of SO_PEERCRED: process, user, group
